@@ -1,0 +1,546 @@
+"""Every setting of the pipeline: typed, frozen, and refused by name when unknown or out of range.
+
+`config.yaml` holds the demo's values; a file given with `--configfile` is laid over it. Units are in
+the names. The JSON schema and `docs/settings.md` are generated from the classes below
+(`python -m avion_core.config`), so this file is the one place that explains a setting.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")]
+
+Layout = Literal["ego4d", "ek100", "kinetics", "folder"]
+TRAINING_SPLITS: dict[str, tuple[str, ...]] = {
+    "ego4d": ("train",),
+    "ek100": ("train",),
+    "kinetics": ("train",),
+    "folder": ("train",),
+}
+"""Splits that a stage may train on, by layout."""
+EVALUATION_SPLITS: dict[str, tuple[str, ...]] = {
+    "ego4d": ("egomcq",),
+    "ek100": ("validation",),
+    "kinetics": ("val",),
+    "folder": ("validation",),
+}
+"""Splits that an evaluation may read, by layout."""
+TEXT_TABLES: dict[str, tuple[str, ...]] = {"ek100": ("sentences_train", "sentences_test")}
+"""Tables of sentences beside the clips, by layout."""
+
+
+class SettingsError(ValueError):
+    """A setting is unknown, missing or out of range. The message names it and the way out."""
+
+
+class Section(BaseModel):
+    """Base of all settings: unknown names are errors, values cannot change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class TranscodeSettings(Section):
+    """How source videos become chunks."""
+
+    chunk_seconds: Positive = 15.0
+    """Length of a chunk in seconds."""
+    short_side_px: Annotated[int, Field(ge=16, multiple_of=2)] = 288
+    """The frame's shorter side after scaling; the other follows, rounded to an even number."""
+    fps: Positive = 30.0
+    """Constant frame rate of every chunk, frames per second."""
+    keyframe_interval_frames: Count = 32
+    """A keyframe every so many frames: smaller is faster to read and larger on disk."""
+    b_frames: Annotated[int, Field(ge=0, le=16)] = 15
+    """Frames between references that nothing refers to; the decoder skips those not asked for."""
+    crf: Annotated[int, Field(ge=0, le=51)] = 23
+    """x264 quality: lower is better and larger."""
+    preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"] = "medium"
+    """x264 effort."""
+    tune: Literal["fastdecode", "none"] = "fastdecode"
+    """x264 tuning; `fastdecode` leaves out the costly filters."""
+    ffmpeg_threads: Count = 1
+    """Threads of one FFmpeg process; videos are worked off in parallel by shards."""
+
+
+class FolderSource(Section):
+    """Your own videos."""
+
+    videos: str
+    """Folder that holds the videos named in the CSV."""
+    narrations: str
+    """CSV with the columns `video,start,end,text` and optionally `split` (train or validation);
+    times in seconds or hh:mm:ss."""
+    validation_fraction: Fraction = 0.2
+    """Share of the videos held out when the CSV has no `split` column."""
+
+
+class Ego4DSource(Section):
+    """What the official `ego4d` command downloads."""
+
+    version: Literal["v1", "v2", "v2_1"] = "v2_1"
+    """Release of the data set."""
+    aws_profile: str = "default"
+    """Named AWS profile that holds the licence's keys (they expire after 14 days)."""
+    videos: Literal["full_scale", "video_540ss"] = "full_scale"
+    """Which rendition to fetch."""
+    egomcq: str | None = None
+    """Path of EgoMCQ's `egomcq.json`, which Ego4D does not distribute."""
+    benchmarks: tuple[str, ...] = ()
+    """Fetch only videos of these benchmarks; empty for all."""
+
+
+class LocalSource(Section):
+    """Official files that are on disk already, in their owners' layout."""
+
+    path: str
+    """Folder with the layout that `docs/` describes for this data set."""
+
+
+class DatasetSettings(Section):
+    """One data set: the layout its files have, where they come from, how it is transcoded."""
+
+    layout: Layout
+    """Annotation formats and file layout."""
+    source: Literal["toy_kitchen", "ego4d", "local", "folder"]
+    """`toy_kitchen` renders it, `ego4d` downloads it, `local` and `folder` find it on disk."""
+    folder: FolderSource | None = None
+    """Needed by the source `folder`."""
+    ego4d: Ego4DSource = Ego4DSource()
+    """Used by the source `ego4d`."""
+    local: LocalSource | None = None
+    """Needed by the source `local`."""
+    transcode: TranscodeSettings = TranscodeSettings()
+    """Chunk settings; what is left out comes from the section `transcode`."""
+
+    @model_validator(mode="after")
+    def _source_has_its_section(self) -> DatasetSettings:
+        if self.source in ("folder", "local") and getattr(self, self.source) is None:
+            raise ValueError(f"source '{self.source}' needs a section '{self.source}'")
+        if (self.source == "folder") != (self.layout == "folder"):
+            raise ValueError("the source 'folder' and the layout 'folder' go together")
+        if self.source == "ego4d" and self.layout != "ego4d":
+            raise ValueError("the source 'ego4d' has the layout 'ego4d'")
+        return self
+
+
+class ToyKitchenSettings(Section):
+    """The built-in generator of first-person-like videos."""
+
+    seed: int = 0
+    """Decides every scene, sentence and pixel."""
+    short_side_px: Annotated[int, Field(ge=64, multiple_of=2)] = 144
+    """Shorter side of most rendered videos."""
+    ego4d_videos: Count = 24
+    """Videos with free narrations, for pretraining."""
+    ego4d_benchmark_videos: Count = 4
+    """Videos of the EgoMCQ questions, left out of pretraining."""
+    ek100_train_videos: Count = 16
+    """Videos of the EPIC-KITCHENS training split."""
+    ek100_validation_videos: Count = 8
+    """Videos of the EPIC-KITCHENS validation split."""
+    video_seconds: tuple[Positive, Positive] = (20.0, 60.0)
+    """Shortest and longest Ego4D and EPIC-KITCHENS video."""
+    kinetics_clips_per_class: tuple[Count, Count] = (12, 4)
+    """Trimmed clips of each Kinetics class in train and val."""
+    kinetics_clip_seconds: Positive = 4.0
+    """Length of a Kinetics clip."""
+
+
+class RephraseSettings(Section):
+    """How a provider rewrites narrations."""
+
+    texts_per_narration: Annotated[int, Field(ge=1, le=20)] = 3
+    """New sentences kept for each distinct narration."""
+
+
+class OpenAISettings(Section):
+    """An OpenAI-compatible server; its key comes from the environment variable OPENAI_API_KEY."""
+
+    base_url: str | None = None
+    """Address of the server; null for OpenAI's own."""
+    model: str = "gpt-4o-mini"
+    """Model name as the server knows it."""
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
+    """Sampling temperature."""
+    max_tokens_per_reply: Count = 200
+    """Bound on one reply."""
+    narrations_per_request: Count = 1
+    """Distinct narrations put into one request."""
+    parallel_requests: Count = 4
+    """Requests in flight at once, per shard."""
+    timeout_seconds: Positive = 60.0
+    """Bound on one request."""
+    max_attempts: Count = 5
+    """Tries of one request before the run stops; waits grow between them."""
+    usd_per_million_input_tokens: NotNegative = 0.15
+    """Price, for the estimate and the bill."""
+    usd_per_million_output_tokens: NotNegative = 0.60
+    """Price, for the estimate and the bill."""
+    max_usd: NotNegative = 10.0
+    """The run stops before it would spend more than this."""
+
+
+class LexiconSettings(Section):
+    """The offline provider: synonyms from class lists and a small curated table."""
+
+    class_lists: str | None = None
+    """Data set (layout ek100) whose verb and noun class lists give further synonyms."""
+
+
+class NarrateSettings(Section):
+    """Language-model text for the pretraining clips."""
+
+    provider: Literal["lexicon", "openai"] = "lexicon"
+    """`lexicon` needs no network; `openai` speaks to any compatible server."""
+    rephrase: RephraseSettings = RephraseSettings()
+    openai: OpenAISettings = OpenAISettings()
+    lexicon: LexiconSettings = LexiconSettings()
+
+
+class StageSettings(Section):
+    """One training stage: task, data, model, start weights and recipe. Rates and batch sizes are global."""
+
+    task: Literal["contrastive", "relevancy", "classification", "reconstruction"]
+    """The loss: InfoNCE, max margin by relevancy, soft-target cross-entropy, or masked pixels."""
+    dataset: Name
+    """Data set whose training split is used."""
+    narrations: tuple[Literal["human", "rephrased"], ...] = ("human",)
+    """Clip tables of contrastive training, joined: one of each row's texts is drawn at random."""
+    label: Literal["action", "verb", "noun", "label"] = "label"
+    """Column that classification predicts; `action` is the pair of verb and noun."""
+    model: str
+    """Architecture, a file in avion_core/models/architectures."""
+    start: str | None = None
+    """Stage of the same run whose weights are the start; null for a fresh model."""
+    waive_missing: tuple[str, ...] = ()
+    """Weights (fnmatch patterns) that the start may lack; they begin fresh."""
+    waive_unexpected: tuple[str, ...] = ()
+    """Weights (fnmatch patterns) of the start that this model has no use for."""
+
+    frames: Count = 4
+    """Frames a clip."""
+    sampling: Literal["segments", "window"] = "segments"
+    """`segments`: one frame out of each of equal parts; `window`: every `stride`-th frame."""
+    stride: Count = 4
+    """Distance of a window's frames."""
+    image_size_px: Annotated[int, Field(ge=16)] = 224
+    """Side of the square input."""
+    crop: Literal["random_resized", "multi_scale", "center"] = "random_resized"
+    """How the training crop is chosen."""
+    crop_scale: tuple[Fraction, Fraction] = (0.5, 1.0)
+    """Area range of the random resized crop."""
+    horizontal_flip: Fraction = 0.0
+    """Probability of a mirrored clip."""
+    rand_augment: str | None = None
+    """timm's policy string, such as rand-m7-n4-mstd0.5-inc1; null for none."""
+    random_erasing: Fraction = 0.0
+    """Probability that a box of the clip is erased."""
+    mixup: NotNegative = 0.0
+    """Mixup alpha; 0 for none."""
+    cutmix: NotNegative = 0.0
+    """Cutmix alpha; 0 for none."""
+    label_smoothing: Fraction = 0.0
+    """Share of the target spread over all classes."""
+
+    epochs: Annotated[int, Field(ge=0)] = 5
+    """Passes over the clips; 0 publishes the start weights as they are."""
+    batch_size: Count = 256
+    """Clips a step over all processes."""
+    optimizer: Literal["adamw", "sgd", "lion"] = "adamw"
+    """Update rule."""
+    learning_rate: Positive = 3e-5
+    """Peak rate."""
+    learning_rate_batch: Count | None = None
+    """Rates are multiplied by batch_size over this; null for no scaling."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Course of the rate after warm-up."""
+    warmup_epochs: NotNegative = 0.0
+    """Epochs of linear rise."""
+    warmup_start_rate: NotNegative = 1e-6
+    """Rate at step 0 when there is a warm-up."""
+    final_rate: NotNegative = 1e-5
+    """Rate at the end of the cosine."""
+    weight_decay: NotNegative = 0.01
+    """Decoupled decay of weights with two or more dimensions."""
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    """AdamW's and Lion's averages."""
+    momentum: Fraction = 0.9
+    """SGD's momentum."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Factor on the rate for each layer further from the head."""
+    gradient_clip: Positive | None = None
+    """Largest gradient norm; null for no clipping."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the forward pass."""
+    drop_path: Fraction = 0.0
+    """Rate of stochastic depth."""
+    head_dropout: Fraction = 0.0
+    """Dropout before the classifier."""
+    margin: NotNegative = 0.2
+    """Margin of the relevancy task."""
+    min_relevancy: Fraction = 0.1
+    """A relevancy task's sentence is drawn from those above this."""
+    mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    """Share of the tubes that reconstruction hides."""
+    temperature: Positive = 0.07
+    """Start value of the contrastive temperature."""
+    learn_temperature: bool = False
+    """Whether the temperature is trained."""
+
+    processes: Count = 1
+    """Processes of the job, started by torchrun; with `gpus` one of them each."""
+    gpus: Annotated[int, Field(ge=0)] = 0
+    """GPUs the job asks for; 0 trains on the CPU."""
+    threads: Count = 1
+    """CPU threads a process."""
+    loader_workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that decode, per training process; 0 decodes in the training process."""
+    memory_mb: Count = 2000
+    """Memory the job asks the scheduler for."""
+    runtime_minutes: Count = 60
+    """Time limit the job asks the scheduler for, doubled at each further attempt."""
+    log_every_steps: Count = 10
+    """Distance of the log's lines."""
+    checkpoint_every_steps: Count = 100
+    """Steps between resumable checkpoints."""
+    max_bad_share: Fraction = 0.05
+    """The run stops when more than this share of the clips cannot be decoded."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> StageSettings:
+        if self.gpus and self.gpus != self.processes:
+            raise ValueError(f"gpus ({self.gpus}) must be 0 or equal processes ({self.processes})")
+        if self.batch_size % self.processes:
+            raise ValueError(
+                f"batch_size ({self.batch_size}) must divide among the processes ({self.processes})"
+            )
+        if self.crop_scale[0] > self.crop_scale[1] or self.crop_scale[0] == 0:
+            raise ValueError("crop_scale is (smallest, largest) share of the area, both above 0")
+        return self
+
+
+class EvaluationSettings(Section):
+    """One evaluation of a trained stage."""
+
+    kind: Literal["retrieval", "recognition", "multiple_choice"]
+    """MIR, top-k classification, or EgoMCQ."""
+    dataset: Name
+    """Data set whose evaluation split is used."""
+    stage: Name
+    """Stage whose weights are evaluated."""
+    frames: Count = 4
+    """Frames a clip."""
+    clips: Count = 1
+    """Temporal views of a clip, averaged."""
+    crops: Literal[1, 3] = 1
+    """Spatial views of a clip, averaged."""
+    batch_size: Count = 64
+    """Clips at once."""
+    memory_mb: Count = 2000
+    """Memory the job asks the scheduler for."""
+    threads: Count = 1
+    """CPU threads."""
+    gpus: Literal[0, 1] = 0
+    """GPUs the job asks for."""
+
+
+class RunSettings(Section):
+    """One line of the report: the stages it trains, in order, and what is measured."""
+
+    title: str
+    """Name in the report."""
+    stages: dict[Name, dict[str, Any]]
+    """Stages by name, each with what differs from the section `stages`."""
+    evaluations: tuple[Name, ...]
+    """Evaluations by name."""
+
+
+class Settings(Section):
+    """The whole configuration."""
+
+    seed: int = 0
+    """Seed of every training run."""
+    data_dir: str = "data"
+    """Where data sets are kept."""
+    results_dir: str = "results"
+    """Where runs and the report are written."""
+    shards: Count = 4
+    """Fixed number of jobs that videos and narrations are divided among."""
+    selected_runs: tuple[Name, ...]
+    """Runs that the report shows, and so the runs that are made."""
+    toy_kitchen: ToyKitchenSettings = ToyKitchenSettings()
+    transcode: TranscodeSettings = TranscodeSettings()
+    """Chunk settings of data sets that have none of their own."""
+    datasets: dict[Name, DatasetSettings]
+    narrate: NarrateSettings = NarrateSettings()
+    stages: dict[Name, StageSettings]
+    """Training recipes by name."""
+    evaluations: dict[Name, EvaluationSettings]
+    """Evaluations by name."""
+    runs: dict[Name, RunSettings]
+    """Runs by name."""
+
+    def stage(self, run: str, stage: str) -> StageSettings:
+        """The recipe of one stage of one run: the common one with the run's differences."""
+        common = self.stages[stage].model_dump()
+        return StageSettings.model_validate({**common, **self.runs[run].stages[stage]})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _datasets_inherit_transcode(cls, raw: Any) -> Any:
+        if not (isinstance(raw, Mapping) and isinstance(raw.get("datasets"), Mapping)):
+            return raw
+        common = raw.get("transcode") or {}
+        datasets = {
+            name: {**entry, "transcode": {**common, **(entry.get("transcode") or {})}}
+            if isinstance(entry, Mapping) and isinstance(common, Mapping)
+            else entry
+            for name, entry in raw["datasets"].items()
+        }
+        return {**raw, "datasets": datasets}
+
+    @model_validator(mode="after")
+    def _names_refer(self) -> Settings:
+        known(self.selected_runs, self.runs, "selected_runs")
+        for name, run in self.runs.items():
+            known(run.stages, self.stages, f"runs.{name}.stages")
+            known(run.evaluations, self.evaluations, f"runs.{name}.evaluations")
+            for stage in run.stages:
+                self._check_stage(name, stage)
+            for evaluation in run.evaluations:
+                entry = self.evaluations[evaluation]
+                known([entry.stage], run.stages, f"runs.{name}: evaluation '{evaluation}' needs the stage")
+                known([entry.dataset], self.datasets, f"evaluations.{evaluation}.dataset")
+        if self.narrate.lexicon.class_lists is not None:
+            known([self.narrate.lexicon.class_lists], self.datasets, "narrate.lexicon.class_lists")
+        return self
+
+    def _check_stage(self, run: str, stage: str) -> None:
+        where = f"runs.{run}.stages.{stage}"
+        overrides = self.runs[run].stages[stage] or {}
+        known(overrides, StageSettings.model_fields, where)
+        try:
+            recipe = self.stage(run, stage)
+        except ValidationError as error:
+            raise ValueError(f"{where}: {_first_problem(error)}") from None
+        known([recipe.dataset], self.datasets, f"{where}.dataset")
+        if recipe.start is not None:
+            known([recipe.start], self.runs[run].stages, f"{where}.start")
+
+
+def known(names: Iterable[str], among: Iterable[str], where: str) -> None:
+    """Raise ValueError for the first of `names` that is not `among` the known ones, with the nearest."""
+    choices = list(among)
+    for name in names:
+        if name not in choices:
+            raise ValueError(f"{where}: unknown name '{name}'{_nearest(name, choices)}")
+
+
+def load_settings(raw: Mapping[str, Any]) -> Settings:
+    """Validate a merged configuration (as Snakemake hands it over).
+
+    Raises SettingsError with one line a problem: where, what, and the nearest known name.
+    """
+    try:
+        return Settings.model_validate(raw)
+    except ValidationError as error:
+        lines = [_explain(problem) for problem in error.errors()]
+        raise SettingsError("config: " + "\nconfig: ".join(lines)) from None
+
+
+def _first_problem(error: ValidationError) -> str:
+    return _explain(error.errors()[0])
+
+
+def _explain(problem: Mapping[str, Any]) -> str:
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        name = str(problem["loc"][-1])
+        siblings = _fields_at(problem["loc"][:-1])
+        return f"unknown setting '{where}'{_nearest(name, siblings)}"
+    if problem["type"] == "missing":
+        return f"setting '{where}' is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        return f"{where}: {message}" if where else message
+    return f"{where}: {message} (got {problem['input']!r})"
+
+
+def _fields_at(location: tuple[int | str, ...]) -> list[str]:
+    """Names of the settings allowed at a location such as ('datasets', 'ego4d', 'transcode')."""
+    section: Any = Settings
+    for part in location:
+        if isinstance(section, type) and issubclass(section, Section):
+            field = section.model_fields.get(str(part))
+            section = field.annotation if field else None
+        else:  # dict[Name, Section]: any key, then the value's type
+            section = get_args(section)[1] if get_args(section) else None
+        options = [option for option in get_args(section) if option is not type(None)]
+        if type(None) in get_args(section) and options:
+            section = options[0]
+    return list(section.model_fields) if isinstance(section, type) and issubclass(section, Section) else []
+
+
+def _nearest(name: str, choices: Iterable[str]) -> str:
+    choices = list(choices)
+    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; known: {', '.join(choices)}" if choices else ""
+
+
+def settings_schema() -> dict[str, Any]:
+    """JSON schema of the configuration."""
+    return Settings.model_json_schema()
+
+
+def settings_table() -> str:
+    """Markdown tables of every setting with type, default and meaning: `docs/settings.md`."""
+    lines = ["# Settings", "", "Generated by `python -m avion_core.config`; do not edit.", ""]
+    schema = settings_schema()
+    for name, section in [("Settings", schema), *sorted(schema["$defs"].items())]:
+        lines += [f"## {name}", "", section.get("description", ""), ""]
+        lines += ["| setting | type | default | meaning |", "|---|---|---|---|"]
+        required = set(section.get("required", ()))
+        for key, field in section["properties"].items():
+            default = "required" if key in required else f"`{json.dumps(field.get('default'))}`"
+            if isinstance(field.get("default"), dict):
+                default = "see its section"
+            meaning = field.get("description", "").replace("\n", " ")
+            lines.append(f"| `{key}` | {_type_name(field)} | {default} | {meaning} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _type_name(field: Mapping[str, Any]) -> str:
+    if "$ref" in field:
+        return str(field["$ref"]).rsplit("/", 1)[-1]
+    if "enum" in field:
+        return " or ".join(f"`{value}`" for value in field["enum"])
+    if "const" in field:
+        return f"`{field['const']}`"
+    if "anyOf" in field:
+        return " or ".join(_type_name(option) for option in field["anyOf"])
+    return str(field.get("type", "any"))
+
+
+def main() -> None:
+    """Write the generated schema and table beside their sources."""
+    from pathlib import Path
+
+    Path("docs/settings.md").write_text(settings_table(), encoding="utf-8")
+    Path("config.schema.json").write_text(json.dumps(settings_schema(), indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

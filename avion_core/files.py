@@ -1,0 +1,96 @@
+"""Files that appear whole or not at all, checksums, and the manifest that says where a result came from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+PARTIAL = ".partial-"
+"""Prefix of names that are being written; a name with it is never a result."""
+
+
+@contextmanager
+def publish(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is synced and renamed to `path`.
+
+    The body writes one file there (or makes one folder). After an exception or a kill, `path` is
+    what it was before. The temporary name keeps the suffix, so that writers which look at it work.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    room = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=target.parent))
+    try:
+        draft = room / target.name
+        yield draft
+        _sync(draft)
+        if draft.is_dir() and target.exists():
+            target.rename(room / f"{target.name}.old")
+        draft.replace(target)
+        _sync(target.parent)
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    for entry in [*path.rglob("*"), path] if path.is_dir() else [path]:
+        descriptor = os.open(entry, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def remove_partials(folder: str | Path) -> None:
+    """Delete what a killed writer left in `folder`."""
+    for leftover in Path(folder).glob(f"{PARTIAL}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Publish `value` as JSON, indented, keys in their order."""
+    with publish(path) as draft:
+        draft.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: str | Path) -> Any:
+    """Parse a JSON file; ValueError names the file when it is not JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not valid JSON ({error})") from None
+
+
+def sha256(path: str | Path) -> str:
+    """Hex digest of a file's content."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def fingerprint(value: Any) -> str:
+    """Short digest of a JSON-able value; equal values have equal digests."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def code_revision() -> str:
+    """Git revision of this code, with `+changes` where files differ; 'unknown' outside a checkout."""
+    here = Path(__file__).resolve().parent
+    try:
+        command = ["git", "-C", str(here), "describe", "--always", "--abbrev=12", "--dirty=+changes"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def write_manifest(path: str | Path, *, settings: Mapping[str, Any], inputs: Mapping[str, Path]) -> None:
+    """Publish what a result was made of: code revision, settings, and each input's path and checksum."""
+    checksums = {name: {"path": str(file), "sha256": sha256(file)} for name, file in inputs.items()}
+    write_json(path, {"revision": code_revision(), "settings": settings, "inputs": checksums})
