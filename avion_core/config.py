@@ -21,22 +21,19 @@ Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")]
 
 Layout = Literal["ego4d", "ek100", "kinetics", "folder"]
-TRAINING_SPLITS: dict[str, tuple[str, ...]] = {
-    "ego4d": ("train",),
-    "ek100": ("train",),
-    "kinetics": ("train",),
-    "folder": ("train",),
-}
-"""Splits that a stage may train on, by layout."""
-EVALUATION_SPLITS: dict[str, tuple[str, ...]] = {
-    "ego4d": ("egomcq",),
-    "ek100": ("validation",),
-    "kinetics": ("val",),
-    "folder": ("validation",),
-}
-"""Splits that an evaluation may read, by layout."""
-TEXT_TABLES: dict[str, tuple[str, ...]] = {"ek100": ("sentences_train", "sentences_test")}
-"""Tables of sentences beside the clips, by layout."""
+MACHINE_SETTINGS = frozenset(
+    {
+        "processes",
+        "gpus",
+        "threads",
+        "loader_workers",
+        "memory_mb",
+        "runtime_minutes",
+        "log_every_steps",
+        "checkpoint_every_steps",
+    }
+)
+"""Stage settings that say how a job runs, not what it computes: changing one retrains nothing."""
 
 
 class SettingsError(ValueError):
@@ -316,6 +313,14 @@ class StageSettings(Section):
     max_bad_share: Fraction = 0.05
     """The run stops when more than this share of the clips cannot be decoded."""
 
+    def recipe(self) -> dict[str, Any]:
+        """The settings that decide the result."""
+        return self.model_dump(mode="json", exclude=set(MACHINE_SETTINGS))
+
+    def machine(self) -> dict[str, Any]:
+        """The settings that only say how the job runs."""
+        return self.model_dump(mode="json", include=set(MACHINE_SETTINGS))
+
     @model_validator(mode="after")
     def _consistent(self) -> StageSettings:
         if self.gpus and self.gpus != self.processes:
@@ -454,8 +459,15 @@ def load_settings(raw: Mapping[str, Any]) -> Settings:
     try:
         return Settings.model_validate(raw)
     except ValidationError as error:
-        lines = [_explain(problem) for problem in error.errors()]
+        problems = [problem for problem in error.errors() if not _is_inherited(problem, error.errors())]
+        lines = [_explain(problem) for problem in problems]
         raise SettingsError("config: " + "\nconfig: ".join(lines)) from None
+
+
+def _is_inherited(problem: Any, problems: list[Any]) -> bool:
+    """Whether a data set's transcode problem only repeats that of the common section."""
+    location = problem["loc"]
+    return location[2:3] == ("transcode",) and any(other["loc"] == location[2:] for other in problems)
 
 
 def _first_problem(error: ValidationError) -> str:
