@@ -119,6 +119,10 @@ class DatasetSettings(Section):
     transcode: TranscodeSettings = TranscodeSettings()
     """Chunk settings; what is left out comes from the section `transcode`."""
 
+    def source_json(self) -> str:
+        """What decides the raw files, without how they are transcoded, as JSON."""
+        return self.model_dump_json(exclude={"transcode"})
+
     @model_validator(mode="after")
     def _source_has_its_section(self) -> DatasetSettings:
         if self.source in ("folder", "local") and getattr(self, self.source) is None:

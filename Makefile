@@ -1,0 +1,48 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# Needed to begin with: Python 3.11 or later, git, make.
+
+PYTHON ?= python3
+BIN := .venv/bin
+CORES ?= all
+
+.PHONY: demo test test-slurm lint bench lock clean
+
+demo: .venv/.ready
+	@$(BIN)/snakemake --cores $(CORES)
+	@echo
+	@echo "The report: $(CURDIR)/results/report/index.html"
+
+test: .venv/.ready
+	$(BIN)/pytest
+
+test-slurm: .venv/.ready
+	$(BIN)/pytest -m slurm
+
+lint: .venv/.ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/snakemake --lint
+
+bench: .venv/.ready
+	@test -n "$(NAME)" || { echo "usage: make bench NAME=<$$(ls benchmarks/*.py | xargs -n1 basename | sed 's/\.py//' | paste -sd'|')>"; exit 2; }
+	$(BIN)/python benchmarks/$(NAME).py
+
+# Pins of everything, from the names in requirements.in.
+lock:
+	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/pip install -r requirements.in
+	.venv-lock/bin/pip freeze > requirements.lock
+	rm -rf .venv-lock
+
+.venv/.ready: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -r requirements.lock
+	@touch $@
+
+clean:
+	rm -rf .venv data results .snakemake

@@ -1,0 +1,82 @@
+"""From raw first-person video to trained and evaluated video-language models.
+
+snakemake --cores 2                       everything the selected runs need, and the report
+snakemake --cores 2 pretrain              one stage with what it needs
+snakemake --cores 2 --configfile configs/folder.yaml
+"""
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: f"{workflow.basedir}/config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/download.smk"
+include: "rules/transcode.smk"
+include: "rules/annotate.smk"
+include: "rules/narrate.smk"
+include: "rules/pretrain.smk"
+include: "rules/finetune.smk"
+include: "rules/evaluate.smk"
+include: "rules/report.smk"
+
+
+localrules:
+    all,
+    download,
+    transcode,
+    annotate,
+    narrate,
+    pretrain,
+    finetune,
+    evaluate,
+    report,
+
+
+rule all:
+    default_target: True
+    input:
+        f"{RESULTS}/report/index.html",
+
+
+rule download:
+    input:
+        collect(f"{DATA}/{{dataset}}/videos.parquet", dataset=used_datasets()),
+
+
+rule transcode:
+    input:
+        collect(f"{DATA}/{{dataset}}/chunks.parquet", dataset=used_datasets()),
+
+
+rule annotate:
+    input:
+        [clip_table(dataset, "train") for dataset in used_datasets()],
+
+
+rule narrate:
+    input:
+        [narration_table(dataset) for dataset in rephrased_datasets()],
+
+
+rule pretrain:
+    input:
+        trained_models(PRETRAIN_STAGES),
+
+
+rule finetune:
+    input:
+        trained_models(FINETUNE_STAGES),
+
+
+rule evaluate:
+    input:
+        all_metrics(),
+
+
+rule report:
+    input:
+        f"{RESULTS}/report/index.html",

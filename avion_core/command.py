@@ -1,0 +1,21 @@
+"""How a command ends when its input is at fault: one line and exit code 1, not a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+TRACEBACK_VARIABLE = "AVION_TRACEBACK"
+"""Set it to anything to see where an error arose."""
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call `main`; a ValueError or OSError becomes `error: …` on standard error and exit code 1."""
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        if os.environ.get(TRACEBACK_VARIABLE):
+            raise
+        print(f"error: {error}\n(set {TRACEBACK_VARIABLE}=1 for the traceback)", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,36 @@
+"""One clip table per split, one schema for all layouts."""
+
+for layout, tables in TABLES.items():
+
+    rule:
+        name:
+            f"annotate_{layout}"
+        input:
+            videos=f"{DATA}/{{dataset}}/videos.parquet",
+            chunks=f"{DATA}/{{dataset}}/chunks.parquet",
+            code=library("data/annotate.py", "data/clips.py", f"data/{layout}.py"),
+        output:
+            tables=[f"{DATA}/{{dataset}}/clips/{table}.parquet" for table in tables],
+            classes=f"{DATA}/{{dataset}}/clips/classes.json",
+            dropped=f"{DATA}/{{dataset}}/clips/dropped.json",
+        log:
+            f"{LOGS}/annotate/{{dataset}}.log",
+        benchmark:
+            f"{LOGS}/benchmark/annotate-{{dataset}}.tsv"
+        wildcard_constraints:
+            dataset=one_of(datasets_of_layout(layout)),
+        conda:
+            "../envs/media.yaml"
+        resources:
+            mem_mb=2000,
+            runtime=60,
+        params:
+            settings=lambda wildcards: SETTINGS.datasets[wildcards.dataset].source_json(),
+            raw=f"{DATA}/{{dataset}}/raw",
+            clips=f"{DATA}/{{dataset}}/clips",
+        message:
+            "Clip tables of {wildcards.dataset}"
+        shell:
+            "python {SCRIPTS}/annotate.py {wildcards.dataset} --settings {params.settings:q}"
+            " --raw {params.raw} --videos {input.videos} --chunks {input.chunks} --clips {params.clips}"
+            " 2>&1 | tee {log}"

@@ -1,0 +1,50 @@
+"""Chunks made for random access, and their index. Bad videos are set aside with their reason."""
+
+
+rule transcode_videos:
+    input:
+        videos=f"{DATA}/{{dataset}}/videos.parquet",
+    output:
+        index=f"{DATA}/{{dataset}}/chunks/{{scatteritem}}.parquet",
+        quarantine=f"{DATA}/{{dataset}}/chunks/{{scatteritem}}.quarantine.json",
+    log:
+        f"{LOGS}/transcode_videos/{{dataset}}-{{scatteritem}}.log",
+    benchmark:
+        f"{LOGS}/benchmark/transcode_videos-{{dataset}}-{{scatteritem}}.tsv"
+    conda:
+        "../envs/media.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=240,
+    params:
+        settings=lambda wildcards: SETTINGS.datasets[wildcards.dataset].transcode.model_dump_json(),
+        chunks=f"{DATA}/{{dataset}}/chunks",
+    message:
+        "Transcode {wildcards.dataset}, shard {wildcards.scatteritem}"
+    shell:
+        "python {SCRIPTS}/transcode.py {input.videos} --settings {params.settings:q}"
+        " --shard {wildcards.scatteritem} --chunks {params.chunks}"
+        " --index {output.index} --quarantine {output.quarantine} 2>&1 | tee {log}"
+
+
+rule gather_chunks:
+    input:
+        shards=gather.shards(f"{DATA}/{{{{dataset}}}}/chunks/{{scatteritem}}.parquet"),
+        quarantines=gather.shards(f"{DATA}/{{{{dataset}}}}/chunks/{{scatteritem}}.quarantine.json"),
+    output:
+        index=f"{DATA}/{{dataset}}/chunks.parquet",
+        quarantine=f"{DATA}/{{dataset}}/quarantine.json",
+    log:
+        f"{LOGS}/gather_chunks/{{dataset}}.log",
+    benchmark:
+        f"{LOGS}/benchmark/gather_chunks-{{dataset}}.tsv"
+    conda:
+        "../envs/media.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    message:
+        "Index the chunks of {wildcards.dataset}"
+    shell:
+        "python {SCRIPTS}/gather_chunks.py --shards {input.shards} --quarantines {input.quarantines}"
+        " --index {output.index} --quarantine {output.quarantine} 2>&1 | tee {log}"

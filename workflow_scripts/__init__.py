@@ -1,0 +1,1 @@
+"""Thin programs, one a rule: parse, call one library function."""

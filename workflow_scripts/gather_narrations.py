@@ -1,0 +1,20 @@
+"""Join the rephrasings of all shards into a table aligned with the clips."""
+
+import argparse
+from pathlib import Path
+
+from avion_core.command import run
+from avion_core.narrate.rephrase import gather_narrations
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("clips", type=Path, help="clip table")
+    parser.add_argument("--shards", type=Path, nargs="+", required=True, help="tables of rephrasings")
+    parser.add_argument("--out", type=Path, required=True, help="clip table to write")
+    arguments = parser.parse_args()
+    gather_narrations(arguments.clips, arguments.shards, out=arguments.out)
+
+
+if __name__ == "__main__":
+    run(main)

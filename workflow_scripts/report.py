@@ -1,0 +1,41 @@
+"""Write the report: one page, one table of figures."""
+
+import argparse
+import json
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from avion_core.command import run
+from avion_core.files import code_revision, write_json
+from avion_core.report.dag import parse_rulegraph
+from avion_core.report.page import build_report
+
+
+def rule_graph(snakefile: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """Rules and their order as Snakemake plans them for this configuration."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Path(folder) / "config.json"
+        settings.write_text(json.dumps(config))
+        command = ["snakemake", "--snakefile", str(snakefile), "--configfile", str(settings)]
+        command += ["--nolock", "--forceall", "--quiet", "--rulegraph"]
+        reply = subprocess.run(command, capture_output=True, text=True, check=True)
+    return parse_rulegraph(reply.stdout)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--plan", required=True, help="what to show and where it lies, as JSON")
+    parser.add_argument("--snakefile", type=Path, required=True, help="for the picture of the rules")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the report")
+    arguments = parser.parse_args()
+    plan = json.loads(arguments.plan)
+    plan["revision"] = code_revision()
+    plan["dag"] = rule_graph(arguments.snakefile, plan["config"])
+    write_json(arguments.out / "plan.json", plan)
+    build_report(arguments.out / "plan.json", out=arguments.out)
+
+
+if __name__ == "__main__":
+    run(main)
