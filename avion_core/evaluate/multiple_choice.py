@@ -1,0 +1,46 @@
+"""EgoMCQ: which of five clips does a sentence describe? Accuracy in per cent, by kind of question.
+
+Lin et al. 2022 (EgoVLP), section 4. In `egomcq.json` type 1 is inter-video (choices from different
+videos) and type 2 intra-video (from the same video, the harder); EgoVLP's and LaViLa's programs print
+the two names swapped, so figures taken from their logs must be swapped back.
+
+Shapes: Q questions, C choices each.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+KINDS = {"inter_video": 1, "intra_video": 2}
+"""Kind of question by the number that the file gives it."""
+
+
+def choice_figures(
+    similarity_QC: npt.NDArray[np.floating],
+    answers_Q: npt.NDArray[np.integer],
+    types_Q: npt.NDArray[np.integer],
+) -> dict[str, object]:
+    """`inter_video` and `intra_video` accuracy in per cent, and `chance` with the same names.
+
+    A question is answered right when its answer is more similar than every other choice. A kind without
+    questions is NaN. Raises ValueError for an unknown type, an answer that is no choice, or a similarity
+    that is not finite.
+    """
+    questions, choices = similarity_QC.shape
+    if answers_Q.shape != (questions,) or types_Q.shape != (questions,):
+        raise ValueError(f"EgoMCQ: {questions} questions, {answers_Q.shape} answers, {types_Q.shape} types")
+    if not np.isin(types_Q, list(KINDS.values())).all():
+        raise ValueError(f"EgoMCQ: question types must be among {KINDS}")
+    if ((answers_Q < 0) | (answers_Q >= choices)).any():
+        raise ValueError(f"EgoMCQ: an answer is not one of the {choices} choices")
+    if not np.isfinite(similarity_QC).all():
+        raise ValueError("EgoMCQ: a similarity is not a finite number")
+    own_Q = similarity_QC[np.arange(questions), answers_Q]
+    right_Q = (similarity_QC >= own_Q[:, None]).sum(1) == 1  # a tie is no answer
+    figures: dict[str, object] = {}
+    for name, number in KINDS.items():
+        asked_Q = types_Q == number
+        figures[name] = 100 * float(right_Q[asked_Q].mean()) if asked_Q.any() else float("nan")
+    figures["chance"] = dict.fromkeys(KINDS, 100 / choices)
+    return figures

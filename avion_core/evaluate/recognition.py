@@ -1,0 +1,116 @@
+"""Top-k accuracy of classification, in per cent, and what a constant answer would reach.
+
+On EPIC-KITCHENS-100 one head predicts the action, a pair of verb and noun; the probability of a verb
+(or noun) is the sum over the actions that hold it (LaViLa, AVION).
+
+Shapes: N clips, K classes, G groups (verbs or nouns).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+UNKNOWN = -1
+"""Label of a clip whose class the model cannot answer; no answer is right."""
+
+
+def top_k_accuracy(
+    scores_NK: npt.NDArray[np.floating], labels_N: npt.NDArray[np.integer], k: int = 1
+) -> float:
+    """Per cent of clips whose label is among the k highest scores.
+
+    Another class of equal score counts as higher, so a constant model is not right by its order. A label
+    outside 0…K−1 is always wrong. Raises ValueError when the shapes differ, there is no clip, or a score
+    is not finite.
+    """
+    if scores_NK.ndim != 2 or labels_N.shape != (len(scores_NK),) or not len(scores_NK):
+        raise ValueError(f"top-{k}: scores {scores_NK.shape} and labels {labels_N.shape} do not fit together")
+    if not np.isfinite(scores_NK).all():
+        raise ValueError(f"top-{k}: a score is not a finite number")
+    known_N = (labels_N >= 0) & (labels_N < scores_NK.shape[1])
+    own_N = scores_NK[np.arange(len(scores_NK)), np.where(known_N, labels_N, 0)]
+    ahead_N = (scores_NK >= own_N[:, None]).sum(1) - 1  # without the label itself
+    return 100 * float(np.mean(known_N & (ahead_N < k)))
+
+
+def constant_accuracy(labels_N: npt.NDArray[np.integer], k: int = 1) -> float:
+    """Per cent that the best constant answer gets right: the k most frequent classes of the split."""
+    if not len(labels_N):
+        raise ValueError(f"top-{k}: no clip, so no chance level")
+    counts = np.unique(labels_N, return_counts=True)[1]
+    return 100 * float(np.sort(counts)[::-1][:k].sum() / len(labels_N))
+
+
+def parse_actions(actions: Sequence[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Verb and noun class of each action written `verb:noun`, two int64[K].
+
+    Raises ValueError for a name of another form.
+    """
+    try:
+        pairs = [(int(verb), int(noun)) for verb, noun in (action.split(":") for action in actions)]
+    except ValueError:
+        raise ValueError("an action class must be written 'verb:noun', two class numbers") from None
+    verbs, nouns = zip(*pairs, strict=True) if pairs else ((), ())
+    return np.array(verbs, np.int64), np.array(nouns, np.int64)
+
+
+def marginal(
+    probabilities_NK: npt.NDArray[np.floating], group_of_K: npt.NDArray[np.integer]
+) -> npt.NDArray[np.float64]:
+    """Probability of each group (verb or noun), float64 N,G: the sum over the actions that hold it.
+
+    `group_of_K` is each action's group; G is one more than the largest.
+    """
+    groups = int(group_of_K.max()) + 1
+    member_KG = np.zeros((len(group_of_K), groups))
+    member_KG[np.arange(len(group_of_K)), group_of_K] = 1
+    return np.asarray(probabilities_NK, np.float64) @ member_KG
+
+
+def action_figures(
+    probabilities_NK: npt.NDArray[np.floating],
+    actions: Sequence[str],
+    *,
+    labels_N: npt.NDArray[np.integer],
+    verbs_N: npt.NDArray[np.integer],
+    nouns_N: npt.NDArray[np.integer],
+) -> dict[str, object]:
+    """`verb_top1`, `noun_top1`, `action_top1` in per cent, and `chance` with the same names.
+
+    A clip with an action that no model class stands for (`UNKNOWN`) is wrong as an action, and still
+    counts for its verb and noun. Raises ValueError when the model's classes are not these actions.
+    """
+    if probabilities_NK.shape[1:] != (len(actions),):
+        raise ValueError(
+            f"the model has {probabilities_NK.shape[1]} classes, the data {len(actions)} actions"
+        )
+    verb_of_K, noun_of_K = parse_actions(actions)
+    answers = {
+        "verb_top1": (marginal(probabilities_NK, verb_of_K), verbs_N),
+        "noun_top1": (marginal(probabilities_NK, noun_of_K), nouns_N),
+        "action_top1": (probabilities_NK, labels_N),
+    }
+    figures: dict[str, object] = {
+        name: top_k_accuracy(scores, labels) for name, (scores, labels) in answers.items()
+    }
+    figures["chance"] = {
+        "verb_top1": constant_accuracy(verbs_N),
+        "noun_top1": constant_accuracy(nouns_N),
+        # by the pair, so that actions unknown to the model are not one class
+        "action_top1": constant_accuracy(
+            np.unique(np.stack([verbs_N, nouns_N]), axis=1, return_inverse=True)[1]
+        ),
+    }
+    return figures
+
+
+def class_figures(
+    probabilities_NK: npt.NDArray[np.floating], labels_N: npt.NDArray[np.integer]
+) -> dict[str, object]:
+    """`top1` and `top5` in per cent, and `chance` with the same names."""
+    figures: dict[str, object] = {f"top{k}": top_k_accuracy(probabilities_NK, labels_N, k) for k in (1, 5)}
+    figures["chance"] = {f"top{k}": constant_accuracy(labels_N, k) for k in (1, 5)}
+    return figures
