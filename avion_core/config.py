@@ -162,6 +162,15 @@ class RephraseSettings(Section):
 
     texts_per_narration: Annotated[int, Field(ge=1, le=20)] = 3
     """New sentences kept for each distinct narration."""
+    instruction: str = (
+        "You rewrite short descriptions of what a person who wears a camera does with their hands. "
+        "'#C C' stands for that person: where a sentence starts with it, start yours with it too, in the "
+        "third person, such as '#C C picks up the red cup'. Say the same action with the same objects, "
+        "colours, hands and places in other words: vary the verb, the name of the object and the form of "
+        "the sentence, add nothing that is not there and turn nothing into its opposite. Make one version "
+        "a plain instruction without '#C C', such as 'pick up the red cup'. No punctuation at the end."
+    )
+    """What a language model is told; how many sentences and in which format is added to it."""
 
 
 class OpenAISettings(Section):
@@ -182,7 +191,9 @@ class OpenAISettings(Section):
     timeout_seconds: Positive = 60.0
     """Bound on one request."""
     max_attempts: Count = 5
-    """Tries of one request before the run stops; waits grow between them."""
+    """Tries of one request before the run stops."""
+    first_wait_seconds: Positive = 1.0
+    """Wait after a failed try; each further one is twice as long, and at least what the server asks."""
     usd_per_million_input_tokens: NotNegative = 0.15
     """Price, for the estimate and the bill."""
     usd_per_million_output_tokens: NotNegative = 0.60
