@@ -1,0 +1,137 @@
+"""Update rules, parameter groups and the course of the learning rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from timm.optim import Lion
+from torch import nn
+
+EPSILON = 1e-8
+"""AdamW's epsilon in every recipe."""
+
+
+class LayeredModel(Protocol):
+    """What parameter groups need to know of a model."""
+
+    def named_parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """Parameters with their names."""
+
+    def no_decay(self) -> set[str]:
+        """Names of parameters, besides those of fewer than two dimensions, that do not decay."""
+
+    def layer_of(self, parameter_name: str) -> int:
+        """0 for the embeddings, rising towards the head."""
+
+
+def parameter_groups(model: LayeredModel, *, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
+    """The trained parameters, grouped by (layer, decay); each group carries its `names` and `rate_scale`.
+
+    Biases, gains and other parameters of fewer than two dimensions do not decay, nor do those that
+    the model names. The rate of a layer is `layer_decay` to the power of its distance from the last
+    one (BEiT, arXiv 2106.08254).
+    """
+    trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+    top = max(model.layer_of(name) for name, _ in model.named_parameters())
+    exempt = model.no_decay()
+    groups: dict[tuple[int, bool], dict[str, Any]] = {}
+    for name, weight in trained:
+        decays = weight.ndim > 1 and name not in exempt
+        distance = top - model.layer_of(name) if layer_decay != 1.0 else 0
+        group = groups.setdefault(
+            (distance, decays),
+            {
+                "params": [],
+                "names": [],
+                "rate_scale": layer_decay**distance,
+                "weight_decay": weight_decay if decays else 0.0,
+            },
+        )
+        group["params"].append(weight)
+        group["names"].append(name)
+    return list(groups.values())
+
+
+def make_optimizer(
+    rule: str,
+    groups: list[dict[str, Any]],
+    *,
+    betas: tuple[float, float] = (0.9, 0.999),
+    momentum: float = 0.9,
+) -> torch.optim.Optimizer:
+    """`adamw` and `lion` decay decoupled from the gradient; `sgd` adds the decay to it, as torch's does.
+
+    The rate comes from a `Schedule` before each step. Raises ValueError for another name.
+    """
+    if rule == "adamw":
+        return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=EPSILON)
+    if rule == "sgd":
+        return torch.optim.SGD(groups, lr=0.0, momentum=momentum)
+    if rule == "lion":
+        return Lion(groups, lr=0.0, betas=betas)
+    raise ValueError(f"unknown optimizer '{rule}'; known: adamw, sgd, lion")
+
+
+def tensor_state(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """The optimiser's state as flat tensors, `<quantity>/<parameter name>`, fit for a safetensors file."""
+    return {
+        f"{quantity}/{name}": value if isinstance(value, torch.Tensor) else torch.tensor(value)
+        for name, weight in _named(optimizer)
+        for quantity, value in optimizer.state.get(weight, {}).items()
+        if value is not None
+    }
+
+
+def load_tensor_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Put back what `tensor_state` took; the groups and their rates stay as they are."""
+    order = {name: index for index, (name, _) in enumerate(_named(optimizer))}
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        quantity, _, name = key.partition("/")
+        state.setdefault(order[name], {})[quantity] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _named(optimizer: torch.optim.Optimizer) -> list[tuple[str, nn.Parameter]]:
+    return [
+        pair for group in optimizer.param_groups for pair in zip(group["names"], group["params"], strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate of every step: a linear warm-up, then constant or half a cosine."""
+
+    kind: str
+    """`constant` or `cosine`."""
+    peak: float
+    """Rate at the end of the warm-up."""
+    steps: int
+    """Steps of the whole training."""
+    warmup_steps: int = 0
+    """Steps of the rise; the last of them has the peak rate."""
+    start: float = 0.0
+    """Rate of the first step of the rise."""
+    final: float = 0.0
+    """Rate that the cosine would reach one step after the last."""
+
+    def rate(self, step: int) -> float:
+        """Rate of the update with index `step` (from 0)."""
+        if step < self.warmup_steps:
+            rise = (self.peak - self.start) / max(self.warmup_steps - 1, 1)
+            return self.start + rise * step
+        if self.kind == "constant":
+            return self.peak
+        gone = (step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1)
+        return self.final + 0.5 * (self.peak - self.final) * (1 + math.cos(math.pi * gone))
+
+    def apply(self, optimizer: torch.optim.Optimizer, step: int) -> float:
+        """Set the rate of every group for this step, times its scale; returns the unscaled rate."""
+        rate = self.rate(step)
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group["rate_scale"]
+        return rate

@@ -1,0 +1,137 @@
+"""Parameter groups, update rules and schedules: recorded groups and values, and rules worked out by hand."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from avion_core.train.optim import (
+    Schedule,
+    load_tensor_state,
+    make_optimizer,
+    parameter_groups,
+    tensor_state,
+)
+
+REFERENCE = json.loads(
+    (Path(__file__).parents[2] / "reference" / "data" / "reference.json").read_text(encoding="utf-8")
+)
+
+
+class Layered(nn.Module):
+    """Three layers with a table that must not decay and a weight that is frozen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.ones(3, 2))
+        self.block = nn.Linear(2, 2)
+        self.head = nn.Linear(2, 1)
+        self.frozen = nn.Parameter(torch.ones(()), requires_grad=False)
+
+    def no_decay(self) -> set[str]:
+        return {"table"}
+
+    def layer_of(self, parameter_name: str) -> int:
+        return {"table": 0, "block": 1}.get(parameter_name.split(".")[0], 2)
+
+
+def by_name(groups):
+    return {name: group for group in groups for name in group["names"]}
+
+
+def test_groups_follow_dimension_name_and_layer():
+    groups = by_name(parameter_groups(Layered(), weight_decay=0.05, layer_decay=0.5))
+    assert {name: group["weight_decay"] for name, group in groups.items()} == {
+        "table": 0.0,
+        "block.weight": 0.05,
+        "block.bias": 0.0,
+        "head.weight": 0.05,
+        "head.bias": 0.0,
+    }
+    assert groups["table"]["rate_scale"] == 0.25
+    assert groups["block.bias"]["rate_scale"] == 0.5
+    assert groups["head.weight"]["rate_scale"] == 1.0
+
+
+def test_no_layer_decay_leaves_two_groups():
+    groups = parameter_groups(Layered(), weight_decay=0.05, layer_decay=1.0)
+    assert sorted((group["weight_decay"], group["rate_scale"]) for group in groups) == [
+        (0.0, 1.0),
+        (0.05, 1.0),
+    ]
+
+
+def test_cosine_schedule_has_the_recorded_values():
+    recorded = REFERENCE["cosine_schedule"]
+    args = recorded["args"]
+    schedule = Schedule(
+        kind="cosine",
+        peak=args["base"],
+        steps=args["epochs"] * args["steps_per_epoch"],
+        warmup_steps=args["warmup_epochs"] * args["steps_per_epoch"],
+        start=args["start"],
+        final=args["final"],
+    )
+    values = [schedule.rate(step) for step in range(schedule.steps)]
+    assert values == pytest.approx(recorded["values"], rel=1e-12)
+
+
+def test_constant_schedule_rises_then_stays():
+    schedule = Schedule(kind="constant", peak=1.0, steps=6, warmup_steps=3, start=0.0)
+    assert [schedule.rate(step) for step in range(6)] == [0.0, 0.5, 1.0, 1.0, 1.0, 1.0]
+
+
+def test_a_rate_reaches_each_group_times_its_scale():
+    optimizer = make_optimizer("sgd", parameter_groups(Layered(), weight_decay=0.0, layer_decay=0.5))
+    rate = Schedule(kind="constant", peak=0.8, steps=1).apply(optimizer, 0)
+    assert rate == 0.8
+    assert sorted({group["lr"] for group in optimizer.param_groups}) == [0.2, 0.4, 0.8]
+
+
+def test_lion_by_hand():
+    weight = nn.Parameter(torch.tensor([[1.0, -1.0]]))
+    groups = [{"params": [weight], "names": ["weight"], "rate_scale": 1.0, "weight_decay": 0.1}]
+    optimizer = make_optimizer("lion", groups, betas=(0.9, 0.95))
+    expected, average = weight.detach().clone(), torch.zeros(1, 2)
+    for gradient in (torch.tensor([[0.5, -2.0]]), torch.tensor([[-0.05, 3.0]])):
+        Schedule(kind="constant", peak=0.01, steps=2).apply(optimizer, 0)
+        weight.grad = gradient
+        optimizer.step()
+        direction = torch.sign(0.9 * average + 0.1 * gradient)
+        expected = expected * (1 - 0.01 * 0.1) - 0.01 * direction
+        average = 0.95 * average + 0.05 * gradient
+    torch.testing.assert_close(weight.detach(), expected)
+
+
+@pytest.mark.parametrize("rule", ["adamw", "sgd", "lion"])
+def test_state_goes_through_tensors_without_loss(rule):
+    def steps(model, optimizer, seeds):
+        for seed in seeds:
+            torch.manual_seed(seed)
+            Schedule(kind="constant", peak=0.1, steps=9).apply(optimizer, seed)
+            optimizer.zero_grad()
+            model.head(model.block(torch.randn(4, 2))).square().mean().backward()
+            optimizer.step()
+
+    def fresh():
+        torch.manual_seed(0)
+        model = Layered()
+        return model, make_optimizer(rule, parameter_groups(model, weight_decay=0.01, layer_decay=0.9))
+
+    whole, optimizer = fresh()
+    steps(whole, optimizer, range(6))
+    first, optimizer = fresh()
+    steps(first, optimizer, range(3))
+    second, resumed = fresh()
+    second.load_state_dict(first.state_dict())
+    load_tensor_state(resumed, {key: value.clone() for key, value in tensor_state(optimizer).items()})
+    steps(second, resumed, range(3, 6))
+    for name, weight in whole.state_dict().items():
+        assert torch.equal(weight, second.state_dict()[name]), name
+
+
+def test_an_unknown_rule_lists_the_known_ones():
+    with pytest.raises(ValueError, match="adamw, sgd, lion"):
+        make_optimizer("adam", [])
