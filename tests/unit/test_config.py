@@ -1,0 +1,129 @@
+"""Settings: what is refused and what the message says; what a stage inherits."""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from avion_core.config import (
+    MACHINE_SETTINGS,
+    SettingsError,
+    StageSettings,
+    load_settings,
+    settings_schema,
+    settings_table,
+)
+
+ROOT = Path(__file__).parents[2]
+DEMO = yaml.safe_load((ROOT / "config.yaml").read_text())
+
+
+def broken(change: Callable[[dict[str, Any]], Any]) -> str:
+    config = copy.deepcopy(DEMO)
+    change(config)
+    with pytest.raises(SettingsError) as caught:
+        load_settings(config)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda c: c.update(sede=1), ["'sede'", "'seed'"]),
+        (lambda c: c["transcode"].update(chunk_second=3), ["'transcode.chunk_second'", "'chunk_seconds'"]),
+        (lambda c: c["stages"]["mir"].update(learning_rte=1), ["stages.mir.learning_rte", "'learning_rate'"]),
+        (
+            lambda c: c["runs"]["llm"]["stages"]["mir"].update(learning_rte=1),
+            ["runs.llm.stages.mir", "'learning_rate'"],
+        ),
+        (lambda c: c["narrate"].update(openai={"max_used": 1}), ["narrate.openai.max_used", "'max_usd'"]),
+    ],
+)
+def test_unknown_setting_is_refused_with_the_nearest_name(
+    change: Callable[..., Any], words: list[str]
+) -> None:
+    message = broken(change)
+    assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda c: c["transcode"].update(crf=99), ["transcode.crf", "51", "99"]),
+        (
+            lambda c: c["stages"]["mir"].update(learning_rate=0),
+            ["stages.mir.learning_rate", "greater than 0"],
+        ),
+        (lambda c: c["stages"]["mir"].update(batch_size=0), ["stages.mir.batch_size"]),
+        (lambda c: c["stages"]["mir"].update(batch_size=9, processes=2), ["batch_size (9)", "(2)"]),
+        (lambda c: c["runs"]["llm"]["stages"]["mir"].update(epochs=-1), ["runs.llm.stages.mir", "epochs"]),
+        (lambda c: c["narrate"].update(provider="gpt"), ["narrate.provider", "lexicon", "openai"]),
+    ],
+)
+def test_value_out_of_range_is_refused_by_name(change: Callable[..., Any], words: list[str]) -> None:
+    message = broken(change)
+    assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda c: c.update(selected_runs=["lllm"]), ["selected_runs", "'lllm'", "'llm'"]),
+        (lambda c: c["runs"]["llm"]["stages"].update(mirr={}), ["runs.llm.stages", "'mirr'", "'mir'"]),
+        (lambda c: c["stages"]["mir"].update(dataset="ek10"), ["dataset", "'ek10'", "'ek100'"]),
+        (lambda c: c["stages"]["mir"].update(start="videomae_pretrain"), ["start", "videomae_pretrain"]),
+        (lambda c: c["runs"]["human"].update(evaluations=["mir"]), ["'mir'", "runs.human"]),
+        (lambda c: c["datasets"]["ego4d"].update(source="folder"), ["datasets.ego4d", "section 'folder'"]),
+    ],
+)
+def test_name_that_refers_to_nothing_is_refused(change: Callable[..., Any], words: list[str]) -> None:
+    message = broken(change)
+    assert all(word in message for word in words), message
+
+
+def test_common_transcode_setting_out_of_range_is_reported_once() -> None:
+    assert broken(lambda c: c["transcode"].update(crf=99)).count("\n") == 0
+
+
+def test_run_changes_only_what_it_names() -> None:
+    settings = load_settings(DEMO)
+    common = settings.stages["pretrain"].model_dump()
+    assert settings.stage("untrained", "pretrain").model_dump() == common | {"epochs": 0}
+
+
+def test_data_set_inherits_transcode_and_may_differ() -> None:
+    config = copy.deepcopy(DEMO)
+    config["datasets"]["kinetics"]["transcode"] = {"short_side_px": 64}
+    settings = load_settings(config)
+    common = settings.transcode
+    assert settings.datasets["ego4d"].transcode == common
+    assert settings.datasets["kinetics"].transcode == common.model_copy(update={"short_side_px": 64})
+
+
+def test_recipe_and_machine_part_the_settings() -> None:
+    stage = load_settings(DEMO).stages["pretrain"]
+    assert stage.recipe().keys() | stage.machine().keys() == StageSettings.model_fields.keys()
+    assert stage.machine().keys() == MACHINE_SETTINGS
+    assert StageSettings.model_validate(json.loads(json.dumps(stage.recipe() | stage.machine()))) == stage
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_experiment_over_the_demo_is_valid(path: Path) -> None:
+    def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+        return base | {
+            key: merge(base[key], value) if isinstance(value, dict) and key in base else value
+            for key, value in over.items()
+        }
+
+    settings = load_settings(merge(DEMO, yaml.safe_load(path.read_text())))
+    assert settings.selected_runs
+
+
+def test_generated_settings_page_and_schema_are_current() -> None:
+    assert (ROOT / "docs/settings.md").read_text() == settings_table(), "run: python -m avion_core.config"
+    schema = json.loads((ROOT / "config.schema.json").read_text())
+    assert schema == json.loads(json.dumps(settings_schema())), "run: python -m avion_core.config"

@@ -1,0 +1,91 @@
+"""Publication: whole or not at all, also after a kill."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from avion_core.files import (
+    PARTIAL,
+    fingerprint,
+    publish,
+    read_json,
+    remove_partials,
+    sha256,
+    write_json,
+    write_manifest,
+)
+
+
+def test_file_appears_after_the_body_and_not_before(tmp_path: Path) -> None:
+    target = tmp_path / "folder" / "table.txt"
+    with publish(target) as draft:
+        draft.write_text("new")
+        assert not target.exists()
+    assert target.read_text() == "new"
+    assert [entry.name for entry in target.parent.iterdir()] == ["table.txt"]
+
+
+def test_failed_body_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
+    target = tmp_path / "table.txt"
+    target.write_text("old")
+    with pytest.raises(RuntimeError), publish(target) as draft:
+        draft.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["table.txt"]
+
+
+def test_folder_replaces_a_folder(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    for word in ("first", "second"):
+        with publish(target) as draft:
+            draft.mkdir()
+            (draft / word).write_text(word)
+    assert [entry.name for entry in target.iterdir()] == ["second"]
+
+
+def test_killed_writer_leaves_only_a_partial_that_is_swept(tmp_path: Path) -> None:
+    target = tmp_path / "table.txt"
+    program = (
+        "import os, signal, sys; from avion_core.files import publish\n"
+        "with publish(sys.argv[1]) as draft:\n"
+        "    draft.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    ended = subprocess.run([sys.executable, "-c", program, str(target)], env=environment, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert [entry.name.startswith(PARTIAL) for entry in tmp_path.iterdir()] == [True]
+    remove_partials(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fingerprint_ignores_the_order_of_keys_and_nothing_else() -> None:
+    assert fingerprint({"a": 1, "b": [2]}) == fingerprint({"b": [2], "a": 1})
+    assert fingerprint({"a": 1}) != fingerprint({"a": 2})
+
+
+def test_json_that_is_cut_short_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "list.json"
+    path.write_text('{"a": ')
+    with pytest.raises(ValueError, match=r"list\.json: not valid JSON"):
+        read_json(path)
+
+
+def test_manifest_holds_the_inputs_checksums(tmp_path: Path) -> None:
+    source = tmp_path / "in.txt"
+    source.write_bytes(b"abc")
+    write_manifest(tmp_path / "manifest.json", settings={"a": 1}, inputs={"source": source})
+    manifest = read_json(tmp_path / "manifest.json")
+    assert manifest["settings"] == {"a": 1}
+    known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert manifest["inputs"]["source"]["sha256"] == sha256(source) == known
+
+
+def test_written_json_reads_back(tmp_path: Path) -> None:
+    value = {"text": "größer", "numbers": [1, 2.5, None]}
+    write_json(tmp_path / "x.json", value)
+    assert read_json(tmp_path / "x.json") == value
