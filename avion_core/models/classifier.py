@@ -1,0 +1,52 @@
+"""Action recognition with the dual encoder's video tower and a linear head."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from avion_core.models.architecture import DualEncoderConfig
+from avion_core.models.base import VideoModel
+from avion_core.models.vision import VisionTower
+
+HEAD_STD = 0.01
+"""Standard deviation of a fresh head, as AVION's."""
+
+
+class VideoClassifier(VideoModel):
+    """Class token after `ln_post`, dropout, linear head (AVION, CLS fine-tuning)."""
+
+    kind: ClassVar[str] = "video_classifier"
+    architecture_kind: ClassVar[str] = "dual_encoder"
+    config: DualEncoderConfig
+
+    def __init__(
+        self,
+        config: DualEncoderConfig,
+        *,
+        classes: int,
+        frames: int,
+        image_size_px: int,
+        drop_path: float = 0.0,
+        head_dropout: float = 0.0,
+    ) -> None:
+        depths = {"vision.": config.vision.layers}
+        super().__init__(config, frames=frames, image_size_px=image_size_px, towers=depths)
+        self.vision = VisionTower(
+            config.vision,
+            frames=frames,
+            image_size_px=image_size_px,
+            activation=config.activation,
+            drop_path=drop_path,
+        )
+        self.dropout = nn.Dropout(head_dropout)
+        self.head = nn.Linear(config.vision.width, classes)
+        nn.init.normal_(self.head.weight, std=HEAD_STD)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, frames_BCTHW: Tensor) -> Tensor:
+        """Normalised frames to logits_BK."""
+        self.check_frames(frames_BCTHW)
+        logits_BK: Tensor = self.head(self.dropout(self.vision(frames_BCTHW)))
+        return logits_BK

@@ -1,0 +1,60 @@
+"""The dual encoder: videos and texts in one space, compared by their cosine (CLIP; AVION)."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from avion_core.models.architecture import DualEncoderConfig
+from avion_core.models.base import VideoModel
+from avion_core.models.text import TextTower
+from avion_core.models.vision import VisionTower
+
+
+class DualEncoder(VideoModel):
+    """A vision tower and a text tower with a shared embedding space and a temperature."""
+
+    kind: ClassVar[str] = "dual_encoder"
+    architecture_kind: ClassVar[str] = "dual_encoder"
+    config: DualEncoderConfig
+
+    def __init__(
+        self,
+        config: DualEncoderConfig,
+        *,
+        frames: int,
+        image_size_px: int,
+        drop_path: float = 0.0,
+        temperature: float = 0.07,
+        learn_temperature: bool = False,
+    ) -> None:
+        depths = {"vision.": config.vision.layers, "text.": config.text.layers}
+        super().__init__(config, frames=frames, image_size_px=image_size_px, towers=depths)
+        self.vision = VisionTower(
+            config.vision,
+            frames=frames,
+            image_size_px=image_size_px,
+            activation=config.activation,
+            drop_path=drop_path,
+            embed_dim=config.embed_dim,
+        )
+        self.text = TextTower(config.text, activation=config.activation, embed_dim=config.embed_dim)
+        start = torch.tensor(math.log(1 / temperature))
+        self.logit_scale = nn.Parameter(start, requires_grad=learn_temperature)
+
+    def encode_video(self, frames_BCTHW: Tensor) -> Tensor:
+        """Normalised frames to float32 embeddings B,embed_dim of length 1."""
+        self.check_frames(frames_BCTHW)
+        return F.normalize(self.vision(frames_BCTHW).float(), dim=-1)
+
+    def encode_text(self, tokens_BL: Tensor) -> Tensor:
+        """Token ids to float32 embeddings B,embed_dim of length 1."""
+        return F.normalize(self.text(tokens_BL).float(), dim=-1)
+
+    def forward(self, frames_BCTHW: Tensor, tokens_BL: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """video_BD, text_BD, and the factor on their cosines: 1/temperature, a 0-d tensor."""
+        return self.encode_video(frames_BCTHW), self.encode_text(tokens_BL), self.logit_scale.exp()

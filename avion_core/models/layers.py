@@ -1,0 +1,174 @@
+"""The parts that every transformer here is made of: attention, MLP, block, patches, pixel normalisation.
+
+Shapes: B clips, C channels, T frames, H×W pixels, N tokens, D width, P numbers in a patch.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from timm.layers import DropPath
+from torch import Tensor, nn
+
+AttentionFunction = Callable[[Tensor, Tensor, Tensor, bool], Tensor]
+
+
+def _sdpa(q_BNHd: Tensor, k_BNHd: Tensor, v_BNHd: Tensor, causal: bool) -> Tensor:
+    q, k, v = (part.transpose(1, 2) for part in (q_BNHd, k_BNHd, v_BNHd))
+    return F.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2)
+
+
+def _flash(q_BNHd: Tensor, k_BNHd: Tensor, v_BNHd: Tensor, causal: bool) -> Tensor:
+    if q_BNHd.device.type != "cuda" or q_BNHd.dtype not in (torch.float16, torch.bfloat16):
+        return _sdpa(q_BNHd, k_BNHd, v_BNHd, causal)
+    from flash_attn import flash_attn_func
+
+    out_BNHd: Tensor = flash_attn_func(q_BNHd, k_BNHd, v_BNHd, causal=causal)
+    return out_BNHd
+
+
+ATTENTION_BACKENDS: dict[str, AttentionFunction] = {"sdpa": _sdpa, "flash": _flash}
+"""`flash` runs half-precision tensors on a GPU through flash-attn and everything else through `sdpa`."""
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """The approximation x·sigmoid(1.702x) that OpenAI's CLIP was trained with."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "quick_gelu": quick_gelu}
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with one fused projection for queries, keys and values."""
+
+    def __init__(self, width: int, *, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.backend = "sdpa"
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x_BND: Tensor, *, causal: bool = False, first_only: bool = False) -> Tensor:
+        """Attend over N tokens; with `first_only` return B,1,D, the first token's output alone."""
+        attend = ATTENTION_BACKENDS[self.backend]
+        if first_only:
+            width = x_BND.shape[-1]
+            weight, bias = self.qkv.weight, self.qkv.bias
+            q = self._split(F.linear(x_BND[:, :1], weight[:width], bias[:width]), 1)[0]
+            k, v = self._split(F.linear(x_BND, weight[width:], bias[width:]), 2)
+        else:
+            q, k, v = self._split(self.qkv(x_BND), 3)
+        out: Tensor = self.proj(attend(q, k, v, causal).flatten(2))
+        return out
+
+    def _split(self, x_BNE: Tensor, parts: int) -> tuple[Tensor, ...]:
+        return x_BNE.unflatten(-1, (parts, self.heads, -1)).unbind(2)
+
+
+def set_attention(model: nn.Module, backend: str) -> None:
+    """Choose the attention of every layer in `model` by its name in ATTENTION_BACKENDS.
+
+    Raises ValueError for an unknown name, or for `flash` where flash-attn is not installed or no GPU
+    of compute capability 8.0 or later is there.
+    """
+    if backend not in ATTENTION_BACKENDS:
+        raise ValueError(f"unknown attention '{backend}'; known: {', '.join(ATTENTION_BACKENDS)}")
+    if backend == "flash":
+        if importlib.util.find_spec("flash_attn") is None:
+            raise ValueError("attention 'flash' needs the package flash-attn; install it or use 'sdpa'")
+        if not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 0):
+            raise ValueError("attention 'flash' needs a GPU of compute capability 8.0 or later; use 'sdpa'")
+    for layer in model.modules():
+        if isinstance(layer, Attention):
+            layer.backend = backend
+
+
+class MLP(nn.Module):
+    """Two linear layers with a GELU between them."""
+
+    def __init__(self, width: int, *, hidden: int, activation: str) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.activation = ACTIVATIONS[activation]
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x_BND: Tensor) -> Tensor:
+        out: Tensor = self.fc2(self.activation(self.fc1(x_BND)))
+        return out
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block with stochastic depth."""
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        heads: int,
+        mlp_ratio: float = 4.0,
+        activation: str = "gelu",
+        norm_eps: float,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=norm_eps)
+        self.attn = Attention(width, heads=heads)
+        self.norm2 = nn.LayerNorm(width, eps=norm_eps)
+        self.mlp = MLP(width, hidden=int(width * mlp_ratio), activation=activation)
+        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+
+    def forward(self, x_BND: Tensor, *, causal: bool = False, first_only: bool = False) -> Tensor:
+        """All tokens, or with `first_only` the first token's output: B,1,D.
+
+        A tower that reads only its class token spares nine tenths of its last block this way; values
+        and gradients are those of the whole block.
+        """
+        kept = x_BND[:, :1] if first_only else x_BND
+        x = kept + self.drop_path(self.attn(self.norm1(x_BND), causal=causal, first_only=first_only))
+        out: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
+        return out
+
+
+def init_clip_blocks(blocks: nn.ModuleList, *, width: int) -> None:
+    """CLIP's start values: narrower for what is added to the residual stream, by depth; biases zero."""
+    residual_std = width**-0.5 * (2 * len(blocks)) ** -0.5
+    stds = {"qkv": width**-0.5, "proj": residual_std, "fc1": (2 * width) ** -0.5, "fc2": residual_std}
+    for name, layer in blocks.named_modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=stds[name.rsplit(".", 1)[-1]])
+            nn.init.zeros_(layer.bias)
+
+
+def patchify(frames_BCTHW: Tensor, *, patch_px: int, tubelet_frames: int = 1) -> Tensor:
+    """Cut a clip into patches_BNP: N in order (t, h, w), P in order (c, tubelet, h, w).
+
+    A patch convolution is then one matrix product with the flattened kernel (AVION's "fast conv").
+    """
+    batch, channels, frames, height, width = frames_BCTHW.shape
+    t, h, w = frames // tubelet_frames, height // patch_px, width // patch_px
+    cut = frames_BCTHW.reshape(batch, channels, t, tubelet_frames, h, patch_px, w, patch_px)
+    return cut.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(batch, t * h * w, -1)
+
+
+class Normalise(nn.Module):
+    """Pixels 0…255 to the distribution a model was trained on, and back. Not part of the weights."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1, 1), persistent=False)
+
+    def forward(self, frames_BTHWC: Tensor) -> Tensor:
+        """Frames (uint8, or any type, 0…255) to normalised float frames_BCTHW."""
+        return (frames_BTHWC.permute(0, 4, 1, 2, 3).to(self.mean.dtype) - self.mean) / self.std
+
+    def undo(self, frames_BCTHW: Tensor) -> Tensor:
+        """Normalised frames back to 0…255, still float and B,C,T,H,W."""
+        return frames_BCTHW * self.std + self.mean

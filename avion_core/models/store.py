@@ -1,0 +1,305 @@
+"""Models on disk: a folder with `model.safetensors` and `model.json`, and the rules for starting from one.
+
+Nothing is loaded by half: weights that are missing, left over or of another shape are listed, and
+fail unless the recipe waived them by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from avion_core.config import known
+from avion_core.files import publish, read_json, write_json
+from avion_core.models.architecture import ModelConfig, load_architecture, parse_architecture
+from avion_core.models.base import VideoModel
+from avion_core.models.classifier import VideoClassifier
+from avion_core.models.dual_encoder import DualEncoder
+from avion_core.models.videomae import VideoMAE, VideoMAEClassifier
+
+WEIGHTS_FILE = "model.safetensors"
+DESCRIPTION_FILE = "model.json"
+LISTED = 8
+"""Weights named in an error before 'and n more'."""
+
+MODELS: dict[str, type[VideoModel]] = {
+    "dual_encoder": DualEncoder,
+    "video_classifier": VideoClassifier,
+    "videomae": VideoMAE,
+    "videomae_classifier": VideoMAEClassifier,
+}
+"""Every model by its kind."""
+
+STARTS: dict[tuple[str, str], tuple[str, ...]] = {
+    ("dual_encoder", "video_classifier"): ("text.*", "logit_scale", "vision.projection"),
+    ("videomae", "videomae_classifier"): ("norm.*", "encoder_to_decoder.*", "mask_token", "decoder.*"),
+}
+"""Which kind may start from which other, and the source's weights that are left behind then."""
+
+
+class ModelError(ValueError):
+    """A model folder cannot be read, or does not fit. The message names the file and the reason."""
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """What `model.json` says beside the architecture's values."""
+
+    kind: str
+    """Name in MODELS."""
+    architecture: str
+    """Name of the architecture's file, for the reader; its values are stored beside it."""
+    frames: int
+    """Frames of a clip."""
+    image_size_px: int
+    """Side of the square input."""
+    classes: int = 0
+    """Outputs of a classifier's head; 0 for other models."""
+    label: str = ""
+    """What a classifier predicts: action, verb, noun or label."""
+    extras: dict[str, Any] = field(default_factory=dict)
+    """Anything else worth keeping, as JSON."""
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What `load_weights` did besides copying equal names and shapes."""
+
+    missing: tuple[str, ...]
+    """Waived weights of the model that were not given and stay fresh."""
+    unexpected: tuple[str, ...]
+    """Waived weights that were given and not used."""
+    adapted: tuple[str, ...]
+    """Position tables that were interpolated or cut."""
+
+
+def build_model(kind: str, architecture: str | ModelConfig, **arguments: Any) -> VideoModel:
+    """A fresh model from torch's generator; `arguments` go to the class (frames, image_size_px, …).
+
+    Raises ValueError for an unknown kind or architecture, or one that the kind cannot be built from.
+    """
+    known([kind], MODELS, "kind of model")
+    config = load_architecture(architecture) if isinstance(architecture, str) else architecture
+    wanted = MODELS[kind].architecture_kind
+    if config.kind != wanted:
+        raise ModelError(f"a {kind} needs a {wanted} architecture; '{architecture}' is a {config.kind}")
+    return MODELS[kind](config, **arguments)
+
+
+def save_model(folder: str | Path, model: VideoModel, description: ModelDescription) -> None:
+    """Publish `model.safetensors` and then `model.json` in `folder`."""
+    if description.kind != model.kind:
+        raise ValueError(f"the description says '{description.kind}', the model is a '{model.kind}'")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with publish(Path(folder) / WEIGHTS_FILE) as draft:
+        save_file(tensors, draft, metadata={"kind": model.kind})
+    config = model.config.model_dump(mode="json")
+    write_json(Path(folder) / DESCRIPTION_FILE, {**asdict(description), "config": config})
+
+
+def load_model(
+    folder: str | Path, *, frames: int | None = None, image_size_px: int | None = None
+) -> tuple[VideoModel, ModelDescription]:
+    """The model of a folder in evaluation mode, with its description.
+
+    With `frames` or `image_size_px` it is built for these, its position tables interpolated.
+    Raises ModelError when a file is missing, cut short, or of another architecture.
+    """
+    description, config = read_description(folder)
+    description = replace(
+        description,
+        frames=frames or description.frames,
+        image_size_px=image_size_px or description.image_size_px,
+    )
+    sizes = {"frames": description.frames, "image_size_px": description.image_size_px}
+    heads = {"classes": description.classes} if description.classes else {}
+    model = build_model(description.kind, config, **sizes, **heads)
+    load_weights(model, read_tensors(Path(folder) / WEIGHTS_FILE), source=str(folder))
+    return model.eval(), description
+
+
+def read_description(folder: str | Path) -> tuple[ModelDescription, ModelConfig]:
+    """Description and architecture of a model folder, without its weights."""
+    path = Path(folder) / DESCRIPTION_FILE
+    if not path.is_file():
+        raise ModelError(
+            f"{folder}: no {DESCRIPTION_FILE} here; a model folder is what a training stage writes"
+        )
+    raw = read_json(path)
+    try:
+        config = parse_architecture(raw.pop("config"), where=str(path))
+        description = ModelDescription(**raw)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ModelError(f"{path}: not a model description ({error})") from None
+    known([description.kind], MODELS, f"{path}: kind")
+    return description, config
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file. Raises ModelError when it is missing, cut short or something else."""
+    if not Path(path).is_file():
+        raise ModelError(f"{path}: no such file")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(f"{path}: cut short or not a safetensors file ({error})") from None
+
+
+def start_from(
+    model: VideoModel,
+    folder: str | Path,
+    *,
+    waive_missing: Sequence[str] = (),
+    waive_unexpected: Sequence[str] = (),
+) -> LoadReport:
+    """Fill `model` with the weights of a previous stage's folder.
+
+    The same kind takes everything, a classifier takes its encoder's tower (STARTS); a fresh head must
+    be waived as missing. Raises ModelError when the kinds do not fit, when the source was made with
+    values that its shapes do not show (activation, heads, pixel normalisation), and as load_weights.
+    """
+    description, config = read_description(folder)
+    pair = (description.kind, model.kind)
+    if description.kind != model.kind and pair not in STARTS:
+        fits = [source for source, target in STARTS if target == model.kind]
+        raise ModelError(
+            f"{folder}: a {model.kind} cannot start from a {description.kind}; "
+            f"it can from: {', '.join([model.kind, *fits])}"
+        )
+    _check_same_arithmetic(config, model.config, folder)
+    left_behind = STARTS.get(pair, ())
+    tensors = {
+        name: tensor
+        for name, tensor in read_tensors(Path(folder) / WEIGHTS_FILE).items()
+        if not _matches(name, left_behind)
+    }
+    return load_weights(
+        model,
+        tensors,
+        waive_missing=waive_missing,
+        waive_unexpected=waive_unexpected,
+        source=str(folder),
+    )
+
+
+def load_weights(
+    model: VideoModel,
+    tensors: Mapping[str, Tensor],
+    *,
+    waive_missing: Sequence[str] = (),
+    waive_unexpected: Sequence[str] = (),
+    source: str = "weights",
+) -> LoadReport:
+    """Copy `tensors` into `model` by name, all or nothing.
+
+    Position tables of another length or image size are adapted (ADAPTERS). A weight whose name
+    matches `waive_missing` (fnmatch) may be absent or of another shape and stays fresh; one that
+    matches `waive_unexpected` is passed over. Raises ModelError listing everything else that differs.
+    """
+    own = model.state_dict()
+    fitted = {name: _adapt(name, tensors[name], own[name]) for name in own if name in tensors}
+    missing = [name for name in own if name not in fitted]
+    unexpected = [name for name in tensors if name not in own]
+    misshapen = [name for name in fitted if fitted[name].shape != own[name].shape]
+    fresh = {name for name in (*missing, *misshapen) if _matches(name, waive_missing)}
+    problems = {
+        "missing": [name for name in missing if name not in fresh],
+        "unexpected": [name for name in unexpected if not _matches(name, waive_unexpected)],
+        "of another shape": [
+            f"{name} ({_shape(tensors[name])} for {_shape(own[name])})"
+            for name in misshapen
+            if name not in fresh
+        ],
+    }
+    if any(problems.values()):
+        raise ModelError(_explain(source, model.kind, problems, foreign=not fitted))
+    with torch.no_grad():
+        for name in fitted.keys() - fresh:
+            own[name].copy_(fitted[name])
+    adapted = [name for name in fitted if fitted[name] is not tensors[name] and name not in fresh]
+    return LoadReport(tuple(sorted(fresh)), tuple(unexpected), tuple(adapted))
+
+
+def interpolate_frames(table_TD: Tensor, target_TD: Tensor) -> Tensor:
+    """A temporal embedding at another number of frames: linear, ends not aligned (AVION's 4 → 16)."""
+    frames = target_TD.shape[0]
+    return F.interpolate(table_TD.float().T[None], size=frames, mode="linear", align_corners=False)[0].T
+
+
+def interpolate_places(table_ND: Tensor, target_ND: Tensor) -> Tensor:
+    """A spatial table (class token first, then a square grid) at another image size: bicubic, antialiased."""
+    side, wanted = (round((len(table) - 1) ** 0.5) for table in (table_ND, target_ND))
+    if side**2 + 1 != len(table_ND) or wanted**2 + 1 != len(target_ND):
+        return table_ND
+    grid = table_ND[1:].float().T.unflatten(1, (side, side))[None]
+    grid = F.interpolate(grid, size=(wanted, wanted), mode="bicubic", antialias=True, align_corners=False)
+    return torch.cat([table_ND[:1].float(), grid[0].flatten(1).T])
+
+
+def cut_context(table_LD: Tensor, target_LD: Tensor) -> Tensor:
+    """The first rows of a text position table, which is exact as attention is causal."""
+    return table_LD[: len(target_LD)]
+
+
+ADAPTERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "vision.temporal_embedding": interpolate_frames,
+    "vision.positional_embedding": interpolate_places,
+    "text.positional_embedding": cut_context,
+}
+"""How a table is made to fit another length, by name."""
+
+
+def _adapt(name: str, tensor: Tensor, target: Tensor) -> Tensor:
+    if name not in ADAPTERS or tensor.ndim != 2 or len(tensor) == len(target):
+        return tensor
+    return ADAPTERS[name](tensor, target)
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _shape(tensor: Tensor) -> str:
+    return "×".join(map(str, tensor.shape)) or "scalar"
+
+
+def _explain(source: str, kind: str, problems: Mapping[str, Sequence[str]], *, foreign: bool) -> str:
+    if foreign:
+        return f"{source}: none of its weights belongs to a {kind}; is it a checkpoint of another model?"
+    parts = []
+    for what, names in problems.items():
+        if names:
+            more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+            parts.append(f"{len(names)} {what}: {', '.join(names[:LISTED])}{more}")
+    return f"{source}: its weights do not fit this {kind}: {'; '.join(parts)}"
+
+
+def _check_same_arithmetic(source: ModelConfig, target: ModelConfig, folder: str | Path) -> None:
+    ours, theirs = _arithmetic(target), _arithmetic(source)
+    for name in ours.keys() & theirs.keys():
+        if ours[name] != theirs[name]:
+            raise ModelError(
+                f"{folder}: was made with {name} {theirs[name]}, this model has {ours[name]}; "
+                "take the same architecture"
+            )
+
+
+def _arithmetic(config: ModelConfig) -> dict[str, Any]:
+    """Values that change a model's results without changing the shape of its weights."""
+    silent = ("heads", "decoder_heads", "norm_eps", "activation", "pixel_mean", "pixel_std")
+    values: dict[str, Any] = {}
+    for name, value in config.model_dump().items():
+        if isinstance(value, dict):
+            values |= {f"{name}.{inner}": value[inner] for inner in silent if inner in value}
+        elif name in silent:
+            values[name] = value
+    return values

@@ -1,0 +1,75 @@
+"""The video tower: CLIP's vision transformer with joint attention over all patches of all frames."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from avion_core.models.architecture import VisionConfig
+from avion_core.models.layers import Block, init_clip_blocks, patchify
+
+TEMPORAL_STD = 0.02
+"""Standard deviation of a fresh temporal embedding, as AVION's."""
+
+
+class VisionTower(nn.Module):
+    """Class token and T·H·W patch tokens with joint space-time attention (AVION, arXiv 2309.16669, 3.1).
+
+    A patch's position is its place in the frame plus its frame's; the class token takes row 0 of the
+    spatial table and no temporal embedding.
+    """
+
+    def __init__(
+        self,
+        config: VisionConfig,
+        *,
+        frames: int,
+        image_size_px: int,
+        activation: str,
+        drop_path: float = 0.0,
+        embed_dim: int | None = None,
+    ) -> None:
+        """`embed_dim` adds the projection into the embedding space; drop path is equal in all layers."""
+        super().__init__()
+        self.patch_px = config.patch_px
+        self.frames = frames
+        places = (image_size_px // config.patch_px) ** 2
+        self.patch = nn.Linear(3 * config.patch_px**2, config.width, bias=False)
+        self.class_embedding = nn.Parameter(torch.empty(config.width))
+        self.positional_embedding = nn.Parameter(torch.empty(1 + places, config.width))
+        self.temporal_embedding = nn.Parameter(torch.empty(frames, config.width))
+        self.ln_pre = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.blocks = nn.ModuleList(
+            Block(
+                config.width,
+                heads=config.heads,
+                mlp_ratio=config.mlp_ratio,
+                activation=activation,
+                norm_eps=config.norm_eps,
+                drop_path=drop_path,
+            )
+            for _ in range(config.layers)
+        )
+        self.ln_post = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.projection = None if embed_dim is None else nn.Parameter(torch.empty(config.width, embed_dim))
+        self._init(config)
+
+    def _init(self, config: VisionConfig) -> None:
+        scale = config.width**-0.5
+        for table in (self.class_embedding, self.positional_embedding, self.projection):
+            if table is not None:
+                nn.init.normal_(table, std=scale)
+        nn.init.normal_(self.temporal_embedding, std=TEMPORAL_STD)
+        init_clip_blocks(self.blocks, width=config.width)
+
+    def forward(self, frames_BCTHW: Tensor) -> Tensor:
+        """Normalised frames to the class token after `ln_post`: B,width, or projected: B,embed_dim."""
+        x_BND = self.patch(patchify(frames_BCTHW, patch_px=self.patch_px))
+        positions_TGD = self.positional_embedding[1:] + self.temporal_embedding[:, None]
+        first_D = self.class_embedding + self.positional_embedding[0]
+        first_B1D = first_D.to(x_BND.dtype).expand(x_BND.shape[0], 1, -1)
+        x_BND = self.ln_pre(torch.cat([first_B1D, x_BND + positions_TGD.flatten(0, 1)], dim=1))
+        for block in self.blocks[:-1]:
+            x_BND = block(x_BND)
+        x_BD: Tensor = self.ln_post(self.blocks[-1](x_BND, first_only=True)[:, 0])
+        return x_BD if self.projection is None else x_BD @ self.projection
