@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def read_json(path: str | Path) -> Any:
 
 def sha256(path: str | Path) -> str:
     """Hex digest of a file's content."""
-    with open(path, "rb") as stream:
+    with Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
@@ -78,6 +79,20 @@ def fingerprint(value: Any) -> str:
     """Short digest of a JSON-able value; equal values have equal digests."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def code_fingerprint(paths: Iterable[str | Path]) -> str:
+    """Digest of what Python sources do: comments, docstrings and formatting do not count."""
+    trees = []
+    for path in paths:
+        tree = ast.parse(Path(path).read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and (
+                ast.get_docstring(node, clean=False) is not None
+            ):
+                node.body = node.body[1:]
+        trees.append(ast.dump(tree))
+    return fingerprint(trees)
 
 
 def code_revision() -> str:

@@ -8,7 +8,6 @@ for layout, tables in TABLES.items():
         input:
             videos=f"{DATA}/{{dataset}}/videos.parquet",
             chunks=f"{DATA}/{{dataset}}/chunks.parquet",
-            code=library("data/annotate.py", "data/clips.py", f"data/{layout}.py"),
         output:
             tables=[f"{DATA}/{{dataset}}/clips/{table}.parquet" for table in tables],
             classes=f"{DATA}/{{dataset}}/clips/classes.json",
@@ -25,6 +24,7 @@ for layout, tables in TABLES.items():
             mem_mb=2000,
             runtime=60,
         params:
+            code=library("data/annotate.py", "data/clips.py", f"data/{layout}.py"),
             settings=lambda wildcards: SETTINGS.datasets[wildcards.dataset].source_json(),
             raw=f"{DATA}/{{dataset}}/raw",
             clips=f"{DATA}/{{dataset}}/clips",

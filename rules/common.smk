@@ -11,6 +11,7 @@ from snakemake.exceptions import WorkflowError
 
 from avion_core.config import SettingsError, load_settings
 from avion_core.data.download import check_source
+from avion_core.files import code_fingerprint
 from avion_core.narrate.client import check_provider
 
 # Jobs find this code and this interpreter wherever they start.
@@ -63,8 +64,8 @@ scattergather:
 
 
 def library(*modules):
-    """Modules of avion_core that a cheap rule declares as input, so that it reruns when they change."""
-    return [f"{workflow.basedir}/avion_core/{module}" for module in modules]
+    """Digest of modules of avion_core: a cheap rule has it as a parameter and reruns when they change."""
+    return code_fingerprint(f"{workflow.basedir}/avion_core/{module}" for module in modules)
 
 
 def selected_stages():

@@ -24,13 +24,6 @@ rule evaluate_stage:
         clips=lambda wildcards: evaluation_table(evaluated(wildcards).dataset),
         sentences=evaluation_sentences,
         classes=evaluation_classes,
-        code=library(
-            "evaluate/runner.py",
-            "evaluate/retrieval.py",
-            "evaluate/recognition.py",
-            "evaluate/multiple_choice.py",
-            "evaluate/relevancy.py",
-        ),
     output:
         metrics=f"{RESULTS}/{{run}}/{{evaluation}}/metrics.json",
         outputs=f"{RESULTS}/{{run}}/{{evaluation}}/outputs.safetensors",
@@ -47,6 +40,13 @@ rule evaluate_stage:
         runtime=120,
         gpu=lambda wildcards: evaluated(wildcards).gpus,
     params:
+        code=library(
+            "evaluate/runner.py",
+            "evaluate/retrieval.py",
+            "evaluate/recognition.py",
+            "evaluate/multiple_choice.py",
+            "evaluate/relevancy.py",
+        ),
         settings=lambda wildcards: evaluated(wildcards).model_dump_json(
             exclude={"memory_mb", "threads", "gpus"}
         ),

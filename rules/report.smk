@@ -54,7 +54,6 @@ rule build_report:
     input:
         metrics=all_metrics(),
         quarantines=collect(f"{DATA}/{{dataset}}/quarantine.json", dataset=used_datasets()),
-        code=library(*(f"report/{name}.py" for name in ("page", "figures", "gallery", "published", "tables"))),
     output:
         page=f"{RESULTS}/report/index.html",
         metrics=f"{RESULTS}/report/metrics.json",
@@ -68,6 +67,7 @@ rule build_report:
         mem_mb=1500,
         runtime=30,
     params:
+        code=library(*(f"report/{name}.py" for name in ("page", "figures", "gallery", "published", "tables"))),
         plan=report_plan,
         folder=f"{RESULTS}/report",
     message:

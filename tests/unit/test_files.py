@@ -10,6 +10,7 @@ import pytest
 
 from avion_core.files import (
     PARTIAL,
+    code_fingerprint,
     fingerprint,
     publish,
     read_json,
@@ -89,3 +90,14 @@ def test_written_json_reads_back(tmp_path: Path) -> None:
     value = {"text": "größer", "numbers": [1, 2.5, None]}
     write_json(tmp_path / "x.json", value)
     assert read_json(tmp_path / "x.json") == value
+
+
+def test_code_fingerprint_sees_code_and_no_comments(tmp_path: Path) -> None:
+    def digest(source: str) -> str:
+        path = tmp_path / "module.py"
+        path.write_text(source)
+        return code_fingerprint([path])
+
+    plain = digest('"""Words."""\ndef f(x):\n    return x + 1\n')
+    assert plain == digest('"""Others."""\n# a comment\ndef f( x ):\n    """New."""\n    return x+1\n')
+    assert plain != digest("def f(x):\n    return x + 2\n")

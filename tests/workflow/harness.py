@@ -1,0 +1,127 @@
+"""Runs the real workflow in a folder of its own, as a user would from a shell."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+SMALL = ROOT / "tests/workflow/small.yaml"
+
+
+def environment() -> dict[str, str]:
+    """The shell of a user with the virtual environment and nothing else of ours."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "OPENAI_API_KEY")}
+    return {**kept, "PATH": path, "OMP_NUM_THREADS": "1"}
+
+
+def command(
+    folder: Path, *arguments: str, overlay: dict[str, Any] | None = None, code: Path = ROOT
+) -> list[str]:
+    """`snakemake` over `folder` with the small configuration and an overlay on top."""
+    configs = [str(SMALL)]
+    if overlay:
+        path = folder / f"overlay-{len(list(folder.glob('overlay-*')))}.yaml"
+        path.write_text(yaml.safe_dump(overlay))
+        configs.append(str(path))
+    snakemake = [str(Path(sys.executable).parent / "snakemake"), "--snakefile", str(code / "Snakefile")]
+    return [
+        *snakemake,
+        "--directory",
+        str(folder),
+        "--cores",
+        "2",
+        "--configfile",
+        *configs,
+        "--",
+        *arguments,
+    ]
+
+
+def snakemake(
+    folder: Path,
+    *arguments: str,
+    overlay: dict[str, Any] | None = None,
+    options: tuple[str, ...] = (),
+    **extra: str,
+) -> subprocess.CompletedProcess[str]:
+    """Run to the end; stdout and stderr come back together. `extra` joins the environment."""
+    line = command(folder, *arguments, overlay=overlay, code=code)
+    line[1:1] = options
+    return subprocess.run(
+        line,
+        env=environment() | extra,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+
+
+def finished(folder: Path, *arguments: str, **keywords: Any) -> str:
+    """Run to the end and insist that it went well."""
+    result = snakemake(folder, *arguments, **keywords)
+    assert result.returncode == 0, result.stdout[-6000:]
+    return result.stdout
+
+
+def planned_jobs(folder: Path, *arguments: str, overlay: dict[str, Any] | None = None) -> dict[str, int]:
+    """Rules and their number of jobs that a dry run would start."""
+    result = snakemake(folder, *arguments, overlay=overlay, options=("--dry-run",))
+    assert result.returncode == 0, result.stdout[-6000:]
+    table = re.search(r"^job +count\n-+ +-+\n(.*?)^total", result.stdout, re.MULTILINE | re.DOTALL)
+    if table is None:
+        assert "Nothing to be done" in result.stdout, result.stdout[-6000:]
+        return {}
+    return {name: int(count) for name, count in (line.split() for line in table.group(1).splitlines())}
+
+
+def planned_files(folder: Path, *arguments: str, overlay: dict[str, Any] | None = None) -> str:
+    """What a dry run prints of the jobs it would start."""
+    return snakemake(folder, *arguments, overlay=overlay, options=("--dry-run",)).stdout
+
+
+def kill_when(
+    folder: Path,
+    *arguments: str,
+    reached: Callable[[], bool],
+    overlay: dict[str, Any] | None = None,
+    **extra: str,
+) -> None:
+    """Start the workflow and SIGKILL it with all its jobs as soon as `reached()` holds."""
+    with (folder / "killed.log").open("w") as log:
+        process = subprocess.Popen(
+            command(folder, *arguments, overlay=overlay),
+            env=environment() | extra,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            while not reached():
+                ended = process.poll()
+                assert ended is None, (folder / "killed.log").read_text()[-6000:]
+                time.sleep(0.02)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    # A killed Snakemake leaves its lock behind; the message it then prints names this way out.
+    unlock = snakemake(folder, overlay=overlay, options=("--unlock",))
+    assert unlock.returncode == 0, unlock.stdout
+
+
+def copy_workspace(source: Path, target: Path) -> Path:
+    """A second workspace in the same state, Snakemake's records included."""
+    shutil.copytree(source, target, symlinks=True)
+    return target

@@ -1,0 +1,107 @@
+"""The whole workflow at test size: what it leaves, and what a change makes it do again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from harness import ROOT, copy_workspace, finished, planned_files, planned_jobs, snakemake
+
+STAGES = ["download", "transcode", "annotate", "narrate", "pretrain", "finetune", "evaluate", "report"]
+
+
+def test_report_holds_every_figure_of_the_output_contract(reported: Path) -> None:
+    figures = json.loads((reported / "results/report/metrics.json").read_text())
+    assert figures["provenance"]
+    runs = figures["runs"]
+    directions = {"video_to_text", "text_to_video", "mean"}
+    for run, name in (("untrained", "zero_shot_mir"), ("llm", "zero_shot_mir"), ("llm", "mir")):
+        for part in (runs[run][name], runs[run][name]["chance"]):
+            assert part["mAP"].keys() == part["nDCG"].keys() == directions
+            assert all(0 < value < 1 for value in [*part["mAP"].values(), *part["nDCG"].values()])
+    for part in (runs["llm"]["cls"], runs["llm"]["cls"]["chance"]):
+        assert all(0 <= part[name] <= 100 for name in ("verb_top1", "noun_top1", "action_top1"))
+    assert {"inter_video", "intra_video", "chance"} <= runs["llm"]["egomcq"].keys()
+    assert {"top1", "top5", "chance"} <= runs["videomae"]["kinetics"].keys()
+    assert (reported / "results/report/index.html").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("target", ["all", *STAGES])
+def test_finished_stage_has_nothing_to_do(reported: Path, target: str) -> None:
+    assert planned_jobs(reported, target) == {}
+
+
+def test_stage_brings_what_it_needs_and_no_more(tmp_path: Path) -> None:
+    jobs = {stage: set(planned_jobs(tmp_path, stage)) - {stage} for stage in STAGES}
+    annotate = {"annotate_ego4d", "annotate_ek100", "annotate_kinetics"}
+    assert jobs["download"] == {"fetch_dataset"}
+    assert jobs["transcode"] == jobs["download"] | {"transcode_videos", "gather_chunks"}
+    assert jobs["annotate"] == jobs["transcode"] | annotate
+    assert jobs["narrate"] == jobs["transcode"] | {
+        "annotate_ego4d",
+        "rephrase_narrations",
+        "gather_narrations",
+    }
+    assert jobs["pretrain"] == jobs["narrate"] | {"annotate_kinetics", "pretrain_stage"}
+    assert jobs["finetune"] == jobs["pretrain"] | {"annotate_ek100", "finetune_stage"}
+    assert jobs["evaluate"] == jobs["finetune"] | {"evaluate_stage"}
+    assert jobs["report"] == jobs["evaluate"] | {"build_report"}
+
+
+def test_setting_of_mir_reruns_mir_and_what_follows_it(reported: Path) -> None:
+    overlay = {"stages": {"mir": {"learning_rate": 1.0e-4}}}
+    assert planned_jobs(reported, "all", overlay=overlay) == {
+        "all": 1,
+        "finetune_stage": 1,
+        "evaluate_stage": 1,
+        "build_report": 1,
+    }
+    plan = planned_files(reported, "all", overlay=overlay)
+    assert "results/llm/mir/model.safetensors" in plan
+    assert "results/llm/mir/metrics.json" in plan
+
+
+def test_prompt_leaves_videomae_alone(reported: Path) -> None:
+    overlay = {"narrate": {"rephrase": {"instruction": "Say it in other words."}}}
+    plan = planned_files(reported, "all", overlay=overlay)
+    assert "results/llm/pretrain/model.safetensors" in plan
+    assert "results/videomae" not in plan.replace("input: ", "").split("rule build_report")[0]
+
+
+@pytest.mark.parametrize(
+    "overlay",
+    [
+        {"stages": {"pretrain": {"log_every_steps": 3, "memory_mb": 4000, "threads": 2}}},
+        {"narrate": {"openai": {"max_usd": 3.0}}},
+        {"selected_runs": ["untrained", "llm"]},
+    ],
+    ids=["machine", "other provider", "fewer runs"],
+)
+def test_change_that_decides_no_result_retrains_nothing(reported: Path, overlay: dict[str, object]) -> None:
+    assert not planned_jobs(reported, "finetune", overlay=overlay)
+
+
+def test_comment_in_the_code_reruns_nothing(reported: Path, tmp_path: Path) -> None:
+    """Over a copy of the code with a comment added to every module and rule file, the plan stays empty."""
+    code = tmp_path / "code"
+    for name in ("Snakefile", "config.yaml", "rules", "workflow_scripts", "avion_core", "envs", "profiles"):
+        source = ROOT / name
+        copy = shutil.copytree if source.is_dir() else shutil.copy2
+        code.mkdir(exist_ok=True)
+        copy(source, code / name)
+    workspace = copy_workspace(reported, tmp_path / "workspace")
+    for path in [*code.rglob("*.py"), *code.rglob("*.smk")]:
+        path.write_text(path.read_text() + "\n# a comment\n")
+    result = snakemake(workspace, "all", options=("--dry-run",), code=code)
+    assert "Nothing to be done" in result.stdout, result.stdout[-3000:]
+
+
+def test_retraining_with_another_setting_does_not_resume_the_old_run(reported: Path, tmp_path: Path) -> None:
+    workspace = copy_workspace(reported, tmp_path / "workspace")
+    before = (workspace / "results/llm/mir/model.safetensors").read_bytes()
+    finished(workspace, "finetune", overlay={"stages": {"mir": {"learning_rate": 1.0e-4}}})
+    assert (workspace / "results/llm/mir/model.safetensors").read_bytes() != before
+    finished(workspace, "finetune")
+    assert (workspace / "results/llm/mir/model.safetensors").read_bytes() == before
