@@ -34,6 +34,18 @@ MACHINE_SETTINGS = frozenset(
     }
 )
 """Stage settings that say how a job runs, not what it computes: changing one retrains nothing."""
+PROVIDER_MACHINE_SETTINGS = frozenset(
+    {
+        "parallel_requests",
+        "timeout_seconds",
+        "max_attempts",
+        "first_wait_seconds",
+        "usd_per_million_input_tokens",
+        "usd_per_million_output_tokens",
+        "max_usd",
+    }
+)
+"""Settings of a language model's server that decide no answer: changing one asks nothing again."""
 
 
 class SettingsError(ValueError):
@@ -217,6 +229,23 @@ class NarrateSettings(Section):
     rephrase: RephraseSettings = RephraseSettings()
     openai: OpenAISettings = OpenAISettings()
     lexicon: LexiconSettings = LexiconSettings()
+
+    def recipe(self) -> dict[str, Any]:
+        """The settings that decide the texts: the provider's own, and the prompt where there is one."""
+        rephrase = self.rephrase.model_dump(mode="json")
+        if self.provider == "lexicon":
+            del rephrase["instruction"]
+            return {
+                "provider": "lexicon",
+                "rephrase": rephrase,
+                "lexicon": self.lexicon.model_dump(mode="json"),
+            }
+        openai = self.openai.model_dump(mode="json", exclude=set(PROVIDER_MACHINE_SETTINGS))
+        return {"provider": "openai", "rephrase": rephrase, "openai": openai}
+
+    def machine(self) -> dict[str, Any]:
+        """The settings of the section `openai` that only say how its server is asked."""
+        return self.openai.model_dump(mode="json", include=set(PROVIDER_MACHINE_SETTINGS))
 
 
 class StageSettings(Section):

@@ -28,14 +28,15 @@ rule rephrase_narrations:
     resources:
         mem_mb=1500,
         runtime=720,
+        machine=json.dumps(SETTINGS.narrate.machine()),
     params:
-        settings=SETTINGS.narrate.model_dump_json(),
+        recipe=json.dumps(SETTINGS.narrate.recipe()),
         lists=class_list_options,
         journal=f"{DATA}/{{dataset}}/narrations/{PROVIDER}/journal",
     message:
         "Rephrase narrations of {wildcards.dataset} with {PROVIDER}, shard {wildcards.scatteritem}"
     shell:
-        "python {SCRIPTS}/narrate.py {input.clips} --settings {params.settings:q}"
+        "python {SCRIPTS}/narrate.py {input.clips} --recipe {params.recipe:q} --machine {resources.machine:q}"
         " --shard {wildcards.scatteritem} {params.lists} --journal {params.journal} --out {output}"
         " 2>&1 | tee {log}"
 

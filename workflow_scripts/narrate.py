@@ -1,6 +1,7 @@
 """Rephrase one shard of a data set's distinct narrations, or estimate the bill."""
 
 import argparse
+import json
 from pathlib import Path
 
 from avion_core.command import run
@@ -11,15 +12,18 @@ from avion_core.narrate.rephrase import rephrase_shard
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("clips", type=Path, help="clip table")
-    parser.add_argument("--settings", required=True, help="the section narrate, as JSON")
+    parser.add_argument("--recipe", required=True, help="settings that decide the texts, as JSON")
+    parser.add_argument("--machine", default="{}", help="how an openai server is asked, as JSON")
     parser.add_argument("--shard", required=True, help="k-of-n: every n-th text from the k-th")
     parser.add_argument("--class-lists", type=Path, nargs="*", default=[], help="CSVs for the lexicon")
     parser.add_argument("--journal", type=Path, required=True, help="folder of answers kept for ever")
     parser.add_argument("--out", type=Path, required=True, help="table of rephrasings to write")
     arguments = parser.parse_args()
+    settings = json.loads(arguments.recipe)
+    settings["openai"] = settings.get("openai", {}) | json.loads(arguments.machine)
     rephrase_shard(
         arguments.clips,
-        settings=NarrateSettings.model_validate_json(arguments.settings),
+        settings=NarrateSettings.model_validate(settings),
         shard=arguments.shard,
         class_lists=arguments.class_lists,
         journal_dir=arguments.journal,

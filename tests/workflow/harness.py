@@ -87,9 +87,9 @@ def planned_jobs(folder: Path, *arguments: str, overlay: dict[str, Any] | None =
     return {name: int(count) for name, count in (line.split() for line in table.group(1).splitlines())}
 
 
-def planned_files(folder: Path, *arguments: str, overlay: dict[str, Any] | None = None) -> str:
+def planned_files(folder: Path, *arguments: str, **keywords: Any) -> str:
     """What a dry run prints of the jobs it would start."""
-    return snakemake(folder, *arguments, overlay=overlay, options=("--dry-run",)).stdout
+    return snakemake(folder, *arguments, options=("--dry-run",), **keywords).stdout
 
 
 def kill_when(

@@ -64,8 +64,8 @@ def test_setting_of_mir_reruns_mir_and_what_follows_it(reported: Path) -> None:
 
 
 def test_prompt_leaves_videomae_alone(reported: Path) -> None:
-    overlay = {"narrate": {"rephrase": {"instruction": "Say it in other words."}}}
-    plan = planned_files(reported, "all", overlay=overlay)
+    overlay = {"narrate": {"provider": "openai", "rephrase": {"instruction": "Say it in other words."}}}
+    plan = planned_files(reported, "all", overlay=overlay, OPENAI_API_KEY="of a test")
     assert "results/llm/pretrain/model.safetensors" in plan
     assert "results/videomae" not in plan.replace("input: ", "").split("rule build_report")[0]
 
