@@ -1,0 +1,1 @@
+"""One program per figure of the README; `make bench NAME=demo` runs one."""
