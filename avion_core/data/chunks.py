@@ -1,0 +1,126 @@
+"""The chunk index in use: a video's length and rate without opening a file, and its frames across chunks.
+
+The table's schema is in `avion_core.media.chunk_table`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from avion_core.media import MediaError
+from avion_core.media.chunk_table import read_chunk_table
+from avion_core.media.crop import Crop
+from avion_core.media.decode import decode_frames
+
+
+class ChunkIndex:
+    """All chunks of a data set. Cheap to copy into worker processes: the columns are shared arrays."""
+
+    def __init__(self, table: pa.Table) -> None:
+        table = table.combine_chunks().sort_by([("video_id", "ascending"), ("chunk", "ascending")])
+        self._paths = table["path"]
+        self._columns = {
+            name: table[name].to_numpy()
+            for name in ("start_frame", "frames", "fps_num", "fps_den", "width", "height", "bytes")
+        }
+        self._rows = _rows_by_video(table)
+
+    @classmethod
+    def load(cls, path: str | Path) -> ChunkIndex:
+        """Read `chunks.parquet`. Raises ValueError, naming the file, if it is not a chunk index."""
+        return cls(read_chunk_table(path))
+
+    @property
+    def video_ids(self) -> list[str]:
+        """All videos, sorted."""
+        return list(self._rows)
+
+    def has(self, video_id: str) -> bool:
+        """Whether the video has chunks; quarantined ones have none."""
+        return video_id in self._rows
+
+    def fps(self, video_id: str) -> Fraction:
+        """The video's constant rate in frames per second."""
+        row = self._video(video_id).start
+        return Fraction(int(self._columns["fps_num"][row]), int(self._columns["fps_den"][row]))
+
+    def frame_count(self, video_id: str) -> int:
+        """Number of frames in all chunks of the video."""
+        last = self._video(video_id).stop - 1
+        return int(self._columns["start_frame"][last] + self._columns["frames"][last])
+
+    def duration_s(self, video_id: str) -> float:
+        """Length of the video in seconds, as its chunks have it."""
+        return float(self.frame_count(video_id) / self.fps(video_id))
+
+    def size(self, video_id: str) -> tuple[int, int]:
+        """(width, height) of the video's stored frames in pixels."""
+        row = self._video(video_id).start
+        return int(self._columns["width"][row]), int(self._columns["height"][row])
+
+    def read(
+        self,
+        video_id: str,
+        frames: Sequence[int] | NDArray[np.int64],
+        *,
+        crop: Crop,
+        size_px: int,
+        backend: str = "pyav",
+    ) -> NDArray[np.uint8]:
+        """Frames by their number in the video, in any order, repeated or not, through one crop.
+
+        Returns uint8 [T, size_px, size_px, 3]. Raises MediaError for an unknown video, a frame beyond
+        its end, and a chunk that is gone, damaged or not the one that was indexed.
+        """
+        rows = self._video(video_id)
+        wanted = np.asarray(frames, dtype=np.int64)
+        if wanted.size and not 0 <= wanted.min() <= wanted.max() < self.frame_count(video_id):
+            raise MediaError(
+                video_id,
+                f"frames {wanted.min()} to {wanted.max()} are asked for, it has {self.frame_count(video_id)}",
+            )
+        starts = self._columns["start_frame"][rows]
+        chunk_of_frame = rows.start + np.searchsorted(starts, wanted, side="right") - 1
+        clip_THWC = np.empty((len(wanted), size_px, size_px, 3), np.uint8)
+        for row in np.unique(chunk_of_frame):
+            here = np.flatnonzero(chunk_of_frame == row)
+            path = self._unchanged_path(int(row))
+            local = wanted[here] - self._columns["start_frame"][row]
+            clip_THWC[here] = decode_frames(path, local.tolist(), crop=crop, size_px=size_px, backend=backend)
+        return clip_THWC
+
+    def _video(self, video_id: str) -> slice:
+        rows = self._rows.get(video_id)
+        if rows is None:
+            raise MediaError(video_id, "the video is not in the chunk index")
+        return rows
+
+    def _unchanged_path(self, row: int) -> Path:
+        path = Path(self._paths[row].as_py())
+        try:
+            size = path.stat().st_size
+        except OSError as error:
+            raise MediaError(path, f"the chunk is gone ({error.strerror})") from None
+        if size != self._columns["bytes"][row]:
+            expected = self._columns["bytes"][row]
+            raise MediaError(path, f"the chunk has {size} bytes, it had {expected} when it was indexed")
+        return path
+
+
+def _rows_by_video(table: pa.Table) -> dict[str, slice]:
+    """Row range of each video in a table sorted by video."""
+    runs = table["video_id"].combine_chunks()
+    if len(runs) == 0:
+        return {}
+    encoded = (runs.chunk(0) if isinstance(runs, pa.ChunkedArray) else runs).dictionary_encode()
+    codes = encoded.indices.to_numpy()
+    starts = np.flatnonzero(np.r_[True, codes[1:] != codes[:-1]])
+    stops = [*starts[1:].tolist(), len(codes)]
+    names = encoded.dictionary.take(pa.array(codes[starts])).to_pylist()
+    return {name: slice(int(start), stop) for name, start, stop in zip(names, starts, stops, strict=True)}

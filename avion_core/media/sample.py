@@ -1,0 +1,73 @@
+"""Which frames of a clip a model sees: the two sampling rules of the published recipes.
+
+Frame numbers are those of the video at its constant rate; a clip is the half-open range
+[start_frame, end_frame). Repeats are right where a clip has fewer frames than are asked for.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def segment_frames(
+    start_frame: int,
+    end_frame: int,
+    count: int,
+    *,
+    rng: np.random.Generator | None = None,
+    view: int = 0,
+    views: int = 1,
+) -> NDArray[np.int64]:
+    """One frame out of each of `count` equal parts of the clip (the rule of LaViLa and AVION).
+
+    With `rng` each frame is drawn from its part; without, it is the middle of the part or, for several
+    views of the same clip, the middle of the part's `view`-th share. Returns int64[count], ascending.
+    Raises ValueError for an empty request or a view that does not exist.
+    """
+    _check(count, view, views)
+    length = max(end_frame - start_frame, 1)
+    parts = np.arange(count, dtype=np.int64)
+    if rng is None:
+        # floor(length * (part + (view + 1/2) / views) / count) in whole numbers
+        return start_frame + length * (2 * (parts * views + view) + 1) // (2 * views * count)
+    offsets = np.floor(length * (parts + rng.random(count)) / count).astype(np.int64)
+    return start_frame + np.minimum(offsets, length - 1)
+
+
+def window_frames(
+    start_frame: int,
+    end_frame: int,
+    count: int,
+    *,
+    stride: int,
+    rng: np.random.Generator | None = None,
+    view: int = 0,
+    views: int = 1,
+) -> NDArray[np.int64]:
+    """`count` frames at a distance of `stride`: the window rule of VideoMAE on Kinetics.
+
+    With `rng` the window lies anywhere in the clip; without, `views` windows are spread evenly from its
+    first to its last place, and one alone is in the middle. A window longer than the clip starts with
+    it and repeats the last frame. Returns int64[count], ascending. Raises ValueError like segment_frames.
+    """
+    _check(count, view, views)
+    if stride < 1:
+        raise ValueError(f"stride must be at least 1, got {stride}")
+    length = max(end_frame - start_frame, 1)
+    room = max(length - ((count - 1) * stride + 1), 0)
+    if rng is not None:
+        first = int(rng.integers(room + 1))
+    elif views == 1:
+        first = room // 2
+    else:
+        first = room * view // (views - 1)
+    offsets = first + stride * np.arange(count, dtype=np.int64)
+    return start_frame + np.minimum(offsets, length - 1)
+
+
+def _check(count: int, view: int, views: int) -> None:
+    if count < 1:
+        raise ValueError(f"at least 1 frame must be asked for, got {count}")
+    if not 0 <= view < views:
+        raise ValueError(f"view {view} does not exist among {views}")
