@@ -27,7 +27,7 @@ lint: .venv/.ready
 	$(BIN)/snakemake --lint
 
 bench: .venv/.ready
-	@test -n "$(NAME)" || { echo "usage: make bench NAME=<$$(cd benchmarks && ls [a-qs-z]*.py | sed "s/\.py//" | paste -sd'|')>"; exit 2; }
+	@test -n "$(NAME)" || { echo "usage: make bench NAME=<$$(cd benchmarks && ls [a-z]*.py | sed "s/\.py//" | paste -sd'|')>"; exit 2; }
 	$(BIN)/python -m benchmarks.$(NAME)
 
 # Pins of everything, from the names in requirements.in.

@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 import psutil
 
-from benchmarks.record import write_result
+from benchmarks import write_result
 
 ROOT = Path(__file__).parents[1]
 STAGE_OF = {

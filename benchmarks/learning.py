@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import write_result
+from benchmarks import write_result
 
 ROOT = Path(__file__).parents[1]
 SEEDS = (0, 1, 2)
