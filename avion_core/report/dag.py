@@ -1,0 +1,170 @@
+"""The workflow's graph as inline SVG: layers left to right, few crossings, edges that bend around nodes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from markupsafe import Markup
+
+from avion_core.report.plan import Dag, ReportError
+
+CHARACTER_PX = 7.0
+NODE_HEIGHT_PX = 30
+LAYER_GAP_PX = 44
+ROW_GAP_PX = 18
+MARGIN_PX = 14
+SWEEPS = 8
+
+
+@dataclass(frozen=True)
+class _Box:
+    x: float
+    y: float
+    width: float
+
+
+def dag_svg(dag: Dag) -> Markup:
+    """Draw the graph at its natural size (the page puts it into a box that scrolls).
+
+    An edge from a node to itself is drawn as a loop. Raises ReportError for an edge whose end is not a
+    node and for any longer cycle.
+    """
+    edges = list(dict.fromkeys(dag.edges))
+    _check(dag.nodes, edges)
+    loops = [first for first, second in edges if first == second]
+    proper = [(first, second) for first, second in edges if first != second]
+    layer_of = _layers(dag.nodes, proper)
+    routes, layers = _routes(dag.nodes, proper, layer_of)
+    _order(layers, routes)
+    boxes, width, height = _place(layers, set(dag.nodes))
+    parts = [_edge(route, boxes) for route in routes]
+    parts += [_loop(boxes[name]) for name in loops]
+    parts += [_node(name, boxes[name]) for name in dag.nodes]
+    label = escape("Graph of the workflow: " + ", ".join(f"{a} feeds {b}" for a, b in proper), quote=True)
+    return Markup(
+        f'<svg class="dag" role="img" aria-label="{label}" width="{width:.0f}" height="{height:.0f}" '
+        f'viewBox="0 0 {width:.0f} {height:.0f}">'
+        '<defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
+        'orient="auto"><path class="head" d="M0 0 L8 4 L0 8 z"/></marker></defs>' + "".join(parts) + "</svg>"
+    )
+
+
+def _check(nodes: Sequence[str], edges: Sequence[tuple[str, str]]) -> None:
+    for edge in edges:
+        for name in edge:
+            if name not in nodes:
+                raise ReportError(f"plan: dag edge {list(edge)} names '{name}', which is not among its nodes")
+
+
+def _layers(nodes: Sequence[str], edges: Sequence[tuple[str, str]]) -> dict[str, int]:
+    """Longest path from a source, then each source moved next to what it feeds."""
+    layer = dict.fromkeys(nodes, 0)
+    for _ in nodes:
+        changed = False
+        for first, second in edges:
+            if layer[second] <= layer[first]:
+                layer[second] = layer[first] + 1
+                changed = True
+        if not changed:
+            break
+    else:
+        if edges:
+            raise ReportError("plan: the dag has a cycle")
+    fed = {second for _, second in edges}
+    for name in nodes:
+        targets = [layer[second] for first, second in edges if first == name]
+        if name not in fed and targets:
+            layer[name] = min(targets) - 1
+    return layer
+
+
+def _routes(
+    nodes: Sequence[str], edges: Sequence[tuple[str, str]], layer_of: dict[str, int]
+) -> tuple[list[list[str]], list[list[str]]]:
+    """Each edge as a chain with one invisible point per layer that it crosses; the names of every layer."""
+    layers: list[list[str]] = [[] for _ in range(max(layer_of.values(), default=0) + 1)]
+    for name in nodes:
+        layers[layer_of[name]].append(name)
+    routes = []
+    for first, second in edges:
+        chain = [first]
+        for level in range(layer_of[first] + 1, layer_of[second]):
+            point = f"\0{first}\0{second}\0{level}"
+            layers[level].append(point)
+            chain.append(point)
+        routes.append([*chain, second])
+    return routes, layers
+
+
+def _order(layers: list[list[str]], routes: list[list[str]]) -> None:
+    """Sort each layer by the mean place of its neighbours, forwards and backwards (barycentre method)."""
+    before, after = defaultdict(list), defaultdict(list)
+    for route in routes:
+        for first, second in zip(route, route[1:], strict=False):
+            after[first].append(second)
+            before[second].append(first)
+    for sweep in range(SWEEPS):
+        forwards = sweep % 2 == 0
+        neighbours = before if forwards else after
+        place = {name: index - len(layer) / 2 for layer in layers for index, name in enumerate(layer)}
+        for layer in layers if forwards else reversed(layers):
+            mean = {
+                name: sum(place[other] for other in neighbours[name]) / len(neighbours[name])
+                if neighbours[name]
+                else place[name]
+                for name in layer
+            }
+            layer.sort(key=mean.__getitem__)
+            place.update({name: index - len(layer) / 2 for index, name in enumerate(layer)})
+
+
+def _place(layers: list[list[str]], real: set[str]) -> tuple[dict[str, _Box], float, float]:
+    rows = max((len(layer) for layer in layers), default=1)
+    height = rows * NODE_HEIGHT_PX + (rows - 1) * ROW_GAP_PX + 2 * MARGIN_PX + NODE_HEIGHT_PX / 2
+    boxes: dict[str, _Box] = {}
+    x = float(MARGIN_PX)
+    for layer in layers:
+        width = max((len(name) for name in layer if name in real), default=0) * CHARACTER_PX + 22
+        used = len(layer) * NODE_HEIGHT_PX + (len(layer) - 1) * ROW_GAP_PX
+        y = (height - used) / 2
+        for name in layer:
+            boxes[name] = _Box(x, y + NODE_HEIGHT_PX / 2, width)
+            y += NODE_HEIGHT_PX + ROW_GAP_PX
+        x += width + LAYER_GAP_PX
+    return boxes, x - LAYER_GAP_PX + MARGIN_PX, height
+
+
+def _edge(route: list[str], boxes: dict[str, _Box]) -> str:
+    start = boxes[route[0]]
+    path = f"M{start.x + start.width:.1f} {start.y:.1f}"
+    x, y = start.x + start.width, start.y
+    for name in route[1:]:
+        box = boxes[name]
+        end = box.x - (2 if name == route[-1] else 0)
+        bend = (x + end) / 2
+        path += f" C{bend:.1f} {y:.1f} {bend:.1f} {box.y:.1f} {end:.1f} {box.y:.1f}"
+        x, y = end, box.y
+        if name != route[-1]:
+            x = box.x + box.width
+            path += f" L{x:.1f} {y:.1f}"
+    return f'<path class="edge" d="{path}" marker-end="url(#arrow)"/>'
+
+
+def _loop(box: _Box) -> str:
+    top = box.y - NODE_HEIGHT_PX / 2
+    left, right = box.x + box.width * 0.3, box.x + box.width * 0.7
+    rise = top - 18
+    path = f"M{right:.1f} {top:.1f} C{right:.1f} {rise:.1f} {left:.1f} {rise:.1f} {left:.1f} {top - 2:.1f}"
+    return f'<path class="edge" d="{path}" marker-end="url(#arrow)"/>'
+
+
+def _node(name: str, box: _Box) -> str:
+    top = box.y - NODE_HEIGHT_PX / 2
+    return (
+        f'<rect class="node" x="{box.x:.1f}" y="{top:.1f}" width="{box.width:.1f}" '
+        f'height="{NODE_HEIGHT_PX}" rx="6"/>'
+        f'<text x="{box.x + box.width / 2:.1f}" y="{box.y + 4:.1f}" text-anchor="middle">{escape(name)}</text>'
+    )

@@ -1,0 +1,199 @@
+"""What the data sets hold, what was left out and why, and how narrations were rephrased."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from avion_core.config import StageSettings
+from avion_core.data.clips import ClipTable
+from avion_core.files import read_json
+from avion_core.report import formats
+from avion_core.report.plan import Plan, PlannedDataset, ReportError, require
+from avion_core.report.results import Results
+from avion_core.report.tables import Table, table
+
+SAMPLES = 6
+"""Narrations shown with their rephrasings, per data set."""
+
+
+@dataclass(frozen=True)
+class Rephrasing:
+    """A narration as a person wrote it, and what the provider made of it."""
+
+    original: str
+    rephrased: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Narrations:
+    """Rephrased narrations of one data set."""
+
+    dataset: str
+    provider: str
+    clips: int
+    distinct: int
+    texts_a_clip: float
+    samples: tuple[Rephrasing, ...]
+    bill: Table | None
+
+
+def datasets_table(plan: Plan) -> Table:
+    """One row a data set: source, videos, chunks, length, size, clips of each split, what was left out."""
+    rows: list[list[str | int | float]] = []
+    for name, dataset in plan.datasets.items():
+        where = f"data set '{name}'"
+        chunks = pq.read_table(require(dataset.chunks, where))
+        seconds = pc.sum(
+            pc.divide(
+                pc.multiply(chunks["frames"].cast("float64"), chunks["fps_den"].cast("float64")),
+                chunks["fps_num"].cast("float64"),
+            )
+        ).as_py()
+        splits = ", ".join(
+            f"{_rows(require(path, where)):,} {split}" for split, path in dataset.clips.items()
+        )
+        rows.append(
+            [
+                name,
+                dataset.source.replace("_", " "),
+                dataset.layout,
+                pc.count_distinct(chunks["video_id"]).as_py(),
+                chunks.num_rows,
+                formats.duration(seconds or 0),
+                formats.megabytes(pc.sum(chunks["bytes"]).as_py() or 0),
+                splits,
+                len(_entries(dataset.quarantine, where)),
+                _dropped(dataset, where)[0],
+            ]
+        )
+    columns = (
+        "data set",
+        "source",
+        "layout",
+        "videos",
+        "chunks",
+        "length",
+        "size",
+        "clips by split",
+        "quarantined videos",
+        "dropped clips",
+    )
+    return table("Data sets as they were prepared", columns, rows)
+
+
+def quarantine_table(plan: Plan) -> Table:
+    """Videos that could not be used."""
+    rows = [
+        [name, entry["video_id"], entry["reason"]]
+        for name, dataset in plan.datasets.items()
+        for entry in _entries(dataset.quarantine, f"data set '{name}'")
+    ]
+    return table("Quarantined videos", ("data set", "video", "reason"), rows)
+
+
+def dropped_table(plan: Plan) -> Table:
+    """Clips that annotation left out, by reason."""
+    rows = [
+        [name, reason, number]
+        for name, dataset in plan.datasets.items()
+        for reason, number in _dropped(dataset, f"data set '{name}'")[1].items()
+    ]
+    return table("Dropped clips", ("data set", "reason", "clips"), rows)
+
+
+def bad_clips_table(results: Results) -> Table:
+    """Clips that a training or an evaluation could not decode, each once."""
+    rows = [
+        [f"{stage.run_title}: {stage.name}", bad["video_id"], bad["reason"]]
+        for stage in results.stages
+        for bad in stage.log.bad_clips
+    ]
+    rows += [
+        [f"{result.run_title}: {result.name}", bad["video_id"], bad["reason"]]
+        for result in results.evaluations
+        for bad in result.metrics.get("bad_clips", ())
+    ]
+    distinct = list(dict.fromkeys(tuple(row) for row in rows))
+    return table("Clips that could not be read", ("where", "video", "reason"), distinct)
+
+
+def training_clips(plan: Plan, dataset: str, recipe: StageSettings) -> int:
+    """Rows of the clip tables that a stage trains on."""
+    if dataset not in plan.datasets:
+        raise ReportError(f"plan: data set '{dataset}' is trained on but not listed")
+    split = plan.datasets[dataset].clips.get("train")
+    kinds = recipe.narrations if recipe.task == "contrastive" else ("human",)
+    files = []
+    for kind in kinds:
+        if kind == "human" and split is not None:
+            files.append(split)
+        elif kind == "rephrased" and dataset in plan.narrations:
+            files.append(plan.narrations[dataset].table)
+    return sum(_rows(require(path, f"data set '{dataset}'")) for path in files)
+
+
+def narrations(plan: Plan) -> list[Narrations]:
+    """Samples of rephrased narrations, spread over the distinct ones, and the bill where there is one."""
+    made = []
+    for dataset, planned in plan.narrations.items():
+        clips = ClipTable.load(require(planned.table, f"narrations of '{dataset}'"))
+        first_row: dict[str, int] = {}
+        texts = 0
+        for row, text in enumerate(clips.arrow().column("texts").to_pylist()):
+            first_row.setdefault(text[0], row)
+            texts += len(text)
+        rephrased = [row for row in first_row.values() if len(clips.texts(row)) > 1]
+        samples = []
+        for row in _spread(rephrased, SAMPLES):
+            original, *others = clips.texts(row)
+            samples.append(Rephrasing(original, tuple(others)))
+        made.append(
+            Narrations(
+                dataset=dataset,
+                provider=planned.provider,
+                clips=len(clips),
+                distinct=len(first_row),
+                texts_a_clip=texts / max(len(clips), 1),
+                samples=tuple(samples),
+                bill=_bill(planned.table.parent),
+            )
+        )
+    return made
+
+
+def _bill(folder: Path) -> Table | None:
+    path = folder / "bill.json"
+    if not path.is_file():
+        return None
+    rows = [[str(name).replace("_", " "), value] for name, value in read_json(path).items()]
+    return table("What the provider used", ("item", "amount"), rows)
+
+
+def _spread(items: Sequence[int], count: int) -> list[int]:
+    if len(items) <= count:
+        return list(items)
+    return [items[(2 * place + 1) * len(items) // (2 * count)] for place in range(count)]
+
+
+def _rows(path: Path) -> int:
+    return int(pq.read_metadata(path).num_rows)
+
+
+def _entries(path: Path, where: str) -> list[dict[str, str]]:
+    entries = read_json(require(path, where))
+    if not isinstance(entries, list) or any({"video_id", "reason"} - set(entry) for entry in entries):
+        raise ReportError(f"{path}: a list of objects with 'video_id' and 'reason' is expected")
+    return entries
+
+
+def _dropped(dataset: PlannedDataset, where: str) -> tuple[int, dict[str, int]]:
+    entry = read_json(require(dataset.dropped, where))
+    try:
+        return int(entry["clips"]), dict(entry["reasons"])
+    except (KeyError, TypeError, ValueError):
+        raise ReportError(f"{dataset.dropped}: 'clips' and 'reasons' are expected") from None

@@ -1,0 +1,41 @@
+"""Numbers as words: one way to write a share, a count, a time and a size over the whole page."""
+
+from __future__ import annotations
+
+
+def percent(value: float | None) -> str:
+    """23.4 for 23.41; a dash when there is none."""
+    return "–" if value is None else f"{value:.1f}"
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """`1 video`, `1,204 videos`."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def duration(seconds: float | None) -> str:
+    """`48 s`, `3 min 12 s`, `2 h 5 min`."""
+    if seconds is None:
+        return "–"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def clock(seconds: float) -> str:
+    """Place in a video, `1:04.2`."""
+    tenths = round(seconds * 10)
+    return f"{tenths // 600}:{tenths % 600 // 10:02}.{tenths % 10}"
+
+
+def megabytes(size: float) -> str:
+    """`12.3 MB`."""
+    return f"{size / 1e6:,.1f} MB"
+
+
+def times(value: float, base: float) -> str:
+    """`2.9×` what `base` is; a dash for a base of 0."""
+    return f"{value / base:.1f}×" if base > 0 else "–"

@@ -1,0 +1,197 @@
+"""What a model retrieves: text queries and the clips it ranks first, as strips of frames in the page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.numpy import load_file
+
+from avion_core.data.chunks import ChunkIndex
+from avion_core.data.clips import ClipTable, Sentences
+from avion_core.evaluate.relevancy import equal_text_relevancy, relevancy_matrix
+from avion_core.media import MediaError
+from avion_core.media.crop import center_crop
+from avion_core.media.sample import segment_frames
+from avion_core.report.plan import ReportError, require
+from avion_core.report.results import EvaluationResult, Results
+
+QUERIES = 12
+CLIPS_A_QUERY = 5
+FRAMES_A_STRIP = 4
+FRAME_PX = 112
+GAP_PX = 2
+JPEG_QUALITY = 72
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Frames of one clip side by side, or why they cannot be shown."""
+
+    data_uri: str
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class RetrievedClip:
+    """One retrieved clip: where it is, what it shows, and whether that is what was asked for."""
+
+    video_id: str
+    start_s: float
+    end_s: float
+    sentence: str
+    relevancy: float
+    strip: Strip
+
+    @property
+    def verdict(self) -> str:
+        """`right` for relevancy 1, `partly` in between, `wrong` for 0."""
+        return "right" if self.relevancy == 1 else "partly" if self.relevancy > 0 else "wrong"
+
+
+@dataclass(frozen=True)
+class Query:
+    """A sentence and the clips that the model finds nearest, the nearest first."""
+
+    text: str
+    clips: tuple[RetrievedClip, ...]
+    right: int
+    """Clips of the split that show exactly this."""
+    first_right_rank: int
+    """Rank of the first of them, from 1."""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The queries of one evaluation."""
+
+    result: EvaluationResult
+    clips: int
+    sentences: int
+    queries: tuple[Query, ...]
+
+
+@dataclass(frozen=True)
+class _Ranking:
+    """Embeddings of the split with what they are of. N clips, M sentences, D dimensions."""
+
+    clips: ClipTable
+    rows_N: NDArray[np.int64]
+    texts_M: list[str]
+    similarity_MN: NDArray[np.float32]
+    relevancy_MN: NDArray[np.float32]
+
+
+def choose_evaluation(results: Results) -> EvaluationResult | None:
+    """The retrieval to show: fine-tuned before zero-shot, then the highest mAP."""
+    retrieval = [result for result in results.evaluations if result.planned.kind == "retrieval"]
+    return max(
+        retrieval, key=lambda result: (result.fine_tuned, result.figures[result.headline]), default=None
+    )
+
+
+def build_gallery(result: EvaluationResult, *, queries: int = QUERIES, clips: int = CLIPS_A_QUERY) -> Gallery:
+    """Queries spread evenly over the distinct sentences, each with its first `clips` clips.
+
+    Raises ReportError when a file is missing or the embeddings do not fit the tables.
+    """
+    ranking = _load(result)
+    chunks = ChunkIndex.load(require(result.planned.chunks, "the gallery"))
+    strips: dict[int, Strip] = {}
+    made = []
+    for query in choose_queries(ranking.texts_M, ranking.relevancy_MN, queries):
+        order_N = np.argsort(-ranking.similarity_MN[query], kind="stable")
+        right_N = ranking.relevancy_MN[query][order_N] == 1
+        shown = []
+        for place in order_N[:clips]:
+            row = int(ranking.rows_N[place])
+            if row not in strips:
+                strips[row] = clip_strip(ranking.clips, row, chunks)
+            shown.append(
+                RetrievedClip(
+                    video_id=ranking.clips.video_id(row),
+                    start_s=ranking.clips.start_s(row),
+                    end_s=ranking.clips.end_s(row),
+                    sentence=ranking.clips.texts(row)[0],
+                    relevancy=float(ranking.relevancy_MN[query, place]),
+                    strip=strips[row],
+                )
+            )
+        first = int(np.flatnonzero(right_N)[0]) + 1
+        made.append(Query(ranking.texts_M[query], tuple(shown), int(right_N.sum()), first))
+    return Gallery(result, len(ranking.rows_N), len(ranking.texts_M), tuple(made))
+
+
+def choose_queries(texts_M: Sequence[str], relevancy_MN: NDArray[np.float32], count: int) -> list[int]:
+    """`count` sentences at equal distances of the sorted list of those that some clip shows.
+
+    The choice looks at no result, so good and bad queries appear as they come.
+    """
+    answerable = [index for index in range(len(texts_M)) if (relevancy_MN[index] == 1).any()]
+    ordered = sorted(answerable, key=lambda index: texts_M[index])
+    if len(ordered) <= count:
+        return ordered
+    return [ordered[(2 * place + 1) * len(ordered) // (2 * count)] for place in range(count)]
+
+
+def clip_strip(clips: ClipTable, row: int, chunks: ChunkIndex) -> Strip:
+    """Frames spread over a clip as one JPEG; a clip that cannot be decoded says why."""
+    video_id = clips.video_id(row)
+    try:
+        fps = chunks.fps(video_id)
+        last = chunks.frame_count(video_id)
+        start = min(int(clips.start_s(row) * fps), last - 1)
+        end = min(max(int(clips.end_s(row) * fps), start + 1), last)
+        frames = segment_frames(start, end, FRAMES_A_STRIP)
+        crop = center_crop(*chunks.size(video_id))
+        return Strip(jpeg_strip(chunks.read(video_id, frames, crop=crop, size_px=FRAME_PX)))
+    except MediaError as error:
+        return Strip("", problem=error.reason)
+
+
+def jpeg_strip(frames_THWC: NDArray[np.uint8]) -> str:
+    """Frames side by side as a data URI."""
+    frames, height, width, channels = frames_THWC.shape
+    canvas = np.full((height, frames * (width + GAP_PX) - GAP_PX, channels), 128, np.uint8)
+    for index, frame in enumerate(frames_THWC):
+        canvas[:, index * (width + GAP_PX) : index * (width + GAP_PX) + width] = frame
+    stream = io.BytesIO()
+    Image.fromarray(canvas).save(stream, "JPEG", quality=JPEG_QUALITY, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def _load(result: EvaluationResult) -> _Ranking:
+    where = f"evaluation '{result.name}' of run '{result.run}'"
+    path = require(result.planned.folder / "outputs.safetensors", where)
+    tensors = load_file(path)
+    for name in ("video_embed_ND", "text_embed_MD"):
+        if name not in tensors:
+            raise ReportError(f"{path}: no '{name}'; it holds {', '.join(tensors)}")
+    video_ND, text_MD = tensors["video_embed_ND"], tensors["text_embed_MD"]
+    clips = ClipTable.load(require(result.planned.clips, where))
+    rows_N = tensors.get("rows_N", np.arange(len(video_ND), dtype=np.int64))
+    if len(rows_N) != len(video_ND) or (len(rows_N) and rows_N.max() >= len(clips)):
+        raise ReportError(f"{path}: {len(video_ND)} clips do not fit the {len(clips)} of {result.planned.clips}")
+    texts_M, relevancy_MN = _relevancy(result, clips, rows_N)
+    if len(texts_M) != len(text_MD):
+        raise ReportError(f"{path}: {len(text_MD)} texts, but the split has {len(texts_M)} sentences")
+    similarity_MN = text_MD.astype(np.float32) @ video_ND.astype(np.float32).T
+    return _Ranking(clips, rows_N, texts_M, similarity_MN, relevancy_MN)
+
+
+def _relevancy(
+    result: EvaluationResult, clips: ClipTable, rows_N: NDArray[np.int64]
+) -> tuple[list[str], NDArray[np.float32]]:
+    if result.planned.sentences is None:
+        own_N = [clips.texts(int(row))[0] for row in rows_N]
+        texts_M = sorted({clips.texts(row)[0] for row in range(len(clips))})
+        return texts_M, equal_text_relevancy(texts_M, own_N)
+    sentences = Sentences.load(require(result.planned.sentences, f"evaluation '{result.name}'"))
+    nouns_N = [clips.nouns(int(row)) for row in rows_N]
+    relevancy_MN = relevancy_matrix(sentences.verbs, sentences.nouns, clips.column("verb")[rows_N], nouns_N)
+    return sentences.texts, relevancy_MN

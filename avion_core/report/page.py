@@ -1,0 +1,200 @@
+"""The report: one page that opens from disk without a server, and the figures as JSON beside it.
+
+The page holds its styles, pictures and graphs; it loads nothing and runs no script. Every text that
+comes from data passes through Jinja2's escaping.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+from avion_core.config import Settings, StageSettings, load_settings
+from avion_core.files import fingerprint, publish, sha256, write_json
+from avion_core.report import datasets, findings, formats, gallery
+from avion_core.report.dag import dag_svg
+from avion_core.report.figures import Chart, Series, line_chart
+from avion_core.report.plan import Plan, read_plan
+from avion_core.report.results import EvaluationResult, Results, StageResult, load_results
+from avion_core.report.tables import Table, published_for, result_title, results_table, stage_table, table
+
+BOOKKEEPING = {
+    "step",
+    "epoch",
+    "loss",
+    "learning_rate",
+    "gradient_norm",
+    "clips_per_s",
+    "data_wait_share",
+    "elapsed_s",
+}
+"""Logged quantities that get no curve of their own (the loss has one anyway)."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One evaluation: our runs, and the published rows beside them."""
+
+    anchor: str
+    title: str
+    ours: Table
+    published: Table
+
+
+@dataclass(frozen=True)
+class RunSection:
+    """What one run trained."""
+
+    title: str
+    stages: Table
+    seconds: str
+
+
+def build_report(plan: Path, *, out: Path) -> None:
+    """Write `out`/index.html and `out`/metrics.json from what the plan names.
+
+    Raises ReportError naming the plan's entry or the file that is wrong or missing, and SettingsError
+    when the plan's configuration is not valid.
+    """
+    read = read_plan(plan)
+    settings = load_settings(read.config)
+    results = load_results(read, settings)
+    metrics = report_metrics(read, results)
+    page = render(read, settings, results, metrics["provenance"])
+    write_json(out / "metrics.json", metrics)
+    with publish(out / "index.html") as draft:
+        draft.write_text(page, encoding="utf-8")
+
+
+def report_metrics(plan: Plan, results: Results) -> dict[str, Any]:
+    """Figures of every run and evaluation as they were measured, and where they come from."""
+    runs: dict[str, dict[str, Any]] = {run: {} for run in plan.runs}
+    for result in results.evaluations:
+        runs[result.run][result.name] = _valid_json(result.metrics)
+    manifests = [stage.folder / "manifest.json" for stage in results.stages]
+    manifests += [result.planned.folder / "manifest.json" for result in results.evaluations]
+    provenance = {
+        "revision": plan.revision,
+        "config": fingerprint(plan.config),
+        "manifests": {str(path): sha256(path) for path in manifests},
+    }
+    return {"runs": runs, "provenance": provenance}
+
+
+def render(plan: Plan, settings: Settings, results: Results, provenance: Mapping[str, Any]) -> str:
+    """The page as HTML."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(clock=formats.clock, percent=formats.percent)
+    shown = gallery.choose_evaluation(results)
+    return environment.get_template("page.html.j2").render(
+        plan=plan,
+        settings=settings,
+        count=formats.count,
+        synthetic=any(dataset.source == "toy_kitchen" for dataset in plan.datasets.values()),
+        tiles=findings.tiles(results),
+        findings=findings.findings(results),
+        comparisons=comparisons(plan, results),
+        runs=run_sections(plan, results),
+        total_time=formats.duration(sum(stage.log.seconds or 0 for stage in _trained(results.stages))),
+        charts=charts(results),
+        gallery=gallery.build_gallery(shown) if shown else None,
+        narrations=datasets.narrations(plan),
+        datasets=datasets.datasets_table(plan),
+        left_out=[
+            datasets.quarantine_table(plan),
+            datasets.dropped_table(plan),
+            datasets.bad_clips_table(results),
+        ],
+        dag=dag_svg(plan.dag),
+        config=yaml.safe_dump(plan.config, sort_keys=False, allow_unicode=True, width=100),
+        provenance=provenance,
+        inputs=inputs_table(results),
+    )
+
+
+def comparisons(plan: Plan, results: Results) -> list[Comparison]:
+    """Every evaluation with all runs that have it."""
+    made = []
+    for name in results.evaluation_names:
+        group = results.named(name)
+        dataset = plan.datasets.get(group[0].planned.dataset)
+        published = published_for(group, dataset.source if dataset else "")
+        made.append(Comparison(f"result-{name}", result_title(group), results_table(group), published))
+    return made
+
+
+def run_sections(plan: Plan, results: Results) -> list[RunSection]:
+    """Each run's stages with their clips, epochs and times."""
+    clips = {
+        (stage.run, stage.name): datasets.training_clips(plan, stage.settings.dataset, stage.settings)
+        for stage in results.stages
+    }
+    made = []
+    for run, planned in plan.runs.items():
+        stages = [stage for stage in results.stages if stage.run == run]
+        seconds = sum(stage.log.seconds or 0 for stage in _trained(stages))
+        made.append(
+            RunSection(
+                planned.title,
+                stage_table(f"Stages of “{planned.title}”", stages, clips),
+                formats.duration(seconds) if _trained(stages) else "no training",
+            )
+        )
+    return made
+
+
+def charts(results: Results) -> list[Chart]:
+    """The loss of every stage, one line a run, then whatever else its log measures."""
+    made = []
+    for name in dict.fromkeys(stage.name for stage in results.stages):
+        stages = [stage for stage in _trained(results.stages) if stage.name == name]
+        measured = dict.fromkeys(key for stage in stages for line in stage.log.steps for key in line)
+        for key in ["loss", *(key for key in measured if key not in BOOKKEEPING)] if stages else []:
+            lines = [Series(stage.run_title, stage.log.curve(key)) for stage in stages]
+            label = key.replace("_", " ")
+            made.append(line_chart(f"{name}: {label}", series=lines, x_label="step", y_label=label))
+    return made
+
+
+def inputs_table(results: Results) -> Table:
+    """Checksums of what each stage and evaluation was made of, from their manifests."""
+    rows = []
+    entries: list[StageResult | EvaluationResult] = [*results.stages, *results.evaluations]
+    for entry in entries:
+        revision = str(entry.manifest.get("revision", "unknown"))
+        for name, source in entry.manifest.get("inputs", {}).items():
+            rows.append([f"{entry.run}/{entry.name}", revision, name, source["path"], source["sha256"][:16]])
+    columns = ("result", "revision", "input", "file", "sha256, first 16 digits")
+    return table("What each result was made of", columns, rows)
+
+
+def _trained(stages: Sequence[StageResult]) -> list[StageResult]:
+    return [stage for stage in stages if _trains(stage.settings)]
+
+
+def _trains(recipe: StageSettings) -> bool:
+    return recipe.epochs > 0
+
+
+def _valid_json(value: Any) -> Any:
+    """The value with null for what is not a number, which JSON cannot hold."""
+    if isinstance(value, Mapping):
+        return {key: _valid_json(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_valid_json(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return json.loads(json.dumps(value))

@@ -1,0 +1,110 @@
+"""What the report is to show: the JSON plan that the workflow writes, and its strict reader.
+
+The plan names every file the report reads, so the report looks nothing up by itself and the workflow
+can declare all of it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from avion_core.config import Layout, Section
+from avion_core.files import read_json
+
+
+class ReportError(ValueError):
+    """The report cannot be made: the plan is wrong, or a file it names is missing or unreadable."""
+
+
+class PlannedEvaluation(Section):
+    """One evaluation of a run."""
+
+    folder: Path
+    """Holds `metrics.json`, `outputs.safetensors` and `manifest.json`."""
+    kind: Literal["retrieval", "recognition", "multiple_choice"]
+    """What was measured."""
+    dataset: str
+    """Data set of the evaluation split."""
+    stage: str
+    """Stage of the run whose weights were evaluated."""
+    clips: Path
+    """Clip table of the split (EgoMCQ: its table of questions)."""
+    sentences: Path | None
+    """Sentences that retrieval ranks; null where the clips' own texts are ranked."""
+    chunks: Path
+    """Chunk index of the data set."""
+
+
+class PlannedRun(Section):
+    """One run: trained stages and their evaluations."""
+
+    title: str
+    stages: dict[str, Path]
+    """Folder of each stage: `train.jsonl`, `model.json`, `manifest.json`."""
+    evaluations: dict[str, PlannedEvaluation]
+
+
+class PlannedDataset(Section):
+    """One data set as it was prepared."""
+
+    layout: Layout
+    source: str
+    chunks: Path
+    """Chunk index."""
+    quarantine: Path
+    """Videos that could not be used, with reasons."""
+    dropped: Path
+    """Clips that annotation left out, with reasons."""
+    clips: dict[str, Path]
+    """Clip tables by split."""
+
+
+class PlannedNarrations(Section):
+    """The rephrased training clips of one data set."""
+
+    provider: str
+    table: Path
+    """Clip table whose texts are the original followed by its rephrasings."""
+
+
+class Dag(Section):
+    """Rules of the workflow and what feeds what."""
+
+    nodes: tuple[str, ...]
+    edges: tuple[tuple[str, str], ...]
+
+
+class Plan(Section):
+    """Everything the report reads."""
+
+    title: str
+    config: dict[str, Any]
+    """The whole resolved configuration."""
+    revision: str
+    """Revision of the code that made the results."""
+    runs: dict[str, PlannedRun]
+    datasets: dict[str, PlannedDataset]
+    narrations: dict[str, PlannedNarrations]
+    dag: Dag
+
+
+def read_plan(path: Path) -> Plan:
+    """Read a plan. Raises ReportError naming each entry that is missing, unknown or of another type."""
+    try:
+        return Plan.model_validate(read_json(require(path, "the plan")))
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+            for problem in error.errors()
+        )
+        raise ReportError(f"{path}: {problems}") from None
+
+
+def require(path: Path, what: str) -> Path:
+    """`path`, or a ReportError saying which file of what is not there."""
+    if not path.is_file():
+        raise ReportError(f"{path}: missing; {what} needs it. Run the workflow to make it")
+    return path

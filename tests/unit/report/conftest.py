@@ -1,0 +1,300 @@
+"""A small made-up set of results in the pipeline's own formats, and the plan over it."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from avion_core.config import load_settings
+from avion_core.data.clips import write_clips, write_sentences
+from avion_core.files import fingerprint, write_json
+from avion_core.media.chunk_table import write_chunk_table
+
+VERBS = ("take", "put", "open", "close", "wash", "cut", "pour", "stir")
+NOUNS = ("mug", "plate", "knife", "pan", "drawer")
+FPS = 30
+VIDEO_SECONDS = 4
+STAGE = {"frames": 4, "image_size_px": 32}
+
+
+def config() -> dict[str, Any]:
+    """A configuration with the shape of the demo's."""
+    videomae = {**STAGE, "dataset": "kinetics", "model": "toy_videomae"}
+    raw = {
+        "selected_runs": ["untrained", "human", "llm", "videomae", "scratch"],
+        "datasets": {
+            "ego4d": {"layout": "ego4d", "source": "toy_kitchen"},
+            "ek100": {"layout": "ek100", "source": "toy_kitchen"},
+            "kinetics": {"layout": "kinetics", "source": "toy_kitchen"},
+        },
+        "stages": {
+            "pretrain": {**STAGE, "task": "contrastive", "dataset": "ego4d", "model": "toy_dual_encoder"},
+            "mir": {
+                **STAGE,
+                "task": "relevancy",
+                "dataset": "ek100",
+                "model": "toy_dual_encoder",
+                "start": "pretrain",
+            },
+            "cls": {
+                **STAGE,
+                "task": "classification",
+                "label": "action",
+                "dataset": "ek100",
+                "model": "toy_dual_encoder",
+                "start": "pretrain",
+            },
+            "videomae_pretrain": {**videomae, "task": "reconstruction"},
+            "videomae_finetune": {**videomae, "task": "classification", "start": "videomae_pretrain"},
+        },
+        "evaluations": {
+            "zero_shot_mir": {"kind": "retrieval", "dataset": "ek100", "stage": "pretrain"},
+            "egomcq": {"kind": "multiple_choice", "dataset": "ego4d", "stage": "pretrain"},
+            "mir": {"kind": "retrieval", "dataset": "ek100", "stage": "mir"},
+            "cls": {"kind": "recognition", "dataset": "ek100", "stage": "cls"},
+            "kinetics": {"kind": "recognition", "dataset": "kinetics", "stage": "videomae_finetune"},
+        },
+        "runs": {
+            "untrained": {
+                "title": "Untrained dual encoder",
+                "stages": {"pretrain": {"epochs": 0}},
+                "evaluations": ["zero_shot_mir", "egomcq"],
+            },
+            "human": {
+                "title": "Human narrations",
+                "stages": {"pretrain": {}},
+                "evaluations": ["zero_shot_mir", "egomcq"],
+            },
+            "llm": {
+                "title": "Human and LLM narrations",
+                "stages": {"pretrain": {"narrations": ["rephrased"]}, "mir": {}, "cls": {}},
+                "evaluations": ["zero_shot_mir", "egomcq", "mir", "cls"],
+            },
+            "videomae": {
+                "title": "VideoMAE, pretrained",
+                "stages": {"videomae_pretrain": {}, "videomae_finetune": {}},
+                "evaluations": ["kinetics"],
+            },
+            "scratch": {
+                "title": "VideoMAE, from scratch",
+                "stages": {"videomae_pretrain": {"epochs": 0}, "videomae_finetune": {}},
+                "evaluations": ["kinetics"],
+            },
+        },
+    }
+    return dict(load_settings(raw).model_dump(mode="json"))
+
+
+def retrieval_figures(mean_map: float) -> dict[str, Any]:
+    """`metrics.json` of a retrieval whose mAP is `mean_map` (0…1)."""
+
+    def both(mean: float) -> dict[str, float]:
+        return {"video_to_text": mean + 0.01, "text_to_video": mean - 0.01, "mean": mean}
+
+    chance = {"mAP": both(0.061), "nDCG": both(0.152)}
+    return {"mAP": both(mean_map), "nDCG": both(mean_map + 0.1), "chance": chance, "clips": 60}
+
+
+METRICS: dict[str, dict[str, dict[str, Any]]] = {
+    "untrained": {
+        "zero_shot_mir": retrieval_figures(0.071),
+        "egomcq": {"inter_video": 21.0, "intra_video": 19.0, "chance": {"inter_video": 20.0, "intra_video": 20.0}},
+    },
+    "human": {
+        "zero_shot_mir": retrieval_figures(0.213),
+        "egomcq": {"inter_video": 52.5, "intra_video": 31.0, "chance": {"inter_video": 20.0, "intra_video": 20.0}},
+    },
+    "llm": {
+        "zero_shot_mir": retrieval_figures(0.257),
+        "egomcq": {"inter_video": 50.0, "intra_video": 34.0, "chance": {"inter_video": 20.0, "intra_video": 20.0}},
+        "mir": retrieval_figures(0.584),
+        "cls": {
+            "verb_top1": 61.7,
+            "noun_top1": 48.3,
+            "action_top1": 35.0,
+            "chance": {"verb_top1": 18.3, "noun_top1": 21.7, "action_top1": 5.0},
+            "clips": 60,
+            "bad_clips": [{"video_id": "P01_09", "start_s": 1.0, "end_s": 2.0, "reason": "the chunk is gone"}],
+        },
+    },
+    "videomae": {
+        "kinetics": {"top1": 41.7, "top5": 83.3, "chance": {"top1": 12.5, "top5": 62.5}, "clips": 48}
+    },
+    "scratch": {
+        "kinetics": {"top1": 43.75, "top5": 81.25, "chance": {"top1": 12.5, "top5": 62.5}, "clips": 48}
+    },
+}
+
+
+class World:
+    """A folder with results and a plan that tests may change before the report is built."""
+
+    def __init__(self, root: Path, *, videos: int = 3, clips_a_video: int = 20, log_lines: int = 12) -> None:
+        self.root = root
+        self.rng = np.random.default_rng(0)
+        self.config = config()
+        self.log_lines = log_lines
+        self.sentences = [(f"{verb} {noun}", v, n) for v, verb in enumerate(VERBS) for n, noun in enumerate(NOUNS)]
+        self.clips = self._clips(videos, clips_a_video)
+        self.plan: dict[str, Any] = {
+            "title": "Video and language on two cores",
+            "config": self.config,
+            "revision": "0123456789ab",
+            "runs": {run: self._run(run) for run in self.config["runs"]},
+            "datasets": {name: self._dataset(name) for name in self.config["datasets"]},
+            "narrations": {"ego4d": {"provider": "lexicon", "table": str(self._narrations())}},
+            "dag": {
+                "nodes": ["download", "transcode", "annotate", "rephrase", "train", "evaluate", "report"],
+                "edges": [
+                    ["download", "transcode"],
+                    ["transcode", "annotate"],
+                    ["download", "annotate"],
+                    ["annotate", "rephrase"],
+                    ["annotate", "train"],
+                    ["rephrase", "train"],
+                    ["train", "train"],
+                    ["train", "evaluate"],
+                    ["transcode", "train"],
+                    ["evaluate", "report"],
+                ],
+            },
+        }
+
+    def write_plan(self) -> Path:
+        path = self.root / "plan.json"
+        write_json(path, self.plan)
+        return path
+
+    def folder(self, run: str, name: str) -> Path:
+        return self.root / "results" / run / name
+
+    def _clips(self, videos: int, clips_a_video: int) -> list[dict[str, Any]]:
+        rows = []
+        for video in range(videos):
+            for place in range(clips_a_video):
+                text, verb, noun = self.sentences[(7 * video + 3 * place) % len(self.sentences)]
+                start = place * (VIDEO_SECONDS - 1) / clips_a_video
+                rows.append(
+                    {
+                        "video_id": f"P01_{video:02}",
+                        "start_s": start,
+                        "end_s": start + 1.0,
+                        "texts": [text],
+                        "verb": verb,
+                        "noun": noun,
+                        "nouns": [noun],
+                    }
+                )
+        return rows
+
+    def _dataset(self, name: str) -> dict[str, Any]:
+        room = self.root / "data" / name
+        write_clips(room / "clips/train.parquet", self.clips)
+        write_clips(room / "clips/validation.parquet", self.clips)
+        write_sentences(
+            room / "clips/sentences_test.parquet",
+            [
+                {"sentence_id": row, "text": text, "verb": verb, "nouns": [noun]}
+                for row, (text, verb, noun) in enumerate(self.sentences)
+            ],
+        )
+        quarantine = [{"video_id": "P01_07", "path": "P01_07.MP4", "reason": "no video stream"}]
+        write_json(room / "quarantine.json", quarantine if name == "ek100" else [])
+        write_json(room / "clips/dropped.json", {"clips": 4, "reasons": {"the video is not in the chunks": 4}})
+        chunk = {"start_frame": 0, "frames": FPS * VIDEO_SECONDS, "fps_num": FPS, "fps_den": 1}
+        write_chunk_table(
+            room / "chunks.parquet",
+            [
+                {**chunk, "video_id": video, "chunk": 0, "width": 96, "height": 64, "bytes": 1000, "sha256": "0"}
+                | {"path": str(room / "chunks" / video / "0.mp4")}
+                for video in sorted({row["video_id"] for row in self.clips})
+            ],
+        )
+        source = self.config["datasets"][name]
+        return {
+            "layout": source["layout"],
+            "source": source["source"],
+            "chunks": str(room / "chunks.parquet"),
+            "quarantine": str(room / "quarantine.json"),
+            "dropped": str(room / "clips/dropped.json"),
+            "clips": {split: str(room / f"clips/{split}.parquet") for split in ("train", "validation")},
+        }
+
+    def _narrations(self) -> Path:
+        path = self.root / "data/ego4d/narrations/lexicon/train.parquet"
+        rows = [
+            {**row, "texts": [f"#C C {row['texts'][0]}", f"#C C grabs: {row['texts'][0]}"]} for row in self.clips
+        ]
+        write_clips(path, rows)
+        return path
+
+    def _run(self, run: str) -> dict[str, Any]:
+        entry = self.config["runs"][run]
+        for stage in entry["stages"]:
+            self._stage(run, stage)
+        for evaluation in entry["evaluations"]:
+            self._evaluation(run, evaluation)
+        return {
+            "title": entry["title"],
+            "stages": {stage: str(self.folder(run, stage)) for stage in entry["stages"]},
+            "evaluations": {name: self._planned(run, name) for name in entry["evaluations"]},
+        }
+
+    def _planned(self, run: str, name: str) -> dict[str, Any]:
+        entry = self.config["evaluations"][name]
+        room = self.root / "data" / entry["dataset"]
+        sentences = str(room / "clips/sentences_test.parquet") if entry["kind"] == "retrieval" else None
+        return {
+            "folder": str(self.folder(run, name)),
+            "kind": entry["kind"],
+            "dataset": entry["dataset"],
+            "stage": entry["stage"],
+            "clips": str(room / "clips/validation.parquet"),
+            "sentences": sentences,
+            "chunks": str(room / "chunks.parquet"),
+        }
+
+    def _stage(self, run: str, stage: str) -> None:
+        folder = self.folder(run, stage)
+        folder.mkdir(parents=True)
+        trained = self.config["runs"][run]["stages"][stage].get("epochs", 1) > 0
+        lines = []
+        for index in range(self.log_lines if trained else 0):
+            loss = 0.8 + 2.5 * math.exp(-4 * index / self.log_lines) + 0.08 * self.rng.standard_normal()
+            line = {"step": 10 * (index + 1), "epoch": index // 4, "loss": loss, "accuracy": 0.9 - loss / 5}
+            lines.append({**line, "clips_per_s": 41.0, "elapsed_s": 6.5 * (index + 1), "bad_clips": []})
+        (folder / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        write_json(folder / "model.json", {"kind": "dual_encoder"})
+        self._manifest(folder)
+
+    def _evaluation(self, run: str, name: str) -> None:
+        folder = self.folder(run, name)
+        write_json(folder / "metrics.json", METRICS[run][name])
+        self._manifest(folder)
+        if self.config["evaluations"][name]["kind"] != "retrieval":
+            return
+        text_MD = np.eye(len(self.sentences), dtype=np.float32)
+        own = [row["verb"] * len(NOUNS) + row["noun"] for row in self.clips]
+        noise = 0.35 * self.rng.standard_normal((len(own), len(self.sentences)))
+        video_ND = (text_MD[own] + noise).astype(np.float32)
+        rows_N = np.arange(len(own), dtype=np.int64)
+        tensors = {"video_embed_ND": video_ND, "text_embed_MD": text_MD, "rows_N": rows_N}
+        save_file(tensors, folder / "outputs.safetensors")
+
+    def _manifest(self, folder: Path) -> None:
+        inputs = {"clips": {"path": "data/ek100/clips/train.parquet", "sha256": fingerprint(str(folder)) * 4}}
+        write_json(folder / "manifest.json", {"revision": "0123456789ab", "settings": {}, "inputs": inputs})
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
