@@ -1,0 +1,112 @@
+"""One evaluation of one trained stage: from a model folder and a table to figures on disk.
+
+The results:
+
+- `metrics.json`: the figures, `chance`, the number of clips, `frames`, and `bad_clips`, those that could
+  not be read, with reasons. Figures are over the clips that could.
+- `outputs.safetensors`: what the figures were computed from. `rows_N` are the clips' rows in the table.
+  retrieval `video_embed_ND, text_embed_MD`, average precision of each query (NaN where a query has no
+  item of relevancy 1), and the M sentences as a JSON list in the header's metadata;
+  recognition `probabilities_NK, labels_N`;
+  multiple_choice `similarity_QC, answers_Q, types_Q, questions_Q` (rows of the question table).
+- `manifest.json`: the code, settings and inputs behind them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+
+from avion_core.config import EvaluationSettings, known
+from avion_core.data.chunks import ChunkIndex
+from avion_core.evaluate.evaluators import EVALUATORS, EvaluationError, Subject
+from avion_core.evaluate.inference import choose_device
+from avion_core.files import publish, write_json, write_manifest
+from avion_core.models.base import VideoModel
+from avion_core.models.store import (
+    DESCRIPTION_FILE,
+    WEIGHTS_FILE,
+    ModelDescription,
+    load_model,
+    read_description,
+)
+
+
+def evaluate(
+    settings: EvaluationSettings,
+    *,
+    title: str,
+    model: Path,
+    chunks: Path,
+    clips: Path,
+    sentences: Path | None = None,
+    classes: Path | None = None,
+    out: Path,
+) -> None:
+    """Measure the model of folder `model` and publish the results in the folder `out`.
+
+    `clips` is the split's clip table, for multiple_choice its question table; `sentences` the table that
+    retrieval ranks (None: the clips' own texts); `classes` the data set's classes.json, for recognition.
+    Raises ValueError when the model, the data and the kind do not fit together, and when nothing can be
+    measured.
+    """
+    known([settings.kind], EVALUATORS, "kind of evaluation")
+    torch.set_num_threads(settings.threads)
+    device = choose_device(settings.gpus)
+    network, description = load_for(model, frames=settings.frames)
+    subject = Subject(
+        title=title,
+        settings=settings,
+        model=network.to(device),
+        description=description,
+        chunks=ChunkIndex.load(chunks),
+        clips=clips,
+        sentences=sentences,
+        classes=classes,
+        device=device,
+    )
+    found = EVALUATORS[settings.kind](subject).run()
+    _check_measured(found.figures, title)
+    with publish(out / "outputs.safetensors") as draft:
+        contiguous = {name: np.ascontiguousarray(array) for name, array in found.outputs.items()}
+        save_file(contiguous, draft, metadata=found.header)
+    inputs = {"weights": model / WEIGHTS_FILE, "model": model / DESCRIPTION_FILE, "chunks": chunks}
+    optional = {"clips": clips, "sentences": sentences, "classes": classes}
+    inputs |= {name: path for name, path in optional.items() if path is not None}
+    write_manifest(out / "manifest.json", settings=settings.model_dump(mode="json"), inputs=inputs)
+    write_json(out / "metrics.json", {**found.figures, "frames": settings.frames})
+
+
+def load_for(folder: Path, *, frames: int) -> tuple[VideoModel, ModelDescription]:
+    """The model of a folder, for clips of `frames` frames.
+
+    Raises EvaluationError when it was trained with another number and has no temporal embedding that can
+    be interpolated: VideoMAE's positions are fixed to its clip length.
+    """
+    description, _ = read_description(folder)
+    if frames != description.frames and description.kind.startswith("videomae"):
+        raise EvaluationError(
+            f"{folder}: this {description.kind} was trained with {description.frames} frames a clip and "
+            f"cannot take {frames}; set the evaluation's frames to {description.frames}"
+        )
+    return load_model(folder, frames=frames)
+
+
+def _check_measured(figures: Mapping[str, Any], title: str) -> None:
+    for name, value in _flat(figures):
+        if not math.isfinite(value):
+            raise EvaluationError(f"{title}: nothing among the readable clips to measure '{name}' on")
+
+
+def _flat(figures: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, int | float):
+            yield f"{prefix}{name}", float(value)
