@@ -1,0 +1,37 @@
+"""What a language model is asked: the instruction of the settings, the format, the narrations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from avion_core.files import fingerprint
+
+Message = dict[str, str]
+"""One turn of a chat: `role` and `content`."""
+
+
+def rephrase_messages(texts: Sequence[str], *, instruction: str, count: int) -> list[Message]:
+    """The chat that asks for `count` other sentences for each of `texts`.
+
+    One narration is answered by a JSON array, several by an object of arrays under their numbers.
+    """
+    if len(texts) == 1:
+        answer = f"Answer with a JSON array of {count} different sentences and nothing else."
+        question = texts[0]
+    else:
+        answer = (
+            f"You get {len(texts)} numbered descriptions. Answer with a JSON object and nothing else: under "
+            f'each number, such as "1", an array of {count} different sentences for that description.'
+        )
+        question = "\n".join(f"{place}. {text}" for place, text in enumerate(texts, 1))
+    return [
+        {"role": "system", "content": f"{instruction.strip()}\n{answer}"},
+        {"role": "user", "content": question},
+    ]
+
+
+def answer_key(
+    text: str, *, provider: str, model: str, temperature: float, instruction: str, count: int
+) -> str:
+    """Digest of what decides an answer. Batching, prices and the server's address are not part of it."""
+    return fingerprint([provider, model, temperature, instruction.strip(), count, text])
