@@ -36,7 +36,9 @@ class Crop:
         """Raise ValueError unless the box is a real part of a frame of `width` × `height`."""
         inside = 0 <= self.left and 0 <= self.top and self.width > 0 and self.height > 0
         slack = 1e-6
-        if not (inside and self.left + self.width <= width + slack and self.top + self.height <= height + slack):
+        if not (
+            inside and self.left + self.width <= width + slack and self.top + self.height <= height + slack
+        ):
             raise ValueError(f"{self} does not lie within the frame of {width}x{height} pixels")
 
 

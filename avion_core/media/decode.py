@@ -190,9 +190,7 @@ def _closed(group: dict[int, Packet]) -> dict[int, Packet]:
     return group
 
 
-def _decode_group(
-    stream: VideoStream, group: dict[int, Packet], wanted: set[int]
-) -> Iterator[av.VideoFrame]:
+def _decode_group(stream: VideoStream, group: dict[int, Packet], wanted: set[int]) -> Iterator[av.VideoFrame]:
     """Feed a group up to the last wanted packet; frames that nothing refers to are skipped unless wanted."""
     context, left = stream.codec_context, len(wanted)
     for number, packet in group.items():

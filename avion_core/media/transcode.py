@@ -1,21 +1,158 @@
 """Source videos become chunks made for random access, and each chunk a row of the index.
 
-One FFmpeg process a video decodes the source once and writes all its chunks; a video's chunks appear
-together or not at all. A video that cannot be used is quarantined with its reason, and the rest goes on.
+A shard works off every n-th video. A video's chunks appear together with a marker that says what they
+were made of, or not at all; a later run with the same source and settings takes them as they are. A
+video that cannot be used is quarantined with its reason, and the rest goes on.
 """
 
 from __future__ import annotations
 
-import functools
-import shutil
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from avion_core.config import TranscodeSettings
+from avion_core.files import fingerprint, publish, read_json, remove_partials, sha256, write_json
+from avion_core.media import MediaError
+from avion_core.media.chunk_table import read_chunk_table, write_chunk_table
+from avion_core.media.chunker import ffmpeg_binary, frame_rate, make_chunks
+from avion_core.progress import Progress
+
+__all__ = ["ffmpeg_binary", "gather_chunks", "transcode_shard"]
+
+MARKER = "done.json"
+"""Beside a video's chunks: the fingerprint of source and settings, the index rows, or why there are none."""
 
 
-@functools.cache
-def ffmpeg_binary() -> str:
-    """Path of the FFmpeg program: the system's if there is one, else the one imageio-ffmpeg carries."""
-    system = shutil.which("ffmpeg")
-    if system is not None:
-        return system
-    import imageio_ffmpeg
+def transcode_shard(
+    videos: Path,
+    *,
+    settings: TranscodeSettings,
+    shard: str,
+    chunks_dir: Path,
+    index: Path,
+    quarantine: Path,
+) -> None:
+    """Transcode every n-th video of `videos`, beginning with the k-th, for the shard "k-of-n" (k from 1).
 
-    return str(imageio_ffmpeg.get_ffmpeg_exe())
+    Publishes the shard's chunk index and its list of quarantined videos. Raises ValueError for a shard
+    that does not exist or an unusable list of videos, OSError when the disk is full.
+    """
+    rows: list[dict[str, Any]] = []
+    refused: list[dict[str, str]] = []
+    sources = _videos_of_shard(videos, shard)
+    with Progress(f"transcode {shard}", len(sources), unit="videos") as progress:
+        for video_id, source in sources:
+            marker = _transcode_video(source, chunks_dir / video_id, settings)
+            if marker["reason"] is None:
+                rows += [_index_row(video_id, chunks_dir, entry) for entry in marker["chunks"]]
+            else:
+                refused.append({"video_id": video_id, "path": str(source), "reason": marker["reason"]})
+            progress.advance()
+    write_json(quarantine, refused)
+    write_chunk_table(index, rows)
+
+
+def gather_chunks(
+    shards: Sequence[Path], quarantines: Sequence[Path], *, index: Path, quarantine: Path
+) -> None:
+    """Join the shards' indexes and quarantine lists. Raises ValueError if not one video is left."""
+    rows = [row for path in shards for row in read_chunk_table(path).to_pylist()]
+    refused = sorted(
+        (entry for path in quarantines for entry in read_json(path)), key=lambda e: e["video_id"]
+    )
+    write_json(quarantine, refused)
+    if not rows:
+        reasons = "".join(f"\n  {entry['path']}: {entry['reason']}" for entry in refused[:5])
+        raise ValueError(
+            f"{index}: none of the {len(refused)} videos can be used{':' if reasons else ''}{reasons}"
+        )
+    write_chunk_table(index, rows)
+
+
+def _videos_of_shard(videos: Path, shard: str) -> list[tuple[str, Path]]:
+    match = re.fullmatch(r"(\d+)-of-(\d+)", shard)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise ValueError(f"shard '{shard}' is not of the form k-of-n with k from 1 to n")
+    table = pq.read_table(videos, columns=["video_id", "path"])
+    sources = list(zip(table["video_id"].to_pylist(), table["path"].to_pylist(), strict=True))
+    if len({video_id for video_id, _ in sources}) < len(sources):
+        raise ValueError(f"{videos}: a video_id stands there twice")
+    for video_id, _ in sources:
+        if not video_id or Path(video_id).is_absolute() or ".." in Path(video_id).parts:
+            raise ValueError(f"{videos}: video_id '{video_id}' cannot be the name of a folder")
+    first, count = int(match[1]), int(match[2])
+    return [(video_id, Path(path)) for video_id, path in sources[first - 1 :: count]]
+
+
+def _transcode_video(source: Path, home: Path, settings: TranscodeSettings) -> dict[str, Any]:
+    """The marker of a video: that of an earlier run if it still holds, else that of a fresh one."""
+    made_of = _made_of(source, settings)
+    marker = _valid_marker(home / "chunks", made_of)
+    if marker is not None:
+        return marker
+    remove_partials(home)
+    with publish(home / "chunks") as draft:
+        try:
+            chunks = make_chunks(source, draft, settings)
+            marker = {"made_of": made_of, "reason": None, "chunks": _entries(chunks, settings)}
+        except MediaError as error:
+            _remove_files(draft)
+            marker = {"made_of": made_of, "reason": error.reason, "chunks": []}
+        write_json(draft / MARKER, marker)
+    return marker
+
+
+def _made_of(source: Path, settings: TranscodeSettings) -> str:
+    stat = source.stat() if source.is_file() else None
+    identity = [stat.st_size, stat.st_mtime_ns] if stat else []
+    return fingerprint({"settings": settings.model_dump(), "source": identity})
+
+
+def _valid_marker(folder: Path, made_of: str) -> dict[str, Any] | None:
+    if not (folder / MARKER).is_file():
+        return None
+    marker: dict[str, Any] = read_json(folder / MARKER)
+    whole = all(
+        (folder / entry["file"]).is_file() and (folder / entry["file"]).stat().st_size == entry["bytes"]
+        for entry in marker["chunks"]
+    )
+    return marker if whole and marker["made_of"] == made_of else None
+
+
+def _entries(chunks: Sequence[Any], settings: TranscodeSettings) -> list[dict[str, Any]]:
+    """Index rows of a video's chunks, without what depends on where they will lie."""
+    rate, entries, start = frame_rate(settings.fps), [], 0
+    for number, chunk in enumerate(chunks):
+        entries.append(
+            {
+                "file": chunk.path.name,
+                "chunk": number,
+                "start_frame": start,
+                "frames": chunk.frames,
+                "fps_num": rate.numerator,
+                "fps_den": rate.denominator,
+                "width": chunk.width,
+                "height": chunk.height,
+                "bytes": chunk.path.stat().st_size,
+                "sha256": sha256(chunk.path),
+            }
+        )
+        start += chunk.frames
+    return entries
+
+
+def _index_row(video_id: str, chunks_dir: Path, entry: dict[str, Any]) -> dict[str, Any]:
+    values = {name: value for name, value in entry.items() if name != "file"}
+    path = chunks_dir / video_id / "chunks" / entry["file"]
+    return {"video_id": video_id, "path": str(path), **values}
+
+
+def _remove_files(folder: Path) -> None:
+    """Empty a draft whose video was refused; it may not have been made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in folder.iterdir():
+        file.unlink()

@@ -1,0 +1,196 @@
+"""One source video to chunk files: the FFmpeg command, its run, and what its messages mean.
+
+One process decodes the source once and writes every chunk. Chunks have a constant frame rate, even
+sizes, no sound, closed groups of pictures, and B frames that nothing refers to, so that a decoder can
+leave out what was not asked for.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import functools
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import ffmpeg
+
+from avion_core.config import TranscodeSettings
+from avion_core.media import MediaError
+from avion_core.media.probe import VideoInfo, probe
+
+CHUNK_PATTERN = "%05d.mp4"
+CUT_SHORT_SECONDS = 0.5
+"""A video whose frames end this much before its declared length, or more, was cut short."""
+_DAMAGE = re.compile(
+    r"corrupt|error while decoding|error submitting packet|invalid data found|invalid nal|concealing"
+    r"|partial file|ended prematurely|truncat",
+    re.IGNORECASE,
+)
+"""What FFmpeg prints when a source is damaged although it goes on."""
+_NOT_THE_VIDEO = re.compile(
+    r"unknown encoder|unrecognized option|option not found|permission denied", re.IGNORECASE
+)
+"""What FFmpeg prints when it, not the source, is at fault."""
+
+
+@functools.cache
+def ffmpeg_binary() -> str:
+    """Path of the FFmpeg program: the system's if there is one, else the one imageio-ffmpeg carries."""
+    system = shutil.which("ffmpeg")
+    if system is not None:
+        return system
+    import imageio_ffmpeg
+
+    return str(imageio_ffmpeg.get_ffmpeg_exe())
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One chunk file as it was found on disk."""
+
+    path: Path
+    frames: int
+    width: int
+    height: int
+
+
+def frame_rate(fps: float) -> Fraction:
+    """The ratio a decimal rate stands for: 29.97 is 30000/1001, 12.5 is 25/2."""
+    nearest = round(fps)
+    if fps != nearest and abs(fps - nearest * 1000 / 1001) < 0.005:
+        return Fraction(nearest * 1000, 1001)
+    return Fraction(fps).limit_denominator(1000)
+
+
+def chunk_command(source: Path, info: VideoInfo, settings: TranscodeSettings) -> list[str]:
+    """The FFmpeg command that writes all chunks of `source` into its working directory."""
+    rate = frame_rate(settings.fps)
+    frames = max(round(settings.chunk_seconds * rate), 1)
+    threads = settings.ffmpeg_threads
+    short = settings.short_side_px
+    # Sizes follow the shape as displayed: after rotation (which FFmpeg applies) and with square pixels.
+    width = f"if(lt(iw*sar,ih),{short},2*round({short}*iw*sar/ih/2))"
+    height = f"if(lt(iw*sar,ih),2*round({short}*ih/(iw*sar)/2),{short})"
+    picture = (
+        ffmpeg.input(f"file:{source.resolve()}", threads=threads)[str(info.stream)]
+        .filter("fps", fps=str(rate), start_time=0)
+        .filter("scale", w=width, h=height, flags="bicubic", out_color_matrix="bt601", out_range="tv")
+        .filter("setsar", "1")
+        .filter("format", "yuv420p")
+    )
+    x264 = {
+        "keyint": min(settings.keyframe_interval_frames, frames),
+        "min-keyint": 1,
+        "scenecut": 0,
+        "open-gop": 0,
+        "bframes": settings.b_frames,
+        "b-adapt": 0,
+        "b-pyramid": "none",
+        "ref": 1,
+    }
+    tune = {} if settings.tune == "none" else {"tune": settings.tune}
+    output = ffmpeg.output(
+        picture,
+        CHUNK_PATTERN,
+        **{"c:v": "libx264", "crf": settings.crf, "preset": settings.preset, **tune},
+        **{"x264-params": ":".join(f"{name}={value}" for name, value in x264.items())},
+        **{"colorspace": "smpte170m", "color_range": "tv", "threads": threads, "map_metadata": -1},
+        force_key_frames=f"expr:not(mod(n,{frames}))",
+        f="segment",
+        segment_format="mp4",
+        segment_format_options="movflags=+faststart",
+        segment_time=f"{float(frames / rate):.6f}",
+        segment_time_delta=f"{float(1 / rate / 2):.6f}",
+        reset_timestamps=1,
+    )
+    quiet = ("-nostdin", "-hide_banner", "-loglevel", "warning", "-filter_complex_threads", str(threads))
+    command: list[str] = ffmpeg.compile(output.global_args(*quiet), cmd=ffmpeg_binary())
+    return command
+
+
+def make_chunks(source: Path, folder: Path, settings: TranscodeSettings) -> list[Chunk]:
+    """Write all chunks of a video into `folder` (made here) and verify each. Returns them in order.
+
+    Raises MediaError if the video cannot be used: corrupt, empty, without pictures, or cut short; OSError
+    when the disk is full; RuntimeError when FFmpeg itself cannot work.
+    """
+    info = probe(source)
+    folder.mkdir(parents=True)
+    command = chunk_command(source, info, settings)
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+    )
+    lines = done.stderr.decode("utf-8", "replace").splitlines()
+    _raise_if_not_the_video(source, done.returncode, lines)
+    rate = frame_rate(settings.fps)
+    finished = sorted(folder.glob("*.mp4"))
+    if done.returncode != 0:
+        raise MediaError(source, f"FFmpeg cannot read it ({_last(lines)})")
+    chunks = [verify_chunk(path, rate) for path in finished]
+    found_s = float(sum(chunk.frames for chunk in chunks) / rate)
+    if not chunks:
+        raise MediaError(source, "corrupt: no frame can be decoded")
+    if info.duration_is_exact and found_s <= info.duration_s - CUT_SHORT_SECONDS:
+        raise MediaError(source, f"cut short: {found_s:.1f} of {info.duration_s:.1f} seconds can be decoded")
+    damage = [line for line in lines if _is_damage(line, info.stream)]
+    if damage:
+        raise MediaError(source, f"damaged: {len(damage)} decoding messages, first: {_plain(damage[0])}")
+    return chunks
+
+
+def verify_chunk(path: Path, rate: Fraction) -> Chunk:
+    """Count a chunk's packets and check that they begin with a keyframe and lie on the rate's grid.
+
+    Raises RuntimeError if not: the encoder has then not done what it was told.
+    """
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        packets = [packet for packet in container.demux(stream) if packet.size]
+        assert stream.time_base is not None
+        start = stream.start_time or 0
+        times = sorted((packet.pts - start) * stream.time_base * rate for packet in packets)
+        if times != list(range(len(times))) or not packets[0].is_keyframe:
+            raise RuntimeError(f"{path}: FFmpeg wrote a chunk whose frames are not at {rate} per second")
+        return Chunk(path, len(packets), stream.width, stream.height)
+
+
+def _raise_if_not_the_video(source: Path, code: int, lines: list[str]) -> None:
+    for line in lines:
+        if "No space left on device" in line:
+            raise OSError(errno.ENOSPC, f"no space left on the disk while transcoding {source}")
+    if code in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT):
+        raise RuntimeError(f"FFmpeg was ended by signal {-code} while transcoding {source}")
+    blamed = [line for line in lines if _NOT_THE_VIDEO.search(line)]
+    if code and blamed:
+        raise RuntimeError(f"{ffmpeg_binary()} cannot transcode {source}: {_plain(blamed[0])}")
+
+
+def _is_damage(line: str, stream: int) -> bool:
+    other = re.search(r"stream (?:= )?#?(?:0:)?(\d+)", line)
+    return bool(_DAMAGE.search(line)) and (other is None or int(other[1]) == stream)
+
+
+def _plain(line: str) -> str:
+    """A message without the memory addresses that FFmpeg puts before it."""
+    return re.sub(r"\s*@ 0x[0-9a-f]+", "", line).strip()
+
+
+def _last(lines: list[str]) -> str:
+    return _plain(lines[-1]) if lines else "no message"
+
+
+def _die_with_parent() -> None:
+    """Let the kernel end FFmpeg when this process dies, even by kill -9 (Linux: PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
