@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from avion_core.models.base import VideoModel
 from avion_core.models.store import ModelError, read_tensors
 
 BLOCK_NAMES: tuple[tuple[str, str], ...] = (
@@ -65,7 +66,7 @@ def our_name(foreign_name: str, kind: str) -> str:
     return foreign_name
 
 
-def import_state_dict(tensors: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+def import_state_dict(tensors: Mapping[str, Tensor], model: VideoModel) -> dict[str, Tensor]:
     """Foreign weights under the names and shapes of `model`, for `load_weights`.
 
     Kernels of patch convolutions are flattened; `q_bias` and `v_bias` are joined around a zero key
@@ -74,14 +75,14 @@ def import_state_dict(tensors: Mapping[str, Tensor], model: nn.Module) -> dict[s
     """
     named: dict[str, Tensor] = {}
     for foreign_name, tensor in tensors.items():
-        name = our_name(foreign_name, str(model.kind))
+        name = our_name(foreign_name, model.kind)
         if name in named:
             raise ModelError(f"two of the given weights mean {name}; the second is {foreign_name}")
         named[name] = tensor.flatten(1) if name.endswith("patch.weight") else tensor
-    for name in [name for name in named if name.endswith("attn.q_bias")]:
-        stem = name.removesuffix("q_bias")
-        query, value = named.pop(name), named.pop(f"{stem}v_bias")
-        named[f"{stem}qkv.bias"] = torch.cat([query, torch.zeros_like(query), value])
+    for stem in [name.removesuffix("q_bias") for name in named if name.endswith("attn.q_bias")]:
+        if f"{stem}v_bias" in named:
+            query, value = named.pop(f"{stem}q_bias"), named.pop(f"{stem}v_bias")
+            named[f"{stem}qkv.bias"] = torch.cat([query, torch.zeros_like(query), value])
     return named
 
 
@@ -99,7 +100,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise ModelError(f"{path}: no such file") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ModelError(f"{path}: cut short, or not a checkpoint of weights alone ({reason})") from None
     for inner in ("state_dict", "model", "module"):
         if isinstance(content, Mapping) and isinstance(content.get(inner), Mapping):

@@ -35,7 +35,7 @@ class VideoMAEEncoder(nn.Module):
         tokens = (frames // config.tubelet_frames) * (image_size_px // config.patch_px) ** 2
         self.patch = nn.Linear(3 * config.tubelet_frames * config.patch_px**2, config.width)
         self.register_buffer("positions", sine_cosine(tokens, config.width), persistent=False)
-        rates = torch.linspace(0, drop_path, config.layers).tolist()
+        rates = [drop_path * layer / max(1, config.layers - 1) for layer in range(config.layers)]
         self.blocks = nn.ModuleList(
             Block(
                 config.width,

@@ -1,0 +1,131 @@
+"""Properties of VideoMAE: masks, targets, positions, what the encoder may see."""
+
+import math
+
+import pytest
+import torch
+
+from avion_core.models.architecture import VideoMAEConfig
+from avion_core.models.videomae import VideoMAE, VideoMAEClassifier, sine_cosine, split_mask
+
+CONFIG = VideoMAEConfig(
+    width=24, layers=3, heads=2, patch_px=4, decoder_width=12, decoder_layers=1, decoder_heads=2
+)
+SIZES = {"frames": 4, "image_size_px": 16}
+
+
+@pytest.fixture
+def model() -> VideoMAE:
+    torch.manual_seed(0)
+    return VideoMAE(CONFIG, **SIZES)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def clip(batch: int = 2) -> torch.Tensor:
+    return torch.randint(0, 256, (batch, 4, 16, 16, 3), dtype=torch.uint8, generator=generator(9))
+
+
+def test_tubes_hide_the_same_places_in_every_frame(model):
+    mask = model.tube_mask(8, 0.9, generator())
+    assert mask.shape == (8, model.tokens) == (8, 32)
+    first, second = mask[:, :16], mask[:, 16:]
+    assert torch.equal(first, second)
+    assert first.sum(1).tolist() == [14] * 8
+    assert len({tuple(row.tolist()) for row in first}) > 1
+
+
+def test_masks_come_from_the_generator_alone(model):
+    torch.manual_seed(1)
+    first = model.tube_mask(8, 0.75, generator(5))
+    torch.manual_seed(2)
+    assert torch.equal(first, model.tube_mask(8, 0.75, generator(5)))
+    assert not torch.equal(first, model.tube_mask(8, 0.75, generator(6)))
+
+
+@pytest.mark.parametrize("ratio", [0.01, 1.0])
+def test_a_ratio_that_hides_nothing_or_all_is_refused(model, ratio):
+    with pytest.raises(ValueError, match="mask_ratio"):
+        model.tube_mask(2, ratio, generator())
+
+
+def test_clips_that_hide_unequal_numbers_are_refused():
+    with pytest.raises(ValueError, match="the same number of tubelets"):
+        split_mask(torch.tensor([[True, False, False], [True, True, False]]))
+
+
+def test_the_prediction_does_not_see_hidden_pixels(model):
+    mask = model.tube_mask(2, 0.75, generator())
+    frames = model.normalise(clip())
+    hidden = mask.view(2, 1, 2, 4, 4).repeat_interleave(2, 2)
+    hidden = hidden.repeat_interleave(4, 3).repeat_interleave(4, 4)
+    scrambled = torch.where(hidden, torch.randn_like(frames), frames)
+    assert torch.equal(model(frames, mask), model(scrambled, mask))
+    assert not torch.equal(model(frames, mask), model(torch.where(hidden, frames, 0.0), mask))
+
+
+def test_target_of_one_tubelet_by_hand(model):
+    pixels = clip()
+    mask = model.tube_mask(2, 0.75, generator())
+    target = model.target(pixels, mask)
+    assert target.shape == (2, 24, 2 * 4 * 4 * 3)
+    number = int(mask[1].nonzero()[3])
+    frame, row, column = number // 16 * 2, number % 16 // 4 * 4, number % 4 * 4
+    cube = pixels[1, frame : frame + 2, row : row + 4, column : column + 4].double()
+    wanted = (cube - cube.mean((0, 1, 2))) / cube.std((0, 1, 2), unbiased=True)
+    torch.testing.assert_close(target[1, 3].double(), wanted.flatten(), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(target, model.target(model.normalise(pixels), mask), atol=1e-4, rtol=1e-4)
+
+
+def test_a_flat_patch_has_a_finite_target(model):
+    target = model.target(torch.full_like(clip(), 7), model.tube_mask(2, 0.75, generator()))
+    assert not target.any()
+
+
+def test_positions_by_hand():
+    table = sine_cosine(3, 4)
+    wanted = [math.sin(2), math.cos(2), math.sin(2 / 100), math.cos(2 / 100)]
+    torch.testing.assert_close(table[2], torch.tensor(wanted))
+    assert table[0].tolist() == [0, 1, 0, 1]
+
+
+def test_positions_are_no_weights(model):
+    assert not [name for name in model.state_dict() if "position" in name]
+
+
+def test_drop_path_grows_linearly():
+    model = VideoMAEClassifier(CONFIG, classes=5, **SIZES, drop_path=0.2)
+    rates = [getattr(block.drop_path, "drop_prob", 0.0) for block in model.encoder.blocks]
+    assert rates == pytest.approx([0.0, 0.1, 0.2])
+
+
+def test_a_fresh_classifier_is_nearly_undecided():
+    torch.manual_seed(0)
+    model = VideoMAEClassifier(CONFIG, classes=5, **SIZES)
+    logits = model(model.normalise(clip()))
+    assert logits.shape == (2, 5)
+    assert logits.abs().max() < 0.01
+
+
+def test_decoder_and_head_are_the_last_layer(model):
+    assert model.num_layers == 5
+    assert model.layer_of("encoder.patch.weight") == 0
+    assert model.layer_of("encoder.blocks.2.attn.qkv.weight") == 3
+    assert model.layer_of("decoder.blocks.0.attn.qkv.weight") == 4
+    assert model.layer_of("mask_token") == 4
+
+
+def test_a_few_steps_lower_the_loss(model):
+    mask = model.tube_mask(2, 0.75, generator())
+    frames, target = model.normalise(clip()), model.target(clip(), mask)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(30):
+        loss = torch.nn.functional.mse_loss(model(frames, mask), target)
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert losses[-1] < 0.9 * losses[0]
