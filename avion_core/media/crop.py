@@ -34,7 +34,7 @@ class Crop:
 
     def check(self, width: int, height: int) -> None:
         """Raise ValueError unless the box is a real part of a frame of `width` × `height`."""
-        inside = 0 <= self.left and 0 <= self.top and self.width > 0 and self.height > 0
+        inside = self.left >= 0 and self.top >= 0 and self.width > 0 and self.height > 0
         slack = 1e-6
         if not (
             inside and self.left + self.width <= width + slack and self.top + self.height <= height + slack

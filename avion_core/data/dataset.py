@@ -1,0 +1,156 @@
+"""From a row of a clip table to what a model is given: frames, and the tokens of one of its texts.
+
+Everything random comes from the generator that is passed in, so a sample depends on nothing but its row
+and that generator.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avion_core.data.augment import erase_clip, rand_augment_clip
+from avion_core.data.chunks import ChunkIndex
+from avion_core.data.clips import ClipTable
+from avion_core.data.tokenizer import tokenize
+from avion_core.media.crop import Crop, center_crop, multi_scale_crop, random_resized_crop, three_crops
+from avion_core.media.sample import segment_frames, window_frames
+
+ChooseText = Callable[[int, np.random.Generator], tuple[int, str]]
+"""(row, generator) to (text_id, text)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """What a model sees of a clip."""
+
+    frames: int
+    """Frames a view."""
+    sampling: Literal["segments", "window"]
+    """Rule that picks them; see avion_core.media.sample."""
+    stride: int
+    """Distance of a window's frames."""
+    image_size_px: int
+    """Side of the square pictures."""
+    crop: Literal["random_resized", "multi_scale", "center"]
+    """Training crop; evaluation takes the centre or three crops."""
+    crop_scale: tuple[float, float]
+    """Area range of the random resized crop."""
+    horizontal_flip: float
+    """Probability of a mirrored clip."""
+    rand_augment: str | None
+    """timm's policy string."""
+    random_erasing: float
+    """Probability of an erased box."""
+    clips: int = 1
+    """Evaluation: places in time."""
+    crops: int = 1
+    """Evaluation: places in the frame, 1 or 3."""
+    training: bool
+    """Whether anything is random."""
+
+    def __post_init__(self) -> None:
+        if self.crops not in (1, 3):
+            raise ValueError(f"crops must be 1 or 3, got {self.crops}")
+        if self.crop not in ("random_resized", "multi_scale", "center"):
+            raise ValueError(f"unknown crop '{self.crop}'; known: random_resized, multi_scale, center")
+        if self.sampling not in ("segments", "window"):
+            raise ValueError(f"unknown sampling '{self.sampling}'; known: segments, window")
+
+
+class ClipDataset:
+    """Clips of a table seen through one view; with `choose_text`, each with one tokenised text."""
+
+    def __init__(
+        self,
+        clips: ClipTable,
+        chunks: ChunkIndex,
+        view: View,
+        *,
+        choose_text: ChooseText | None = None,
+        context_length: int = 77,
+        backend: str = "pyav",
+    ) -> None:
+        self.clips, self.chunks, self.view = clips, chunks, view
+        self.has_texts = choose_text is not None
+        self._choose_text, self._context_length, self._backend = choose_text, context_length, backend
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def sample(self, row: int, rng: np.random.Generator) -> dict[str, Any]:
+        """One clip: `row` and `frames`, uint8 [T, H, W, 3] in training, [V, T, H, W, 3] in evaluation.
+
+        The V = clips × crops views are in that order, crops fastest. With texts also `text_id` and
+        `tokens`, int64 [L]. Raises MediaError if the frames cannot be read.
+        """
+        frames = self._training_clip(row, rng) if self.view.training else self._evaluation_views(row)
+        sample: dict[str, Any] = {"row": row, "frames": frames}
+        if self._choose_text is not None:
+            text_id, text = self._choose_text(row, rng)
+            sample["text_id"], sample["tokens"] = text_id, tokenize([text], self._context_length)[0]
+        return sample
+
+    def _training_clip(self, row: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+        view = self.view
+        numbers = self._frame_numbers(row, rng=rng)
+        crop = training_crop(*self.chunks.size(self.clips.video_id(row)), view=view, rng=rng)
+        clip_THWC = self._read(row, numbers, crop)
+        if view.rand_augment is not None:
+            clip_THWC = rand_augment_clip(clip_THWC, policy=view.rand_augment, rng=rng)
+        if view.random_erasing > 0:
+            clip_THWC = erase_clip(clip_THWC, probability=view.random_erasing, rng=rng)
+        return clip_THWC
+
+    def _evaluation_views(self, row: int) -> NDArray[np.uint8]:
+        width, height = self.chunks.size(self.clips.video_id(row))
+        crops = three_crops(width, height) if self.view.crops == 3 else (center_crop(width, height),)
+        times = [self._frame_numbers(row, view=view) for view in range(self.view.clips)]
+        return np.stack([self._read(row, numbers, crop) for numbers in times for crop in crops])
+
+    def _frame_numbers(
+        self, row: int, *, rng: np.random.Generator | None = None, view: int = 0
+    ) -> NDArray[np.int64]:
+        start, end = frame_range(
+            self.clips.start_s(row),
+            self.clips.end_s(row),
+            fps=float(self.chunks.fps(self.clips.video_id(row))),
+            frame_count=self.chunks.frame_count(self.clips.video_id(row)),
+        )
+        count, views = self.view.frames, self.view.clips
+        if self.view.sampling == "segments":
+            return segment_frames(start, end, count, rng=rng, view=view, views=views)
+        return window_frames(start, end, count, stride=self.view.stride, rng=rng, view=view, views=views)
+
+    def _read(self, row: int, numbers: NDArray[np.int64], crop: Crop) -> NDArray[np.uint8]:
+        return self.chunks.read(
+            self.clips.video_id(row),
+            numbers,
+            crop=crop,
+            size_px=self.view.image_size_px,
+            backend=self._backend,
+        )
+
+
+def frame_range(start_s: float, end_s: float, *, fps: float, frame_count: int) -> tuple[int, int]:
+    """Numbers of a clip's first frame and of the one after its last; never empty, within the video."""
+    slack = 1e-6  # seconds that were computed from frame numbers must give the same numbers back
+    start = min(max(math.floor(start_s * fps + slack), 0), frame_count - 1)
+    end = min(max(math.ceil(end_s * fps - slack), start + 1), frame_count)
+    return start, end
+
+
+def training_crop(width: int, height: int, *, view: View, rng: np.random.Generator) -> Crop:
+    """The one box of a training clip, by the view's rule, mirrored with the view's probability."""
+    if view.crop == "random_resized":
+        crop = random_resized_crop(width, height, scale=view.crop_scale, rng=rng)
+    elif view.crop == "multi_scale":
+        crop = multi_scale_crop(width, height, rng=rng)
+    else:
+        crop = center_crop(width, height)
+    return replace(crop, flip=bool(rng.random() < view.horizontal_flip))
