@@ -1,0 +1,140 @@
+"""Resumable states of a training: whole folders of safetensors and JSON, and the log that belongs to them.
+
+    checkpoints/<fingerprint>/recipe.json      what the fingerprint was made of
+                              train.jsonl      the log so far
+                              step-00000120/   model.safetensors  optimizer.safetensors  state.json
+
+The fingerprint is of everything that decides the result: recipe, seed and the inputs' checksums. States
+of another fingerprint are set aside by lying in another folder. Randomness inside a step comes from
+(seed, step, rank) alone, so no generator's state has to be kept.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from avion_core.files import fingerprint, publish, read_json, remove_partials, write_json
+
+MODEL, OPTIMIZER, NOTES = "model.safetensors", "optimizer.safetensors", "state.json"
+
+STATES_KEPT = 2
+"""The newest and the one before it, in case the newest cannot be read."""
+
+
+@dataclass(frozen=True)
+class State:
+    """A training after `step` updates."""
+
+    step: int
+    model: Mapping[str, Tensor]
+    optimizer: Mapping[str, Tensor]
+    notes: Mapping[str, Any]
+    """JSON-able: the log's length and open window, bad clips by rank."""
+
+
+class CheckpointStore:
+    """The states of one training in `folder`; an identity other than the last one's starts anew."""
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
+        self.folder = Path(folder)
+        self.room = self.folder / fingerprint(identity)
+        self._identity = identity
+
+    @property
+    def log_path(self) -> Path:
+        """Where the log grows until the training is finished."""
+        return self.room / "train.jsonl"
+
+    def open(self) -> None:
+        """Make the folder, sweep up after a kill, and say so when states of another recipe are set aside."""
+        strangers = [path.name for path in self.folder.glob("*") if path.is_dir() and path != self.room]
+        if strangers and not self.room.exists():
+            print(
+                f"{self.folder}: checkpoints of another recipe, seed or input are set aside "
+                f"({', '.join(sorted(strangers))}); training starts anew",
+                file=sys.stderr,
+                flush=True,
+            )
+        self.room.mkdir(parents=True, exist_ok=True)
+        remove_partials(self.room)
+        write_json(self.room / "recipe.json", self._identity)
+        self.log_path.touch()
+
+    def steps(self) -> list[int]:
+        """Steps of the states there are, oldest first."""
+        return sorted(int(path.name.removeprefix("step-")) for path in self.room.glob("step-*"))
+
+    def save(self, state: State) -> None:
+        """Publish a state as a whole folder, then drop those that are no longer kept."""
+        with publish(self._path(state.step)) as draft:
+            draft.mkdir()
+            save_file({name: value.contiguous() for name, value in state.model.items()}, draft / MODEL)
+            save_file(
+                {name: value.contiguous() for name, value in state.optimizer.items()}, draft / OPTIMIZER
+            )
+            (draft / NOTES).write_text(json.dumps({"step": state.step, **state.notes}), encoding="utf-8")
+        for step in self.steps()[:-STATES_KEPT]:
+            shutil.rmtree(self._path(step))
+
+    def newest(self) -> State | None:
+        """The newest state that can be read; one that cannot is named on standard error."""
+        for step in reversed(self.steps()):
+            try:
+                return self.load(step)
+            except (OSError, ValueError, SafetensorError) as error:
+                print(f"{self._path(step)}: cannot be read ({error}); trying the one before", file=sys.stderr)
+        return None
+
+    def load(self, step: int) -> State:
+        """Read the state after `step` updates."""
+        path = self._path(step)
+        return State(
+            step=step,
+            model=load_file(path / MODEL),
+            optimizer=load_file(path / OPTIMIZER),
+            notes=read_json(path / NOTES),
+        )
+
+    def remove(self) -> None:
+        """Delete all states, those set aside too: the training is finished and published."""
+        shutil.rmtree(self.folder)
+
+    @contextmanager
+    def claim(self) -> Iterator[None]:
+        """Hold the folder for this process. Raises ValueError while another one trains into it.
+
+        A killed workflow may leave its job running on a cluster; the second job must not write beside it.
+        The claim ends with the process, however that ends.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.folder / "claim", os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise ValueError(
+                f"{self.folder}: another process trains into this folder; wait for it or end it "
+                "(on a cluster: scancel)"
+            ) from None
+        except OSError as error:
+            print(f"{self.folder}: this file system has no locks ({error})", file=sys.stderr)
+        try:
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _path(self, step: int) -> Path:
+        return self.room / f"step-{step:08}"

@@ -1,0 +1,141 @@
+"""One process or many: the same path with a larger world.
+
+`torchrun` starts the processes and says through the environment who they are; without it the world
+has one member and every function here is the identity. Gradients are averaged by hand, which keeps
+the tasks free to call the model as they like; gathered tensors carry gradients back to their owners.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+TIMEOUT_SECONDS = 600
+"""A process that waits longer for another gives up, and with it the job."""
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of this job and the place of this one among them."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files, logs and progress."""
+        return self.rank == 0
+
+    def gather(self, x_BD: Tensor) -> Tensor:
+        """Rows of all processes in the order of their ranks; gradients flow back to their owners."""
+        return x_BD if self.size == 1 else _Gather.apply(x_BD, self)
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace every gradient with its mean over the processes, in one message."""
+        if self.size == 1:
+            return
+        gradients = [weight.grad for weight in parameters if weight.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        flat /= self.size
+        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def mean(self, values: Sequence[Tensor]) -> list[float]:
+        """Mean over the processes of a few scalars; also the point where the processes meet each step."""
+        stacked = torch.stack([value.detach().to(self.device, torch.float64) for value in values])
+        if self.size > 1:
+            dist.all_reduce(stacked)
+            stacked /= self.size
+        return [float(value) for value in stacked.cpu()]
+
+    def same_weights(self, model: nn.Module) -> None:
+        """Give every process the weights and buffers of rank 0."""
+        if self.size > 1:
+            for tensor in model.state_dict().values():
+                dist.broadcast(tensor, src=0)
+
+    def from_leader(self, value: Any) -> Any:
+        """The JSON-able value of rank 0."""
+        box = [value]
+        if self.size > 1:
+            dist.broadcast_object_list(box, src=0, device=self.device)
+        return box[0]
+
+    def collect(self, value: Any) -> list[Any]:
+        """The JSON-able values of all ranks, in their order."""
+        if self.size == 1:
+            return [value]
+        box: list[Any] = [None] * self.size
+        dist.all_gather_object(box, value)
+        return box
+
+    def wait(self) -> None:
+        """Meet all processes here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, x_BD: Tensor, world: World) -> Tensor:
+        context.world, context.rows = world, len(x_BD)
+        parts = [torch.empty_like(x_BD) for _ in range(world.size)]
+        dist.all_gather(parts, x_BD.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        total_GD = gradients[0].contiguous().clone()
+        dist.all_reduce(total_GD)
+        start = context.world.rank * context.rows
+        return total_GD[start : start + context.rows], None
+
+
+def alone(device: str = "cpu") -> World:
+    """A world of one."""
+    return World(rank=0, size=1, device=torch.device(device))
+
+
+@contextmanager
+def join_world(*, processes: int, gpus: int) -> Iterator[World]:
+    """Take part in the job that torchrun started, or be alone; gloo on the CPU, NCCL on GPUs.
+
+    Raises ValueError when the number of processes is not the setting's, or GPUs are asked for and absent.
+    On an error the group is left as it is: the process ends, and torchrun ends the others.
+    """
+    rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if size != processes:
+        raise ValueError(
+            f"the stage is set to {processes} processes and runs with {size}: start it with "
+            f"`torchrun --standalone --nproc-per-node={processes}` or set `processes: {size}`"
+        )
+    device = _device(int(os.environ.get("LOCAL_RANK", "0")), gpus)
+    if size == 1:
+        yield World(rank=0, size=1, device=device)
+        return
+    dist.init_process_group("nccl" if gpus else "gloo", timeout=timedelta(seconds=TIMEOUT_SECONDS))
+    yield World(rank=rank, size=size, device=device)
+    dist.destroy_process_group()
+
+
+def _device(local_rank: int, gpus: int) -> torch.device:
+    if not gpus:
+        return torch.device("cpu")
+    if local_rank >= torch.cuda.device_count():
+        raise ValueError(
+            f"the stage asks for {gpus} GPUs and this machine shows {torch.cuda.device_count()}: "
+            "set `gpus: 0` to train on the CPU"
+        )
+    device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(device)
+    return device

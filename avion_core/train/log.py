@@ -1,0 +1,105 @@
+"""The training log: JSON lines that survive a kill without a gap or a repetition.
+
+One line every few steps, all values flat: `step` (updates done), `epoch` (from 0), `loss` and the task's
+own metrics (means since the last line, over all processes), `learning_rate` and `gradient_norm` (of the
+line's step), `clips_per_s`, `data_wait_share` (part of the time spent waiting for the loader),
+`elapsed_s` (time spent in steps, over all legs), and `bad_clips` (those that could not be decoded since
+the last line).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass
+class Window:
+    """What has been measured since the last line."""
+
+    steps: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    clips: int = 0
+    seconds: float = 0.0
+    wait_seconds: float = 0.0
+
+
+class TrainingLog:
+    """Appends lines to a file, and gives back its own state for a checkpoint."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._window = Window()
+        self._elapsed_s = 0.0
+
+    def add(self, values: Mapping[str, float], *, clips: int, wait_s: float, work_s: float) -> None:
+        """Take in one step: its loss and metrics, its clips over all processes, and how long it took."""
+        seconds = wait_s + work_s
+        window = self._window
+        window.steps += 1
+        for name, value in values.items():
+            window.sums[name] = window.sums.get(name, 0.0) + value
+        window.clips += clips
+        window.seconds += seconds
+        window.wait_seconds += wait_s
+        self._elapsed_s += seconds
+
+    def write(
+        self,
+        *,
+        step: int,
+        epoch: int,
+        learning_rate: float,
+        gradient_norm: float,
+        bad_clips: Sequence[Mapping[str, Any]],
+    ) -> None:
+        """Append the line of the window and open the next."""
+        window, self._window = self._window, Window()
+        line = {
+            "step": step,
+            "epoch": epoch,
+            **{name: total / window.steps for name, total in window.sums.items()},
+            "learning_rate": learning_rate,
+            "gradient_norm": gradient_norm,
+            "clips_per_s": round(window.clips / max(window.seconds, 1e-9), 3),
+            "data_wait_share": round(window.wait_seconds / max(window.seconds, 1e-9), 4),
+            "elapsed_s": round(self._elapsed_s, 3),
+            "bad_clips": list(bad_clips),
+        }
+        with self._path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def state(self) -> dict[str, Any]:
+        """The log's place, safely on disk: what `restore` needs to go on from here."""
+        with self._path.open("a", encoding="utf-8") as stream:
+            os.fsync(stream.fileno())
+        return {
+            "bytes": self._path.stat().st_size,
+            "window": vars(self._window).copy(),
+            "elapsed_s": self._elapsed_s,
+        }
+
+    def restore(self, state: Mapping[str, Any] | None) -> None:
+        """Cut the file to where it was when `state` was taken (None: to nothing) and go on from there."""
+        os.truncate(self._path, state["bytes"] if state else 0)
+        if state:
+            self._window = Window(**state["window"])
+            self._elapsed_s = state["elapsed_s"]
+
+
+class Stopwatch:
+    """Seconds since it was last read."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def lap(self) -> float:
+        """Seconds since the last call, or since the start."""
+        now = time.monotonic()
+        seconds, self._last = now - self._last, now
+        return seconds

@@ -1,0 +1,157 @@
+"""The loop: what it computes, logs and saves; and that a kill at any step changes nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from avion_core.train.engine import PreemptedError
+from avion_core.train.optim import Schedule, make_optimizer, parameter_groups
+from tests.unit.train.tiny_training import STEPS, TinyBatches, TinyTask, alone, tiny_training
+
+TIMES = ("clips_per_s", "data_wait_share", "elapsed_s")
+
+
+def lines(training) -> list[dict]:
+    return [json.loads(line) for line in training.store.log_path.read_text().splitlines()]
+
+
+def computed(folder: Path) -> list[int]:
+    return [int(step) for step in (folder / "steps-computed.txt").read_text().split()]
+
+
+def same(training, other) -> bool:
+    weights, others = training.task.model.state_dict(), other.task.model.state_dict()
+    return all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+def without_times(entries: list[dict]) -> list[dict]:
+    return [{key: value for key, value in entry.items() if key not in TIMES} for entry in entries]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    training = tiny_training(folder)
+    training.run("tiny")
+    assert computed(folder) == list(range(STEPS))
+    return training
+
+
+def test_the_loop_equals_a_bare_one(tmp_path):
+    training = tiny_training(tmp_path)
+    for part in training.task.model.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
+    bare = tiny_training(tmp_path / "bare").task.model.eval()
+    training.run("tiny")
+    optimizer = make_optimizer("adamw", parameter_groups(bare, weight_decay=0.01, layer_decay=1.0))
+    schedule, batches = Schedule("cosine", peak=0.05, steps=STEPS, warmup_steps=2), TinyBatches(alone())
+    for step in range(STEPS):
+        batch = next(batches.epoch(step // 5, first_step=step % 5))
+        schedule.apply(optimizer, step)
+        optimizer.zero_grad()
+        (bare(batch["x"]) - batch["y"]).square().mean().backward()
+        optimizer.step()
+    for name, weight in bare.state_dict().items():
+        torch.testing.assert_close(training.task.model.state_dict()[name], weight, rtol=1e-6, atol=1e-7)
+
+
+def test_the_log_has_a_line_every_few_steps_and_one_at_the_end(undisturbed):
+    entries = lines(undisturbed)
+    assert [entry["step"] for entry in entries] == [4, 8, 12, 15]
+    assert [entry["epoch"] for entry in entries] == [0, 1, 2, 2]
+    assert {"loss", "size", "learning_rate", "gradient_norm", *TIMES} < set(entries[0])
+    assert entries[0]["bad_clips"] == [{"row": 9, "reason": "cut short"}]
+    assert entries[1]["bad_clips"] == []
+    assert entries[-1]["loss"] < entries[0]["loss"]
+
+
+def test_logged_values_are_means_since_the_last_line(tmp_path):
+    every = tiny_training(tmp_path / "every", log_every_steps=1)
+    every.run("tiny")
+    losses = [entry["loss"] for entry in lines(every)]
+    fourth = tiny_training(tmp_path / "fourth")
+    fourth.run("tiny")
+    assert lines(fourth)[1]["loss"] == pytest.approx(sum(losses[4:8]) / 4)
+
+
+def test_the_last_two_states_are_kept(undisturbed):
+    assert undisturbed.store.steps() == [12, 15]
+
+
+@pytest.mark.parametrize("killed_at", [1, 7, 14])
+def test_after_a_kill_only_the_rest_runs_and_the_bits_are_the_same(tmp_path, undisturbed, killed_at):
+    program = Path(__file__).with_name("tiny_training.py")
+    killed = subprocess.run([sys.executable, str(program), str(tmp_path), str(killed_at)], env=environment())
+    assert killed.returncode == -signal.SIGKILL
+    assert computed(tmp_path) == list(range(killed_at))
+    second = tiny_training(tmp_path)
+    second.run("tiny")
+    last_saved = killed_at // 3 * 3
+    assert computed(tmp_path)[killed_at:] == list(range(last_saved, STEPS))
+    assert same(second, undisturbed)
+    assert without_times(lines(second)) == without_times(lines(undisturbed))
+    assert second.batches.bad == undisturbed.batches.bad
+
+
+def test_sigterm_saves_at_once_and_the_rest_follows(tmp_path, undisturbed):
+    stopped = tiny_training(tmp_path, TinyTask(tmp_path, signal_at=4, number=signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(PreemptedError, match=f"after step 5 of {STEPS}"):
+        stopped.run("tiny")
+    assert signal.getsignal(signal.SIGTERM) == before
+    second = tiny_training(tmp_path)
+    second.run("tiny")
+    assert computed(tmp_path) == list(range(STEPS))
+    assert same(second, undisturbed)
+    assert without_times(lines(second)) == without_times(lines(undisturbed))
+
+
+def test_a_finished_training_computes_nothing_more(tmp_path):
+    tiny_training(tmp_path).run("tiny")
+    tiny_training(tmp_path).run("tiny")
+    assert computed(tmp_path) == list(range(STEPS))
+
+
+def test_a_loss_that_is_not_finite_names_the_batch_and_moves_nothing(tmp_path):
+    training = tiny_training(tmp_path, TinyTask(tmp_path, nan_at=4))
+    with pytest.raises(ValueError, match=r"step 5 \(epoch 0\).*nan.*batch: 0, 1, 2, 3"):
+        training.run("tiny")
+    assert training.task.calls == training.step == 4
+    assert all(torch.isfinite(weight).all() for weight in training.task.model.parameters())
+
+
+def test_clipping_bounds_the_gradient_that_is_used(tmp_path):
+    free = tiny_training(tmp_path / "free")
+    clipped = tiny_training(tmp_path / "clipped", gradient_clip=1e-3)
+    batch = next(free.batches.epoch(0))
+    for training in (free, clipped):
+        update = training.update(batch)
+        assert update.gradient_norm > 1e-3
+    norms = [
+        torch.nn.utils.get_total_norm([weight.grad for weight in training.task.model.parameters()])
+        for training in (free, clipped)
+    ]
+    assert norms[0].item() == pytest.approx(update.gradient_norm, rel=1e-5)
+    assert norms[1].item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_bf16_changes_the_arithmetic_not_the_weights(tmp_path):
+    training = tiny_training(tmp_path, precision="bf16")
+    exact = tiny_training(tmp_path / "exact")
+    batch = next(training.batches.epoch(0))
+    losses = [each.update(batch).values["loss"] for each in (training, exact)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+    assert losses[0] != losses[1]
+    assert {weight.dtype for weight in training.task.model.parameters()} == {torch.float32}
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
