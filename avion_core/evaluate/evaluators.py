@@ -96,7 +96,7 @@ class Subject:
 
     def embed_texts(self, texts: list[str], encoder: DualEncoder) -> npt.NDArray[np.float32]:
         """Unit embeddings M,D of sentences."""
-        tokens_ML = torch.as_tensor(tokenize(texts, encoder.config.text.context_length))
+        tokens_ML = tokenize(texts, encoder.config.text.context_length)
         return over_texts(encoder.encode_text, tokens_ML, device=self.device)
 
     def _over(self, clips: ClipTable, forward: Callable[[Tensor], Tensor]) -> Inference:

@@ -1,0 +1,302 @@
+"""Whole evaluations of small random models on clips without videos: figures, bad clips, refusals."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.numpy import load_file
+
+from avion_core.config import EvaluationSettings
+from avion_core.data.clips import write_clips, write_questions, write_sentences
+from avion_core.data.tokenizer import tokenize
+from avion_core.evaluate import evaluators, runner
+from avion_core.evaluate.relevancy import relevancy_matrix
+from avion_core.evaluate.retrieval import mean_average_precision, ndcg
+from avion_core.files import read_json
+from avion_core.media import MediaError
+from avion_core.media.chunk_table import write_chunk_table
+from avion_core.models.architecture import DualEncoderConfig, VideoMAEConfig
+from avion_core.models.store import ModelDescription, build_model, save_model
+
+TOWER = {"width": 16, "layers": 1, "heads": 2}
+DUAL_ENCODER = DualEncoderConfig.model_validate(
+    {"vision": {**TOWER, "patch_px": 8}, "text": {**TOWER, "context_length": 16}, "embed_dim": 8}
+)
+VIDEOMAE = VideoMAEConfig(**TOWER, patch_px=8, decoder_width=8, decoder_layers=1, decoder_heads=1)
+ACTIONS = ["0:0", "0:1", "1:0", "1:2", "2:2", "2:3"]
+
+
+def pixels(video_id, start_s, frames):
+    """One view of a clip: noise that is the same whenever it is read."""
+    seed = [*video_id.encode(), round(start_s * 100)]
+    return np.random.default_rng(seed).integers(256, size=(1, frames, 16, 16, 3), dtype=np.uint8)
+
+
+class NoVideos:
+    """Takes the place of ClipDataset; videos whose name begins with `torn` cannot be read."""
+
+    seen: list = []  # noqa: RUF012
+
+    def __init__(self, clips, chunks, view):
+        self.clips, self.view = clips, view
+        self.seen.append(view)
+
+    def sample(self, row, rng):
+        video = self.clips.video_id(row)
+        if video.startswith("torn"):
+            raise MediaError(f"{video}.mp4", "cut short")
+        views = [pixels(video, self.clips.start_s(row) + k, self.view.frames) for k in range(self.view.clips)]
+        return {"frames": np.concatenate(views)}
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder with a chunk index, and no real videos."""
+    monkeypatch.setattr(evaluators, "ClipDataset", NoVideos)
+    NoVideos.seen.clear()
+    write_chunk_table(tmp_path / "chunks.parquet", [])
+    return tmp_path
+
+
+def save(folder, kind, config, *, frames=4, label="", classes=0, extras=None):
+    torch.manual_seed(0)
+    heads = {"classes": classes} if classes else {}
+    model = build_model(kind, config, frames=frames, image_size_px=16, **heads)
+    description = ModelDescription(kind, "test", frames, 16, classes, label, extras or {})
+    if classes:  # a fresh head knows nothing; make its answers differ
+        torch.nn.init.normal_(model.head.weight)
+    save_model(folder, model, description)
+    return model.eval()
+
+
+def settings(kind, **others):
+    return EvaluationSettings(kind=kind, dataset="toy", stage="trained", **others)
+
+
+def measure(place, kind, *, out="out", tables=(), **others):
+    paths = {name: place / f"{name}.parquet" for name in ("clips", "sentences") if name in tables}
+    paths |= {"classes": place / "classes.json"} if "classes" in tables else {}
+    where = {"model": place / "model", "chunks": place / "chunks.parquet", "out": place / out}
+    runner.evaluate(settings(kind, **others), title="toy", **where, **paths)
+    return read_json(place / out / "metrics.json"), load_file(place / out / "outputs.safetensors")
+
+
+def ek100_rows(*video_ids):
+    rng = np.random.default_rng(1)
+    for row, video in enumerate(video_ids):
+        verb, noun = map(int, ACTIONS[rng.integers(len(ACTIONS))].split(":"))
+        yield {
+            "video_id": video,
+            "start_s": float(row),
+            "end_s": row + 1.0,
+            "texts": [f"do {verb} to {noun}"],
+            "verb": verb,
+            "noun": noun,
+            "nouns": [noun, 4],
+            "label": ACTIONS.index(f"{verb}:{noun}"),
+        }
+
+
+def write_ek100(place, *video_ids):
+    rows = list(ek100_rows(*video_ids))
+    write_clips(place / "clips.parquet", rows)
+    distinct = {row["texts"][0]: row for row in rows if not row["video_id"].startswith("torn")}
+    write_sentences(
+        place / "sentences.parquet",
+        [
+            {"sentence_id": k, "text": text, "verb": row["verb"], "nouns": row["nouns"]}
+            for k, (text, row) in enumerate(distinct.items())
+        ],
+    )
+    (place / "classes.json").write_text(json.dumps({"action": ACTIONS, "label": ["x"] * 6}))
+    return rows, list(distinct)
+
+
+@torch.inference_mode()
+def embed(model, rows, frames=4):
+    clips = np.concatenate([pixels(row["video_id"], row["start_s"], frames) for row in rows])
+    return model.encode_video(model.normalise(torch.from_numpy(clips))).numpy()
+
+
+def test_retrieval_is_the_metric_of_the_models_embeddings(place):
+    model = save(place / "model", "dual_encoder", DUAL_ENCODER)
+    rows, texts = write_ek100(place, *(f"P{k:02}" for k in range(20)))
+    metrics, outputs = measure(place, "retrieval", tables=("clips", "sentences"), batch_size=3)
+    with torch.inference_mode():
+        text_embed = model.encode_text(torch.as_tensor(tokenize(texts, 16))).numpy()
+    by_text = {row["texts"][0]: row for row in rows}
+    own = [by_text[text] for text in texts]
+    relevancy = relevancy_matrix(
+        *([[row[name] for row in part] for part in (rows, own) for name in ("verb", "nouns")])
+    )
+    similarity = embed(model, rows) @ text_embed.T
+    assert metrics["mAP"]["mean"] == pytest.approx(mean_average_precision(similarity, relevancy).mean)
+    assert metrics["nDCG"]["mean"] == pytest.approx(ndcg(similarity, relevancy).mean)
+    assert 0 < metrics["chance"]["mAP"]["mean"] < 1
+    assert (metrics["clips"], metrics["sentences"], metrics["bad_clips"]) == (20, len(texts), [])
+    np.testing.assert_allclose(outputs["video_embed_ND"], embed(model, rows), atol=1e-6)
+    assert outputs["average_precision_M"].mean() == pytest.approx(metrics["mAP"]["text_to_video"])
+    with safe_open(place / "out" / "outputs.safetensors", "np") as stored:
+        assert json.loads(stored.metadata()["sentences"]) == texts
+
+
+def test_a_bad_clip_leaves_the_figures_of_the_others(place):
+    save(place / "model", "dual_encoder", DUAL_ENCODER)
+    write_ek100(place, "P1", "torn1", "P2", "P3", "torn2")
+    with_bad, outputs = measure(place, "retrieval", tables=("clips", "sentences"))
+    whole = [row for row in ek100_rows("P1", "torn1", "P2", "P3", "torn2") if row["video_id"][0] == "P"]
+    write_clips(place / "clips.parquet", whole)
+    without, _ = measure(place, "retrieval", tables=("clips", "sentences"), out="again")
+    assert with_bad["mAP"] == without["mAP"] and with_bad["chance"] == without["chance"]
+    assert [clip["video_id"] for clip in with_bad["bad_clips"]] == ["torn1", "torn2"]
+    assert with_bad["clips"] == 3
+    np.testing.assert_array_equal(outputs["rows_N"], [0, 2, 3])
+
+
+def test_without_a_sentence_table_clips_are_found_by_their_own_texts(place):
+    save(place / "model", "dual_encoder", DUAL_ENCODER)
+    texts = ["wash a cup", "cut bread", "wash a cup", "pour"]
+    clip = {"start_s": 0.0, "end_s": 1.0}
+    write_clips(
+        place / "clips.parquet",
+        [{**clip, "video_id": f"v{k}", "texts": [text, "other"]} for k, text in enumerate(texts)],
+    )
+    metrics, outputs = measure(place, "retrieval", tables=("clips",))
+    assert metrics["sentences"] == len(outputs["text_embed_MD"]) == 3
+    similarity = outputs["video_embed_ND"] @ outputs["text_embed_MD"].T
+    relevancy = np.array([[1, 0, 0], [0, 1, 0], [1, 0, 0], [0, 0, 1]], np.float32)
+    assert metrics["mAP"]["mean"] == pytest.approx(mean_average_precision(similarity, relevancy).mean)
+
+
+def test_a_clip_without_a_text_cannot_be_searched(place):
+    save(place / "model", "dual_encoder", DUAL_ENCODER)
+    write_clips(place / "clips.parquet", [{"video_id": "v", "start_s": 2.0, "end_s": 3.0, "texts": []}])
+    with pytest.raises(ValueError, match=r"clip 0 \(v at 2 s\) has no text"):
+        measure(place, "retrieval", tables=("clips",))
+
+
+def test_actions_give_verbs_and_nouns(place):
+    model = save(place / "model", "video_classifier", DUAL_ENCODER, label="action", classes=6)
+    rows, _ = write_ek100(place, *(f"P{k:02}" for k in range(30)))
+    metrics, outputs = measure(place, "recognition", tables=("clips", "classes"))
+    clips = torch.from_numpy(np.concatenate([pixels(row["video_id"], row["start_s"], 4) for row in rows]))
+    with torch.inference_mode():
+        probabilities = model(model.normalise(clips)).softmax(-1).numpy()
+    np.testing.assert_allclose(outputs["probabilities_NK"], probabilities, atol=1e-6)
+    sums = [np.stack([probabilities[:, a] for a in group]).sum(0) for group in ([0, 1], [2, 3], [4, 5])]
+    right = np.argmax(sums, axis=0) == [row["verb"] for row in rows]
+    assert metrics["verb_top1"] == pytest.approx(100 * right.mean())
+    right = probabilities.argmax(1) == [row["label"] for row in rows]
+    assert metrics["action_top1"] == pytest.approx(100 * right.mean())
+    assert set(metrics["chance"]) == {"verb_top1", "noun_top1", "action_top1"} < set(metrics)
+
+
+def test_probabilities_are_averaged_over_views(place):
+    extras = {"sampling": "window", "stride": 3}
+    save(place / "model", "videomae_classifier", VIDEOMAE, label="label", classes=6, extras=extras)
+    write_ek100(place, "P1", "P2", "P3")
+    _, twice = measure(place, "recognition", tables=("clips", "classes"), clips=2)
+    view = NoVideos.seen[-1]
+    assert (view.sampling, view.stride, view.clips, view.training) == ("window", 3, 2, False)
+    _, first = measure(place, "recognition", tables=("clips", "classes"), out="first")
+    rows = [{**row, "start_s": row["start_s"] + 1, "end_s": 9.0} for row in ek100_rows("P1", "P2", "P3")]
+    write_clips(place / "clips.parquet", rows)
+    metrics, second = measure(place, "recognition", tables=("clips", "classes"), out="second")
+    mean = (first["probabilities_NK"] + second["probabilities_NK"]) / 2
+    np.testing.assert_allclose(twice["probabilities_NK"], mean, atol=1e-6)
+    assert set(metrics["chance"]) == {"top1", "top5"} < set(metrics)
+
+
+def test_questions_are_answered_by_the_nearest_clip(place):
+    model = save(place / "model", "dual_encoder", DUAL_ENCODER)
+    rng = np.random.default_rng(2)
+    questions = [
+        {
+            "question_id": str(k),
+            "type": 1 + k % 2,
+            "text": f"sentence {k % 3}",
+            "answer": int(rng.integers(5)),
+            "video_ids": [f"v{(k + c) % 9}" for c in range(5)],
+            "starts_s": [float((k + c) % 9) for c in range(5)],
+            "ends_s": [10.0] * 5,
+        }
+        for k in range(12)
+    ]
+    questions[3]["video_ids"][4] = "torn"
+    write_questions(place / "clips.parquet", questions)
+    metrics, outputs = measure(place, "multiple_choice", tables=("clips",))
+    assert (metrics["questions"], metrics["questions_left_out"], metrics["clips"]) == (11, 1, 9)
+    np.testing.assert_array_equal(outputs["questions_Q"], [0, 1, 2, *range(4, 12)])
+    right = {1: [], 2: []}
+    for question in (q for q in questions if "torn" not in q["video_ids"]):
+        pairs = zip(question["video_ids"], question["starts_s"], strict=True)
+        clips = embed(model, [{"video_id": video, "start_s": start} for video, start in pairs])
+        with torch.inference_mode():
+            text = model.encode_text(torch.as_tensor(tokenize([question["text"]], 16))).numpy()[0]
+        right[question["type"]].append(int(np.argmax(clips @ text)) == question["answer"])
+    assert metrics["inter_video"] == pytest.approx(100 * np.mean(right[1]))
+    assert metrics["intra_video"] == pytest.approx(100 * np.mean(right[2]))
+    assert metrics["chance"] == {"inter_video": 20, "intra_video": 20}
+
+
+def test_two_runs_are_equal_byte_for_byte_and_say_where_they_came_from(place):
+    save(place / "model", "dual_encoder", DUAL_ENCODER)
+    write_ek100(place, "P1", "P2", "P3", "P4")
+    for out, threads in (("one", 1), ("two", 1)):
+        measure(place, "retrieval", tables=("clips", "sentences"), out=out, threads=threads)
+    for name in ("metrics.json", "outputs.safetensors", "manifest.json"):
+        assert (place / "one" / name).read_bytes() == (place / "two" / name).read_bytes()
+    manifest = read_json(place / "one" / "manifest.json")
+    assert set(manifest["inputs"]) == {"weights", "model", "chunks", "clips", "sentences"}
+
+
+def test_more_frames_than_in_training_stretch_the_temporal_embedding(place):
+    save(place / "model", "dual_encoder", DUAL_ENCODER)
+    write_ek100(place, "P1", "P2", "P3")
+    metrics, _ = measure(place, "retrieval", tables=("clips", "sentences"), frames=8)
+    assert metrics["frames"] == NoVideos.seen[-1].frames == 8
+
+
+def test_videomae_takes_the_frames_it_was_trained_with(place):
+    save(place / "model", "videomae_classifier", VIDEOMAE, label="label", classes=6)
+    write_ek100(place, "P1")
+    with pytest.raises(ValueError, match=r"trained with 4 frames .* cannot take 8; set .* to 4"):
+        measure(place, "recognition", tables=("clips", "classes"), frames=8)
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "message"),
+    [
+        ("recognition", "dual_encoder", "recognition needs a stage with the task 'classification'"),
+        ("retrieval", "video_classifier", "retrieval .* needs a dual encoder"),
+        ("multiple_choice", "video_classifier", "multiple_choice .* needs a dual encoder"),
+    ],
+)
+def test_a_model_of_another_kind_is_refused_before_a_clip_is_read(place, kind, model, message):
+    classes = 6 if model == "video_classifier" else 0
+    save(place / "model", model, DUAL_ENCODER, label="action" if classes else "", classes=classes)
+    write_ek100(place, "P1")
+    with pytest.raises(ValueError, match=message):
+        measure(place, kind, tables=("clips", "sentences", "classes"))
+    assert not NoVideos.seen and not (place / "out").exists()
+
+
+def test_classes_of_other_data_are_refused_before_a_clip_is_read(place):
+    save(place / "model", "video_classifier", DUAL_ENCODER, label="action", classes=5)
+    write_ek100(place, "P1")
+    with pytest.raises(ValueError, match=r"5 classes of 'action'.* has 6"):
+        measure(place, "recognition", tables=("clips", "classes"))
+    assert not NoVideos.seen
+
+
+def test_a_split_where_nothing_can_be_measured_is_an_error(place):
+    """EgoMCQ with questions of one type only."""
+    save(place / "model", "dual_encoder", DUAL_ENCODER)
+    question = {"question_id": "0", "type": 1, "text": "cut", "answer": 0, "ends_s": [9.0] * 5}
+    choices = {"video_ids": list("abcde"), "starts_s": [0.0] * 5}
+    write_questions(place / "clips.parquet", [{**question, **choices}])
+    with pytest.raises(ValueError, match=r"nothing .* to measure 'intra_video'"):
+        measure(place, "multiple_choice", tables=("clips",))
+    assert not (place / "out" / "metrics.json").exists()
