@@ -30,7 +30,7 @@ def rand_augment_clip(
 
     Takes and returns uint8 [T, H, W, 3]. Raises ValueError for a policy that timm does not know.
     """
-    transform = _rand_augment(policy, min(clip_THWC.shape[1:3]))
+    transform = rand_augment(policy, min(clip_THWC.shape[1:3]))
     seed = int(rng.integers(2**32))
     augmented = np.empty_like(clip_THWC)
     for index, frame in enumerate(clip_THWC):
@@ -62,7 +62,8 @@ def erase_clip(
 
 
 @functools.lru_cache(maxsize=8)
-def _rand_augment(policy: str, side_px: int) -> Callable[[Image.Image], Image.Image]:
+def rand_augment(policy: str, side_px: int) -> Callable[[Image.Image], Image.Image]:
+    """timm's transform for frames of this side. Raises ValueError for a policy that timm does not know."""
     from timm.data.auto_augment import rand_augment_transform
 
     options = {

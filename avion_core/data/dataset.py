@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from avion_core.data.augment import erase_clip, rand_augment_clip
+from avion_core.data.augment import erase_clip, rand_augment, rand_augment_clip
 from avion_core.data.chunks import ChunkIndex
 from avion_core.data.clips import ClipTable
 from avion_core.data.tokenizer import tokenize
@@ -79,6 +79,11 @@ class ClipDataset:
         self.clips, self.chunks, self.view = clips, chunks, view
         self.has_texts = choose_text is not None
         self._choose_text, self._context_length, self._backend = choose_text, context_length, backend
+        # Slow imports and bad policies belong before the first batch and before worker processes.
+        if choose_text is not None:
+            tokenize([""], context_length)
+        if view.rand_augment is not None:
+            rand_augment(view.rand_augment, view.image_size_px)
 
     def __len__(self) -> int:
         return len(self.clips)

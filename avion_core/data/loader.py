@@ -1,0 +1,205 @@
+"""Batches of clips in an order that depends on the seed and the epoch alone.
+
+A sample's generator is seeded from (seed, epoch, row), so batches are the same for any number of worker
+processes, and an epoch can begin at any step without reading what came before it. A clip that cannot be
+decoded gives its place to the next row of the epoch's order; it is recorded, and too many stop the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from avion_core.data.clips import ClipTable
+from avion_core.media import MediaError
+
+Batch = dict[str, torch.Tensor]
+"""frames uint8 [B, T, H, W, C] or [B, V, T, H, W, C]; rows int64 [B]; with texts tokens int64 [B, L] and
+text_ids int64 [B]."""
+SPARE_ROWS = 8
+"""Rows tried in place of a bad one, one after the other."""
+GRACE_CLIPS = 200
+"""The share of bad clips is taken of at least this many (or of all, if there are fewer)."""
+
+
+class Samples(Protocol):
+    """Where samples come from: `avion_core.data.dataset.ClipDataset`."""
+
+    clips: ClipTable
+
+    def __len__(self) -> int: ...
+
+    def sample(self, row: int, rng: np.random.Generator) -> dict[str, Any]:
+        """`frames`, and with texts `tokens` and `text_id`, of a row; MediaError if it cannot be read."""
+
+
+@dataclass(frozen=True)
+class BadClip:
+    """A clip that could not be decoded, and why."""
+
+    video_id: str
+    row: int
+    reason: str
+
+
+class BatchLoader:
+    """Batches of this process; see the module's head. One epoch is read at a time."""
+
+    def __init__(
+        self,
+        dataset: Samples,
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 0,
+        shuffle: bool,
+        drop_last: bool,
+        max_bad_share: float = 0.05,
+    ) -> None:
+        """`batch_size` is this process's share of a step; `workers` processes decode, 0 for none.
+
+        Raises ValueError when there are no clips, or fewer than one batch with `drop_last`.
+        """
+        self.bad: list[BadClip] = []
+        """Clips that could not be decoded, in the order they were met, each once."""
+        self._dataset, self._max_bad_share = dataset, max_bad_share
+        self._seen, self._bad_rows = 0, set[int]()
+        self._steps = _Steps(
+            len(dataset),
+            batch_size=batch_size,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+            shuffle=shuffle,
+            drop_last=drop_last,
+        )
+        self._loader = DataLoader(
+            _SeededSamples(dataset, seed),
+            batch_sampler=self._steps,
+            collate_fn=_collate,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            multiprocessing_context="fork" if workers else None,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of one pass over the clips, the same for every process."""
+        return self._steps.per_epoch
+
+    def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[Batch]:
+        """Batches of an epoch from `first_step` on.
+
+        Raises ValueError when more than the allowed share of the clips cannot be decoded.
+        """
+        self._steps.epoch, self._steps.first_step = epoch, first_step
+        for batch in self._loader:
+            self._record(batch.pop("bad"), len(batch["rows"]))
+            yield batch
+
+    def _record(self, bad: Sequence[tuple[int, str]], good: int) -> None:
+        for row, reason in bad:
+            if row not in self._bad_rows:
+                self._bad_rows.add(row)
+                self.bad.append(BadClip(self._dataset.clips.video_id(row), row, reason))
+        self._seen += good + len(bad)
+        clips = len(self._dataset)
+        considered = min(max(self._seen, GRACE_CLIPS), clips)
+        if len(self.bad) > self._max_bad_share * considered or (bad and not good):
+            raise ValueError(
+                f"{len(self.bad)} of {considered} clips cannot be decoded, more than the share of "
+                f"{self._max_bad_share} that max_bad_share allows; the last: {self.bad[-1].reason}"
+            )
+
+
+class _Steps:
+    """The rows of each step: a batch sampler that can begin anywhere."""
+
+    def __init__(
+        self,
+        clips: int,
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int,
+        world_size: int,
+        shuffle: bool,
+        drop_last: bool,
+    ) -> None:
+        step_size = batch_size * world_size
+        self.per_epoch = clips // step_size if drop_last else -(-clips // step_size)
+        if self.per_epoch == 0:
+            raise ValueError(
+                f"{clips} clips do not fill one batch of {step_size}; choose a smaller batch_size"
+            )
+        self.epoch = self.first_step = 0
+        self._clips, self._batch_size, self._seed = clips, batch_size, seed
+        self._rank, self._world_size, self._shuffle = rank, world_size, shuffle
+
+    def __len__(self) -> int:
+        return self.per_epoch
+
+    def __iter__(self) -> Iterator[list[tuple[int, NDArray[np.int64]]]]:
+        epoch, order = self.epoch, self._order(self.epoch)
+        for step in range(self.first_step, self.per_epoch):
+            yield [(epoch, self._with_spares(order, place)) for place in self._places(step)]
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        if not self._shuffle:
+            return np.arange(self._clips)
+        return np.random.default_rng([self._seed, epoch]).permutation(self._clips)
+
+    def _places(self, step: int) -> range:
+        """This process's places in the epoch's order; the last step may go beyond its end."""
+        step_size = self._batch_size * self._world_size
+        first = step * step_size
+        # A last step that is not full is divided evenly, so that no process waits for another.
+        size = -(-min(step_size, self._clips - first) // self._world_size)
+        return range(first + self._rank * size, first + (self._rank + 1) * size)
+
+    def _with_spares(self, order: NDArray[np.int64], place: int) -> NDArray[np.int64]:
+        """The row at a place, and those that follow it and may stand in for it; the order is a ring."""
+        return np.take(order, range(place, place + 1 + min(SPARE_ROWS, self._clips - 1)), mode="wrap")
+
+
+class _SeededSamples(Dataset[dict[str, Any]]):
+    """Runs in the workers: the first of the given rows that can be decoded, with its own generator."""
+
+    def __init__(self, dataset: Samples, seed: int) -> None:
+        self._dataset, self._seed = dataset, seed
+
+    def __getitem__(self, request: tuple[int, NDArray[np.int64]]) -> dict[str, Any]:
+        epoch, rows = request
+        bad: list[tuple[int, str]] = []
+        for row in rows.tolist():
+            try:
+                sample = self._dataset.sample(row, np.random.default_rng([self._seed, epoch, row]))
+            except MediaError as error:
+                bad.append((row, str(error)))
+            else:
+                return {**sample, "bad": bad}
+        return {"bad": bad}
+
+
+def _collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    bad = [entry for sample in samples for entry in sample["bad"]]
+    if any("frames" not in sample for sample in samples):
+        return {"rows": torch.empty(0, dtype=torch.int64), "bad": bad}
+    batch: dict[str, Any] = {
+        "frames": torch.from_numpy(np.stack([sample["frames"] for sample in samples])),
+        "rows": torch.tensor([sample["row"] for sample in samples], dtype=torch.int64),
+        "bad": bad,
+    }
+    if "tokens" in samples[0]:
+        batch["tokens"] = torch.stack([torch.as_tensor(sample["tokens"]) for sample in samples])
+        batch["text_ids"] = torch.tensor([sample["text_id"] for sample in samples], dtype=torch.int64)
+    return batch
