@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
+from typing import Any
 
 from markupsafe import Markup
 
@@ -13,10 +16,14 @@ from avion_core.report.plan import Dag, ReportError
 
 CHARACTER_PX = 7.0
 NODE_HEIGHT_PX = 30
-LAYER_GAP_PX = 44
+TRACK_HEIGHT_PX = 6
+LAYER_GAP_PX = 34
 ROW_GAP_PX = 18
 MARGIN_PX = 14
 SWEEPS = 8
+"""Passes of the ordering within layers."""
+TARGETS = ("all",)
+"""Rules that only name what is wanted."""
 
 
 @dataclass(frozen=True)
@@ -26,21 +33,42 @@ class _Box:
     width: float
 
 
+def parse_rulegraph(dot: str) -> dict[str, Any]:
+    """The nodes and edges of what `snakemake --rulegraph` prints, in the form of the plan's `dag`.
+
+    Rules that only name targets are left out. Raises ReportError when there is no rule.
+    """
+    labels = dict(re.findall(r'^\s*(\w+)\s*\[\s*label\s*=\s*"([^"]+)"', dot, flags=re.MULTILINE))
+    if not labels:
+        raise ReportError("no rule in the output of `snakemake --rulegraph`; does `snakemake -n` work?")
+    shown = {number: label for number, label in labels.items() if label not in TARGETS}
+    arrows = re.findall(r"^\s*(\w+)\s*->\s*(\w+)", dot, flags=re.MULTILINE)
+    edges = [[shown[first], shown[second]] for first, second in arrows if first in shown and second in shown]
+    return {"nodes": list(dict.fromkeys(shown.values())), "edges": edges}
+
+
 def dag_svg(dag: Dag) -> Markup:
     """Draw the graph at its natural size (the page puts it into a box that scrolls).
 
-    An edge from a node to itself is drawn as a loop. Raises ReportError for an edge whose end is not a
-    node and for any longer cycle.
+    Rules may feed each other in a circle where jobs do not: an edge to the node itself is a loop, and an
+    edge that closes a longer circle runs backwards. Raises ReportError for an edge whose end is not a
+    node.
     """
     edges = list(dict.fromkeys(dag.edges))
     _check(dag.nodes, edges)
     loops = [first for first, second in edges if first == second]
     proper = [(first, second) for first, second in edges if first != second]
-    layer_of = _layers(dag.nodes, proper)
-    routes, layers = _routes(dag.nodes, proper, layer_of)
+    backward = _backward(dag.nodes, proper)
+    forward = [
+        (second, first) if (first, second) in backward else (first, second) for first, second in proper
+    ]
+    layer_of = _layers(dag.nodes, forward)
+    routes, layers = _routes(dag.nodes, forward, layer_of)
     _order(layers, routes)
     boxes, width, height = _place(layers, set(dag.nodes))
-    parts = [_edge(route, boxes) for route in routes]
+    parts = [
+        _edge(route, boxes, reverse=edge in backward) for edge, route in zip(proper, routes, strict=True)
+    ]
     parts += [_loop(boxes[name]) for name in loops]
     parts += [_node(name, boxes[name]) for name in dag.nodes]
     label = escape("Graph of the workflow: " + ", ".join(f"{a} feeds {b}" for a, b in proper), quote=True)
@@ -48,7 +76,9 @@ def dag_svg(dag: Dag) -> Markup:
         f'<svg class="dag" role="img" aria-label="{label}" width="{width:.0f}" height="{height:.0f}" '
         f'viewBox="0 0 {width:.0f} {height:.0f}">'
         '<defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
-        'orient="auto"><path class="head" d="M0 0 L8 4 L0 8 z"/></marker></defs>' + "".join(parts) + "</svg>"
+        'orient="auto-start-reverse"><path class="head" d="M0 0 L8 4 L0 8 z"/></marker></defs>'
+        + "".join(parts)
+        + "</svg>"
     )
 
 
@@ -59,20 +89,39 @@ def _check(nodes: Sequence[str], edges: Sequence[tuple[str, str]]) -> None:
                 raise ReportError(f"plan: dag edge {list(edge)} names '{name}', which is not among its nodes")
 
 
+def _backward(nodes: Sequence[str], edges: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Edges that close a circle, found by walking from the sources in depth."""
+    targets = defaultdict(list)
+    for first, second in edges:
+        targets[first].append(second)
+    fed = {second for _, second in edges}
+    backward: set[tuple[str, str]] = set()
+    done: set[str] = set()
+
+    def walk(name: str, above: tuple[str, ...]) -> None:
+        for target in targets[name]:
+            if target in above:
+                backward.add((name, target))
+            elif target not in done:
+                walk(target, (*above, target))
+        done.add(name)
+
+    for name in sorted(nodes, key=lambda name: name in fed):
+        if name not in done:
+            walk(name, (name,))
+    return backward
+
+
 def _layers(nodes: Sequence[str], edges: Sequence[tuple[str, str]]) -> dict[str, int]:
-    """Longest path from a source, then each source moved next to what it feeds."""
+    """Longest path from a source, then each source moved next to what it feeds. `edges` has no circle."""
     layer = dict.fromkeys(nodes, 0)
-    for _ in nodes:
+    changed = True
+    while changed:
         changed = False
         for first, second in edges:
             if layer[second] <= layer[first]:
                 layer[second] = layer[first] + 1
                 changed = True
-        if not changed:
-            break
-    else:
-        if edges:
-            raise ReportError("plan: the dag has a cycle")
     fed = {second for _, second in edges}
     for name in nodes:
         targets = [layer[second] for first, second in edges if first == name]
@@ -84,7 +133,10 @@ def _layers(nodes: Sequence[str], edges: Sequence[tuple[str, str]]) -> dict[str,
 def _routes(
     nodes: Sequence[str], edges: Sequence[tuple[str, str]], layer_of: dict[str, int]
 ) -> tuple[list[list[str]], list[list[str]]]:
-    """Each edge as a chain with one invisible point per layer that it crosses; the names of every layer."""
+    """Each edge as a chain with an invisible point in every layer that it crosses; the names of each layer.
+
+    Edges out of the same node share their points, so they run as one line until they part.
+    """
     layers: list[list[str]] = [[] for _ in range(max(layer_of.values(), default=0) + 1)]
     for name in nodes:
         layers[layer_of[name]].append(name)
@@ -92,8 +144,9 @@ def _routes(
     for first, second in edges:
         chain = [first]
         for level in range(layer_of[first] + 1, layer_of[second]):
-            point = f"\0{first}\0{second}\0{level}"
-            layers[level].append(point)
+            point = f"\0{first}\0{level}"
+            if point not in layers[level]:
+                layers[level].append(point)
             chain.append(point)
         routes.append([*chain, second])
     return routes, layers
@@ -103,7 +156,7 @@ def _order(layers: list[list[str]], routes: list[list[str]]) -> None:
     """Sort each layer by the mean place of its neighbours, forwards and backwards (barycentre method)."""
     before, after = defaultdict(list), defaultdict(list)
     for route in routes:
-        for first, second in zip(route, route[1:], strict=False):
+        for first, second in pairwise(route):
             after[first].append(second)
             before[second].append(first)
     for sweep in range(SWEEPS):
@@ -122,22 +175,22 @@ def _order(layers: list[list[str]], routes: list[list[str]]) -> None:
 
 
 def _place(layers: list[list[str]], real: set[str]) -> tuple[dict[str, _Box], float, float]:
-    rows = max((len(layer) for layer in layers), default=1)
-    height = rows * NODE_HEIGHT_PX + (rows - 1) * ROW_GAP_PX + 2 * MARGIN_PX + NODE_HEIGHT_PX / 2
+    heights = [[NODE_HEIGHT_PX if name in real else TRACK_HEIGHT_PX for name in layer] for layer in layers]
+    used = [sum(column) + (len(column) - 1) * ROW_GAP_PX for column in heights]
+    height = max(used, default=0) + 2 * MARGIN_PX + NODE_HEIGHT_PX / 2
     boxes: dict[str, _Box] = {}
     x = float(MARGIN_PX)
-    for layer in layers:
-        width = max((len(name) for name in layer if name in real), default=0) * CHARACTER_PX + 22
-        used = len(layer) * NODE_HEIGHT_PX + (len(layer) - 1) * ROW_GAP_PX
-        y = (height - used) / 2
-        for name in layer:
-            boxes[name] = _Box(x, y + NODE_HEIGHT_PX / 2, width)
-            y += NODE_HEIGHT_PX + ROW_GAP_PX
+    for layer, column, total in zip(layers, heights, used, strict=True):
+        width = max((len(name) for name in layer if name in real), default=0) * CHARACTER_PX + 18
+        y = (height - total) / 2
+        for name, own in zip(layer, column, strict=True):
+            boxes[name] = _Box(x, y + own / 2, width)
+            y += own + ROW_GAP_PX
         x += width + LAYER_GAP_PX
     return boxes, x - LAYER_GAP_PX + MARGIN_PX, height
 
 
-def _edge(route: list[str], boxes: dict[str, _Box]) -> str:
+def _edge(route: list[str], boxes: dict[str, _Box], *, reverse: bool) -> str:
     start = boxes[route[0]]
     path = f"M{start.x + start.width:.1f} {start.y:.1f}"
     x, y = start.x + start.width, start.y
@@ -150,7 +203,8 @@ def _edge(route: list[str], boxes: dict[str, _Box]) -> str:
         if name != route[-1]:
             x = box.x + box.width
             path += f" L{x:.1f} {y:.1f}"
-    return f'<path class="edge" d="{path}" marker-end="url(#arrow)"/>'
+    end_of_arrow = "start" if reverse else "end"
+    return f'<path class="edge" d="{path}" marker-{end_of_arrow}="url(#arrow)"/>'
 
 
 def _loop(box: _Box) -> str:
@@ -166,5 +220,6 @@ def _node(name: str, box: _Box) -> str:
     return (
         f'<rect class="node" x="{box.x:.1f}" y="{top:.1f}" width="{box.width:.1f}" '
         f'height="{NODE_HEIGHT_PX}" rx="6"/>'
-        f'<text x="{box.x + box.width / 2:.1f}" y="{box.y + 4:.1f}" text-anchor="middle">{escape(name)}</text>'
+        f'<text x="{box.x + box.width / 2:.1f}" y="{box.y + 4:.1f}" text-anchor="middle">'
+        f"{escape(name)}</text>"
     )

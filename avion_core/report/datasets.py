@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -19,6 +22,8 @@ from avion_core.report.tables import Table, table
 
 SAMPLES = 6
 """Narrations shown with their rephrasings, per data set."""
+TOKENS = ("input_tokens", "output_tokens")
+"""Counts of an answer in the provider's journal, beside `usd` and `model`."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Narrations:
 
 def datasets_table(plan: Plan) -> Table:
     """One row a data set: source, videos, chunks, length, size, clips of each split, what was left out."""
-    rows: list[list[str | int | float]] = []
+    rows: list[list[str | int]] = []
     for name, dataset in plan.datasets.items():
         where = f"data set '{name}'"
         chunks = pq.read_table(require(dataset.chunks, where))
@@ -55,7 +60,8 @@ def datasets_table(plan: Plan) -> Table:
             )
         ).as_py()
         splits = ", ".join(
-            f"{_rows(require(path, where)):,} {split}" for split, path in dataset.clips.items()
+            f"{_rows(require(path, where)):,} {split.replace('_', ' ')}"
+            for split, path in dataset.clips.items()
         )
         rows.append(
             [
@@ -79,11 +85,12 @@ def datasets_table(plan: Plan) -> Table:
         "chunks",
         "length",
         "size",
-        "clips by split",
+        "rows by table",
         "quarantined videos",
         "dropped clips",
     )
-    return table("Data sets as they were prepared", columns, rows)
+    numbers = ("videos", "chunks", "length", "size", "quarantined videos", "dropped clips")
+    return table("Data sets as they were prepared", columns, rows, numbers=numbers)
 
 
 def quarantine_table(plan: Plan) -> Table:
@@ -103,23 +110,23 @@ def dropped_table(plan: Plan) -> Table:
         for name, dataset in plan.datasets.items()
         for reason, number in _dropped(dataset, f"data set '{name}'")[1].items()
     ]
-    return table("Dropped clips", ("data set", "reason", "clips"), rows)
+    return table("Dropped clips", ("data set", "reason", "clips"), rows, numbers=("clips",))
 
 
 def bad_clips_table(results: Results) -> Table:
     """Clips that a training or an evaluation could not decode, each once."""
     rows = [
-        [f"{stage.run_title}: {stage.name}", bad["video_id"], bad["reason"]]
+        (f"{stage.run_title}: {stage.name}", str(bad["video_id"]), str(bad["reason"]))
         for stage in results.stages
         for bad in stage.log.bad_clips
     ]
     rows += [
-        [f"{result.run_title}: {result.name}", bad["video_id"], bad["reason"]]
+        (f"{result.run_title}: {result.name}", str(bad["video_id"]), str(bad["reason"]))
         for result in results.evaluations
         for bad in result.metrics.get("bad_clips", ())
     ]
-    distinct = list(dict.fromkeys(tuple(row) for row in rows))
-    return table("Clips that could not be read", ("where", "video", "reason"), distinct)
+    columns = ("where", "video", "reason")
+    return table("Clips that could not be read", columns, list(dict.fromkeys(rows)))
 
 
 def training_clips(plan: Plan, dataset: str, recipe: StageSettings) -> int:
@@ -167,11 +174,25 @@ def narrations(plan: Plan) -> list[Narrations]:
 
 
 def _bill(folder: Path) -> Table | None:
-    path = folder / "bill.json"
-    if not path.is_file():
-        return None
-    rows = [[str(name).replace("_", " "), value] for name, value in read_json(path).items()]
-    return table("What the provider used", ("item", "amount"), rows)
+    """What the answers in the provider's journal cost; None where no journal was kept."""
+    used: dict[str, Counter[str]] = {}
+    for path in sorted((folder / "journal").glob("*.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+            if line.endswith("\n"):  # a torn last line was never an answer
+                _add_answer(used, json.loads(line))
+    rows = [
+        [model, *(f"{sums[name]:,.0f}" for name in ("requests", *TOKENS)), f"{sums['usd']:.4f}"]
+        for model, sums in used.items()
+    ]
+    columns = ("model", "requests", "input tokens", "output tokens", "US dollars")
+    return table("The provider's bill", columns, rows, numbers=columns[1:]) if rows else None
+
+
+def _add_answer(used: dict[str, Counter[str]], entry: Mapping[str, Any]) -> None:
+    sums = used.setdefault(str(entry.get("model", "unknown")), Counter())
+    sums["requests"] += 1
+    for name in (*TOKENS, "usd"):
+        sums[name] += entry.get(name, 0)
 
 
 def _spread(items: Sequence[int], count: int) -> list[int]:

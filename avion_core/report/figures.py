@@ -40,7 +40,10 @@ def line_chart(title: str, *, series: Sequence[Series], x_label: str, y_label: s
     drawn = [line for line in drawn if line.points]
     xs = [x for line in drawn for x, _ in line.points]
     ys = [y for line in drawn for _, y in line.points]
-    x_ticks, y_ticks = ticks(min(xs, default=0), max(xs, default=1)), ticks(min(ys, default=0), max(ys, default=1))
+    x_ticks, y_ticks = (
+        ticks(min(xs, default=0), max(xs, default=1)),
+        ticks(min(ys, default=0), max(ys, default=1)),
+    )
     x_range = (min([*xs, x_ticks[0]]), max([*xs, x_ticks[-1]]))
     y_range = (min([*ys, y_ticks[0]]), max([*ys, y_ticks[-1]]))
     parts = [_axes(x_ticks, y_ticks, x_range, y_range, x_label, y_label)]
@@ -54,11 +57,11 @@ def line_chart(title: str, *, series: Sequence[Series], x_label: str, y_label: s
         f"{line.name}: from {_short(line.points[0][1])} to {_short(line.points[-1][1])}" for line in drawn
     )
     label = escape(f"{title}. {summary}", quote=True)
-    svg = f'<svg class="chart" role="img" aria-label="{label}" viewBox="0 0 {WIDTH} {HEIGHT}">{"".join(parts)}</svg>'
+    opening = f'<svg class="chart" role="img" aria-label="{label}" viewBox="0 0 {WIDTH} {HEIGHT}">'
     legend = tuple(
         (number % SERIES_STYLES, line.name, _short(line.points[-1][1])) for number, line in enumerate(drawn)
     )
-    return Chart(title, Markup(svg), legend)
+    return Chart(title, Markup(opening + "".join(parts) + "</svg>"), legend)
 
 
 def ticks(low: float, high: float, *, count: int = 4) -> list[float]:

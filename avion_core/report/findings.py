@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from avion_core.report import formats
 from avion_core.report.results import EvaluationResult, Results
-from avion_core.report.tables import LABELS, measure
+from avion_core.report.tables import LABELS, TITLES, measure
 
 
 @dataclass(frozen=True)
@@ -44,20 +44,17 @@ def tiles(results: Results) -> list[Tile]:
         if key in top.chance:
             beside.append(f"chance {formats.percent(top.chance[key])}")
         label = f"{_short_title(top)}, {LABELS[key]}"
-        made.append(Tile(label, f"{formats.percent(top.figures[key])} %", ", ".join(beside)))
+        made.append(Tile(label, f"{formats.percent(top.figures[key])}\N{NO-BREAK SPACE}%", ", ".join(beside)))
     return made
 
 
 def findings(results: Results) -> list[Finding]:
-    """Every comparison that the runs allow."""
-    made: list[Finding] = []
+    """Every comparison that the runs allow: of the recipes first, then with chance."""
+    made = [*_language_model(results), *_fine_tuning(results), *_videomae(results)]
     for name in results.evaluation_names:
         trained = _trained(results.named(name))
         if trained:
             made.append(_against_guessing(best(trained), results.named(name)))
-    made += _language_model(results)
-    made += _fine_tuning(results)
-    made += _videomae(results)
     return made
 
 
@@ -71,32 +68,27 @@ def _trained(results: Sequence[EvaluationResult]) -> list[EvaluationResult]:
 
 
 def _short_title(result: EvaluationResult) -> str:
-    return {
-        "zero_shot_retrieval": "Zero-shot retrieval",
-        "retrieval": "Fine-tuned retrieval",
-        "action_recognition": "Action classification",
-        "recognition": f"Classification of {result.planned.dataset}",
-        "multiple_choice": "EgoMCQ",
-    }[measure(result)]
+    return TITLES[measure(result)].replace("multi-instance ", "").removesuffix(" (multiple choice)")
 
 
 def _against_guessing(top: EvaluationResult, everyone: Sequence[EvaluationResult]) -> Finding:
     """The best run beside the untrained model and chance, figure by figure."""
-    keys = [key for key in _spoken(top) if key in top.figures and key in top.chance]
     untrained = next((result for result in everyone if result.untrained), None)
     words, weak = [], []
-    for key in keys:
+    for key in _spoken(top):
         value, chance = top.figures[key], top.chance[key]
-        beside = f"{formats.times(value, chance)} chance, {formats.percent(chance)}"
+        beside = f"{formats.times(value, chance)} chance ({formats.percent(chance)})"
         reference = chance
         if untrained is not None and key in untrained.figures:
             base = untrained.figures[key]
-            beside = f"{formats.times(value, base)} the untrained model's {formats.percent(base)} and {beside}"
+            beside = (
+                f"{formats.times(value, base)} the untrained model ({formats.percent(base)}) and {beside}"
+            )
             reference = max(base, chance)
-        words.append(f"{LABELS[key]} {formats.percent(value)} % ({beside})")
+        words.append(f"{LABELS[key]} {formats.percent(value)}\N{NO-BREAK SPACE}%, {beside}")
         if value <= reference:
             weak.append(LABELS[key])
-    text = f"{_short_title(top)} on {top.planned.dataset}, best with “{top.run_title}”: {'; '.join(words)}."
+    text = f"{_short_title(top)}, best with “{top.run_title}”: {'; '.join(words)}."
     if weak:
         than = "guessing" if untrained is None else "an untrained model or guessing"
         text += f" {_listed(weak)} {'is' if len(weak) == 1 else 'are'} no better than {than}."
@@ -104,29 +96,31 @@ def _against_guessing(top: EvaluationResult, everyone: Sequence[EvaluationResult
 
 
 def _spoken(result: EvaluationResult) -> list[str]:
-    if result.planned.kind == "retrieval":
-        return ["mAP.mean"]
-    return [key for key in LABELS if key in result.figures]
+    """Figures worth a sentence: of retrieval only the headline, which sums up the others."""
+    keys = [result.headline] if result.planned.kind == "retrieval" else list(LABELS)
+    return [key for key in keys if key in result.figures and key in result.chance]
 
 
 def _language_model(results: Results) -> list[Finding]:
     """Does text by a language model beat human narrations alone?"""
     made = []
     for name in results.evaluation_names:
-        trained = [result for result in _trained(results.named(name)) if result.planned.kind != "recognition"]
+        trained = [result for result in _trained(results.named(name)) if result.texts_trained]
         pair = _two_sides(trained, lambda result: result.uses_language_model)
         if pair is None:
             continue
         with_text, without = pair
         key = with_text.headline
         ours, theirs = with_text.figures[key], without.figures[key]
-        figures = f"{formats.percent(ours)} against {formats.percent(theirs)} %, {_points(ours - theirs)}"
-        what = f"{_short_title(with_text)}, {LABELS[key]}"
+        figures = (
+            f"{LABELS[key]} {formats.percent(ours)} against {formats.percent(theirs)}\N{NO-BREAK SPACE}%"
+        )
+        what = _short_title(with_text)
+        ending = f"human narrations alone: {figures}, {_points(ours - theirs)}."
         if ours > theirs:
-            made.append(Finding(f"Text by a language model beats human narrations alone: {what} {figures}."))
+            made.append(Finding(f"{what}: adding LLM text beats {ending}"))
         else:
-            text = f"Text by a language model does not beat human narrations alone here: {what} {figures}."
-            made.append(Finding(text, negative=True))
+            made.append(Finding(f"{what}: adding LLM text does not beat {ending}", negative=True))
     return made
 
 
@@ -149,12 +143,12 @@ def _fine_tuning(results: Results) -> list[Finding]:
         if end > start:
             text = (
                 f"Fine-tuning “{tuned.run_title}” for retrieval lifts mAP from {formats.percent(start)} to "
-                f"{formats.percent(end)} %, which closes {closed:.0f} % of the gap to 100."
+                f"{formats.percent(end)}\N{NO-BREAK SPACE}%, which closes {closed:.0f}\N{NO-BREAK SPACE}% of the gap to 100."
             )
         else:
             text = (
                 f"Fine-tuning “{tuned.run_title}” for retrieval does not help: mAP "
-                f"{formats.percent(end)} against {formats.percent(start)} % before."
+                f"{formats.percent(end)} against {formats.percent(start)}\N{NO-BREAK SPACE}% before."
             )
         made.append(Finding(text, negative=end <= start))
     return made
@@ -178,12 +172,14 @@ def _videomae(results: Results) -> list[Finding]:
         pretrained, scratch = pair
         key = pretrained.headline
         ours, theirs = pretrained.figures[key], scratch.figures[key]
-        figures = f"{LABELS[key]} {formats.percent(ours)} against {formats.percent(theirs)} %"
+        figures = (
+            f"{LABELS[key]} {formats.percent(ours)} against {formats.percent(theirs)}\N{NO-BREAK SPACE}%"
+        )
         figures += _in_clips(pretrained, ours - theirs)
         if ours > theirs:
             made.append(Finding(f"VideoMAE pretraining beats training from scratch: {figures}."))
         else:
-            text = f"VideoMAE pretraining does not beat training from scratch here: {figures}."
+            text = f"VideoMAE pretraining does not beat training from scratch: {figures}."
             made.append(Finding(text, negative=True))
     return made
 

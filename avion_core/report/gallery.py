@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from avion_core.data.chunks import ChunkIndex
@@ -35,6 +38,8 @@ class Strip:
 
     data_uri: str
     problem: str = ""
+    width_px: int = FRAMES_A_STRIP * (FRAME_PX + GAP_PX) - GAP_PX
+    height_px: int = FRAME_PX
 
 
 @dataclass(frozen=True)
@@ -78,13 +83,17 @@ class Gallery:
 
 @dataclass(frozen=True)
 class _Ranking:
-    """Embeddings of the split with what they are of. N clips, M sentences, D dimensions."""
+    """How near N clips are to M sentences, and how near they should be."""
 
     clips: ClipTable
-    rows_N: NDArray[np.int64]
-    texts_M: list[str]
-    similarity_MN: NDArray[np.float32]
-    relevancy_MN: NDArray[np.float32]
+    rows: NDArray[np.int64]
+    """Row of each clip in the table, N."""
+    texts: list[str]
+    """Sentences, M."""
+    similarity: NDArray[np.float32]
+    """Cosine of the embeddings, M,N."""
+    relevancy: NDArray[np.float32]
+    """1 where a clip shows exactly what the sentence says, M,N."""
 
 
 def choose_evaluation(results: Results) -> EvaluationResult | None:
@@ -104,12 +113,12 @@ def build_gallery(result: EvaluationResult, *, queries: int = QUERIES, clips: in
     chunks = ChunkIndex.load(require(result.planned.chunks, "the gallery"))
     strips: dict[int, Strip] = {}
     made = []
-    for query in choose_queries(ranking.texts_M, ranking.relevancy_MN, queries):
-        order_N = np.argsort(-ranking.similarity_MN[query], kind="stable")
-        right_N = ranking.relevancy_MN[query][order_N] == 1
+    for query in choose_queries(ranking.texts, ranking.relevancy, queries):
+        order_N = np.argsort(-ranking.similarity[query], kind="stable")
+        right_N = ranking.relevancy[query][order_N] == 1
         shown = []
         for place in order_N[:clips]:
-            row = int(ranking.rows_N[place])
+            row = int(ranking.rows[place])
             if row not in strips:
                 strips[row] = clip_strip(ranking.clips, row, chunks)
             shown.append(
@@ -118,13 +127,13 @@ def build_gallery(result: EvaluationResult, *, queries: int = QUERIES, clips: in
                     start_s=ranking.clips.start_s(row),
                     end_s=ranking.clips.end_s(row),
                     sentence=ranking.clips.texts(row)[0],
-                    relevancy=float(ranking.relevancy_MN[query, place]),
+                    relevancy=float(ranking.relevancy[query, place]),
                     strip=strips[row],
                 )
             )
         first = int(np.flatnonzero(right_N)[0]) + 1
-        made.append(Query(ranking.texts_M[query], tuple(shown), int(right_N.sum()), first))
-    return Gallery(result, len(ranking.rows_N), len(ranking.texts_M), tuple(made))
+        made.append(Query(ranking.texts[query], tuple(shown), int(right_N.sum()), first))
+    return Gallery(result, len(ranking.rows), len(ranking.texts), tuple(made))
 
 
 def choose_queries(texts_M: Sequence[str], relevancy_MN: NDArray[np.float32], count: int) -> list[int]:
@@ -169,15 +178,17 @@ def _load(result: EvaluationResult) -> _Ranking:
     where = f"evaluation '{result.name}' of run '{result.run}'"
     path = require(result.planned.folder / "outputs.safetensors", where)
     tensors = load_file(path)
-    for name in ("video_embed_ND", "text_embed_MD"):
+    for name in ("rows_N", "video_embed_ND", "text_embed_MD"):
         if name not in tensors:
             raise ReportError(f"{path}: no '{name}'; it holds {', '.join(tensors)}")
     video_ND, text_MD = tensors["video_embed_ND"], tensors["text_embed_MD"]
     clips = ClipTable.load(require(result.planned.clips, where))
-    rows_N = tensors.get("rows_N", np.arange(len(video_ND), dtype=np.int64))
+    rows_N = tensors["rows_N"]
     if len(rows_N) != len(video_ND) or (len(rows_N) and rows_N.max() >= len(clips)):
-        raise ReportError(f"{path}: {len(video_ND)} clips do not fit the {len(clips)} of {result.planned.clips}")
-    texts_M, relevancy_MN = _relevancy(result, clips, rows_N)
+        raise ReportError(
+            f"{path}: {len(video_ND)} clips do not fit the {len(clips)} of {result.planned.clips}"
+        )
+    texts_M, relevancy_MN = _relevancy(result, path, clips, rows_N)
     if len(texts_M) != len(text_MD):
         raise ReportError(f"{path}: {len(text_MD)} texts, but the split has {len(texts_M)} sentences")
     similarity_MN = text_MD.astype(np.float32) @ video_ND.astype(np.float32).T
@@ -185,12 +196,13 @@ def _load(result: EvaluationResult) -> _Ranking:
 
 
 def _relevancy(
-    result: EvaluationResult, clips: ClipTable, rows_N: NDArray[np.int64]
+    result: EvaluationResult, path: Path, clips: ClipTable, rows_N: NDArray[np.int64]
 ) -> tuple[list[str], NDArray[np.float32]]:
+    """The ranked sentences and their relevancy to each clip: by classes, else by equal text."""
     if result.planned.sentences is None:
-        own_N = [clips.texts(int(row))[0] for row in rows_N]
-        texts_M = sorted({clips.texts(row)[0] for row in range(len(clips))})
-        return texts_M, equal_text_relevancy(texts_M, own_N)
+        with safe_open(path, framework="numpy") as stream:
+            texts_M = json.loads((stream.metadata() or {}).get("sentences", "[]"))
+        return texts_M, equal_text_relevancy(texts_M, [clips.texts(int(row))[0] for row in rows_N])
     sentences = Sentences.load(require(result.planned.sentences, f"evaluation '{result.name}'"))
     nouns_N = [clips.nouns(int(row)) for row in rows_N]
     relevancy_MN = relevancy_matrix(sentences.verbs, sentences.nouns, clips.column("verb")[rows_N], nouns_N)

@@ -48,15 +48,6 @@ class Comparison:
     published: Table
 
 
-@dataclass(frozen=True)
-class RunSection:
-    """What one run trained."""
-
-    title: str
-    stages: Table
-    seconds: str
-
-
 def build_report(plan: Path, *, out: Path) -> None:
     """Write `out`/index.html and `out`/metrics.json from what the plan names.
 
@@ -107,7 +98,7 @@ def render(plan: Plan, settings: Settings, results: Results, provenance: Mapping
         tiles=findings.tiles(results),
         findings=findings.findings(results),
         comparisons=comparisons(plan, results),
-        runs=run_sections(plan, results),
+        stages=stages_by_run(plan, results),
         total_time=formats.duration(sum(stage.log.seconds or 0 for stage in _trained(results.stages))),
         charts=charts(results),
         gallery=gallery.build_gallery(shown) if shown else None,
@@ -136,24 +127,19 @@ def comparisons(plan: Plan, results: Results) -> list[Comparison]:
     return made
 
 
-def run_sections(plan: Plan, results: Results) -> list[RunSection]:
+def stages_by_run(plan: Plan, results: Results) -> Table:
     """Each run's stages with their clips, epochs and times."""
     clips = {
         (stage.run, stage.name): datasets.training_clips(plan, stage.settings.dataset, stage.settings)
         for stage in results.stages
     }
-    made = []
+    runs = {}
     for run, planned in plan.runs.items():
         stages = [stage for stage in results.stages if stage.run == run]
         seconds = sum(stage.log.seconds or 0 for stage in _trained(stages))
-        made.append(
-            RunSection(
-                planned.title,
-                stage_table(f"Stages of “{planned.title}”", stages, clips),
-                formats.duration(seconds) if _trained(stages) else "no training",
-            )
-        )
-    return made
+        time = formats.duration(seconds) if _trained(stages) else "no training"
+        runs[f"{planned.title} ({run}): {time}"] = stages
+    return stage_table(runs, clips)
 
 
 def charts(results: Results) -> list[Chart]:

@@ -80,7 +80,8 @@ class Dag(Section):
 class Plan(Section):
     """Everything the report reads."""
 
-    title: str
+    title: str = "Video and language models, from raw video to figures"
+    """Heading of the page."""
     config: dict[str, Any]
     """The whole resolved configuration."""
     revision: str

@@ -56,9 +56,7 @@ _ZERO_SHOT = PublishedTable(
     "ek100",
     {"mAP.mean": "mAP"},
     (
-        PublishedRow(
-            "EgoVLP", "TimeSformer-B", {"mAP.mean": 22.1}, EGOVLP, "32×A100", 1536, 22, 16
-        ),
+        PublishedRow("EgoVLP", "TimeSformer-B", {"mAP.mean": 22.1}, EGOVLP, "32×A100", 1536, 22, 16),
         PublishedRow(
             "AVION, Ego4D narrations only",
             "ViT-B/16",
@@ -70,9 +68,7 @@ _ZERO_SHOT = PublishedTable(
             256,
             "27.5 with 4 frames, 28.4 with 16",
         ),
-        PublishedRow(
-            "LaViLa", "TimeSformer-B", {"mAP.mean": 30.9}, LAVILA, "32×V100", 1824, 25, 32
-        ),
+        PublishedRow("LaViLa", "TimeSformer-B", {"mAP.mean": 30.9}, LAVILA, "32×V100", 1824, 25, 32),
         PublishedRow(
             "AVION + LLM narrations",
             "ViT-B/16",
@@ -172,12 +168,8 @@ _KINETICS = PublishedTable(
     "kinetics",
     {"top1": "top-1", "top5": "top-5"},
     (
-        PublishedRow(
-            "VideoMAE, original", "ViT-B", {"top1": 80.0, "top5": 94.4}, VIDEOMAE, "4×A5000", 995
-        ),
-        PublishedRow(
-            "VideoMAE in AVION", "ViT-B", {"top1": 80.1, "top5": 94.5}, AVION, "4×A5000", 583
-        ),
+        PublishedRow("VideoMAE, original", "ViT-B", {"top1": 80.0, "top5": 94.4}, VIDEOMAE, "4×A5000", 995),
+        PublishedRow("VideoMAE in AVION", "ViT-B", {"top1": 80.1, "top5": 94.5}, AVION, "4×A5000", 583),
     ),
 )
 
@@ -188,9 +180,7 @@ _EGOMCQ = PublishedTable(
     (
         PublishedRow("LaViLa", "TimeSformer-B", {"inter_video": 93.8, "intra_video": 59.9}, LAVILA),
         PublishedRow("LaViLa", "TimeSformer-L", {"inter_video": 94.5, "intra_video": 63.1}, LAVILA),
-        PublishedRow(
-            "AVION", "ViT-B/16", {"inter_video": 94.5, "intra_video": 61.4}, AVION, note=EVA02_AT
-        ),
+        PublishedRow("AVION", "ViT-B/16", {"inter_video": 94.5, "intra_video": 61.4}, AVION, note=EVA02_AT),
     ),
 )
 

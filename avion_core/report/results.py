@@ -108,6 +108,11 @@ class EvaluationResult:
         return any(stage.dataset == self.planned.dataset for stage in self.lineage)
 
     @property
+    def texts_trained(self) -> bool:
+        """Whether narrations took part at all."""
+        return any(stage.task == "contrastive" for stage in self.lineage)
+
+    @property
     def uses_language_model(self) -> bool:
         """Whether rephrased narrations took part."""
         return any("rephrased" in stage.narrations for stage in self.lineage if stage.task == "contrastive")

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from avion_core.report import formats
-from avion_core.report.published import PUBLISHED, PublishedRow, PublishedTable
+from avion_core.report.published import PUBLISHED, PublishedTable
 from avion_core.report.results import EvaluationResult, StageResult, TrainingLog
 
 LABELS = {
     "mAP.mean": "mAP",
-    "mAP.video_to_text": "mAP video→text",
-    "mAP.text_to_video": "mAP text→video",
+    "mAP.video_to_text": "v→t",
+    "mAP.text_to_video": "t→v",
     "nDCG.mean": "nDCG",
-    "nDCG.video_to_text": "nDCG video→text",
-    "nDCG.text_to_video": "nDCG text→video",
+    "nDCG.video_to_text": "v→t",
+    "nDCG.text_to_video": "t→v",
     "verb_top1": "verb top-1",
     "noun_top1": "noun top-1",
     "action_top1": "action top-1",
@@ -35,12 +35,22 @@ TASKS = {
 }
 
 
+TITLES = {
+    "zero_shot_retrieval": "Zero-shot multi-instance retrieval",
+    "retrieval": "Fine-tuned multi-instance retrieval",
+    "action_recognition": "Action classification",
+    "recognition": "Video classification",
+    "multiple_choice": "EgoMCQ (multiple choice)",
+}
+"""Headings by what is measured."""
+
+
 @dataclass(frozen=True)
 class Cell:
-    """One cell; `bar` (0…1) draws its value as a bar."""
+    """One cell; `detail` stands small below the text, `bar` (0…1) draws the value as a bar."""
 
     text: str
-    number: bool = False
+    detail: str = ""
     best: bool = False
     bar: float | None = None
 
@@ -54,26 +64,46 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Group:
+    """Rows that belong together, under a heading across the table (none if empty)."""
+
+    rows: tuple[Row, ...]
+    heading: str = ""
+
+
+@dataclass(frozen=True)
 class Table:
-    """A captioned table."""
+    """A captioned table; columns named in `numbers` are set to the right."""
 
     caption: str
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    groups: tuple[Group, ...]
+    numbers: frozenset[int] = frozenset()
     note: str = ""
-    numbers: frozenset[int] = field(default_factory=frozenset)
-    """Columns whose headings stand to the right, over numbers."""
+    tag: str = ""
+    """A warning before the caption."""
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """The rows of all groups."""
+        return tuple(row for group in self.groups for row in group.rows)
 
 
 def table(
-    caption: str, columns: Sequence[str], rows: Sequence[Sequence[str | int | float]], *, note: str = ""
+    caption: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str | int]] | Mapping[str, Sequence[Sequence[str | int]]],
+    *,
+    numbers: Collection[str] = (),
 ) -> Table:
-    """A plain table: strings as they are, numbers to the right."""
-    made = tuple(Row(tuple(_plain(value) for value in row)) for row in rows)
-    numbers = frozenset(
-        index for index in range(len(columns)) if made and all(row.cells[index].number for row in made)
+    """A plain table; `numbers` names the columns of numbers, a mapping of rows gives groups by heading."""
+    grouped = rows if isinstance(rows, Mapping) else {"": rows}
+    groups = tuple(
+        Group(tuple(Row(tuple(Cell(_written(value)) for value in row)) for row in members), heading)
+        for heading, members in grouped.items()
     )
-    return Table(caption, tuple(columns), made, note, numbers)
+    places = frozenset(place for place, column in enumerate(columns) if column in numbers)
+    return Table(caption, tuple(columns), groups, places)
 
 
 def measure(result: EvaluationResult) -> str:
@@ -87,100 +117,76 @@ def measure(result: EvaluationResult) -> str:
 
 
 def result_title(results: Sequence[EvaluationResult]) -> str:
-    """Heading of one evaluation: what was measured, on which data set."""
-    first = results[0]
-    tuned = any(result.fine_tuned for result in results)
-    words = {
-        "retrieval": "multi-instance retrieval",
-        "recognition": "classification",
-        "multiple_choice": "multiple choice (EgoMCQ)",
-    }[first.planned.kind]
-    if first.planned.kind == "recognition":
-        return f"{'Action c' if 'action_top1' in first.figures else 'C'}lassification"
-    if first.planned.kind == "multiple_choice":
-        return words[0].upper() + words[1:]
-    return f"{'Fine-tuned' if tuned else 'Zero-shot'} {words}"
+    """Heading of one evaluation."""
+    return TITLES[_kind_of_group(results)]
 
 
 def results_table(results: Sequence[EvaluationResult]) -> Table:
     """Every run's figures of one evaluation, then chance; the best of each column is marked."""
-    names = [name for name in LABELS if name in results[0].figures]
+    names = [name for name in LABELS if any(name in result.figures for result in results)]
     best = {name: max(result.figures.get(name, 0.0) for result in results) for name in names}
-    headline = results[0].headline
     rows = []
     for result in results:
-        cells = [Cell(result.run_title)]
-        for name in names:
-            value = result.figures.get(name)
-            bar = value / 100 if name == headline and value is not None else None
-            is_best = len(results) > 1 and value == best[name] and not result.untrained
-            cells.append(Cell(formats.percent(value), number=True, best=is_best, bar=bar))
-        rows.append(Row(tuple(cells), reference=result.untrained))
-    chance = results[0].chance
-    guess = [Cell("Chance")]
-    for name in names:
-        value = chance.get(name)
-        bar = value / 100 if name == headline and value is not None else None
-        guess.append(Cell(formats.percent(value), number=True, bar=bar))
-    rows.append(Row(tuple(guess), reference=True))
-    columns = ("run", *(LABELS[name] for name in names))
-    size = results[0].metrics.get("clips", results[0].metrics.get("questions"))
-    unit = "questions" if results[0].planned.kind == "multiple_choice" else "clips"
-    note = f"{size:,} {unit}." if isinstance(size, int) else ""
-    caption = f"Ours, on {results[0].planned.dataset}, per cent"
-    return Table(caption, columns, tuple(rows), note, frozenset(range(1, len(columns))))
+        marked = {
+            name
+            for name in names
+            if len(results) > 1 and not result.untrained and result.figures.get(name) == best[name]
+        }
+        rows.append(_figure_row(result.run_title, result.figures, names, marked, reference=result.untrained))
+    rows.append(_figure_row("Chance", results[0].chance, names, set(), reference=True))
+    first = results[0]
+    notes = ["Per cent."]
+    counted = [key for key in ("clips", "sentences", "questions") if key in first.metrics]
+    notes += [f"{first.metrics[key]:,} {key}." for key in counted]
+    if first.planned.kind == "retrieval":
+        notes.append("v→t: from video to text; t→v: from text to video; mAP and nDCG are their means.")
+    return Table(
+        f"Ours, on {first.planned.dataset}",
+        ("run", *(LABELS[name] for name in names)),
+        (Group(tuple(rows)),),
+        frozenset(range(1, len(names) + 1)),
+        " ".join(notes),
+    )
 
 
 def published_table(published: PublishedTable, *, same_data: bool) -> Table:
     """The published rows; `same_data` only where ours were measured on the same data set."""
-    extras = _used_extras(published.rows)
-    columns = ("method", "backbone", *published.figures.values(), *extras)
+    costly = any(row.gpu_hours for row in published.rows)
+    columns = ("method", *published.figures.values(), *(("GPU hours", "hardware") if costly else ()))
     rows = []
-    for place, row in enumerate(published.rows):
-        cells = [Cell(f"{row.run} ({row.note})" if row.note else row.run), Cell(row.backbone)]
-        cells += [Cell(formats.percent(row.figures.get(name)), number=True) for name in published.figures]
-        cells += [Cell(column[place], number=name != "hardware") for name, column in extras.items()]
+    for row in published.rows:
+        cells = [Cell(row.run, "; ".join(filter(None, (row.backbone, row.note))))]
+        cells += [Cell(formats.percent(row.figures.get(name))) for name in published.figures]
+        if costly:
+            load = [f"{row.batch_per_gpu} clips" if row.batch_per_gpu else ""]
+            load.append(f"{row.gb_per_gpu} GB" if row.gb_per_gpu else "")
+            load = [part for part in load if part]
+            cells.append(Cell("–" if row.gpu_hours is None else f"{row.gpu_hours:,}"))
+            cells.append(Cell(row.hardware or "–", f"{', '.join(load)} a GPU" if load else ""))
         rows.append(Row(tuple(cells)))
-    where = "the same benchmark" if same_data else "another data set, not comparable with ours"
-    caption = f"Published – {where}: {published.benchmark}, per cent"
     sources = "; ".join(dict.fromkeys(row.source for row in published.rows))
-    numbers = frozenset(place for place in range(2, len(columns)) if columns[place] != "hardware")
-    return Table(caption, columns, tuple(rows), f"Sources: {sources}.", numbers)
+    return Table(
+        f"Published: {published.benchmark}",
+        columns,
+        (Group(tuple(rows)),),
+        frozenset(place for place in range(1, len(columns)) if columns[place] != "hardware"),
+        f"Per cent. Sources: {sources}.",
+        "" if same_data else "Another data set",
+    )
 
 
 def published_for(results: Sequence[EvaluationResult], source: str) -> Table:
     """The published rows that belong to an evaluation, marked by whether the data set is the same."""
-    kinds = [measure(result) for result in results if not result.untrained] or [measure(results[0])]
-    published = PUBLISHED[kinds[0]]
+    published = PUBLISHED[_kind_of_group(results)]
     same = source in ("ego4d", "local") and results[0].layout == published.layout
     return published_table(published, same_data=same)
 
 
-def stage_table(caption: str, stages: Sequence[StageResult], clips: dict[tuple[str, str], int]) -> Table:
-    """What was trained, on how many clips, for how long; `clips` by run and stage."""
-    rows: list[list[str | int | float]] = []
-    for stage in stages:
-        recipe, log = stage.settings, stage.log
-        trained = recipe.epochs > 0
-        losses = log.curve("loss")
-        change = f"{losses[0][1]:.3f} → {losses[-1][1]:.3f}" if trained and losses else "–"
-        narrations = ", ".join(recipe.narrations) if recipe.task == "contrastive" else "–"
-        rows.append(
-            [
-                stage.name,
-                TASKS[recipe.task],
-                recipe.dataset,
-                recipe.model,
-                narrations,
-                clips.get((stage.run, stage.name), 0),
-                recipe.epochs if trained else "not trained",
-                recipe.batch_size,
-                log.last_step if trained else "–",
-                change,
-                formats.duration(log.seconds) if trained else "–",
-                _rate(log) if trained else "–",
-            ]
-        )
+def stage_table(runs: Mapping[str, Sequence[StageResult]], clips: Mapping[tuple[str, str], int]) -> Table:
+    """What was trained, on how many clips, for how long: stages by the heading of their run.
+
+    `clips` counts the training rows by run and stage.
+    """
     columns = (
         "stage",
         "task",
@@ -195,18 +201,48 @@ def stage_table(caption: str, stages: Sequence[StageResult], clips: dict[tuple[s
         "time",
         "clips/s",
     )
-    return table(caption, columns, rows)
-
-
-def _used_extras(rows: Sequence[PublishedRow]) -> dict[str, list[str]]:
-    """Columns of cost that at least one row fills."""
-    columns = {
-        "batch/GPU": [_or_dash(row.batch_per_gpu) for row in rows],
-        "GB/GPU": [_or_dash(row.gb_per_gpu) for row in rows],
-        "hardware": [row.hardware or "–" for row in rows],
-        "GPU hours": [_or_dash(row.gpu_hours) for row in rows],
+    rows = {
+        heading: [_stage_row(stage, clips[stage.run, stage.name]) for stage in stages]
+        for heading, stages in runs.items()
     }
-    return {name: column for name, column in columns.items() if set(column) != {"–"}}
+    numbers = ("clips", "epochs", "batch", "steps", "loss, first → last", "time", "clips/s")
+    return table("Stages by run", columns, rows, numbers=numbers)
+
+
+def _stage_row(stage: StageResult, clips: int) -> list[str | int]:
+    recipe, log = stage.settings, stage.log
+    narrations = ", ".join(recipe.narrations) if recipe.task == "contrastive" else "–"
+    row: list[str | int] = [stage.name, TASKS[recipe.task], recipe.dataset, recipe.model, narrations]
+    if recipe.epochs == 0:
+        return [*row, "–", "none", "–", "–", "–", "–", "–"]
+    losses = log.curve("loss")
+    return [
+        *row,
+        clips,
+        recipe.epochs,
+        recipe.batch_size,
+        log.last_step,
+        f"{losses[0][1]:.3f} → {losses[-1][1]:.3f}" if losses else "–",
+        formats.duration(log.seconds),
+        _rate(log),
+    ]
+
+
+def _kind_of_group(results: Sequence[EvaluationResult]) -> str:
+    trained = [result for result in results if not result.untrained]
+    return measure((trained or results)[0])
+
+
+def _figure_row(
+    title: str, figures: Mapping[str, float], names: Sequence[str], best: set[str], *, reference: bool
+) -> Row:
+    """One line of figures; the figures that lead a group of columns get a bar."""
+    cells = [Cell(title)]
+    for place, name in enumerate(names):
+        value = figures.get(name)
+        bar = value / 100 if place == 0 and value is not None else None
+        cells.append(Cell(formats.percent(value), best=name in best, bar=bar))
+    return Row(tuple(cells), reference=reference)
 
 
 def _rate(log: TrainingLog) -> str:
@@ -214,11 +250,5 @@ def _rate(log: TrainingLog) -> str:
     return f"{statistics.median(rates):,.0f}" if rates else "–"
 
 
-def _or_dash(value: int | None) -> str:
-    return "–" if value is None else f"{value:,}"
-
-
-def _plain(value: str | int | float) -> Cell:
-    if isinstance(value, str):
-        return Cell(value, number=value == "–" or value[:1].isdigit() and " " not in value.strip())
-    return Cell(f"{value:,}" if isinstance(value, int) else f"{value:,.1f}", number=True)
+def _written(value: str | int) -> str:
+    return value if isinstance(value, str) else f"{value:,}"

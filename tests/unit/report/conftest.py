@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from avion_core.config import load_settings
@@ -107,15 +104,27 @@ def retrieval_figures(mean_map: float) -> dict[str, Any]:
 METRICS: dict[str, dict[str, dict[str, Any]]] = {
     "untrained": {
         "zero_shot_mir": retrieval_figures(0.071),
-        "egomcq": {"inter_video": 21.0, "intra_video": 19.0, "chance": {"inter_video": 20.0, "intra_video": 20.0}},
+        "egomcq": {
+            "inter_video": 21.0,
+            "intra_video": 19.0,
+            "chance": {"inter_video": 20.0, "intra_video": 20.0},
+        },
     },
     "human": {
         "zero_shot_mir": retrieval_figures(0.213),
-        "egomcq": {"inter_video": 52.5, "intra_video": 31.0, "chance": {"inter_video": 20.0, "intra_video": 20.0}},
+        "egomcq": {
+            "inter_video": 52.5,
+            "intra_video": 31.0,
+            "chance": {"inter_video": 20.0, "intra_video": 20.0},
+        },
     },
     "llm": {
         "zero_shot_mir": retrieval_figures(0.257),
-        "egomcq": {"inter_video": 50.0, "intra_video": 34.0, "chance": {"inter_video": 20.0, "intra_video": 20.0}},
+        "egomcq": {
+            "inter_video": 50.0,
+            "intra_video": 34.0,
+            "chance": {"inter_video": 20.0, "intra_video": 20.0},
+        },
         "mir": retrieval_figures(0.584),
         "cls": {
             "verb_top1": 61.7,
@@ -123,7 +132,9 @@ METRICS: dict[str, dict[str, dict[str, Any]]] = {
             "action_top1": 35.0,
             "chance": {"verb_top1": 18.3, "noun_top1": 21.7, "action_top1": 5.0},
             "clips": 60,
-            "bad_clips": [{"video_id": "P01_09", "start_s": 1.0, "end_s": 2.0, "reason": "the chunk is gone"}],
+            "bad_clips": [
+                {"video_id": "P01_09", "start_s": 1.0, "end_s": 2.0, "reason": "the chunk is gone"}
+            ],
         },
     },
     "videomae": {
@@ -143,7 +154,9 @@ class World:
         self.rng = np.random.default_rng(0)
         self.config = config()
         self.log_lines = log_lines
-        self.sentences = [(f"{verb} {noun}", v, n) for v, verb in enumerate(VERBS) for n, noun in enumerate(NOUNS)]
+        self.sentences = [
+            (f"{verb} {noun}", v, n) for v, verb in enumerate(VERBS) for n, noun in enumerate(NOUNS)
+        ]
         self.clips = self._clips(videos, clips_a_video)
         self.plan: dict[str, Any] = {
             "title": "Video and language on two cores",
@@ -209,12 +222,22 @@ class World:
         )
         quarantine = [{"video_id": "P01_07", "path": "P01_07.MP4", "reason": "no video stream"}]
         write_json(room / "quarantine.json", quarantine if name == "ek100" else [])
-        write_json(room / "clips/dropped.json", {"clips": 4, "reasons": {"the video is not in the chunks": 4}})
+        write_json(
+            room / "clips/dropped.json", {"clips": 4, "reasons": {"the video is not in the chunks": 4}}
+        )
         chunk = {"start_frame": 0, "frames": FPS * VIDEO_SECONDS, "fps_num": FPS, "fps_den": 1}
         write_chunk_table(
             room / "chunks.parquet",
             [
-                {**chunk, "video_id": video, "chunk": 0, "width": 96, "height": 64, "bytes": 1000, "sha256": "0"}
+                {
+                    **chunk,
+                    "video_id": video,
+                    "chunk": 0,
+                    "width": 96,
+                    "height": 64,
+                    "bytes": 1000,
+                    "sha256": "0",
+                }
                 | {"path": str(room / "chunks" / video / "0.mp4")}
                 for video in sorted({row["video_id"] for row in self.clips})
             ],
@@ -232,7 +255,8 @@ class World:
     def _narrations(self) -> Path:
         path = self.root / "data/ego4d/narrations/lexicon/train.parquet"
         rows = [
-            {**row, "texts": [f"#C C {row['texts'][0]}", f"#C C grabs: {row['texts'][0]}"]} for row in self.clips
+            {**row, "texts": [f"#C C {row['texts'][0]}", f"#C C grabs: {row['texts'][0]}"]}
+            for row in self.clips
         ]
         write_clips(path, rows)
         return path
