@@ -63,6 +63,7 @@ rule pretrain_stage:
         mem_mb=lambda wildcards: machine(wildcards).memory_mb,
         runtime=lambda wildcards, attempt: machine(wildcards).runtime_minutes * 2 ** (attempt - 1),
         gpu=lambda wildcards: machine(wildcards).gpus,
+        nodes=1,  # torchrun --standalone; without it Slurm may take the GPUs from several nodes
         launcher=launcher,
         machine=lambda wildcards: json.dumps(machine(wildcards).machine()),
     params:
