@@ -153,17 +153,17 @@ class ToyKitchenSettings(Section):
     """Decides every scene, sentence and pixel."""
     short_side_px: Annotated[int, Field(ge=64, multiple_of=2)] = 144
     """Shorter side of most rendered videos."""
-    ego4d_videos: Count = 24
+    ego4d_videos: Count = 40
     """Videos with free narrations, for pretraining."""
-    ego4d_benchmark_videos: Count = 4
+    ego4d_benchmark_videos: Count = 5
     """Videos of the EgoMCQ questions, left out of pretraining."""
-    ek100_train_videos: Count = 16
+    ek100_train_videos: Count = 32
     """Videos of the EPIC-KITCHENS training split."""
-    ek100_validation_videos: Count = 8
+    ek100_validation_videos: Count = 10
     """Videos of the EPIC-KITCHENS validation split."""
     video_seconds: tuple[Positive, Positive] = (20.0, 60.0)
     """Shortest and longest Ego4D and EPIC-KITCHENS video."""
-    kinetics_clips_per_class: tuple[Count, Count] = (12, 4)
+    kinetics_clips_per_class: tuple[Count, Count] = (16, 4)
     """Trimmed clips of each Kinetics class in train and val."""
     kinetics_clip_seconds: Positive = 4.0
     """Length of a Kinetics clip."""
