@@ -184,7 +184,7 @@ def check_download(source: Ego4DSource) -> None:
     if source.aws_profile not in _profiles():
         raise SourceError(
             f"AWS profile '{source.aws_profile}' is not configured; put the keys of your Ego4D licence "
-            f"there with `aws configure --profile {source.aws_profile}` (keys in environment variables are not enough)"
+            f"there with `aws configure --profile {source.aws_profile}` (environment variables do not do)"
         )
     if source.egomcq is not None and not Path(source.egomcq).is_file():
         raise SourceError(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from avion_core.data.toy_kitchen.sprites import LID_CENTRE
 
-OBJECT_SIDE = 0.52
+OBJECT_SIDE = 0.56
 """Side of an object's canvas."""
 HAND_SIDE = 1.9
 """Side of a hand's canvas: mostly forearm, long enough to leave the frame."""

@@ -202,7 +202,7 @@ def _mcq_sample(uid: str, action: Action, rng: np.random.Generator) -> dict[str,
 
 # ------------------------------------------------------------------------------------ EPIC-KITCHENS-100
 
-EPIC_COLUMNS = [
+EPIC_COLUMNS = (
     "narration_id",
     "participant_id",
     "video_id",
@@ -218,7 +218,7 @@ EPIC_COLUMNS = [
     "noun_class",
     "all_nouns",
     "all_noun_classes",
-]
+)
 
 
 def make_ek100(settings: ToyKitchenSettings, raw_dir: Path) -> list[SourceVideo]:

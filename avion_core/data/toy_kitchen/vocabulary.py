@@ -109,10 +109,16 @@ GOES_WITH: dict[str, tuple[str, ...]] = {
 LIDDED = frozenset(("pan", "pot", "bottle", "jar", "box"))
 """Objects that open."""
 
-PAINTED = ("red", "green", "blue", "yellow", "purple", "white")
 COLOURS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(OBJECTS, PAINTED),
-    "carrot": ("orange", "purple", "yellow"),
+    "mug": ("red", "blue", "white"),
+    "bowl": ("green", "yellow", "white"),
+    "plate": ("white", "blue", "yellow"),
+    "pan": ("red", "purple", "green"),
+    "pot": ("blue", "red", "orange"),
+    "bottle": ("green", "purple", "brown"),
+    "jar": ("purple", "orange", "red"),
+    "box": ("blue", "green", "brown"),
+    "carrot": ("orange", "purple"),
     "tomato": ("red", "green", "yellow"),
     "bread": ("brown", "white"),
     "cheese": ("yellow", "white"),
