@@ -14,9 +14,9 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Protocol
 
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from avion_core.progress import Progress
 from avion_core.train.checkpoint import CheckpointStore, State
 from avion_core.train.distributed import World
-from avion_core.train.log import Stopwatch, TrainingLog
+from avion_core.train.log import BadClips, Stopwatch, TrainingLog
 from avion_core.train.optim import Schedule, load_tensor_state, tensor_state
 
 PREEMPTED_EXIT_CODE = 3
@@ -49,7 +49,9 @@ class StepLoss:
 class Task(Protocol):
     """Joins a model and a loss."""
 
-    model: nn.Module
+    @property
+    def model(self) -> nn.Module:
+        """The model that is trained."""
 
     def loss(self, batch: Batch) -> StepLoss:
         """Loss of one step from a batch on the model's device."""
@@ -119,15 +121,12 @@ class Training:
         plan: Plan,
         world: World,
         store: CheckpointStore,
-        bad_clip: type[Any],
     ) -> None:
-        """`bad_clip` is the class of the entries of `batches.bad`, made again from a checkpoint's JSON."""
         self.task, self.batches, self.optimizer = task, batches, optimizer
         self.schedule, self.plan, self.world, self.store = schedule, plan, world, store
         self.log = TrainingLog(store.log_path)
         self.step = 0
-        self._bad_clip = bad_clip
-        self._bad_logged = 0
+        self._bad = BadClips()
 
     def run(self, title: str) -> None:
         """Train from the newest checkpoint, if there is one, to the end.
@@ -184,9 +183,8 @@ class Training:
 
     def save(self) -> None:
         """Publish the state after `self.step` updates; all processes take part, rank 0 writes."""
-        bad_by_rank = self.world.collect(
-            {"clips": [asdict(clip) for clip in self.batches.bad], "logged": self._bad_logged}
-        )
+        self._bad.take_in(self.batches.bad)
+        bad_by_rank = self.world.collect(self._bad.state())
         if self.world.leads and self.step not in self.store.steps():
             self.store.save(
                 State(
@@ -209,20 +207,11 @@ class Training:
             self.task.model.load_state_dict(state.model)
             load_tensor_state(self.optimizer, state.optimizer)
             self.step = step
-            self._restore_bad_clips(state.notes["bad_by_rank"])
+            self._bad.restore(state.notes["bad_by_rank"], rank=self.world.rank, size=self.world.size)
         if self.world.leads:
             self.log.restore(state.notes["log"] if state else None)
             if state:
                 print(f"resumed after step {step} of {self.plan.steps}", file=sys.stderr, flush=True)
-
-    def _restore_bad_clips(self, by_rank: Sequence[Mapping[str, Any]]) -> None:
-        """Each rank takes its own; with another number of processes rank 0 takes all."""
-        if len(by_rank) == self.world.size:
-            mine = [by_rank[self.world.rank]]
-        else:
-            mine = list(by_rank) if self.world.leads else []
-        self.batches.bad[:] = [self._bad_clip(**clip) for entry in mine for clip in entry["clips"]]
-        self._bad_logged = sum(entry["logged"] for entry in mine)
 
     def _remaining_batches(self, stop: StopFlag) -> Iterator[tuple[Batch, float]]:
         """Batches from the present step to the end, each with the seconds it was waited for."""
@@ -242,9 +231,8 @@ class Training:
         return self.step % every == 0 or self.step == self.plan.steps
 
     def _write_log(self, update: Update) -> None:
-        new_bad = [asdict(clip) for clip in self.batches.bad[self._bad_logged :]]
-        self._bad_logged = len(self.batches.bad)
-        bad_clips = [clip for clips in self.world.collect(new_bad) for clip in clips]
+        self._bad.take_in(self.batches.bad)
+        bad_clips = [clip for clips in self.world.collect(self._bad.not_yet_logged()) for clip in clips]
         if self.world.leads:
             self.log.write(
                 step=self.step,

@@ -13,7 +13,7 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,34 @@ class TrainingLog:
         if state:
             self._window = Window(**state["window"])
             self._elapsed_s = state["elapsed_s"]
+
+
+class BadClips:
+    """The clips this process could not decode, over all legs of a training, each logged once."""
+
+    def __init__(self) -> None:
+        self._clips: list[dict[str, Any]] = []
+        self._logged = 0
+
+    def take_in(self, met: Sequence[Any]) -> None:
+        """`met` are this leg's bad clips so far: dataclasses of JSON-able fields."""
+        self._clips += [clip for clip in map(asdict, met) if clip not in self._clips]
+
+    def not_yet_logged(self) -> list[dict[str, Any]]:
+        """Those that came after the last call."""
+        new, self._logged = self._clips[self._logged :], len(self._clips)
+        return new
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs."""
+        return {"clips": list(self._clips), "logged": self._logged}
+
+    def restore(self, by_rank: Sequence[Mapping[str, Any]], *, rank: int, size: int) -> None:
+        """Each rank takes its own state; with another number of processes rank 0 takes all."""
+        mine = [by_rank[rank]] if len(by_rank) == size else by_rank if rank == 0 else []
+        logged = [clip for entry in mine for clip in entry["clips"][: entry["logged"]]]
+        open_ = [clip for entry in mine for clip in entry["clips"][entry["logged"] :]]
+        self._clips, self._logged = logged + open_, len(logged)
 
 
 class Stopwatch:

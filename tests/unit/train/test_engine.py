@@ -69,7 +69,7 @@ def test_the_log_has_a_line_every_few_steps_and_one_at_the_end(undisturbed):
     assert [entry["epoch"] for entry in entries] == [0, 1, 2, 2]
     assert {"loss", "size", "learning_rate", "gradient_norm", *TIMES} < set(entries[0])
     assert entries[0]["bad_clips"] == [{"row": 9, "reason": "cut short"}]
-    assert entries[1]["bad_clips"] == []
+    assert [entry["bad_clips"] for entry in entries[1:]] == [[], [], []]
     assert entries[-1]["loss"] < entries[0]["loss"]
 
 
@@ -98,7 +98,6 @@ def test_after_a_kill_only_the_rest_runs_and_the_bits_are_the_same(tmp_path, und
     assert computed(tmp_path)[killed_at:] == list(range(last_saved, STEPS))
     assert same(second, undisturbed)
     assert without_times(lines(second)) == without_times(lines(undisturbed))
-    assert second.batches.bad == undisturbed.batches.bad
 
 
 def test_sigterm_saves_at_once_and_the_rest_follows(tmp_path, undisturbed):

@@ -1,0 +1,347 @@
+"""A stage: which task, data, model and start weights belong together, and what is published at the end.
+
+    <out>/model.safetensors  model.json  train.jsonl  manifest.json
+
+Until these are there, `<out>/checkpoints/` holds what a restart needs.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from avion_core.config import StageSettings
+from avion_core.data.chunks import ChunkIndex
+from avion_core.data.clips import ClipTable, Sentences
+from avion_core.data.dataset import ChooseText, ClipDataset, View
+from avion_core.data.loader import BatchLoader
+from avion_core.files import publish, read_json, sha256, write_manifest
+from avion_core.models.architecture import DualEncoderConfig, load_architecture
+from avion_core.models.base import VideoModel
+from avion_core.models.store import WEIGHTS_FILE, ModelDescription, build_model, save_model, start_from
+from avion_core.train.checkpoint import CheckpointStore
+from avion_core.train.distributed import World, join_world
+from avion_core.train.engine import PREEMPTED_EXIT_CODE, Plan, PreemptedError, Task, Training
+from avion_core.train.optim import Schedule, make_optimizer, parameter_groups
+from avion_core.train.tasks import ClassificationTask, ContrastiveTask, ReconstructionTask, RelevancyTask
+from avion_core.train.texts import AnyText, RelevantSentence
+
+MODEL_OF: dict[tuple[str, str], str] = {
+    ("contrastive", "dual_encoder"): "dual_encoder",
+    ("relevancy", "dual_encoder"): "dual_encoder",
+    ("classification", "dual_encoder"): "video_classifier",
+    ("classification", "videomae"): "videomae_classifier",
+    ("reconstruction", "videomae"): "videomae",
+}
+"""Kind of model by task and kind of architecture."""
+
+LABEL_COLUMN = {"action": "label", "label": "label", "verb": "verb", "noun": "noun"}
+"""Column of the clip table that holds a label; the action class of EPIC-KITCHENS-100 is its `label`."""
+
+
+def train_stage(
+    settings: StageSettings,
+    *,
+    title: str,
+    seed: int,
+    clips: Sequence[Path],
+    chunks: Path,
+    sentences: Path | None,
+    classes: Path | None,
+    start: Path | None,
+    out: Path,
+) -> None:
+    """Train a stage and publish it in the folder `out`, going on from its checkpoints if it has any.
+
+    `sentences` is the table of the relevancy task, `classes` the class names of classification, `start`
+    the folder of the stage whose weights are the start. Started by torchrun, every process calls this.
+
+    Raises ValueError for settings that do not fit the data or the start weights, and for a loss that is
+    not finite; exits with PREEMPTED_EXIT_CODE after SIGTERM, when the state is saved.
+    """
+    files = {f"clips_{number}": Path(path) for number, path in enumerate(clips, start=1)}
+    optional = {"sentences": sentences, "classes": classes, "start": start and Path(start) / WEIGHTS_FILE}
+    files |= {"chunks": Path(chunks)} | {name: Path(path) for name, path in optional.items() if path}
+    preempted: PreemptedError | None = None
+    with join_world(processes=settings.processes, gpus=settings.gpus) as world:
+        _fix_arithmetic(settings.threads, world)
+        try:
+            _Stage(settings, files, title=title, seed=seed, out=Path(out), world=world).run()
+        except PreemptedError as stop:
+            preempted = stop
+    if preempted is not None:
+        if world.leads:
+            print(f"{preempted}; start it again to go on", file=sys.stderr, flush=True)
+        raise SystemExit(PREEMPTED_EXIT_CODE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a task is made of beside its settings."""
+
+    model: Any
+    """One of `models.store.MODELS`, on its device."""
+    clips: ClipTable
+    classes: int
+    world: World
+
+
+def _contrastive(settings: StageSettings, parts: Parts) -> Task:
+    return ContrastiveTask(parts.model, gather=parts.world.gather)
+
+
+def _relevancy(settings: StageSettings, parts: Parts) -> Task:
+    return RelevancyTask(parts.model, margin=settings.margin, gather=parts.world.gather)
+
+
+def _classification(settings: StageSettings, parts: Parts) -> Task:
+    share = settings.batch_size // settings.processes
+    if (settings.mixup or settings.cutmix) and share % 2:
+        raise ValueError(f"mixup and cutmix pair clips: batch_size over processes ({share}) must be even")
+    labels = torch.from_numpy(parts.clips.column(LABEL_COLUMN[settings.label]).copy())
+    return ClassificationTask(
+        parts.model,
+        labels=labels.to(parts.world.device),
+        classes=parts.classes,
+        mixup=settings.mixup,
+        cutmix=settings.cutmix,
+        label_smoothing=settings.label_smoothing,
+    )
+
+
+def _reconstruction(settings: StageSettings, parts: Parts) -> Task:
+    return ReconstructionTask(parts.model, mask_ratio=settings.mask_ratio)
+
+
+TASKS: dict[str, Callable[[StageSettings, Parts], Task]] = {
+    "contrastive": _contrastive,
+    "relevancy": _relevancy,
+    "classification": _classification,
+    "reconstruction": _reconstruction,
+}
+"""Every task by its name in the settings."""
+
+
+class _Stage:
+    """One stage on its way from settings to published files."""
+
+    def __init__(
+        self,
+        settings: StageSettings,
+        files: Mapping[str, Path],
+        *,
+        title: str,
+        seed: int,
+        out: Path,
+        world: World,
+    ) -> None:
+        self.settings, self.files = settings, files
+        self.title, self.seed, self.out, self.world = title, seed, out, world
+        self.classes = self._count_classes()
+
+    def run(self) -> None:
+        """Train, publish, and drop the checkpoints."""
+        model = self.fresh_model().to(self.world.device)
+        self.world.same_weights(model)
+        if self.settings.epochs == 0:
+            self.publish(model, log=None)
+            return
+        store = CheckpointStore(self.out / "checkpoints", self.world.from_leader(self.identity()))
+        with store.claim() if self.world.leads else nullcontext():
+            self.training(model, store).run(self.title)
+            self.publish(model, log=store.log_path)
+        if self.world.leads:
+            store.remove()
+
+    def fresh_model(self) -> VideoModel:
+        """The model that the training starts from: the seed's, with the start stage's weights."""
+        settings = self.settings
+        torch.manual_seed(self.seed)
+        model = build_model(self.model_kind, settings.model, **self._model_arguments())
+        if "start" in self.files:
+            start_from(
+                model,
+                self.files["start"].parent,
+                waive_missing=settings.waive_missing,
+                waive_unexpected=settings.waive_unexpected,
+            )
+        return model
+
+    @property
+    def model_kind(self) -> str:
+        """Name in `models.store.MODELS`. Raises ValueError when task and architecture do not go together."""
+        architecture = load_architecture(self.settings.model).kind
+        kind = MODEL_OF.get((self.settings.task, architecture))
+        if kind is None:
+            fits = ", ".join(fit for task, fit in MODEL_OF if task == self.settings.task)
+            raise ValueError(
+                f"the task '{self.settings.task}' cannot train '{self.settings.model}', a {architecture}; "
+                f"it can train: {fits}"
+            )
+        return kind
+
+    def training(self, model: VideoModel, store: CheckpointStore) -> Training:
+        """Model, data and update rule put together. Raises ValueError when there are too few clips."""
+        settings, clips = self.settings, ClipTable.load(*self._clip_files())
+        if len(clips) < settings.batch_size:
+            raise ValueError(
+                f"{self.title}: {len(clips)} clips do not fill one batch of {settings.batch_size}; "
+                "set a smaller batch_size or give the data set more clips"
+            )
+        parts = Parts(model=model, clips=clips, classes=self.classes, world=self.world)
+        loader = self._loader(model, clips)
+        groups = parameter_groups(model, weight_decay=settings.weight_decay, layer_decay=settings.layer_decay)
+        return Training(
+            TASKS[settings.task](settings, parts),
+            loader,
+            make_optimizer(settings.optimizer, groups, betas=settings.betas, momentum=settings.momentum),
+            schedule=schedule_of(settings, steps_per_epoch=loader.steps_per_epoch),
+            plan=Plan(
+                steps=settings.epochs * loader.steps_per_epoch,
+                seed=self.seed,
+                batch_size=settings.batch_size,
+                log_every_steps=settings.log_every_steps,
+                checkpoint_every_steps=settings.checkpoint_every_steps,
+                gradient_clip=settings.gradient_clip,
+                precision=settings.precision,
+            ),
+            world=self.world,
+            store=store,
+        )
+
+    def publish(self, model: VideoModel, *, log: Path | None) -> None:
+        """Write the stage's four files, the manifest last; without a log the curve is empty."""
+        if not self.world.leads:
+            return
+        settings = self.settings
+        description = ModelDescription(
+            kind=model.kind,
+            architecture=settings.model,
+            frames=settings.frames,
+            image_size_px=settings.image_size_px,
+            classes=self.classes,
+            label=settings.label if self.classes else "",
+            extras={"task": settings.task, "sampling": settings.sampling, "stride": settings.stride},
+        )
+        save_model(self.out, model, description)
+        with publish(self.out / "train.jsonl") as draft:
+            if log is None:
+                draft.touch()
+            else:
+                shutil.copyfile(log, draft)
+        recorded = {"title": self.title, "seed": self.seed, "stage": settings.model_dump(mode="json")}
+        write_manifest(self.out / "manifest.json", settings=recorded, inputs=self.files)
+
+    def identity(self) -> dict[str, Any] | None:
+        """What decides the result: checkpoints of another identity are not taken up. For rank 0."""
+        if not self.world.leads:
+            return None
+        checksums = {name: sha256(path) for name, path in self.files.items()}
+        return {"recipe": self.settings.recipe(), "seed": self.seed, "inputs": checksums}
+
+    def _model_arguments(self) -> dict[str, Any]:
+        settings = self.settings
+        arguments: dict[str, Any] = {
+            "frames": settings.frames,
+            "image_size_px": settings.image_size_px,
+            "drop_path": settings.drop_path,
+        }
+        if settings.task == "classification":
+            arguments |= {"classes": self.classes, "head_dropout": settings.head_dropout}
+        if self.model_kind == "dual_encoder":
+            arguments["temperature"] = settings.temperature
+            arguments["learn_temperature"] = settings.learn_temperature and settings.task == "contrastive"
+        return arguments
+
+    def _loader(self, model: VideoModel, clips: ClipTable) -> BatchLoader:
+        settings, config = self.settings, model.config
+        context = config.text.context_length if isinstance(config, DualEncoderConfig) else 0
+        dataset = ClipDataset(
+            clips,
+            ChunkIndex.load(self.files["chunks"]),
+            view_of(settings),
+            choose_text=self._choose_text(clips),
+            context_length=context,
+        )
+        return BatchLoader(
+            dataset,
+            batch_size=settings.batch_size // settings.processes,
+            seed=self.seed,
+            rank=self.world.rank,
+            world_size=self.world.size,
+            workers=settings.loader_workers,
+            shuffle=True,
+            drop_last=True,
+            max_bad_share=settings.max_bad_share,
+        )
+
+    def _choose_text(self, clips: ClipTable) -> ChooseText | None:
+        if self.settings.task == "contrastive":
+            return AnyText(clips)
+        if self.settings.task == "relevancy":
+            if "sentences" not in self.files:
+                raise ValueError("the task 'relevancy' needs a table of sentences; the layout ek100 has one")
+            sentences = Sentences.load(self.files["sentences"])
+            return RelevantSentence(clips, sentences, min_relevancy=self.settings.min_relevancy)
+        return None
+
+    def _clip_files(self) -> list[Path]:
+        return [path for name, path in self.files.items() if name.startswith("clips_")]
+
+    def _count_classes(self) -> int:
+        """Outputs of the classifier's head, 0 for other tasks."""
+        if self.settings.task != "classification":
+            return 0
+        label, path = self.settings.label, self.files.get("classes")
+        names = read_json(path) if path else {}
+        if not names.get(label):
+            raise ValueError(
+                f"{path or 'classes'}: no class names for the label '{label}'; "
+                f"this data set has: {', '.join(name for name in names if names[name]) or 'none'}"
+            )
+        return len(names[label])
+
+
+def view_of(settings: StageSettings) -> View:
+    """How training looks at a clip."""
+    return View(
+        frames=settings.frames,
+        sampling=settings.sampling,
+        stride=settings.stride,
+        image_size_px=settings.image_size_px,
+        crop=settings.crop,
+        crop_scale=settings.crop_scale,
+        horizontal_flip=settings.horizontal_flip,
+        rand_augment=settings.rand_augment,
+        random_erasing=settings.random_erasing,
+        training=True,
+    )
+
+
+def schedule_of(settings: StageSettings, *, steps_per_epoch: int) -> Schedule:
+    """The stage's rates, all of them multiplied by batch_size / learning_rate_batch where that is set."""
+    factor = settings.batch_size / settings.learning_rate_batch if settings.learning_rate_batch else 1.0
+    return Schedule(
+        kind=settings.schedule,
+        peak=settings.learning_rate * factor,
+        steps=settings.epochs * steps_per_epoch,
+        warmup_steps=int(settings.warmup_epochs * steps_per_epoch),
+        start=settings.warmup_start_rate * factor,
+        final=settings.final_rate * factor,
+    )
+
+
+def _fix_arithmetic(threads: int, world: World) -> None:
+    """Threads, and on the CPU only algorithms that give the same bits each time."""
+    torch.set_num_threads(threads)
+    if world.device.type == "cpu":
+        torch.use_deterministic_algorithms(True)
+        # filling every new tensor first would cost time and guard nothing here
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -1,0 +1,151 @@
+"""What one step computes: each task joins a model with a loss. The loop is in `engine.py`.
+
+Shapes: B clips of this process, K classes; frames are uint8 BTHWC in a batch and float BCTHW in a model.
+Whatever is random here draws from torch's generators, which the engine seeds at each step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from timm.data.mixup import Mixup, mixup_target
+from torch import Tensor
+
+from avion_core.models.classifier import VideoClassifier
+from avion_core.models.dual_encoder import DualEncoder
+from avion_core.models.videomae import VideoMAE, VideoMAEClassifier
+from avion_core.train.engine import Batch, StepLoss
+from avion_core.train.losses import (
+    Gather,
+    info_nce,
+    local,
+    masked_pixels,
+    max_margin,
+    soft_target_cross_entropy,
+)
+
+LARGEST_LOGIT_SCALE = math.log(100)
+"""Bound on the logarithm of the inverse temperature (CLIP, section 2.5); the least is 0."""
+
+
+class ContrastiveTask:
+    """InfoNCE between clips and their narrations, against all clips of all processes."""
+
+    def __init__(self, model: DualEncoder, *, gather: Gather = local) -> None:
+        self.model, self._gather = model, gather
+
+    def loss(self, batch: Batch) -> StepLoss:
+        """Batch: `frames`, `tokens`."""
+        video_BD, text_BD, scale = self.model(self.model.normalise(batch["frames"]), batch["tokens"])
+        value = info_nce(video_BD, text_BD, scale=scale, gather=self._gather)
+        return StepLoss(value, {"temperature": 1 / scale.detach()})
+
+    def after_update(self) -> None:
+        """Keep the temperature between 0.01 and 1."""
+        with torch.no_grad():
+            self.model.logit_scale.clamp_(0, LARGEST_LOGIT_SCALE)
+
+
+class RelevancyTask:
+    """Max-margin ranking of clips and sentences for multi-instance retrieval."""
+
+    def __init__(self, model: DualEncoder, *, margin: float, gather: Gather = local) -> None:
+        self.model, self._margin, self._gather = model, margin, gather
+
+    def loss(self, batch: Batch) -> StepLoss:
+        """Batch: `frames`, `tokens`."""
+        video_BD, text_BD, _ = self.model(self.model.normalise(batch["frames"]), batch["tokens"])
+        return StepLoss(max_margin(video_BD, text_BD, margin=self._margin, gather=self._gather))
+
+    def after_update(self) -> None:
+        """Nothing to bound."""
+
+
+class ClassificationTask:
+    """Soft-target cross-entropy over classes, with mixup, cutmix and label smoothing."""
+
+    def __init__(
+        self,
+        model: VideoClassifier | VideoMAEClassifier,
+        *,
+        labels: Tensor,
+        classes: int,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        """`labels` is int64[rows], the class of every row of the clip tables, on the model's device.
+
+        Raises ValueError for a label outside 0…classes-1.
+        """
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+            raise ValueError(
+                f"the clips' labels go from {int(labels.min())} to {int(labels.max())}, the class list has "
+                f"{classes} entries; annotate this data set again"
+            )
+        self.model, self._labels, self._classes = model, labels, classes
+        self._smoothing = label_smoothing
+        self._mixup = (
+            Mixup(
+                mixup_alpha=mixup, cutmix_alpha=cutmix, label_smoothing=label_smoothing, num_classes=classes
+            )
+            if mixup or cutmix
+            else None
+        )
+
+    def loss(self, batch: Batch) -> StepLoss:
+        """Batch: `frames`, `rows`."""
+        frames_BCTHW, labels_B = self.model.normalise(batch["frames"]), self._labels[batch["rows"]]
+        if self._mixup is not None:
+            frames_BCTHW, targets_BK = mix(frames_BCTHW, labels_B, self._mixup)
+            return StepLoss(soft_target_cross_entropy(self.model(frames_BCTHW), targets_BK))
+        targets_BK = mixup_target(labels_B, self._classes, smoothing=self._smoothing)
+        logits_BK = self.model(frames_BCTHW)
+        right = (logits_BK.argmax(dim=1) == labels_B).float().mean()
+        return StepLoss(soft_target_cross_entropy(logits_BK, targets_BK), {"accuracy": right})
+
+    def after_update(self) -> None:
+        """Nothing to bound."""
+
+
+class ReconstructionTask:
+    """Masked reconstruction: the hidden tubes' normalised pixels from the visible ones (VideoMAE)."""
+
+    def __init__(self, model: VideoMAE, *, mask_ratio: float) -> None:
+        self.model, self._mask_ratio = model, mask_ratio
+
+    def loss(self, batch: Batch) -> StepLoss:
+        """Batch: `frames`."""
+        frames_BTHWC = batch["frames"]
+        mask_BN = self.model.tube_mask(len(frames_BTHWC), self._mask_ratio, torch.default_generator)
+        prediction_BMP = self.model(self.model.normalise(frames_BTHWC), mask_BN)
+        return StepLoss(masked_pixels(prediction_BMP, self.model.target(frames_BTHWC, mask_BN)))
+
+    def after_update(self) -> None:
+        """Nothing to bound."""
+
+
+def mix(frames_BCTHW: Tensor, labels_B: Tensor, mixup: Mixup) -> tuple[Tensor, Tensor]:
+    """timm's mixup or cutmix with one draw for all frames of all clips: (frames_BCTHW, targets_BK).
+
+    timm cuts along the last two of four dimensions, so channels and time are folded into one. It draws
+    from numpy's global generator, which is seeded from torch's for the time of the call.
+    """
+    folded = frames_BCTHW.flatten(1, 2).clone()
+    with _numpy_follows_torch():
+        mixed, targets_BK = mixup(folded, labels_B)
+    return mixed.view(frames_BCTHW.shape), targets_BK
+
+
+@contextmanager
+def _numpy_follows_torch() -> Iterator[None]:
+    before = np.random.get_state()
+    np.random.seed(int(torch.randint(2**31, ())))
+    try:
+        yield
+    finally:
+        np.random.set_state(before)
