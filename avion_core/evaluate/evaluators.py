@@ -253,14 +253,20 @@ EVALUATORS: dict[str, type[Evaluator]] = {
 
 
 def evaluation_view(settings: EvaluationSettings, description: ModelDescription) -> View:
-    """How clips are read: as the stage sampled them (`extras` of its description), without chance."""
-    sampling = {
-        name: description.extras[name] for name in ("sampling", "stride") if name in description.extras
-    }
+    """How clips are read: as the stage sampled them (`extras` of its description), without chance.
+
+    Raises EvaluationError when the description does not say how.
+    """
+    missing = {"sampling", "stride"} - description.extras.keys()
+    if missing:
+        raise EvaluationError(
+            f"the model of stage '{settings.stage}' does not say how it samples frames; "
+            f"its model.json needs extras.{' and extras.'.join(sorted(missing))}"
+        )
     return View(
         frames=settings.frames,
-        sampling=sampling.get("sampling", "segments"),
-        stride=sampling.get("stride", 1),
+        sampling=description.extras["sampling"],
+        stride=description.extras["stride"],
         image_size_px=description.image_size_px,
         crop="center",
         crop_scale=(1.0, 1.0),

@@ -20,6 +20,7 @@ from avion_core.media.chunk_table import write_chunk_table
 from avion_core.models.architecture import DualEncoderConfig, VideoMAEConfig
 from avion_core.models.store import ModelDescription, build_model, save_model
 
+SEGMENTS = {"sampling": "segments", "stride": 4}
 TOWER = {"width": 16, "layers": 1, "heads": 2}
 DUAL_ENCODER = DualEncoderConfig.model_validate(
     {"vision": {**TOWER, "patch_px": 8}, "text": {**TOWER, "context_length": 16}, "embed_dim": 8}
@@ -60,11 +61,11 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def save(folder, kind, config, *, frames=4, label="", classes=0, extras=None):
+def save(folder, kind, config, *, frames=4, label="", classes=0, extras=SEGMENTS):
     torch.manual_seed(0)
     heads = {"classes": classes} if classes else {}
     model = build_model(kind, config, frames=frames, image_size_px=16, **heads)
-    description = ModelDescription(kind, "test", frames, 16, classes, label, extras or {})
+    description = ModelDescription(kind, "test", frames, 16, classes, label, extras)
     if classes:  # a fresh head knows nothing; make its answers differ
         torch.nn.init.normal_(model.head.weight)
     save_model(folder, model, description)
@@ -179,7 +180,8 @@ def test_a_clip_without_a_text_cannot_be_searched(place):
 
 def test_actions_give_verbs_and_nouns(place):
     model = save(place / "model", "video_classifier", DUAL_ENCODER, label="action", classes=6)
-    rows, _ = write_ek100(place, *(f"P{k:02}" for k in range(30)))
+    rows, _ = write_ek100(place, "torn", *(f"P{k:02}" for k in range(30)))
+    rows = rows[1:]
     metrics, outputs = measure(place, "recognition", tables=("clips", "classes"))
     clips = torch.from_numpy(np.concatenate([pixels(row["video_id"], row["start_s"], 4) for row in rows]))
     with torch.inference_mode():
@@ -191,6 +193,13 @@ def test_actions_give_verbs_and_nouns(place):
     right = probabilities.argmax(1) == [row["label"] for row in rows]
     assert metrics["action_top1"] == pytest.approx(100 * right.mean())
     assert set(metrics["chance"]) == {"verb_top1", "noun_top1", "action_top1"} < set(metrics)
+
+
+def test_a_model_that_does_not_say_how_it_samples_is_refused(place):
+    save(place / "model", "dual_encoder", DUAL_ENCODER, extras={"stride": 4})
+    write_ek100(place, "P1")
+    with pytest.raises(ValueError, match=r"stage 'trained' .* needs extras.sampling$"):
+        measure(place, "retrieval", tables=("clips", "sentences"))
 
 
 def test_probabilities_are_averaged_over_views(place):

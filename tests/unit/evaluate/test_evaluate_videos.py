@@ -63,7 +63,9 @@ def kitchen(tmp_path_factory):
     )
     torch.manual_seed(0)
     model = build_model("dual_encoder", "toy_dual_encoder", frames=2, image_size_px=64)
-    save_model(home / "model", model, ModelDescription("dual_encoder", "toy_dual_encoder", 2, 64))
+    extras = {"sampling": "segments", "stride": 4}
+    description = ModelDescription("dual_encoder", "toy_dual_encoder", 2, 64, extras=extras)
+    save_model(home / "model", model, description)
     return home
 
 
