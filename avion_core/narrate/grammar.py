@@ -32,7 +32,7 @@ PRONOUNS = _words("it them him")
 ADJECTIVES = _words(
     "red green blue yellow purple white orange brown black grey gray pink silver golden transparent "
     "big small large little tiny long short tall wide thin thick round square flat heavy "
-    "wooden metal plastic ceramic steel paper clean dirty empty full wet dry hot cold warm new old open "
+    "wooden metal plastic ceramic steel clean dirty empty full wet dry hot cold warm new old open "
     "closed other second first third last next left right same whole half two three four five several "
     "chopped sliced diced peeled grated cooked raw fresh dark light colourful colorful"
 )
@@ -112,9 +112,11 @@ def verb_lemma(word: str) -> str | None:
 
 @lru_cache(maxsize=100_000)
 def noun_lemma(word: str) -> str:
-    """Singular of a noun; unknown words are returned as they are."""
-    found = getLemma(word.lower(), "NOUN", lemmatize_oov=False)
-    return str(found[0]) if found else word.lower()
+    """Singular of a noun; words that the dictionary does not know follow the rules of "-s"."""
+    word = word.lower()
+    regular = word.endswith("s") and not word.endswith(("ss", "us", "is"))
+    found = getLemma(word, "NOUN", lemmatize_oov=regular)
+    return str(found[0]) if found else word
 
 
 @lru_cache(maxsize=100_000)

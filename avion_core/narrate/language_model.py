@@ -70,6 +70,7 @@ class _Asking:
         self._prices = Prices(prices.usd_per_million_input_tokens, prices.usd_per_million_output_tokens)
         self._numbers = itertools.count()
         self._limit_usd = 0.0
+        self._finished = self._failed = 0
 
     def sentences(self, text: str) -> list[str]:
         """Of the first usable answer; [] if there is none."""
@@ -105,7 +106,7 @@ class _Asking:
             f"narrate {self._shard}: all shards together need about ${money(needed * 1.1)} "
             f"(${money(self._journal.usd_here)} already billed in {self._journal.path}, about "
             f"${money(left_usd)} to come in this shard), but narrate.openai.max_usd is {limit:g}; raise it, "
-            "or lower narrate.rephrase.texts_per_narration, raise narrations_per_request or choose another model"
+            "or lower narrate.rephrase.texts_per_narration, raise narrations_per_request, or change the model"
         )
 
     def ask(self, open_texts: Sequence[str], client: Answering) -> None:
@@ -118,7 +119,7 @@ class _Asking:
             max_reply_tokens=settings.max_tokens_per_reply,
         )
         waiting = deque(self._requests(open_texts, settings.narrations_per_request))
-        total, failed = len(self._texts), 0
+        total = len(self._texts)
         with Progress(
             f"narrate {self._shard}", total, unit="narrations", done=total - len(open_texts)
         ) as progress:
@@ -127,11 +128,9 @@ class _Asking:
                 again = [text for text in request.texts if self._is_open(text)]
                 waiting.extend(self._requests(again, 1))
                 done = [text for text in request.texts if text not in again]
-                failed += sum(not self.sentences(text) for text in done)
+                self._finished += len(done)
+                self._failed += sum(not self.sentences(text) for text in done)
                 progress.advance(len(done), note=f"${money(self._budget.spent_usd)}")
-                finished = progress.done - (total - len(open_texts))
-                if finished >= JUDGED_AFTER and failed * 2 > finished:
-                    self._unusable(failed, finished)
 
     def check_usable(self) -> None:
         """ProviderError if most of the shard's texts got no sentence; else say how many did not."""
@@ -166,6 +165,9 @@ class _Asking:
             yield Request(next(self._numbers), group, tuple(messages))
 
     def _admit(self, request: Request) -> None:
+        """Refuse a request by an error; the client still hands over the replies on their way."""
+        if self._finished >= JUDGED_AFTER and self._failed * 2 > self._finished:
+            self._unusable(self._failed, self._finished)
         if not self._budget.set_aside(request.number, request.messages):
             raise BudgetError(
                 f"narrate {self._shard}: stopped at ${money(self._budget.spent_usd)}, before the next "

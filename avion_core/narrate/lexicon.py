@@ -10,10 +10,10 @@ lists add what is close enough only if annotators saw it so (mug and cup), and s
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import yaml
 from avion_core.narrate.class_lists import ClassLists
 from avion_core.narrate.grammar import (
     ARTICLES,
+    CONJUNCTIONS,
     DETERMINERS,
     PARTICLES,
     NounPhrase,
@@ -113,7 +114,9 @@ class Lexicon:
         sentence = analyse(text, is_phrasal=self._verbs.__contains__)
         if sentence is None:
             return []
-        return distinct(islice(self._candidates(sentence, text), 30 * count), original=text, count=count)
+        return distinct(
+            itertools.islice(self._candidates(sentence, text), 30 * count), original=text, count=count
+        )
 
     def _candidates(self, sentence: Sentence, text: str) -> Iterator[str]:
         """Sentences, the most useful first; a digest of the text picks among equals."""
@@ -136,15 +139,19 @@ class Lexicon:
         if plain:
             yield render(self._bare(sentence), tag="VB")
             yield render(self._short(sentence), tag="VB")
-        yield from self._other_forms(sentence, verbs, plain=plain)
+        yield from self._other_forms(sentence, verbs, named, plain=plain)
 
-    def _other_forms(self, sentence: Sentence, verbs: Sequence[Verb], *, plain: bool) -> Iterator[str]:
+    def _other_forms(
+        self, sentence: Sentence, verbs: Sequence[Verb], named: Sequence[Sentence], *, plain: bool
+    ) -> Iterator[str]:
         """Forms that are left when synonyms have run out: aspect, articles, the particle's place."""
         told = _told(sentence)
         if sentence.verb.particle in PARTICLES and sentence.object:
             yield render(sentence, tag=told, particle_last=True)
         if sentence.subject and not has_second_verb(sentence):
             yield render(sentence, tag="VBZ" if sentence.progressive else "VBG")
+        for other, verb in itertools.product(named, (sentence.verb, *verbs)):
+            yield render(replace(other, verb=verb), tag=told)
         for flip in (0, 8):
             yield render(self._articles(sentence, flip), tag=told)
             if plain:
@@ -187,17 +194,22 @@ class Lexicon:
         return map_nouns(sentence, lambda phrase: _without(phrase, DETERMINERS))
 
     def _short(self, sentence: Sentence) -> Sentence:
-        """Verb and thing alone: "take mug"; the whole bare sentence when there is no thing."""
-        if sentence.object is None:
+        """Verb and thing alone: "take mug"; the whole bare sentence when the thing is not named in one piece
+        ("piece of bread", "egg and rice") or there is none."""
+        joined = sentence.rest and str(sentence.rest[0]).lower() in CONJUNCTIONS | {"of"}
+        if sentence.object is None or joined:
             return self._bare(sentence)
         return replace(sentence, object=self._head(sentence.object), rest=())
 
     def _head(self, phrase: NounPhrase) -> NounPhrase:
         """The noun alone; of a compound, the last word if the class lists have both in one class."""
-        whole, last = _singular(phrase), noun_lemma(phrase.noun[-1])
-        classes = self.lists.nouns
-        same = classes.get(whole, frozenset()) & classes.get(last, frozenset())
-        return NounPhrase((), phrase.noun[-1:] if same else phrase.noun)
+        words, classes = (*phrase.before, *phrase.noun), self.lists.nouns
+        head = classes.get(noun_lemma(words[-1]), frozenset())
+        for start in range(len(words) - 1):
+            own = classes.get(_singular(NounPhrase((), words[start:])))
+            if own is not None:
+                return NounPhrase((), words[-1:] if own & head else words[start:])
+        return NounPhrase((), phrase.noun)
 
     def _articles(self, sentence: Sentence, pick: int) -> Sentence:
         """Half of the time "a" for "the" (of things one can count), always "the" for "a"."""

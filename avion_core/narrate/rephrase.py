@@ -180,7 +180,7 @@ def _with_rephrasings(texts: pa.Array, new: dict[str, list[str]], clips: Path) -
         missing = [text for text in row if text.strip() and text not in new]
         if missing:
             raise NarrateError(
-                f"{clips}: no shard has the text '{missing[0]}'; delete the shards, so that they are made anew"
+                f"{clips}: no shard has the text '{missing[0]}'; delete the shards, to have them made anew"
             )
         rows.append(list(dict.fromkeys([*row, *(added for text in row for added in new.get(text, ()))])))
     return pa.array(rows, pa.list_(pa.string()))

@@ -1,0 +1,152 @@
+"""Shards and gathering: each distinct text once, whatever the number of shards, aligned with the clips."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from avion_core.config import NarrateSettings
+from avion_core.data.clips import ClipTable, write_clips
+from avion_core.narrate import rephrase
+from avion_core.narrate.rephrase import (
+    NarrateError,
+    Work,
+    check_provider,
+    distinct_texts,
+    estimate,
+    gather_narrations,
+    rephrase_shard,
+)
+
+TEXTS = [
+    "#C C takes the mug",
+    "#C C opens the jar",
+    "#C C #unsure",
+    "#C C takes the mug",
+    " ",
+    "#C C closes the jar",
+]
+LEXICON = NarrateSettings()
+OPENAI = NarrateSettings.model_validate({"provider": "openai"})
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    rows = [
+        {
+            "video_id": f"v{place}",
+            "start_s": 0.5 * place,
+            "end_s": place + 1.0,
+            "texts": [text],
+            "source": "human",
+        }
+        for place, text in enumerate(TEXTS)
+    ]
+    write_clips(tmp_path / "clips.parquet", rows)
+    return tmp_path / "clips.parquet"
+
+
+def run_shards(clips: Path, count: int) -> Path:
+    home = clips.parent / f"{count}"
+    shards = [home / f"{number}-of-{count}.parquet" for number in range(1, count + 1)]
+    for shard in shards:
+        rephrase_shard(
+            clips, settings=LEXICON, shard=shard.stem, class_lists=[], journal_dir=home / "journal", out=shard
+        )
+    gather_narrations(clips, shards, out=home / "train.parquet")
+    return home
+
+
+def test_rows_stay_aligned_and_begin_with_the_original(clips):
+    old, new = ClipTable.load(clips), ClipTable.load(run_shards(clips, 2) / "train.parquet")
+    assert len(new) == len(old)
+    for row in range(len(old)):
+        assert (new.video_id(row), new.start_s(row), new.end_s(row)) == (
+            old.video_id(row),
+            old.start_s(row),
+            old.end_s(row),
+        )
+        assert new.texts(row)[0] == old.texts(row)[0]
+    assert len(new.texts(0)) == 4 and new.texts(0) == new.texts(3)
+    assert new.texts(2) == ["#C C #unsure"] and new.texts(4) == [" "]
+    assert set(new.arrow().column("source").to_pylist()) == {"rephrased"}
+
+
+def test_the_number_of_shards_changes_nothing(clips):
+    tables = [pq.read_table(run_shards(clips, count) / "train.parquet") for count in (1, 3, 7)]
+    assert tables[0].equals(tables[1]) and tables[0].equals(tables[2])
+
+
+def test_each_distinct_text_goes_to_one_provider_call(clips, monkeypatch):
+    asked: list[str] = []
+
+    def provider(work: Work) -> dict[str, list[str]]:
+        asked.extend(work.texts)
+        return {text: [f"{text} again"] for text in work.texts}
+
+    monkeypatch.setitem(rephrase.PROVIDERS, "lexicon", provider)
+    run_shards(clips, 2)
+    assert sorted(asked) == distinct_texts(clips) == sorted({text for text in TEXTS if text.strip()})
+
+
+def test_shards_of_other_clips_are_refused(clips):
+    home = run_shards(clips, 2)
+    with pytest.raises(NarrateError, match="no shard has the text"):
+        gather_narrations(clips, [home / "1-of-2.parquet"], out=home / "train.parquet")
+
+
+@pytest.mark.parametrize("shard", ["0-of-2", "3-of-2", "1", "a-of-b", "1-of-0"])
+def test_a_malformed_shard_is_named(clips, shard):
+    with pytest.raises(NarrateError, match="k-of-n"):
+        rephrase_shard(
+            clips,
+            settings=LEXICON,
+            shard=shard,
+            class_lists=[],
+            journal_dir=clips.parent,
+            out=clips.parent / "o",
+        )
+
+
+def test_the_key_is_checked_before_any_work(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    check_provider(LEXICON)
+    with pytest.raises(ValueError, match="OPENAI_API_KEY is not set"):
+        check_provider(OPENAI)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
+    check_provider(OPENAI)
+
+
+@pytest.mark.parametrize(
+    ("openai", "message"),
+    [({"base_url": "localhost:8000"}, "base_url"), ({"narrations_per_request": 50}, "max_tokens_per_reply")],
+)
+def test_settings_that_cannot_work_are_found_before_money_is_spent(monkeypatch, openai, message):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
+    with pytest.raises(NarrateError, match=message):
+        check_provider(NarrateSettings.model_validate({"provider": "openai", "openai": openai}))
+
+
+def test_the_estimate_counts_distinct_texts_and_sends_nothing(clips, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    assert estimate(clips, LEXICON).usd == 0
+    found = estimate(clips, OPENAI, journal_dir=clips.parent / "nowhere")
+    assert (found.texts, found.requests) == (4, 4) and found.usd > 0
+    assert "4 distinct narrations" in str(found)
+
+
+def test_narration_works_without_torch():
+    program = (
+        "import sys, avion_core.narrate.rephrase, avion_core.narrate.lexicon\n"
+        "import avion_core.narrate.language_model\n"
+        "print('torch' in sys.modules)"
+    )
+    root = Path(__file__).parents[3]
+    said = subprocess.run(
+        [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert said.stdout.strip() == "False"
