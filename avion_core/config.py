@@ -394,7 +394,7 @@ class EvaluationSettings(Section):
     crops: Literal[1, 3] = 1
     """Spatial views of a clip, averaged."""
     batch_size: Count = 64
-    """Clips at once."""
+    """Clip views at once."""
     memory_mb: Count = 2000
     """Memory the job asks the scheduler for."""
     threads: Count = 1
