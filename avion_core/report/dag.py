@@ -17,9 +17,9 @@ from avion_core.report.plan import Dag, ReportError
 CHARACTER_PX = 7.0
 NODE_HEIGHT_PX = 30
 TRACK_HEIGHT_PX = 6
-LAYER_GAP_PX = 34
+LAYER_GAP_PX = 28
 ROW_GAP_PX = 18
-MARGIN_PX = 14
+MARGIN_PX = 8
 SWEEPS = 8
 """Passes of the ordering within layers."""
 TARGETS = ("all",)
@@ -181,7 +181,7 @@ def _place(layers: list[list[str]], real: set[str]) -> tuple[dict[str, _Box], fl
     boxes: dict[str, _Box] = {}
     x = float(MARGIN_PX)
     for layer, column, total in zip(layers, heights, used, strict=True):
-        width = max((len(name) for name in layer if name in real), default=0) * CHARACTER_PX + 18
+        width = max((len(name) for name in layer if name in real), default=0) * CHARACTER_PX + 14
         y = (height - total) / 2
         for name, own in zip(layer, column, strict=True):
             boxes[name] = _Box(x, y + own / 2, width)

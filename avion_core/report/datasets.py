@@ -105,7 +105,7 @@ def quarantine_table(plan: Plan) -> Table:
 
 def dropped_table(plan: Plan) -> Table:
     """Clips that annotation left out, by reason."""
-    rows = [
+    rows: list[list[str | int]] = [
         [name, reason, number]
         for name, dataset in plan.datasets.items()
         for reason, number in _dropped(dataset, f"data set '{name}'")[1].items()

@@ -44,7 +44,7 @@ def tiles(results: Results) -> list[Tile]:
         if key in top.chance:
             beside.append(f"chance {formats.percent(top.chance[key])}")
         label = f"{_short_title(top)}, {LABELS[key]}"
-        made.append(Tile(label, f"{formats.percent(top.figures[key])}\N{NO-BREAK SPACE}%", ", ".join(beside)))
+        made.append(Tile(label, formats.share(top.figures[key]), ", ".join(beside)))
     return made
 
 
@@ -85,7 +85,7 @@ def _against_guessing(top: EvaluationResult, everyone: Sequence[EvaluationResult
                 f"{formats.times(value, base)} the untrained model ({formats.percent(base)}) and {beside}"
             )
             reference = max(base, chance)
-        words.append(f"{LABELS[key]} {formats.percent(value)}\N{NO-BREAK SPACE}%, {beside}")
+        words.append(f"{LABELS[key]} {formats.share(value)}, {beside}")
         if value <= reference:
             weak.append(LABELS[key])
     text = f"{_short_title(top)}, best with “{top.run_title}”: {'; '.join(words)}."
@@ -112,9 +112,7 @@ def _language_model(results: Results) -> list[Finding]:
         with_text, without = pair
         key = with_text.headline
         ours, theirs = with_text.figures[key], without.figures[key]
-        figures = (
-            f"{LABELS[key]} {formats.percent(ours)} against {formats.percent(theirs)}\N{NO-BREAK SPACE}%"
-        )
+        figures = f"{LABELS[key]} {formats.percent(ours)} against {formats.share(theirs)}"
         what = _short_title(with_text)
         ending = f"human narrations alone: {figures}, {_points(ours - theirs)}."
         if ours > theirs:
@@ -143,12 +141,12 @@ def _fine_tuning(results: Results) -> list[Finding]:
         if end > start:
             text = (
                 f"Fine-tuning “{tuned.run_title}” for retrieval lifts mAP from {formats.percent(start)} to "
-                f"{formats.percent(end)}\N{NO-BREAK SPACE}%, which closes {closed:.0f}\N{NO-BREAK SPACE}% of the gap to 100."
+                f"{formats.share(end)}, which closes {formats.share(closed)} of the gap to 100."
             )
         else:
             text = (
                 f"Fine-tuning “{tuned.run_title}” for retrieval does not help: mAP "
-                f"{formats.percent(end)} against {formats.percent(start)}\N{NO-BREAK SPACE}% before."
+                f"{formats.percent(end)} against {formats.share(start)} before."
             )
         made.append(Finding(text, negative=end <= start))
     return made
@@ -172,9 +170,7 @@ def _videomae(results: Results) -> list[Finding]:
         pretrained, scratch = pair
         key = pretrained.headline
         ours, theirs = pretrained.figures[key], scratch.figures[key]
-        figures = (
-            f"{LABELS[key]} {formats.percent(ours)} against {formats.percent(theirs)}\N{NO-BREAK SPACE}%"
-        )
+        figures = f"{LABELS[key]} {formats.percent(ours)} against {formats.share(theirs)}"
         figures += _in_clips(pretrained, ours - theirs)
         if ours > theirs:
             made.append(Finding(f"VideoMAE pretraining beats training from scratch: {figures}."))

@@ -8,6 +8,11 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"
 
 
+def share(value: float) -> str:
+    """The same with its unit, which stays on the line."""
+    return f"{percent(value)}\N{NO-BREAK SPACE}%"
+
+
 def count(number: int, noun: str, plural: str = "") -> str:
     """`1 video`, `1,204 videos`."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

@@ -7,14 +7,18 @@ import math
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
 
-from avion_core.config import load_settings
+from avion_core.config import TranscodeSettings, load_settings
 from avion_core.data.clips import write_clips, write_sentences
 from avion_core.files import fingerprint, write_json
-from avion_core.media.chunk_table import write_chunk_table
+from avion_core.media.transcode import transcode_shard
 
 VERBS = ("take", "put", "open", "close", "wash", "cut", "pour", "stir")
 NOUNS = ("mug", "plate", "knife", "pan", "drawer")
@@ -149,8 +153,11 @@ METRICS: dict[str, dict[str, dict[str, Any]]] = {
 class World:
     """A folder with results and a plan that tests may change before the report is built."""
 
-    def __init__(self, root: Path, *, videos: int = 3, clips_a_video: int = 20, log_lines: int = 12) -> None:
+    def __init__(
+        self, root: Path, *, chunks: Path, videos: int = 3, clips_a_video: int = 20, log_lines: int = 12
+    ) -> None:
         self.root = root
+        self.chunks = chunks
         self.rng = np.random.default_rng(0)
         self.config = config()
         self.log_lines = log_lines
@@ -190,6 +197,13 @@ class World:
     def folder(self, run: str, name: str) -> Path:
         return self.root / "results" / run / name
 
+    def chunks_without(self, video_id: str) -> Path:
+        """A copy of the chunk index that lacks one video."""
+        table = pq.read_table(self.chunks)
+        path = self.root / "fewer_chunks.parquet"
+        pq.write_table(table.filter(pc.not_equal(table["video_id"], video_id)), path)
+        return path
+
     def _clips(self, videos: int, clips_a_video: int) -> list[dict[str, Any]]:
         rows = []
         for video in range(videos):
@@ -225,28 +239,11 @@ class World:
         write_json(
             room / "clips/dropped.json", {"clips": 4, "reasons": {"the video is not in the chunks": 4}}
         )
-        chunk = {"start_frame": 0, "frames": FPS * VIDEO_SECONDS, "fps_num": FPS, "fps_den": 1}
-        write_chunk_table(
-            room / "chunks.parquet",
-            [
-                {
-                    **chunk,
-                    "video_id": video,
-                    "chunk": 0,
-                    "width": 96,
-                    "height": 64,
-                    "bytes": 1000,
-                    "sha256": "0",
-                }
-                | {"path": str(room / "chunks" / video / "0.mp4")}
-                for video in sorted({row["video_id"] for row in self.clips})
-            ],
-        )
         source = self.config["datasets"][name]
         return {
             "layout": source["layout"],
             "source": source["source"],
-            "chunks": str(room / "chunks.parquet"),
+            "chunks": str(self.chunks),
             "quarantine": str(room / "quarantine.json"),
             "dropped": str(room / "clips/dropped.json"),
             "clips": {split: str(room / f"clips/{split}.parquet") for split in ("train", "validation")},
@@ -284,7 +281,7 @@ class World:
             "stage": entry["stage"],
             "clips": str(room / "clips/validation.parquet"),
             "sentences": sentences,
-            "chunks": str(room / "chunks.parquet"),
+            "chunks": str(self.chunks),
         }
 
     def _stage(self, run: str, stage: str) -> None:
@@ -319,6 +316,44 @@ class World:
         write_json(folder / "manifest.json", {"revision": "0123456789ab", "settings": {}, "inputs": inputs})
 
 
+def make_chunks(folder: Path, *, videos: int = 3) -> Path:
+    """The chunk index of a few small real videos: a square that wanders over a coloured ground."""
+    sources = []
+    for number in range(videos):
+        path = folder / f"P01_{number:02}.mp4"
+        _write_video(path, number)
+        sources.append({"video_id": path.stem, "path": str(path), "bytes": path.stat().st_size})
+    pq.write_table(pa.Table.from_pylist(sources), folder / "videos.parquet")
+    transcode_shard(
+        folder / "videos.parquet",
+        settings=TranscodeSettings(short_side_px=64, preset="ultrafast"),
+        shard="1-of-1",
+        chunks_dir=folder / "chunks",
+        index=folder / "chunks.parquet",
+        quarantine=folder / "quarantine.json",
+    )
+    return folder / "chunks.parquet"
+
+
+def _write_video(path: Path, number: int) -> None:
+    rng = np.random.default_rng(number)
+    ground, square = rng.integers(0, 255, (2, 3))
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=FPS)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for index in range(FPS * VIDEO_SECONDS):
+            frame = np.tile(ground.astype(np.uint8), (64, 96, 1))
+            left, top = 20 + index % 40, 10 + 8 * number % 30
+            frame[top : top + 20, left : left + 20] = square
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+@pytest.fixture(scope="session")
+def chunks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_chunks(tmp_path_factory.mktemp("footage"))
+
+
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
+def world(tmp_path: Path, chunks: Path) -> World:
+    return World(tmp_path, chunks=chunks)

@@ -1,0 +1,245 @@
+"""The page and its metrics as a whole: what a reader sees, what a program reads, what cannot happen."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from avion_core.data.clips import write_clips, write_sentences
+from avion_core.files import sha256
+from avion_core.report.page import build_report
+from avion_core.report.plan import ReportError
+
+VOID = {"meta", "img", "br", "hr", "input", "link", "path", "rect", "line", "polyline"}
+SCRIPT = "<script>alert('x')</script> & \"quoted\""
+
+
+class Page(HTMLParser):
+    """Text, tags and attributes of a page; fails on a tag that closes what is not open."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.pieces: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-1:]}"
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        if not (self.open and self.open[-1] == "style"):
+            self.pieces.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.pieces).split())
+
+
+def build(world) -> tuple[str, dict]:
+    out = world.root / "report"
+    build_report(world.write_plan(), out=out)
+    return (out / "index.html").read_text(), json.loads((out / "metrics.json").read_text())
+
+
+def test_the_page_says_what_was_found(world):
+    page = Page(build(world)[0])
+    assert "adding LLM text beats human narrations alone: mAP 25.7 against 21.3 %, +4.4 points" in page.text
+    assert "mAP 25.7 %, 3.6× the untrained model (7.1) and 4.2× chance (6.1)" in page.text
+    assert "lifts mAP from 25.7 to 58.4 %, which closes 44.0 % of the gap to 100" in page.text
+    assert "VideoMAE pretraining does not beat training from scratch: top-1 41.7 against 43.8 %" in page.text
+
+
+def test_the_page_is_one_well_formed_file_that_loads_nothing(world):
+    html = build(world)[0]
+    page = Page(html)
+    assert html.startswith("<!DOCTYPE html>")
+    assert {"script", "link", "iframe", "object", "embed"}.isdisjoint(tag for tag, _ in page.tags)
+    for tag, attributes in page.tags:
+        for name in ("src", "href", "srcset", "data", "action", "poster"):
+            value = attributes.get(name)
+            assert value is None or value.startswith(("data:image/jpeg;base64,", "#")), (tag, name)
+    assert "url(http" not in html and "@import" not in html
+
+
+def test_headings_step_down_one_level_at_a_time_and_pictures_are_described(world):
+    page = Page(build(world)[0])
+    levels = [int(tag[1]) for tag, _ in page.tags if tag in ("h1", "h2", "h3", "h4")]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(later <= earlier + 1 for earlier, later in pairwise(levels))
+    assert all(attributes["alt"] for tag, attributes in page.tags if tag == "img")
+    tables = sum(tag == "table" for tag, _ in page.tags)
+    assert tables == sum(tag == "caption" for tag, _ in page.tags)
+    ids = [attributes["id"] for _, attributes in page.tags if attributes.get("id")]
+    assert len(ids) == len(set(ids))
+    targets = {attributes["href"][1:] for tag, attributes in page.tags if tag == "a"}
+    assert targets <= set(ids)
+
+
+def test_text_from_data_is_escaped_everywhere(world):
+    run = world.plan["runs"]["llm"]
+    run["title"] = f"Run {SCRIPT}"
+    world.plan["title"] = SCRIPT
+    world.plan["revision"] = f"abc{SCRIPT}"
+    planned = run["evaluations"]["mir"]
+    rows = pq.read_table(planned["clips"]).to_pylist()
+    for row in rows:
+        row["texts"] = [f"{SCRIPT} {row['texts'][0]}"]
+    write_clips(planned["clips"], rows)
+    sentences = pq.read_table(planned["sentences"]).to_pylist()
+    for row in sentences:
+        row["text"] = f"{SCRIPT} {row['text']}"
+    write_sentences(planned["sentences"], sentences)
+    table = Path(world.plan["narrations"]["ego4d"]["table"])
+    write_clips(table, [{**row, "texts": [SCRIPT, f"{SCRIPT}!"]} for row in rows])
+    quarantine = [{"video_id": SCRIPT, "path": SCRIPT, "reason": SCRIPT}]
+    Path(world.plan["datasets"]["ek100"]["quarantine"]).write_text(json.dumps(quarantine))
+    world.plan["dag"] = {"nodes": [SCRIPT, "b"], "edges": [[SCRIPT, "b"]]}
+    world.plan["config"]["runs"]["llm"]["title"] = SCRIPT
+
+    html = build(world)[0]
+
+    assert "<script" not in html and "alert('x')</" not in html
+    assert Page(html).text.count("<script>alert('x')</script>") > 30
+
+
+def test_metrics_hold_every_figure_as_it_was_measured(world):
+    metrics = build(world)[1]
+    assert set(metrics) == {"runs", "provenance"}
+    assert list(metrics["runs"]) == ["untrained", "human", "llm", "videomae", "scratch"]
+    mir = metrics["runs"]["llm"]["mir"]
+    assert mir["mAP"] == {"video_to_text": 0.594, "text_to_video": 0.574, "mean": 0.584}
+    assert set(mir["nDCG"]) == set(mir["chance"]["mAP"]) == set(mir["chance"]["nDCG"]) == set(mir["mAP"])
+    cls = metrics["runs"]["llm"]["cls"]
+    assert (cls["verb_top1"], cls["noun_top1"], cls["action_top1"]) == (61.7, 48.3, 35.0)
+    assert cls["chance"] == {"verb_top1": 18.3, "noun_top1": 21.7, "action_top1": 5.0}
+    assert metrics["runs"]["scratch"]["kinetics"]["top1"] == 43.75
+    assert metrics["runs"]["human"]["egomcq"]["intra_video"] == 31.0
+
+
+def test_provenance_names_revision_config_and_every_manifest(world):
+    provenance = build(world)[1]["provenance"]
+    assert provenance["revision"] == "0123456789ab"
+    expected = {str(path): sha256(path) for path in world.root.glob("results/*/*/manifest.json")}
+    assert len(expected) == 17 and provenance["manifests"] == expected
+    again = provenance["config"]
+    world.plan["config"]["seed"] = 7
+    assert build(world)[1]["provenance"]["config"] != again
+
+
+def test_what_could_not_be_measured_is_null_and_a_dash(world):
+    path = world.folder("human", "egomcq") / "metrics.json"
+    entry = json.loads(path.read_text())
+    path.write_text(json.dumps({**entry, "intra_video": math.nan}))
+    html, metrics = build(world)
+    assert metrics["runs"]["human"]["egomcq"]["intra_video"] is None
+    assert "nan" not in Page(html).text.lower().split()
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        "results/llm/mir/metrics.json",
+        "results/llm/mir/outputs.safetensors",
+        "results/llm/cls/manifest.json",
+        "results/human/pretrain/train.jsonl",
+        "results/scratch/videomae_finetune/model.json",
+        "data/ek100/quarantine.json",
+        "data/ek100/clips/sentences_test.parquet",
+        "data/ego4d/narrations/lexicon/train.parquet",
+    ],
+)
+def test_a_missing_file_is_named_and_nothing_is_written(world, missing):
+    (world.root / missing).unlink()
+    with pytest.raises(ReportError, match=missing):
+        build(world)
+    assert not (world.root / "report").exists()
+
+
+def test_an_evaluation_without_its_figures_is_named(world):
+    path = world.folder("llm", "cls") / "metrics.json"
+    path.write_text(json.dumps({"verb_top1": 3.0, "chance": {}}))
+    with pytest.raises(
+        ReportError, match=r"llm/cls/metrics\.json: recognition needs the figures verb_top1, "
+    ):
+        build(world)
+
+
+def test_left_out_videos_and_clips_are_listed_with_reasons(world):
+    text = Page(build(world)[0]).text
+    assert "ek100 P01_07 no video stream" in text
+    assert "the video is not in the chunks 4" in text
+    assert "Human and LLM narrations: cls P01_09 the chunk is gone" in text
+
+
+def test_the_bill_sums_the_journal_and_ignores_a_torn_line(world):
+    journal = Path(world.plan["narrations"]["ego4d"]["table"]).parent / "journal"
+    journal.mkdir()
+    entry = {"model": "a-model", "input_tokens": 1000, "output_tokens": 200, "usd": 0.25}
+    line = json.dumps(entry)
+    (journal / "1-of-2.jsonl").write_text(f"{line}\n{line}\n")
+    (journal / "2-of-2.jsonl").write_text(f"{line}\n{line[:20]}")
+    assert "a-model 3 3,000 600 0.7500" in Page(build(world)[0]).text
+
+
+def test_a_folder_of_ones_own_videos_has_no_classes(world):
+    """Without a sentence table the ranked sentences come from the outputs, relevancy from equal text."""
+    from safetensors.numpy import load_file, save_file
+
+    for planned in (
+        world.plan["runs"][run]["evaluations"]["zero_shot_mir"] for run in ("untrained", "human")
+    ):
+        planned["sentences"] = None
+    planned = world.plan["runs"]["llm"]["evaluations"]["mir"]
+    planned["sentences"] = None
+    outputs = Path(planned["folder"]) / "outputs.safetensors"
+    texts = [text for text, _, _ in world.sentences]
+    save_file(load_file(outputs), outputs, metadata={"sentences": json.dumps(texts)})
+    table = pq.read_table(planned["clips"])
+    pq.write_table(table.drop_columns(["verb", "noun", "nouns"]), planned["clips"])
+    text = Page(build(world)[0]).text
+    assert "partly (0" not in text and "1 right" in text
+
+
+def test_equal_results_make_equal_files(world):
+    first = build(world)
+    assert build(world) == first
+
+
+def test_the_report_needs_no_torch():
+    code = "import sys, avion_core.report.page; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_tables_of_millions_of_rows_are_counted_without_reading(world, monkeypatch):
+    """Clip counts come from the Parquet footers."""
+    read = pq.read_table
+    seen: list[str] = []
+
+    def watched(path, *args, **kwargs) -> pa.Table:
+        seen.append(str(path))
+        return read(path, *args, **kwargs)
+
+    monkeypatch.setattr(pq, "read_table", watched)
+    build(world)
+    assert not [path for path in seen if path.endswith("kinetics/clips/train.parquet")]
