@@ -56,7 +56,7 @@ AccountingStorageType=accounting_storage/none
 JobCompType=jobcomp/filetxt
 JobCompLoc={root}/log/jobcomp.log
 ReturnToService=2
-JobRequeue={requeue}
+JobRequeue=1
 SlurmctldTimeout=10
 SlurmdTimeout=6
 MessageTimeout=5
@@ -83,14 +83,13 @@ class SlurmUnavailableError(RuntimeError):
 class SlurmCluster:
     """Use as a context manager: three idle nodes inside, nothing left outside.
 
-    `root` is an empty or new folder for state and logs; `requeue` is the cluster's JobRequeue.
+    `root` is an empty or new folder for state and logs, its path short enough for a socket's name.
     Raises SlurmUnavailableError when not root, when Slurm can be neither found nor installed, or when a
     configuration of somebody else's lies in /etc/slurm.
     """
 
-    def __init__(self, root: Path, *, requeue: bool = True) -> None:
+    def __init__(self, root: Path) -> None:
         self.root = root.resolve()
-        self.requeue = requeue
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._lock: int | None = None
 
@@ -166,13 +165,7 @@ class SlurmCluster:
             self._lock = None
 
     def _write_configuration(self) -> None:
-        foreign = [
-            ETC / n for n in ("slurm.conf", "gres.conf") if (ETC / n).exists() and not _is_ours(ETC / n)
-        ]
-        if foreign:
-            raise SlurmUnavailableError(
-                f"{foreign[0]} is there and is not ours: this machine has a Slurm already"
-            )
+        _refuse_foreign_configuration()
         for folder in ("munge", "state", "spool", "run", "log"):
             (self.root / folder).mkdir(parents=True, exist_ok=True)
         for gpu in ("gpu0", "gpu1"):
@@ -185,7 +178,6 @@ class SlurmCluster:
             host=host,
             root=self.root,
             controller_port=controller,
-            requeue=int(self.requeue),
             nodes="\n".join(lines),
         )
         (ETC / "slurm.conf").write_text(conf)
@@ -252,7 +244,7 @@ def command(arguments: Sequence[str], *, check: bool = True) -> str:
 def _lock_machine() -> int:
     """One test cluster a machine at a time: wait for the other one's end."""
     ETC.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open("/run/lock/avion-test-slurm", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(ETC, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     return descriptor
 
