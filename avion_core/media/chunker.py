@@ -160,7 +160,7 @@ def verify_chunk(path: Path, rate: Fraction) -> Chunk:
         packets = [packet for packet in container.demux(stream) if packet.size]
         assert stream.time_base is not None
         start = stream.start_time or 0
-        times = sorted((packet.pts - start) * stream.time_base * rate for packet in packets)
+        times = sorted(((packet.pts or 0) - start) * stream.time_base * rate for packet in packets)
         if times != list(range(len(times))) or not packets[0].is_keyframe:
             raise RuntimeError(f"{path}: FFmpeg wrote a chunk whose frames are not at {rate} per second")
         return Chunk(path, len(packets), stream.width, stream.height)

@@ -106,8 +106,9 @@ def _in_sequence(
     """Decode everything up to the last wanted frame: right for any file, and slow."""
     numbers, reformatter = set(wanted), VideoReformatter()
     for number, frame in enumerate(container.decode(stream)):
+        _refuse_damage(frame, path, number)
         if number in numbers:
-            yield number, _rgb(frame, reformatter, path, number)
+            yield number, _rgb(frame, reformatter)
         if number >= wanted[-1]:
             return
 
@@ -129,9 +130,10 @@ def _by_seeking(
             if found:
                 for frame in _decode_group(stream, group, found):
                     number = grid.number(frame.pts)
+                    _refuse_damage(frame, path, number)
                     if number in found:
                         run.discard(number)
-                        yield number, _rgb(frame, reformatter, path, number)
+                        yield number, _rgb(frame, reformatter)
         if run:
             raise _NotInStepError
 
@@ -203,10 +205,14 @@ def _decode_group(stream: VideoStream, group: dict[int, Packet], wanted: set[int
     context.flush_buffers()
 
 
-def _rgb(frame: av.VideoFrame, reformatter: VideoReformatter, path: Path, number: int) -> Frame:
+def _refuse_damage(frame: av.VideoFrame, path: Path, number: int) -> None:
+    """A damaged frame is no picture to train on, and spoils those that refer to it."""
     if frame.is_corrupt:
         raise MediaError(path, f"frame {number} is damaged")
-    return reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+
+
+def _rgb(frame: av.VideoFrame, reformatter: VideoReformatter) -> Frame:
+    return np.asarray(reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray(), dtype=np.uint8)
 
 
 def _decord_frames(path: Path, wanted: Sequence[int]) -> NumberedFrames:
@@ -225,18 +231,18 @@ def _decord_frames(path: Path, wanted: Sequence[int]) -> NumberedFrames:
 def _torchcodec_frames(path: Path, wanted: Sequence[int]) -> NumberedFrames:
     try:
         from torchcodec.decoders import VideoDecoder
-    except (ImportError, RuntimeError, OSError):
-        raise ImportError(
-            "the backend 'torchcodec' cannot be loaded: it needs the package torchcodec and FFmpeg's shared "
-            "libraries on this system; the backend 'pyav' carries its own"
-        ) from None
-    try:
+
         decoder = VideoDecoder(str(path), dimension_order="NHWC", num_ffmpeg_threads=1)
         count = decoder.metadata.num_frames or 0
         if wanted[-1] >= count:
             raise MediaError(path, f"frame {wanted[-1]} is asked for, the file has {count}")
         pictures = decoder.get_frames_at(list(wanted)).data.numpy()
-    except (RuntimeError, IndexError) as error:
+    except (ImportError, RuntimeError, OSError) as error:
+        if isinstance(error, ImportError) or "libtorchcodec" in str(error):
+            raise ImportError(
+                "the backend 'torchcodec' cannot be loaded: it needs the package torchcodec and FFmpeg's "
+                "shared libraries on this system; the backend 'pyav' carries its own"
+            ) from None
         raise MediaError(path, f"cannot be decoded ({str(error).splitlines()[0]})") from None
     yield from zip(wanted, pictures, strict=True)
 
