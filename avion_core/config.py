@@ -461,6 +461,10 @@ class Settings(Section):
     @model_validator(mode="after")
     def _names_refer(self) -> Settings:
         known(self.selected_runs, self.runs, "selected_runs")
+        for name in self.stages.keys() & self.evaluations.keys():
+            raise ValueError(f"evaluations.{name}: '{name}' is a stage too, and both would share a folder")
+        for name in {"logs", "report"} & self.runs.keys():
+            raise ValueError(f"runs.{name}: '{name}' is a folder of results already; choose another name")
         for name, run in self.runs.items():
             known(run.stages, self.stages, f"runs.{name}.stages")
             known(run.evaluations, self.evaluations, f"runs.{name}.evaluations")

@@ -12,7 +12,7 @@ from snakemake.exceptions import WorkflowError
 from avion_core.config import SettingsError, load_settings
 from avion_core.data.download import check_source
 from avion_core.files import code_fingerprint
-from avion_core.narrate.client import check_provider
+from avion_core.narrate.rephrase import check_provider
 
 # Jobs find this code and this interpreter wherever they start.
 os.environ["PYTHONPATH"] = workflow.basedir
@@ -63,9 +63,10 @@ scattergather:
     shards=SETTINGS.shards,
 
 
-def library(*modules):
+def library(*patterns):
     """Digest of modules of avion_core: a cheap rule has it as a parameter and reruns when they change."""
-    return code_fingerprint(f"{workflow.basedir}/avion_core/{module}" for module in modules)
+    room = Path(workflow.basedir) / "avion_core"
+    return code_fingerprint(path for pattern in patterns for path in sorted(room.glob(pattern)))
 
 
 def selected_stages():

@@ -40,13 +40,7 @@ rule evaluate_stage:
         runtime=120,
         gpu=lambda wildcards: evaluated(wildcards).gpus,
     params:
-        code=library(
-            "evaluate/runner.py",
-            "evaluate/retrieval.py",
-            "evaluate/recognition.py",
-            "evaluate/multiple_choice.py",
-            "evaluate/relevancy.py",
-        ),
+        code=library("evaluate/*.py"),
         settings=lambda wildcards: evaluated(wildcards).model_dump_json(
             exclude={"memory_mb", "threads", "gpus"}
         ),

@@ -67,7 +67,7 @@ rule build_report:
         mem_mb=1500,
         runtime=30,
     params:
-        code=library(*(f"report/{name}.py" for name in ("page", "figures", "gallery", "published", "tables"))),
+        code=library("report/*.py"),
         plan=report_plan,
         folder=f"{RESULTS}/report",
     message:

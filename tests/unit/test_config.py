@@ -35,10 +35,13 @@ def broken(change: Callable[[dict[str, Any]], Any]) -> str:
     [
         (lambda c: c.update(sede=1), ["'sede'", "'seed'"]),
         (lambda c: c["transcode"].update(chunk_second=3), ["'transcode.chunk_second'", "'chunk_seconds'"]),
-        (lambda c: c["stages"]["mir"].update(learning_rte=1), ["stages.mir.learning_rte", "'learning_rate'"]),
         (
-            lambda c: c["runs"]["llm"]["stages"]["mir"].update(learning_rte=1),
-            ["runs.llm.stages.mir", "'learning_rate'"],
+            lambda c: c["stages"]["finetune_mir"].update(learning_rte=1),
+            ["stages.finetune_mir.learning_rte", "'learning_rate'"],
+        ),
+        (
+            lambda c: c["runs"]["llm"]["stages"]["finetune_mir"].update(learning_rte=1),
+            ["runs.llm.stages.finetune_mir", "'learning_rate'"],
         ),
         (lambda c: c["narrate"].update(openai={"max_used": 1}), ["narrate.openai.max_used", "'max_usd'"]),
     ],
@@ -55,12 +58,15 @@ def test_unknown_setting_is_refused_with_the_nearest_name(
     [
         (lambda c: c["transcode"].update(crf=99), ["transcode.crf", "51", "99"]),
         (
-            lambda c: c["stages"]["mir"].update(learning_rate=0),
-            ["stages.mir.learning_rate", "greater than 0"],
+            lambda c: c["stages"]["finetune_mir"].update(learning_rate=0),
+            ["stages.finetune_mir.learning_rate", "greater than 0"],
         ),
-        (lambda c: c["stages"]["mir"].update(batch_size=0), ["stages.mir.batch_size"]),
-        (lambda c: c["stages"]["mir"].update(batch_size=9, processes=2), ["batch_size (9)", "(2)"]),
-        (lambda c: c["runs"]["llm"]["stages"]["mir"].update(epochs=-1), ["runs.llm.stages.mir", "epochs"]),
+        (lambda c: c["stages"]["finetune_mir"].update(batch_size=0), ["stages.finetune_mir.batch_size"]),
+        (lambda c: c["stages"]["finetune_mir"].update(batch_size=9, processes=2), ["batch_size (9)", "(2)"]),
+        (
+            lambda c: c["runs"]["llm"]["stages"]["finetune_mir"].update(epochs=-1),
+            ["runs.llm.stages.finetune_mir", "epochs"],
+        ),
         (lambda c: c["narrate"].update(provider="gpt"), ["narrate.provider", "lexicon", "openai"]),
     ],
 )
@@ -73,10 +79,18 @@ def test_value_out_of_range_is_refused_by_name(change: Callable[..., Any], words
     ("change", "words"),
     [
         (lambda c: c.update(selected_runs=["lllm"]), ["selected_runs", "'lllm'", "'llm'"]),
-        (lambda c: c["runs"]["llm"]["stages"].update(mirr={}), ["runs.llm.stages", "'mirr'", "'mir'"]),
-        (lambda c: c["stages"]["mir"].update(dataset="ek10"), ["dataset", "'ek10'", "'ek100'"]),
-        (lambda c: c["stages"]["mir"].update(start="videomae_pretrain"), ["start", "videomae_pretrain"]),
-        (lambda c: c["runs"]["human"].update(evaluations=["mir"]), ["'mir'", "runs.human"]),
+        (
+            lambda c: c["runs"]["llm"]["stages"].update(finetune_mirr={}),
+            ["runs.llm.stages", "'finetune_mirr'", "'finetune_mir'"],
+        ),
+        (lambda c: c["stages"]["finetune_mir"].update(dataset="ek10"), ["dataset", "'ek10'", "'ek100'"]),
+        (
+            lambda c: c["stages"]["finetune_mir"].update(start="pretrain_videomae"),
+            ["start", "pretrain_videomae"],
+        ),
+        (lambda c: c["runs"]["human"].update(evaluations=["mir"]), ["'finetune_mir'", "runs.human"]),
+        (lambda c: c["evaluations"].update(pretrain=c["evaluations"]["mir"]), ["'pretrain'", "stage"]),
+        (lambda c: c["runs"].update(report=c["runs"]["human"]), ["'report'"]),
         (lambda c: c["datasets"]["ego4d"].update(source="folder"), ["datasets.ego4d", "section 'folder'"]),
     ],
 )

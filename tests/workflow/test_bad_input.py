@@ -38,8 +38,8 @@ def make_video(path: Path, seconds: int = 4) -> None:
     ("overlay", "words"),
     [
         (
-            {"stages": {"mir": {"learning_rte": 1}}},
-            ["stages.mir.learning_rte", "did you mean 'learning_rate'"],
+            {"stages": {"finetune_mir": {"learning_rte": 1}}},
+            ["stages.finetune_mir.learning_rte", "did you mean 'learning_rate'"],
         ),
         ({"sed": 1}, ["'sed'", "did you mean 'seed'"]),
         ({"transcode": {"crf": 99}}, ["transcode.crf", "less than or equal to 51", "99"]),

@@ -51,7 +51,7 @@ def test_stage_brings_what_it_needs_and_no_more(tmp_path: Path) -> None:
 
 
 def test_setting_of_mir_reruns_mir_and_what_follows_it(reported: Path) -> None:
-    overlay = {"stages": {"mir": {"learning_rate": 1.0e-4}}}
+    overlay = {"stages": {"finetune_mir": {"learning_rate": 1.0e-4}}}
     assert planned_jobs(reported, "all", overlay=overlay) == {
         "all": 1,
         "finetune_stage": 1,
@@ -59,7 +59,7 @@ def test_setting_of_mir_reruns_mir_and_what_follows_it(reported: Path) -> None:
         "build_report": 1,
     }
     plan = planned_files(reported, "all", overlay=overlay)
-    assert "results/llm/mir/model.safetensors" in plan
+    assert "results/llm/finetune_mir/model.safetensors" in plan
     assert "results/llm/mir/metrics.json" in plan
 
 
@@ -100,8 +100,8 @@ def test_comment_in_the_code_reruns_nothing(reported: Path, tmp_path: Path) -> N
 
 def test_retraining_with_another_setting_does_not_resume_the_old_run(reported: Path, tmp_path: Path) -> None:
     workspace = copy_workspace(reported, tmp_path / "workspace")
-    before = (workspace / "results/llm/mir/model.safetensors").read_bytes()
-    finished(workspace, "finetune", overlay={"stages": {"mir": {"learning_rate": 1.0e-4}}})
-    assert (workspace / "results/llm/mir/model.safetensors").read_bytes() != before
+    before = (workspace / "results/llm/finetune_mir/model.safetensors").read_bytes()
+    finished(workspace, "finetune", overlay={"stages": {"finetune_mir": {"learning_rate": 1.0e-4}}})
+    assert (workspace / "results/llm/finetune_mir/model.safetensors").read_bytes() != before
     finished(workspace, "finetune")
-    assert (workspace / "results/llm/mir/model.safetensors").read_bytes() == before
+    assert (workspace / "results/llm/finetune_mir/model.safetensors").read_bytes() == before
