@@ -123,7 +123,8 @@ def _pour(take: Take, progress: float) -> list[Placement]:
     enter = max(1 - smooth(progress, 0, 0.22), smooth(progress, 0.86, 1.0))
     tilt = smooth(progress, 0.12, 0.3) * (1 - smooth(progress, 0.78, 0.9))
     top_x, top_y = take.on_object(-0.22 if take.noun == "pan" else 0.0, -0.3 if take.noun != "pan" else 0.0)
-    spout_x, spout_y = top_x + 0.55 * enter, top_y - 0.26 - 0.1 * enter
+    bob = 0.02 * math.sin(2 * math.pi * take.repeats * progress)
+    spout_x, spout_y = top_x + 0.55 * enter + bob, top_y - 0.26 - 0.1 * enter + bob
     placements = [Placement("open", take.x, take.y)]
     if progress > 0.45:
         placements.append(Placement(f"fill_{take.liquid}", top_x, top_y))

@@ -99,7 +99,7 @@ def generator(seed: int, name: str) -> np.random.Generator:
 def frame_size(short_side_px: int, index: int) -> tuple[int, int]:
     """Width and height of the `index`-th video of a set: several sizes, every sixth one odd."""
     if index % 6 == 4:
-        return short_side_px * 4 // 3 - 1, short_side_px + 1
+        return (short_side_px * 4 // 3 - 1) | 1, short_side_px + 1
     if index % 3 == 1:
         short_side_px = round(short_side_px * 10 / 9 / 2) * 2
         return round(short_side_px * 1.35 / 2) * 2, short_side_px

@@ -1,0 +1,72 @@
+"""Sources give the same table whatever they are, and local files are checked by name."""
+
+import shutil
+
+import pyarrow.parquet as pq
+import pytest
+
+from avion_core.config import DatasetSettings, ToyKitchenSettings
+from avion_core.data.download import check_source, download
+from avion_core.data.sources import SourceError, SourceVideo, names_of, write_videos
+
+TOY = ToyKitchenSettings(
+    short_side_px=64,
+    ego4d_videos=1,
+    ego4d_benchmark_videos=1,
+    ek100_train_videos=1,
+    ek100_validation_videos=1,
+    video_seconds=(5.0, 5.0),
+    kinetics_clips_per_class=(1, 1),
+    kinetics_clip_seconds=2.0,
+)
+
+
+def get(settings, root):
+    download("it", settings=settings, toy_kitchen=TOY, raw_dir=root / "raw", videos=root / "videos.parquet")
+    return pq.read_table(root / "videos.parquet").to_pylist()
+
+
+@pytest.mark.parametrize("layout", ["ego4d", "ek100", "kinetics"])
+def test_a_rendered_layout_is_found_again_as_local_files(tmp_path, layout):
+    rendered = get(DatasetSettings(layout=layout, source="toy_kitchen"), tmp_path / "toy")
+    local = DatasetSettings(layout=layout, source="local", local={"path": str(tmp_path / "toy" / "raw")})
+    found = get(local, tmp_path / "local")
+    assert found == sorted(rendered, key=lambda row: row["video_id"]) or layout == "kinetics"
+    assert {tuple(row.values()) for row in found} == {tuple(row.values()) for row in rendered}
+    linked = [path for path in (tmp_path / "local" / "raw").rglob("*") if path.is_file()]
+    assert linked
+    assert all(
+        path.read_bytes() == (tmp_path / "toy" / path.relative_to(tmp_path / "local")).read_bytes()
+        for path in linked
+    )
+
+
+def test_local_files_that_are_missing_are_named(tmp_path, capsys):
+    get(DatasetSettings(layout="ek100", source="toy_kitchen"), tmp_path / "toy")
+    raw = tmp_path / "toy" / "raw"
+    local = DatasetSettings(layout="ek100", source="local", local={"path": str(raw)})
+    (raw / "P01/videos/P01_01.MP4").unlink()
+    assert len(get(local, tmp_path / "local")) == 1
+    assert "P01_01" in capsys.readouterr().err
+    shutil.rmtree(raw / "P02")
+    with pytest.raises(
+        SourceError, match=r"data set 'it': .*none of the annotated videos is there; missing: P01_01, P02_01"
+    ):
+        get(local, tmp_path / "local")
+    (raw / "EPIC_100_train.csv").unlink()
+    with pytest.raises(SourceError, match=r"missing EPIC_100_train\.csv;"):
+        check_source("it", local)
+    nowhere = DatasetSettings(layout="ego4d", source="local", local={"path": str(tmp_path / "nowhere")})
+    with pytest.raises(SourceError, match="nowhere: no such folder"):
+        check_source("it", nowhere)
+
+
+def test_the_video_table_is_published_only_when_all_is_there(tmp_path):
+    with pytest.raises(SourceError, match=r"gone\.mp4: the video is not there"):
+        write_videos(tmp_path / "videos.parquet", [SourceVideo("gone", tmp_path / "gone.mp4")])
+    assert not (tmp_path / "videos.parquet").exists()
+
+
+def test_long_lists_of_names_are_shortened():
+    assert names_of(["a", "b"]) == "a, b"
+    assert names_of([str(n) for n in range(12)]).endswith("9 and 2 more")
