@@ -90,11 +90,11 @@ def _videos_of_shard(videos: Path, shard: str) -> list[tuple[str, Path]]:
 
 def _transcode_video(source: Path, home: Path, settings: TranscodeSettings) -> dict[str, Any]:
     """The marker of a video: that of an earlier run if it still holds, else that of a fresh one."""
+    remove_partials(home)
     made_of = _made_of(source, settings)
     marker = _valid_marker(home / "chunks", made_of)
     if marker is not None:
         return marker
-    remove_partials(home)
     with publish(home / "chunks") as draft:
         try:
             chunks = make_chunks(source, draft, settings)
