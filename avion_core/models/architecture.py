@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from avion_core.config import Count, Positive, Section, known
+from avion_core.config import Count, NotNegative, Positive, Section, known
 
 FOLDER = Path(__file__).parent / "architectures"
 Pixels = tuple[float, float, float]
@@ -29,6 +29,10 @@ class VisionConfig(Section):
     """Width of the MLP's hidden layer over the tower's."""
     norm_eps: Positive = 1e-6
     """Epsilon of the layer norms; AVION's vision tower has 1e-6."""
+    temporal_std: NotNegative = 0.02
+    """Standard deviation of a fresh temporal embedding; AVION's is small as the rest comes from CLIP."""
+    positional_std: Positive | None = None
+    """Standard deviation of a fresh spatial table; null for CLIP's width ** -0.5."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> VisionConfig:

@@ -8,9 +8,6 @@ from torch import Tensor, nn
 from avion_core.models.architecture import VisionConfig
 from avion_core.models.layers import Block, init_clip_blocks, patchify
 
-TEMPORAL_STD = 0.02
-"""Standard deviation of a fresh temporal embedding, as AVION's."""
-
 
 class VisionTower(nn.Module):
     """Class token and T·H·W patch tokens with joint space-time attention (AVION, arXiv 2309.16669, 3.1).
@@ -56,10 +53,11 @@ class VisionTower(nn.Module):
 
     def _init(self, config: VisionConfig) -> None:
         scale = config.width**-0.5
-        for table in (self.class_embedding, self.positional_embedding, self.projection):
-            if table is not None:
-                nn.init.normal_(table, std=scale)
-        nn.init.normal_(self.temporal_embedding, std=TEMPORAL_STD)
+        nn.init.normal_(self.class_embedding, std=scale)
+        nn.init.normal_(self.positional_embedding, std=config.positional_std or scale)
+        nn.init.normal_(self.temporal_embedding, std=config.temporal_std)
+        if self.projection is not None:
+            nn.init.normal_(self.projection, std=scale)
         init_clip_blocks(self.blocks, width=config.width)
 
     def forward(self, frames_BCTHW: Tensor) -> Tensor:

@@ -223,3 +223,20 @@ def test_a_description_of_another_kind_is_not_saved(tmp_path):
     with pytest.raises(ValueError, match="the description says 'videomae'"):
         save_model(tmp_path, model, ModelDescription("videomae", "tiny", 4, 16))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("vision.patch.weight", None, "1 missing: vision.patch.weight"),
+        ("extra", torch.zeros(1), "1 unexpected: extra"),
+        ("vision.ln_pre.bias", torch.zeros(9), "1 of another shape: vision.ln_pre.bias"),
+    ],
+)
+def test_any_one_difference_fails(name, change, message):
+    model = build_model("dual_encoder", DUAL, **SIZES)
+    tensors = {
+        key: tensor for key, tensor in {**model.state_dict(), name: change}.items() if tensor is not None
+    }
+    with pytest.raises(ModelError, match=message):
+        load_weights(model, tensors)

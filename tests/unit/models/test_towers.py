@@ -124,3 +124,15 @@ def test_quick_gelu_is_another_function():
     quick.load_state_dict(exact.state_dict())
     gap = (exact.encode_video(clip()) - quick.encode_video(clip())).abs().max()
     assert 1e-5 < gap < 0.1
+
+
+def test_fresh_position_tables_have_the_architectures_spread():
+    torch.manual_seed(0)
+    wide = CONFIG.vision.model_copy(update={"temporal_std": 0.5, "positional_std": 0.3})
+    sizes = {"frames": 64, "image_size_px": 64}
+    tower = DualEncoder(CONFIG.model_copy(update={"vision": wide}), **sizes).vision
+    assert tower.temporal_embedding.std().item() == pytest.approx(0.5, rel=0.1)
+    assert tower.positional_embedding.std().item() == pytest.approx(0.3, rel=0.1)
+    usual = DualEncoder(CONFIG, **sizes).vision
+    assert usual.temporal_embedding.std().item() == pytest.approx(0.02, rel=0.1)
+    assert usual.positional_embedding.std().item() == pytest.approx(24**-0.5, rel=0.1)
