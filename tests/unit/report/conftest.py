@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +41,14 @@ def config() -> dict[str, Any]:
         },
         "stages": {
             "pretrain": {**STAGE, "task": "contrastive", "dataset": "ego4d", "model": "toy_dual_encoder"},
-            "mir": {
+            "finetune_mir": {
                 **STAGE,
                 "task": "relevancy",
                 "dataset": "ek100",
                 "model": "toy_dual_encoder",
                 "start": "pretrain",
             },
-            "cls": {
+            "finetune_cls": {
                 **STAGE,
                 "task": "classification",
                 "label": "action",
@@ -54,15 +56,15 @@ def config() -> dict[str, Any]:
                 "model": "toy_dual_encoder",
                 "start": "pretrain",
             },
-            "videomae_pretrain": {**videomae, "task": "reconstruction"},
-            "videomae_finetune": {**videomae, "task": "classification", "start": "videomae_pretrain"},
+            "pretrain_videomae": {**videomae, "task": "reconstruction"},
+            "finetune_videomae": {**videomae, "task": "classification", "start": "pretrain_videomae"},
         },
         "evaluations": {
             "zero_shot_mir": {"kind": "retrieval", "dataset": "ek100", "stage": "pretrain"},
             "egomcq": {"kind": "multiple_choice", "dataset": "ego4d", "stage": "pretrain"},
-            "mir": {"kind": "retrieval", "dataset": "ek100", "stage": "mir"},
-            "cls": {"kind": "recognition", "dataset": "ek100", "stage": "cls"},
-            "kinetics": {"kind": "recognition", "dataset": "kinetics", "stage": "videomae_finetune"},
+            "mir": {"kind": "retrieval", "dataset": "ek100", "stage": "finetune_mir"},
+            "cls": {"kind": "recognition", "dataset": "ek100", "stage": "finetune_cls"},
+            "kinetics": {"kind": "recognition", "dataset": "kinetics", "stage": "finetune_videomae"},
         },
         "runs": {
             "untrained": {
@@ -77,17 +79,17 @@ def config() -> dict[str, Any]:
             },
             "llm": {
                 "title": "Human and LLM narrations",
-                "stages": {"pretrain": {"narrations": ["rephrased"]}, "mir": {}, "cls": {}},
+                "stages": {"pretrain": {"narrations": ["rephrased"]}, "finetune_mir": {}, "finetune_cls": {}},
                 "evaluations": ["zero_shot_mir", "egomcq", "mir", "cls"],
             },
             "videomae": {
                 "title": "VideoMAE, pretrained",
-                "stages": {"videomae_pretrain": {}, "videomae_finetune": {}},
+                "stages": {"pretrain_videomae": {}, "finetune_videomae": {}},
                 "evaluations": ["kinetics"],
             },
             "scratch": {
                 "title": "VideoMAE, from scratch",
-                "stages": {"videomae_pretrain": {"epochs": 0}, "videomae_finetune": {}},
+                "stages": {"pretrain_videomae": {"epochs": 0}, "finetune_videomae": {}},
                 "evaluations": ["kinetics"],
             },
         },
@@ -188,6 +190,15 @@ class World:
                 ],
             },
         }
+
+    def copy(self, root: Path) -> World:
+        """The same world in another folder."""
+        shutil.copytree(self.root, root)
+        other = copy.copy(self)
+        other.root = root
+        other.plan = json.loads(json.dumps(self.plan).replace(str(self.root), str(root)))
+        other.config = other.plan["config"]
+        return other
 
     def write_plan(self) -> Path:
         path = self.root / "plan.json"
@@ -354,6 +365,12 @@ def chunks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_chunks(tmp_path_factory.mktemp("footage"))
 
 
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory, chunks: Path) -> World:
+    return World(tmp_path_factory.mktemp("template"), chunks=chunks)
+
+
 @pytest.fixture
-def world(tmp_path: Path, chunks: Path) -> World:
-    return World(tmp_path, chunks=chunks)
+def world(tmp_path: Path, template: World) -> World:
+    """A fresh copy of the template: writing it anew, every file synced, would take a second a test."""
+    return template.copy(tmp_path / "world")

@@ -141,7 +141,7 @@ def test_provenance_names_revision_config_and_every_manifest(world):
     provenance = build(world)[1]["provenance"]
     assert provenance["revision"] == "0123456789ab"
     expected = {str(path): sha256(path) for path in world.root.glob("results/*/*/manifest.json")}
-    assert len(expected) == 17 and provenance["manifests"] == expected
+    assert len(expected) == 19 and provenance["manifests"] == expected
     again = provenance["config"]
     world.plan["config"]["seed"] = 7
     assert build(world)[1]["provenance"]["config"] != again
@@ -163,7 +163,7 @@ def test_what_could_not_be_measured_is_null_and_a_dash(world):
         "results/llm/mir/outputs.safetensors",
         "results/llm/cls/manifest.json",
         "results/human/pretrain/train.jsonl",
-        "results/scratch/videomae_finetune/model.json",
+        "results/scratch/finetune_videomae/model.json",
         "data/ek100/quarantine.json",
         "data/ek100/clips/sentences_test.parquet",
         "data/ego4d/narrations/lexicon/train.parquet",
