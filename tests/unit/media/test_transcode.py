@@ -259,7 +259,7 @@ def test_a_kill_in_the_middle_leaves_whole_videos_only_and_the_rest_is_made_afte
     place.list_videos(*sources)
     settings = SETTINGS.model_copy(update={"preset": "veryfast"})
     command = [sys.executable, "-c", KILLED, str(place.folder), settings.model_dump_json()]
-    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.getcwd()})
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(Path.cwd())})
     deadline = time.monotonic() + 60
     while not list(place.chunks.glob("*/chunks/done.json")) and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -1,0 +1,87 @@
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avion_core.data.chunks import ChunkIndex
+from avion_core.files import sha256
+from avion_core.media import MediaError
+from avion_core.media.chunk_table import write_chunk_table
+from avion_core.media.crop import Crop
+from tests.unit.media.counted_video import RANDOM_ACCESS, read_number, write_counted
+
+WHOLE = Crop(0, 0, 128, 128)
+
+
+def chunk_row(path: Path, video_id: str, chunk: int, start_frame: int, frames: int) -> dict:
+    """A row of the index for a file of 128×128 pixels at 30 frames per second."""
+    return {
+        "video_id": video_id,
+        "chunk": chunk,
+        "start_frame": start_frame,
+        "frames": frames,
+        "fps_num": 30,
+        "fps_den": 1,
+        "width": 128,
+        "height": 128,
+        "bytes": path.stat().st_size,
+        "sha256": sha256(path),
+        "path": str(path),
+    }
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> ChunkIndex:
+    """Video `b` of chunks with 40, 40 and 10 frames; video `a` of one with 25."""
+    rows = []
+    for video_id, lengths in (("b", (40, 40, 10)), ("a", (25,))):
+        for chunk, frames in enumerate(lengths):
+            path = tmp_path / f"{video_id}{chunk}.mp4"
+            write_counted(path, frames, width=128, height=128, options=RANDOM_ACCESS)
+            rows.append(chunk_row(path, video_id, chunk, sum(lengths[:chunk]), frames))
+    write_chunk_table(tmp_path / "chunks.parquet", rows)
+    return ChunkIndex.load(tmp_path / "chunks.parquet")
+
+
+def test_lengths_and_rates_come_from_the_index_alone(index, tmp_path):
+    for path in tmp_path.glob("*.mp4"):
+        path.unlink()
+    assert index.video_ids == ["a", "b"] and index.has("a") and not index.has("c")
+    assert index.fps("b") == Fraction(30) and index.size("b") == (128, 128)
+    assert index.frame_count("b") == 90 and index.duration_s("b") == 3.0
+    assert index.frame_count("a") == 25
+
+
+def test_frames_in_any_order_across_chunks_with_one_crop(index):
+    numbers = [89, 0, 39, 40, 79, 80, 40, 12]
+    clip = index.read("b", numbers, crop=WHOLE, size_px=128)
+    assert [read_number(frame) for frame in clip] == [9, 0, 39, 0, 39, 0, 0, 12]
+    part = index.read("b", numbers, crop=Crop(32, 0, 64, 64), size_px=64)
+    np.testing.assert_array_equal(part, clip[:, 0:64, 32:96])
+
+
+def test_what_is_not_there_is_named(index, tmp_path):
+    with pytest.raises(MediaError, match="c: the video is not in the chunk index"):
+        index.read("c", [0], crop=WHOLE, size_px=64)
+    with pytest.raises(MediaError, match="b: frames 3 to 90 are asked for, it has 90"):
+        index.read("b", [3, 90], crop=WHOLE, size_px=64)
+    with pytest.raises(MediaError, match="it has 90"):
+        index.read("b", [-1], crop=WHOLE, size_px=64)
+
+
+def test_a_chunk_that_is_gone_or_changed_is_an_error(index, tmp_path):
+    (tmp_path / "b1.mp4").unlink()
+    with pytest.raises(MediaError, match=r"b1\.mp4: the chunk is gone"):
+        index.read("b", [0, 45], crop=WHOLE, size_px=64)
+    assert len(index.read("b", [0, 85], crop=WHOLE, size_px=64)) == 2
+    with (tmp_path / "b2.mp4").open("ab") as stream:
+        stream.write(b"more")
+    with pytest.raises(MediaError, match="bytes, it had"):
+        index.read("b", [85], crop=WHOLE, size_px=64)
+
+
+def test_an_index_without_rows(tmp_path):
+    write_chunk_table(tmp_path / "chunks.parquet", [])
+    index = ChunkIndex.load(tmp_path / "chunks.parquet")
+    assert index.video_ids == [] and not index.has("a")

@@ -1,0 +1,169 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avion_core.data.chunks import ChunkIndex
+from avion_core.data.clips import ClipTable
+from avion_core.data.dataset import ClipDataset, View, frame_range, training_crop
+from avion_core.files import sha256
+from avion_core.media import MediaError
+from avion_core.media.chunk_table import write_chunk_table
+from avion_core.media.crop import center_crop
+from avion_core.media.sample import segment_frames, window_frames
+from tests.unit.media.counted_video import RANDOM_ACCESS, read_number, write_counted
+
+TRAINING = View(
+    frames=4,
+    sampling="segments",
+    stride=4,
+    image_size_px=64,
+    crop="random_resized",
+    crop_scale=(0.5, 1.0),
+    horizontal_flip=0.0,
+    rand_augment=None,
+    random_erasing=0.0,
+    training=True,
+)
+EVALUATION = replace(TRAINING, crop="center", training=False)
+ROWS = [
+    {"video_id": "v", "start_s": 0.5, "end_s": 1.5, "texts": ["#C C takes the cup", "takes a cup"]},
+    {"video_id": "v", "start_s": 1.9, "end_s": 2.6, "texts": ["#C C puts the cup"]},
+    {"video_id": "lost", "start_s": 0.0, "end_s": 1.0, "texts": ["#C C waits"]},
+]
+
+
+@pytest.fixture(scope="module")
+def chunks(tmp_path_factory: pytest.TempPathFactory) -> ChunkIndex:
+    """Video `v` of 170×128 pixels: 60 frames and 30 frames at 30 per second."""
+    folder: Path = tmp_path_factory.mktemp("chunks")
+    rows = []
+    for chunk, (start, frames) in enumerate(((0, 60), (60, 30))):
+        path = write_counted(folder / f"{chunk}.mp4", frames, options=RANDOM_ACCESS)
+        row = {"video_id": "v", "chunk": chunk, "start_frame": start, "frames": frames, "fps_num": 30}
+        row |= {"fps_den": 1, "width": 170, "height": 128, "bytes": path.stat().st_size}
+        rows.append({**row, "sha256": sha256(path), "path": str(path)})
+    write_chunk_table(folder / "chunks.parquet", rows)
+    return ChunkIndex.load(folder / "chunks.parquet")
+
+
+@pytest.fixture(scope="module")
+def clips() -> ClipTable:
+    return ClipTable.from_rows(ROWS)
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+@pytest.mark.parametrize(
+    ("start_s", "end_s", "expected"),
+    [
+        (0.5, 1.5, (15, 45)),
+        (0.1, 0.3, (3, 9)),  # 0.3 * 30 is 9.000000000000002 in floating point
+        (0.52, 0.53, (15, 16)),
+        (0.52, 0.56, (15, 17)),
+        (-1.0, 0.0, (0, 1)),
+        (2.99, 9.0, (89, 90)),
+        (7.0, 9.0, (89, 90)),
+    ],
+)
+def test_frame_range_covers_the_clip_within_the_video(start_s, end_s, expected):
+    assert frame_range(start_s, end_s, fps=30.0, frame_count=90) == expected
+
+
+def test_training_sample_repeats_with_its_generator(clips, chunks):
+    dataset = ClipDataset(clips, chunks, TRAINING)
+    first, again, other = (dataset.sample(0, rng(seed))["frames"] for seed in (1, 1, 2))
+    assert first.shape == (4, 64, 64, 3) and first.dtype == np.uint8
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+    assert set(dataset.sample(0, rng())) == {"row", "frames"} and len(dataset) == 3
+
+
+def test_a_clip_across_chunks_is_one_clip_with_one_crop(clips, chunks):
+    """Row 1 is frames 57 to 77; the second chunk begins at 60."""
+    view = replace(TRAINING, image_size_px=128, crop="center", frames=8)
+    frames = ClipDataset(clips, chunks, view).sample(1, rng(3))["frames"]
+    numbers = segment_frames(57, 78, 8, rng=rng(3))
+    expected = chunks.read("v", numbers, crop=center_crop(170, 128), size_px=128)
+    np.testing.assert_array_equal(frames, expected)
+    assert numbers.min() < 60 <= numbers.max()
+
+
+def test_evaluation_views_are_clips_times_crops_with_crops_fastest(clips, chunks):
+    view = replace(EVALUATION, sampling="window", stride=2, frames=3, clips=5, crops=3, image_size_px=128)
+    frames = ClipDataset(clips, chunks, view).sample(0, rng())["frames"]
+    assert frames.shape == (15, 3, 128, 128, 3)
+    for place in range(5):
+        numbers = window_frames(15, 45, 3, stride=2, view=place, views=5)
+        for side, left in enumerate((0, 21, 42)):
+            crop = replace(center_crop(170, 128), left=float(left))
+            expected = chunks.read("v", numbers, crop=crop, size_px=128)
+            np.testing.assert_array_equal(frames[place * 3 + side], expected)
+    left_views = frames[::3]
+    assert [read_number(view[0]) for view in left_views] == [15, 21, 27, 33, 40]
+
+
+def test_one_evaluation_view_is_the_middle_and_ignores_the_generator(clips, chunks):
+    dataset = ClipDataset(clips, chunks, EVALUATION)
+    one, two = (dataset.sample(0, rng(seed))["frames"] for seed in (1, 2))
+    assert one.shape == (1, 4, 64, 64, 3)
+    np.testing.assert_array_equal(one, two)
+
+
+def test_flip_augmentation_and_erasing_are_applied(clips, chunks):
+    plain = replace(TRAINING, crop="center")
+    frames = ClipDataset(clips, chunks, plain).sample(0, rng())["frames"]
+    flipped = ClipDataset(clips, chunks, replace(plain, horizontal_flip=1.0)).sample(0, rng())["frames"]
+    np.testing.assert_array_equal(flipped, frames[:, :, ::-1])
+    for change in ({"rand_augment": "rand-m9-n4-inc1"}, {"random_erasing": 1.0}):
+        changed = ClipDataset(clips, chunks, replace(plain, **change)).sample(0, rng(5))["frames"]
+        assert changed.shape == frames.shape and (changed != frames).any()
+
+
+@pytest.mark.parametrize("crop", ["random_resized", "multi_scale", "center"])
+def test_training_crops_lie_within_the_frame_and_flip_half_the_time(crop):
+    view, generator = replace(TRAINING, crop=crop, horizontal_flip=0.5), rng()
+    crops = [training_crop(170, 128, view=view, rng=generator) for _ in range(400)]
+    for box in crops:
+        box.check(170, 128)
+    assert 150 < sum(box.flip for box in crops) < 250
+
+
+def test_text_is_chosen_with_the_same_generator_and_tokenised(clips, chunks):
+    def choose(row: int, generator: np.random.Generator) -> tuple[int, str]:
+        texts = clips.texts(row)
+        choice = int(generator.integers(len(texts)))
+        return 10 * row + choice, texts[choice]
+
+    dataset = ClipDataset(clips, chunks, TRAINING, choose_text=choose, context_length=12)
+    samples = [dataset.sample(0, rng(seed)) for seed in range(8)]
+    assert {sample["text_id"] for sample in samples} == {0, 1} and dataset.has_texts
+    assert samples[0]["tokens"].shape == (12,)
+    assert len({tuple(sample["tokens"].tolist()) for sample in samples}) == 2
+
+
+def test_a_video_without_chunks_is_a_media_error(clips, chunks):
+    for view in (TRAINING, EVALUATION):
+        with pytest.raises(MediaError, match="lost: the video is not in the chunk index"):
+            ClipDataset(clips, chunks, view).sample(2, rng())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"crops": 2}, "crops must be 1 or 3"),
+        ({"crop": "centre"}, "unknown crop 'centre'"),
+        ({"sampling": "all"}, "unknown sampling 'all'"),
+    ],
+)
+def test_impossible_views_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(EVALUATION, **change)
+
+
+def test_a_bad_policy_is_refused_before_the_first_sample(clips, chunks):
+    with pytest.raises(ValueError, match="not a policy that timm knows"):
+        ClipDataset(clips, chunks, replace(TRAINING, rand_augment="augmix"))

@@ -1,0 +1,149 @@
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from avion_core.data.clips import ClipTable
+from avion_core.data.loader import BatchLoader
+from avion_core.media import MediaError
+
+
+class Clips:
+    """Stands for a ClipDataset: a sample is its row and what its generator drew; some rows are bad."""
+
+    def __init__(self, count: int, *, bad: tuple[int, ...] = (), texts: bool = False) -> None:
+        rows = [{"video_id": f"v{row}", "start_s": 0.0, "end_s": 1.0, "texts": []} for row in range(count)]
+        self.clips = ClipTable.from_rows(rows)
+        self._bad, self._texts = bad, texts
+        self.read: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def sample(self, row: int, rng: np.random.Generator) -> dict[str, Any]:
+        self.read.append(row)
+        if row in self._bad:
+            raise MediaError(f"v{row}.mp4", "the chunk is gone")
+        frames = rng.integers(0, 256, (2, 3, 3, 3)).astype(np.uint8)
+        frames[0, 0, 0, 0] = row
+        texts = {"tokens": torch.full((5,), row), "text_id": 100 + row} if self._texts else {}
+        return {"row": row, "frames": frames, **texts}
+
+
+def loader(dataset: Clips, **changes: Any) -> BatchLoader:
+    options = {"batch_size": 4, "seed": 7, "shuffle": True, "drop_last": True, **changes}
+    return BatchLoader(dataset, **options)
+
+
+def rows_of(batches: Any) -> list[list[int]]:
+    return [batch["rows"].tolist() for batch in batches]
+
+
+def joined(steps: list[list[int]]) -> list[int]:
+    return list(itertools.chain.from_iterable(steps))
+
+
+def test_batches_hold_what_the_samples_gave():
+    [batch, _] = loader(Clips(8, texts=True)).epoch(0)
+    assert set(batch) == {"frames", "rows", "tokens", "text_ids"}
+    assert batch["frames"].shape == (4, 2, 3, 3, 3) and batch["frames"].dtype == torch.uint8
+    assert batch["rows"].dtype == batch["text_ids"].dtype == torch.int64
+    assert batch["frames"][:, 0, 0, 0, 0].tolist() == batch["rows"].tolist()
+    assert batch["tokens"][:, 0].tolist() == batch["rows"].tolist()
+    assert batch["text_ids"].tolist() == [100 + row for row in batch["rows"].tolist()]
+
+
+def test_every_epoch_has_every_row_once_in_an_order_of_its_own():
+    epochs = [joined(rows_of(loader(Clips(12)).epoch(epoch))) for epoch in range(3)]
+    assert all(sorted(rows) == list(range(12)) for rows in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert epochs[0] != joined(rows_of(loader(Clips(12), seed=8).epoch(0)))
+    assert rows_of(loader(Clips(6), shuffle=False, drop_last=False).epoch(5)) == [[0, 1, 2, 3], [4, 5]]
+
+
+def test_the_number_of_workers_changes_nothing():
+    """Over two epochs, the second read from its third step on, with bad clips among them."""
+    found = []
+    for workers in (0, 2):
+        batches = loader(Clips(30, bad=(3, 17)), workers=workers, max_bad_share=0.5)
+        found.append([*batches.epoch(0), *batches.epoch(1, first_step=3)])
+        assert {clip.row for clip in batches.bad} == {3, 17}
+    assert len(found[0]) == len(found[1]) == 7 + 4
+    for alone, by_workers in zip(*found, strict=True):
+        assert all(torch.equal(alone[name], by_workers[name]) for name in alone)
+
+
+def test_an_epoch_left_in_the_middle_does_not_disturb_the_next():
+    for workers in (0, 2):
+        batches = loader(Clips(24), workers=workers)
+        for _ in zip(range(2), batches.epoch(0)):  # noqa: B905
+            pass
+        assert rows_of(batches.epoch(1)) == rows_of(loader(Clips(24)).epoch(1))
+
+
+def test_resuming_in_an_epoch_reads_nothing_of_what_was_done():
+    whole = list(loader(Clips(20)).epoch(2))
+    dataset = Clips(20)
+    rest = list(loader(dataset).epoch(2, first_step=3))
+    assert rows_of(rest) == rows_of(whole)[3:]
+    assert all(torch.equal(a["frames"], b["frames"]) for a, b in zip(rest, whole[3:], strict=True))
+    assert dataset.read == joined(rows_of(rest))
+
+
+def test_a_bad_clip_gives_its_place_to_the_next_of_the_order_and_is_recorded_once():
+    order = joined(rows_of(loader(Clips(12)).epoch(0)))
+    bad = (order[1], order[2], order[11])
+    batches = loader(Clips(12, bad=bad), max_bad_share=0.5)
+    rows = joined(rows_of(batches.epoch(0)))
+    assert rows == [order[0], order[3], *[order[3]], *order[3:11], order[0]]
+    assert [(clip.row, clip.video_id) for clip in batches.bad] == [(row, f"v{row}") for row in bad]
+    assert batches.bad[0].reason == f"v{bad[0]}.mp4: the chunk is gone"
+    list(batches.epoch(1))
+    assert len(batches.bad) == 3
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_too_many_bad_clips_stop_the_run(workers):
+    batches = loader(Clips(40, bad=(1, 2, 3)), max_bad_share=0.05, workers=workers)
+    with pytest.raises(
+        ValueError, match=r"3 of 40 clips cannot be decoded.*max_bad_share.*the chunk is gone"
+    ):
+        list(batches.epoch(0))
+    assert len(list(loader(Clips(40, bad=(1, 2)), max_bad_share=0.05).epoch(0))) == 10
+
+
+def test_nothing_but_bad_clips_ends_with_an_error():
+    with pytest.raises(ValueError, match="clips cannot be decoded"):
+        list(loader(Clips(30, bad=tuple(range(30))), max_bad_share=1.0).epoch(0))
+
+
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_processes_share_a_step_that_does_not_depend_on_their_number(drop_last):
+    alone = rows_of(loader(Clips(22), batch_size=4, drop_last=drop_last).epoch(0))
+    pairs = [
+        rows_of(loader(Clips(22), batch_size=2, rank=rank, world_size=2, drop_last=drop_last).epoch(0))
+        for rank in range(2)
+    ]
+    assert [first + second for first, second in zip(*pairs, strict=True)] == alone
+    assert len(alone) == (5 if drop_last else 6)
+
+
+def test_a_last_step_that_does_not_divide_wraps_round():
+    loaders = [
+        loader(Clips(9), batch_size=2, rank=rank, world_size=2, drop_last=False, shuffle=False)
+        for rank in range(2)
+    ]
+    assert [rows_of(batches.epoch(0)) for batches in loaders] == [
+        [[0, 1], [4, 5], [8]],
+        [[2, 3], [6, 7], [0]],
+    ]
+    assert {batches.steps_per_epoch for batches in loaders} == {3}
+
+
+def test_fewer_clips_than_a_batch_are_refused():
+    with pytest.raises(ValueError, match="3 clips do not fill one batch of 8; choose a smaller batch_size"):
+        loader(Clips(3), batch_size=4, world_size=2)
+    with pytest.raises(ValueError, match="0 clips"):
+        loader(Clips(0), drop_last=False)
