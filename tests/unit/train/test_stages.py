@@ -1,0 +1,310 @@
+"""Whole stages over real chunks: what they publish, how they chain, and what stops them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from avion_core.config import StageSettings, TranscodeSettings
+from avion_core.data.clips import write_clips, write_sentences
+from avion_core.files import read_json, sha256, write_json
+from avion_core.media.transcode import transcode_shard
+from avion_core.models.store import load_model
+from avion_core.train.checkpoint import CheckpointStore
+from avion_core.train.engine import PREEMPTED_EXIT_CODE, Training
+from avion_core.train.stages import train_stage
+from tests.unit.media.counted_video import write_counted
+
+PUBLISHED = ["manifest.json", "model.json", "model.safetensors", "train.jsonl"]
+CONTRASTIVE = {
+    "task": "contrastive",
+    "dataset": "any",
+    "model": "toy_dual_encoder",
+    "frames": 2,
+    "image_size_px": 32,
+    "epochs": 3,
+    "batch_size": 4,
+    "learning_rate": 1e-3,
+    "log_every_steps": 1,
+    "checkpoint_every_steps": 100,
+}
+CLASSIFICATION = {**CONTRASTIVE, "task": "classification", "label": "action", "waive_missing": ["head.*"]}
+MASKED = {
+    **CONTRASTIVE,
+    "task": "reconstruction",
+    "model": "toy_videomae",
+    "image_size_px": 64,
+    "epochs": 2,
+    "checkpoint_every_steps": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def kitchen(tmp_path_factory):
+    """Nine clips of three videos, with texts, classes and sentences."""
+    home = tmp_path_factory.mktemp("kitchen")
+    videos = {name: write_counted(home / f"{name}.mp4", 60, width=96, height=64) for name in "abc"}
+    table = {"video_id": list(videos), "path": [str(path) for path in videos.values()], "bytes": [1, 1, 1]}
+    pq.write_table(pa.table(table), home / "videos.parquet")
+    transcode_shard(
+        home / "videos.parquet",
+        settings=TranscodeSettings(chunk_seconds=1, short_side_px=64, preset="ultrafast"),
+        shard="1-of-1",
+        chunks_dir=home / "chunks",
+        index=home / "chunks.parquet",
+        quarantine=home / "quarantine.json",
+    )
+    rows = [
+        {
+            "video_id": video,
+            "start_s": 0.5 * number,
+            "end_s": 0.5 * number + 0.8,
+            "texts": [f"text {video} {number}", f"other text {video} {number}"],
+            "verb": number,
+            "noun": place,
+            "nouns": [place],
+            "label": number * 3 + place,
+        }
+        for place, video in enumerate(videos)
+        for number in range(3)
+    ]
+    write_clips(home / "clips.parquet", rows)
+    sentences = [
+        {"sentence_id": number, "text": row["texts"][0], "verb": row["verb"], "nouns": row["nouns"]}
+        for number, row in enumerate(rows)
+    ]
+    write_sentences(home / "sentences.parquet", sentences)
+    names = [f"{verb}:{noun}" for verb in range(3) for noun in range(3)]
+    write_json(home / "classes.json", {"verb": ["v"] * 3, "noun": ["n"] * 3, "action": names, "label": []})
+    return home
+
+
+def train(home: Path, out: Path, recipe: dict, *, start: Path | None = None, seed: int = 0) -> Path:
+    train_stage(
+        StageSettings.model_validate(recipe),
+        title="run/stage",
+        seed=seed,
+        clips=[home / "clips.parquet"],
+        chunks=home / "chunks.parquet",
+        sentences=home / "sentences.parquet" if recipe["task"] == "relevancy" else None,
+        classes=home / "classes.json" if recipe["task"] == "classification" else None,
+        start=start,
+        out=out,
+    )
+    return out
+
+
+def lines(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_model(folder)[0].state_dict()
+
+
+def equal(one: Path, other: Path) -> bool:
+    left, right = weights(one), weights(other)
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+@pytest.fixture(scope="module")
+def pretrained(kitchen, tmp_path_factory):
+    return train(kitchen, tmp_path_factory.mktemp("run") / "pretrain", CONTRASTIVE)
+
+
+def test_a_finished_stage_is_four_files_that_describe_it(kitchen, pretrained):
+    assert sorted(path.name for path in pretrained.iterdir()) == PUBLISHED
+    assert [line["step"] for line in lines(pretrained)] == [1, 2, 3, 4, 5, 6]
+    _, description = load_model(pretrained)
+    assert (description.kind, description.frames, description.image_size_px) == ("dual_encoder", 2, 32)
+    assert description.extras == {"task": "contrastive", "sampling": "segments", "stride": 4}
+    manifest = read_json(pretrained / "manifest.json")
+    assert manifest["inputs"]["clips_1"]["sha256"] == sha256(kitchen / "clips.parquet")
+    assert manifest["settings"]["seed"] == 0
+    assert manifest["settings"]["stage"]["learning_rate"] == 1e-3
+
+
+@pytest.fixture(scope="module")
+def masked(kitchen, tmp_path_factory):
+    return train(kitchen, tmp_path_factory.mktemp("run") / "videomae", MASKED)
+
+
+def test_the_seed_decides_the_bits(kitchen, masked, tmp_path):
+    assert equal(train(kitchen, tmp_path / "again", MASKED), masked)
+    assert not equal(train(kitchen, tmp_path / "other", MASKED, seed=1), masked)
+
+
+def test_an_untrained_stage_decodes_nothing_and_keeps_the_start(kitchen, pretrained, tmp_path):
+    recipe = {**CONTRASTIVE, "epochs": 0}
+    elsewhere = tmp_path / "without chunks"
+    elsewhere.mkdir()
+    for name in ("clips.parquet", "chunks.parquet"):
+        (elsewhere / name).write_bytes(b"not read")
+    kept = train(elsewhere, tmp_path / "kept", recipe, start=pretrained)
+    assert equal(kept, pretrained)
+    assert sorted(path.name for path in kept.iterdir()) == PUBLISHED
+    assert lines(kept) == []
+    fresh = train(elsewhere, tmp_path / "fresh", recipe)
+    assert not equal(fresh, pretrained)
+
+
+def test_relevancy_goes_on_from_pretraining(kitchen, pretrained, tmp_path):
+    mir = train(kitchen, tmp_path / "mir", {**CONTRASTIVE, "task": "relevancy"}, start=pretrained)
+    assert load_model(mir)[1].kind == "dual_encoder"
+    assert not equal(mir, pretrained)
+    assert all(line["loss"] > 0 for line in lines(mir))
+
+
+def test_classification_takes_the_video_tower_and_learns_the_label(kitchen, pretrained, tmp_path):
+    recipe = {**CLASSIFICATION, "mixup": 0.8, "cutmix": 1.0, "label_smoothing": 0.1, "head_dropout": 0.5}
+    model, description = load_model(train(kitchen, tmp_path / "cls", recipe, start=pretrained))
+    assert (description.kind, description.classes, description.label) == ("video_classifier", 9, "action")
+    assert model.head.out_features == 9
+
+
+def test_videomae_is_fine_tuned(kitchen, masked, tmp_path):
+    recipe = {
+        **CLASSIFICATION,
+        "model": "toy_videomae",
+        "image_size_px": 64,
+        "epochs": 1,
+        "label": "verb",
+        "optimizer": "lion",
+        "betas": [0.9, 0.95],
+        "layer_decay": 0.75,
+        "drop_path": 0.1,
+        "waive_missing": ["head.*", "fc_norm.*"],
+    }
+    finetune = train(kitchen, tmp_path, recipe, start=masked)
+    assert load_model(finetune)[1].kind == "videomae_classifier"
+    assert {line["learning_rate"] for line in lines(finetune)} == {1e-3}
+
+
+def test_after_a_kill_from_outside_the_rest_gives_the_same_bits(kitchen, tmp_path, monkeypatch):
+    recipe = {**CLASSIFICATION, "epochs": 10, "mixup": 0.8, "drop_path": 0.2, "head_dropout": 0.5}
+    recipe["checkpoint_every_steps"] = 3
+    undisturbed = train(kitchen, tmp_path / "undisturbed", recipe)
+    process = start_program(kitchen, tmp_path / "killed", recipe)
+    wait_for(lambda: list((tmp_path / "killed").glob("checkpoints/*/step-*")), process)
+    process.kill()
+    process.wait()
+    reached = max(int(path.name[5:]) for path in (tmp_path / "killed").glob("checkpoints/*/step-*"))
+    assert not (tmp_path / "killed" / "model.safetensors").exists()
+    second_leg = count_updates(monkeypatch)
+    train(kitchen, tmp_path / "killed", recipe)
+    assert len(second_leg) == 20 - reached
+    assert equal(tmp_path / "killed", undisturbed)
+    assert [line["loss"] for line in lines(tmp_path / "killed")] == [
+        line["loss"] for line in lines(undisturbed)
+    ]
+
+
+def test_sigterm_saves_and_exits_with_its_own_code(kitchen, masked, tmp_path, monkeypatch, capsys):
+    updates = count_updates(monkeypatch, sigterm_after=2)
+    with pytest.raises(SystemExit) as stop:
+        train(kitchen, tmp_path, MASKED)
+    assert stop.value.code == PREEMPTED_EXIT_CODE == 3
+    assert "run/stage: asked to stop; saved after step 3 of 4" in capsys.readouterr().err
+    train(kitchen, tmp_path, {**MASKED, "memory_mb": 4000, "loader_workers": 1})  # another machine
+    assert len(updates) == 4
+    assert equal(tmp_path, masked)
+
+
+def test_checkpoints_of_another_recipe_are_set_aside(kitchen, masked, tmp_path, monkeypatch, capsys):
+    count_updates(monkeypatch, sigterm_after=1)
+    with pytest.raises(SystemExit):
+        train(kitchen, tmp_path, {**MASKED, "learning_rate": 5e-4})
+    train(kitchen, tmp_path, MASKED)
+    assert "set aside" in capsys.readouterr().err
+    assert equal(tmp_path, masked)
+
+
+def test_a_state_that_cannot_be_read_gives_way_to_the_one_before(kitchen, masked, tmp_path, monkeypatch):
+    updates = count_updates(monkeypatch, sigterm_after=2)
+    with pytest.raises(SystemExit):
+        train(kitchen, tmp_path, MASKED)
+    newest = max(tmp_path.glob("checkpoints/*/step-*"))
+    (newest / "model.safetensors").write_bytes(b"cut short")
+    train(kitchen, tmp_path, MASKED)
+    assert updates == [1, 2, 3, 3, 4]
+    assert equal(tmp_path, masked)
+
+
+def test_a_second_job_in_the_same_folder_is_refused(kitchen, tmp_path):
+    with (
+        CheckpointStore(tmp_path / "checkpoints", {}).claim(),
+        pytest.raises(ValueError, match="another process"),
+    ):
+        train(kitchen, tmp_path, CONTRASTIVE)
+
+
+def test_two_processes_have_the_losses_of_one(kitchen, pretrained, tmp_path):
+    recipe = {**CONTRASTIVE, "processes": 2}
+    process = start_program(
+        kitchen,
+        tmp_path,
+        recipe,
+        launcher=["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"],
+    )
+    assert process.wait(timeout=120) == 0
+    assert [line["loss"] for line in lines(tmp_path)] == pytest.approx(
+        [line["loss"] for line in lines(pretrained)], rel=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_size": 10}, "9 clips do not fill one batch of 10; set a smaller batch_size"),
+        ({"model": "toy_videomae"}, "cannot train 'toy_videomae', a videomae; it can train: dual_encoder"),
+        (
+            {"task": "classification", "label": "label"},
+            "no class names for the label 'label'.*verb, noun, action",
+        ),
+        ({"task": "classification", "label": "action", "mixup": 0.5, "batch_size": 3}, "must be even"),
+    ],
+)
+def test_what_does_not_fit_is_one_clear_error(kitchen, tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        train(kitchen, tmp_path, {**CONTRASTIVE, **change})
+
+
+def count_updates(monkeypatch, *, sigterm_after: int | None = None) -> list[int]:
+    """The steps computed from now on; after so many of them this process gets a SIGTERM."""
+    steps, update = [], Training.update
+
+    def counted(self, *arguments):
+        result = update(self, *arguments)
+        steps.append(self.step)
+        if len(steps) == sigterm_after:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return result
+
+    monkeypatch.setattr(Training, "update", counted)
+    return steps
+
+
+def start_program(
+    home: Path, out: Path, recipe: dict, *, launcher: list[str] | None = None
+) -> subprocess.Popen:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *(launcher or []), __file__, str(home), str(out), json.dumps(recipe)]
+    return subprocess.Popen(command, env=environment)
+
+
+def wait_for(condition, process: subprocess.Popen) -> None:
+    while not condition():
+        assert process.poll() is None, "the training ended before it could be killed"
+        time.sleep(0.005)
+
+
+if __name__ == "__main__":
+    train(Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3]))

@@ -1,0 +1,164 @@
+"""What one step computes, by hand or by a property, and which sentence it is computed with."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from timm.data.mixup import Mixup
+from torch import nn
+
+from avion_core.data.clips import ClipTable, Sentences
+from avion_core.models.architecture import DualEncoderConfig, TextConfig, VideoMAEConfig, VisionConfig
+from avion_core.models.dual_encoder import DualEncoder
+from avion_core.models.videomae import VideoMAE
+from avion_core.train.losses import info_nce, max_margin
+from avion_core.train.tasks import ClassificationTask, ContrastiveTask, ReconstructionTask, RelevancyTask, mix
+from avion_core.train.texts import AnyText, RelevantSentence
+
+SMALL = DualEncoderConfig(
+    vision=VisionConfig(width=16, layers=1, heads=2, patch_px=8),
+    text=TextConfig(width=16, layers=1, heads=2, context_length=8, vocabulary=20),
+    embed_dim=8,
+)
+SMALL_MAE = VideoMAEConfig(width=16, layers=1, heads=2, patch_px=8, decoder_width=8, decoder_heads=2)
+
+
+@pytest.fixture
+def batch():
+    torch.manual_seed(5)
+    frames = torch.randint(256, (4, 2, 16, 16, 3), dtype=torch.uint8)
+    return {"frames": frames, "tokens": torch.randint(1, 20, (4, 8)), "rows": torch.tensor([3, 0, 2, 0])}
+
+
+@pytest.fixture
+def dual_encoder():
+    torch.manual_seed(0)
+    return DualEncoder(SMALL, frames=2, image_size_px=16, learn_temperature=True)
+
+
+class Pixels(nn.Module):
+    """A classifier that looks at the mean of each channel."""
+
+    def normalise(self, frames_BTHWC):
+        return frames_BTHWC.permute(0, 4, 1, 2, 3).float() / 255
+
+    def forward(self, frames_BCTHW):
+        return frames_BCTHW.mean(dim=(2, 3, 4))
+
+
+def test_contrastive_is_info_nce_of_the_models_embeddings(batch, dual_encoder):
+    result = ContrastiveTask(dual_encoder).loss(batch)
+    video, text, scale = dual_encoder(dual_encoder.normalise(batch["frames"]), batch["tokens"])
+    assert result.loss.item() == pytest.approx(info_nce(video, text, scale=scale).item())
+    assert result.metrics["temperature"].item() == pytest.approx(0.07, rel=1e-5)
+
+
+@pytest.mark.parametrize(("moved_to", "kept"), [(-3.0, 0.0), (9.0, 4.6051702), (2.0, 2.0)])
+def test_the_temperature_stays_in_its_bounds(dual_encoder, moved_to, kept):
+    dual_encoder.logit_scale.data.fill_(moved_to)
+    ContrastiveTask(dual_encoder).after_update()
+    assert dual_encoder.logit_scale.item() == pytest.approx(kept)
+
+
+def test_relevancy_is_max_margin_of_the_models_embeddings(batch, dual_encoder):
+    value = RelevancyTask(dual_encoder, margin=0.3).loss(batch).loss
+    video, text, _ = dual_encoder(dual_encoder.normalise(batch["frames"]), batch["tokens"])
+    assert value.item() == pytest.approx(max_margin(video, text, margin=0.3).item())
+
+
+def test_classification_takes_the_labels_of_the_rows(batch):
+    task = ClassificationTask(Pixels(), labels=torch.tensor([1, 0, 2, 1]), classes=3, label_smoothing=0.1)
+    result, model = task.loss(batch), Pixels()
+    logits, labels = model(model.normalise(batch["frames"])), torch.tensor([1, 1, 2, 1])
+    assert result.loss.item() == pytest.approx(F.cross_entropy(logits, labels, label_smoothing=0.1).item())
+    assert result.metrics["accuracy"].item() == (logits.argmax(1) == labels).float().mean().item()
+
+
+def test_a_label_beyond_the_class_list_is_refused():
+    with pytest.raises(ValueError, match="go from 0 to 4, the class list has 3"):
+        ClassificationTask(Pixels(), labels=torch.tensor([0, 4]), classes=3)
+
+
+def test_cutmix_cuts_the_same_box_from_all_frames_and_weighs_labels_by_its_area():
+    frames = torch.zeros(2, 3, 4, 10, 10)
+    frames[1] = 1
+    cutmix = Mixup(mixup_alpha=0, cutmix_alpha=1, label_smoothing=0, num_classes=2)
+    torch.manual_seed(1)
+    mixed, targets = mix(frames, torch.tensor([0, 1]), cutmix)
+    assert (mixed == mixed[:, :1, :1]).all()
+    foreign = mixed[0].mean().item()
+    assert 0 < foreign < 1
+    torch.testing.assert_close(targets, torch.tensor([[1 - foreign, foreign], [foreign, 1 - foreign]]))
+    assert frames[0].sum() == 0
+
+
+def test_mixing_repeats_with_torchs_seed_and_leaves_numpys_generator_alone():
+    frames, labels = torch.rand(4, 3, 2, 8, 8), torch.tensor([0, 1, 2, 0])
+    mixup = Mixup(mixup_alpha=0.8, cutmix_alpha=1, label_smoothing=0.1, num_classes=3)
+    drawn = []
+    for seed in (7, 7, 8):
+        torch.manual_seed(seed)
+        np.random.seed(123)
+        drawn.append(mix(frames, labels, mixup))
+        assert np.random.rand() == np.random.RandomState(123).rand()
+    assert torch.equal(drawn[0][0], drawn[1][0])
+    assert torch.equal(drawn[0][1], drawn[1][1])
+    assert not torch.equal(drawn[0][0], drawn[2][0])
+    assert drawn[0][1].sum(dim=1).tolist() == pytest.approx([1, 1, 1, 1], abs=1e-5)
+
+
+def test_reconstruction_compares_hidden_pixels_and_repeats_with_the_seed(batch):
+    torch.manual_seed(0)
+    model = VideoMAE(SMALL_MAE, frames=2, image_size_px=16)
+    task = ReconstructionTask(model, mask_ratio=0.5)
+    losses = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        losses.append(task.loss(batch).loss.item())
+    torch.manual_seed(1)
+    mask = model.tube_mask(4, 0.5, torch.default_generator)
+    expected = F.mse_loss(model(model.normalise(batch["frames"]), mask), model.target(batch["frames"], mask))
+    assert losses[0] == losses[1] == pytest.approx(expected.item())
+    assert losses[2] != losses[0]
+
+
+def clip(**columns):
+    return {"video_id": "a", "start_s": 0.0, "end_s": 1.0, "texts": ["x"], **columns}
+
+
+def test_any_of_a_rows_texts_is_drawn():
+    choose = AnyText(ClipTable.from_rows([clip(texts=["one", "two", "three"]), clip(texts=["four"])]))
+    rng = np.random.default_rng(0)
+    assert {choose(0, rng) for _ in range(50)} == {(0, "one"), (1, "two"), (2, "three")}
+    assert choose(1, rng) == (0, "four")
+
+
+def test_a_clip_without_a_text_is_named():
+    with pytest.raises(ValueError, match=r"row 1 .* has no text"):
+        AnyText(ClipTable.from_rows([clip(), clip(texts=[])]))
+
+
+SENTENCES = Sentences(
+    texts=["take cup", "take the cup", "wash cup and plate", "cut bread"],
+    verbs=np.array([0, 0, 1, 2]),
+    nouns=[[5], [5], [5, 6], [7]],
+)
+
+
+def test_sentences_are_drawn_evenly_from_those_above_the_bound():
+    clips = ClipTable.from_rows([clip(verb=0, noun=5, nouns=[5])])
+    rng = np.random.default_rng(0)
+    choose = RelevantSentence(clips, SENTENCES, min_relevancy=0.1)
+    drawn = Counter(choose(0, rng)[0] for _ in range(900))
+    assert drawn.keys() == {0, 1, 2}  # relevancies 1, 1, (0 + 1/2) / 2, 0
+    assert max(drawn.values()) - min(drawn.values()) < 90
+    strict = RelevantSentence(clips, SENTENCES, min_relevancy=0.25)
+    assert {strict(0, rng) for _ in range(50)} == {(0, "take cup"), (1, "take the cup")}
+
+
+def test_a_clip_without_a_relevant_sentence_is_named():
+    clips = ClipTable.from_rows([clip(verb=9, noun=9, nouns=[9])])
+    with pytest.raises(ValueError, match=r"row 0 .* lower min_relevancy"):
+        RelevantSentence(clips, SENTENCES, min_relevancy=0.1)(0, np.random.default_rng(0))
