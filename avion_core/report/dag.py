@@ -1,4 +1,4 @@
-"""The workflow's graph as inline SVG: layers left to right, few crossings, edges that bend around nodes."""
+"""The workflow's graph as inline SVG: layers from top to bottom, few crossings, edges around the nodes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from html import escape
 from itertools import pairwise
 from typing import Any
@@ -16,10 +17,12 @@ from avion_core.report.plan import Dag, ReportError
 
 CHARACTER_PX = 7.0
 NODE_HEIGHT_PX = 30
-TRACK_HEIGHT_PX = 6
-LAYER_GAP_PX = 28
-ROW_GAP_PX = 18
+TRACK_WIDTH_PX = 6
+LAYER_GAP_PX = 30
+SIDE_GAP_PX = 22
 MARGIN_PX = 8
+LOOP_PX = 24
+"""How far an edge from a node to itself stands out."""
 SWEEPS = 8
 """Passes of the ordering within layers."""
 TARGETS = ("all",)
@@ -28,9 +31,12 @@ TARGETS = ("all",)
 
 @dataclass(frozen=True)
 class _Box:
+    """Centre and width of a node, or of the invisible point of an edge."""
+
     x: float
     y: float
     width: float
+    height: float
 
 
 def parse_rulegraph(dot: str) -> dict[str, Any]:
@@ -50,25 +56,22 @@ def parse_rulegraph(dot: str) -> dict[str, Any]:
 def dag_svg(dag: Dag) -> Markup:
     """Draw the graph at its natural size (the page puts it into a box that scrolls).
 
-    Rules may feed each other in a circle where jobs do not: an edge to the node itself is a loop, and an
-    edge that closes a longer circle runs backwards. Raises ReportError for an edge whose end is not a
-    node.
+    An edge that follows from others (a → c beside a → b → c) is left out. Rules may feed each other in a
+    circle where jobs do not: an edge to the node itself is a loop, and one that closes a longer circle
+    runs upwards. Raises ReportError for an edge whose end is not a node.
     """
     edges = list(dict.fromkeys(dag.edges))
     _check(dag.nodes, edges)
     loops = [first for first, second in edges if first == second]
     proper = [(first, second) for first, second in edges if first != second]
     backward = _backward(dag.nodes, proper)
-    forward = [
-        (second, first) if (first, second) in backward else (first, second) for first, second in proper
-    ]
-    layer_of = _layers(dag.nodes, forward)
-    routes, layers = _routes(dag.nodes, forward, layer_of)
+    forward = [edge for edge in proper if edge not in backward]
+    turned = [(second, first) for first, second in proper if (first, second) in backward]
+    drawn = _without_implied(forward)
+    routes, layers = _routes(dag.nodes, drawn + turned, _layers(dag.nodes, forward + turned))
     _order(layers, routes)
     boxes, width, height = _place(layers, set(dag.nodes))
-    parts = [
-        _edge(route, boxes, reverse=edge in backward) for edge, route in zip(proper, routes, strict=True)
-    ]
+    parts = [_edge(route, boxes, reverse=place >= len(drawn)) for place, route in enumerate(routes)]
     parts += [_loop(boxes[name]) for name in loops]
     parts += [_node(name, boxes[name]) for name in dag.nodes]
     label = escape("Graph of the workflow: " + ", ".join(f"{a} feeds {b}" for a, b in proper), quote=True)
@@ -130,6 +133,23 @@ def _layers(nodes: Sequence[str], edges: Sequence[tuple[str, str]]) -> dict[str,
     return layer
 
 
+def _without_implied(edges: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The edges of a graph without circles that no longer way replaces (its transitive reduction)."""
+    targets = defaultdict(set)
+    for first, second in edges:
+        targets[first].add(second)
+
+    @cache
+    def below(name: str) -> frozenset[str]:
+        return frozenset(targets[name]).union(*(below(target) for target in targets[name]))
+
+    return [
+        (first, second)
+        for first, second in edges
+        if not any(second in below(other) for other in targets[first] if other != second)
+    ]
+
+
 def _routes(
     nodes: Sequence[str], edges: Sequence[tuple[str, str]], layer_of: dict[str, int]
 ) -> tuple[list[list[str]], list[list[str]]]:
@@ -175,51 +195,52 @@ def _order(layers: list[list[str]], routes: list[list[str]]) -> None:
 
 
 def _place(layers: list[list[str]], real: set[str]) -> tuple[dict[str, _Box], float, float]:
-    heights = [[NODE_HEIGHT_PX if name in real else TRACK_HEIGHT_PX for name in layer] for layer in layers]
-    used = [sum(column) + (len(column) - 1) * ROW_GAP_PX for column in heights]
-    height = max(used, default=0) + 2 * MARGIN_PX + NODE_HEIGHT_PX / 2
+    """A box for every node and point, each layer centred; the size of the whole."""
+    widths = [
+        [len(name) * CHARACTER_PX + 18 if name in real else TRACK_WIDTH_PX for name in layer]
+        for layer in layers
+    ]
+    used = [sum(row) + (len(row) - 1) * SIDE_GAP_PX for row in widths]
+    width = max(used, default=0) + 2 * (MARGIN_PX + LOOP_PX)
     boxes: dict[str, _Box] = {}
-    x = float(MARGIN_PX)
-    for layer, column, total in zip(layers, heights, used, strict=True):
-        width = max((len(name) for name in layer if name in real), default=0) * CHARACTER_PX + 14
-        y = (height - total) / 2
-        for name, own in zip(layer, column, strict=True):
-            boxes[name] = _Box(x, y + own / 2, width)
-            y += own + ROW_GAP_PX
-        x += width + LAYER_GAP_PX
-    return boxes, x - LAYER_GAP_PX + MARGIN_PX, height
+    y = MARGIN_PX + NODE_HEIGHT_PX / 2
+    for layer, row, total in zip(layers, widths, used, strict=True):
+        x = (width - total) / 2
+        for name, own in zip(layer, row, strict=True):
+            boxes[name] = _Box(x + own / 2, y, own, NODE_HEIGHT_PX)
+            x += own + SIDE_GAP_PX
+        y += NODE_HEIGHT_PX + LAYER_GAP_PX
+    return boxes, width, y - LAYER_GAP_PX - NODE_HEIGHT_PX / 2 + MARGIN_PX
 
 
 def _edge(route: list[str], boxes: dict[str, _Box], *, reverse: bool) -> str:
     start = boxes[route[0]]
-    path = f"M{start.x + start.width:.1f} {start.y:.1f}"
-    x, y = start.x + start.width, start.y
+    x, y = start.x, start.y + start.height / 2
+    path = f"M{x:.1f} {y:.1f}"
     for name in route[1:]:
         box = boxes[name]
-        end = box.x - (2 if name == route[-1] else 0)
-        bend = (x + end) / 2
-        path += f" C{bend:.1f} {y:.1f} {bend:.1f} {box.y:.1f} {end:.1f} {box.y:.1f}"
-        x, y = end, box.y
+        top = box.y - box.height / 2
+        bend = (y + top) / 2
+        path += f" C{x:.1f} {bend:.1f} {box.x:.1f} {bend:.1f} {box.x:.1f} {top:.1f}"
+        x, y = box.x, top
         if name != route[-1]:
-            x = box.x + box.width
+            y = box.y + box.height / 2
             path += f" L{x:.1f} {y:.1f}"
     end_of_arrow = "start" if reverse else "end"
     return f'<path class="edge" d="{path}" marker-{end_of_arrow}="url(#arrow)"/>'
 
 
 def _loop(box: _Box) -> str:
-    top = box.y - NODE_HEIGHT_PX / 2
-    left, right = box.x + box.width * 0.3, box.x + box.width * 0.7
-    rise = top - 18
-    path = f"M{right:.1f} {top:.1f} C{right:.1f} {rise:.1f} {left:.1f} {rise:.1f} {left:.1f} {top - 2:.1f}"
+    right = box.x + box.width / 2
+    top, bottom = box.y - box.height / 4, box.y + box.height / 4
+    bulge = right + LOOP_PX
+    path = f"M{right:.1f} {top:.1f} C{bulge:.1f} {top:.1f} {bulge:.1f} {bottom:.1f} {right:.1f} {bottom:.1f}"
     return f'<path class="edge" d="{path}" marker-end="url(#arrow)"/>'
 
 
 def _node(name: str, box: _Box) -> str:
-    top = box.y - NODE_HEIGHT_PX / 2
     return (
-        f'<rect class="node" x="{box.x:.1f}" y="{top:.1f}" width="{box.width:.1f}" '
-        f'height="{NODE_HEIGHT_PX}" rx="6"/>'
-        f'<text x="{box.x + box.width / 2:.1f}" y="{box.y + 4:.1f}" text-anchor="middle">'
-        f"{escape(name)}</text>"
+        f'<rect class="node" x="{box.x - box.width / 2:.1f}" y="{box.y - box.height / 2:.1f}" '
+        f'width="{box.width:.1f}" height="{box.height}" rx="6"/>'
+        f'<text x="{box.x:.1f}" y="{box.y + 4:.1f}" text-anchor="middle">{escape(name)}</text>'
     )

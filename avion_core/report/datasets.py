@@ -66,7 +66,7 @@ def datasets_table(plan: Plan) -> Table:
         rows.append(
             [
                 name,
-                dataset.source.replace("_", " "),
+                dataset.source,
                 dataset.layout,
                 pc.count_distinct(chunks["video_id"]).as_py(),
                 chunks.num_rows,
