@@ -11,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -45,11 +45,25 @@ class Entry:
     """Why the model stopped: `stop`, or `length` at the token limit."""
 
 
+@dataclass(frozen=True)
+class Bill:
+    """What a folder's requests have used."""
+
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    usd: float
+
+
 class Journal:
     """Appends to one file and holds what all files of the folder say. A context manager."""
 
-    def __init__(self, folder: Path, name: str) -> None:
-        """Open `folder/name.jsonl` for appending; JournalError if another process has it open."""
+    def __init__(self, folder: Path, name: str, *, wanted: Container[str] | None = None) -> None:
+        """Open `folder/name.jsonl` for appending; JournalError if another process has it open.
+
+        With `wanted`, only the answers to these keys are held in memory; all are counted.
+        """
+        self._wanted = wanted
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f"{name}.jsonl"
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
@@ -85,7 +99,8 @@ class Journal:
     def _remember(self, entries: Iterable[Entry]) -> Iterator[float]:
         for entry in entries:
             for key in entry.keys:
-                self._of_key.setdefault(key, []).append(entry)
+                if self._wanted is None or key in self._wanted:
+                    self._of_key.setdefault(key, []).append(entry)
             yield entry.usd
 
     def _lock(self) -> None:
@@ -105,6 +120,17 @@ class Journal:
         if content and not content.endswith(b"\n"):
             os.ftruncate(self._descriptor, content.rfind(b"\n") + 1)
             os.fsync(self._descriptor)
+
+
+def bill(folder: Path) -> Bill:
+    """Sum over every request that a folder's journals have, whatever it was asked with."""
+    entries = [entry for path in sorted(folder.glob("*.jsonl")) for entry in read_entries(path)]
+    return Bill(
+        len(entries),
+        sum(entry.input_tokens for entry in entries),
+        sum(entry.output_tokens for entry in entries),
+        sum(entry.usd for entry in entries),
+    )
 
 
 def entries_by_key(folder: Path) -> dict[str, list[Entry]]:

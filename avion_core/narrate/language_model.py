@@ -42,13 +42,15 @@ def rephrase_with_model(
     `every_text` holds the texts of all shards: this shard may spend its share of `max_usd`. Raises
     ProviderError and BudgetError; what was answered before is kept.
     """
-    with Journal(journal_dir, shard) as journal:
+    keys = {_key(text, settings) for text in texts}
+    with Journal(journal_dir, shard, wanted=keys) as journal:
         asking = _Asking(texts, settings=settings, shard=shard, journal=journal)
         asking.check_budget(every_text)
         open_texts = asking.open_texts()
         if open_texts:
             asking.ask(open_texts, ChatClient(settings.openai))
         asking.check_usable()
+        print(f"narrate {shard}: done, ${money(journal.usd_here)} billed in {journal.path}", file=sys.stderr)
         return {text: asking.sentences(text) for text in texts}
 
 

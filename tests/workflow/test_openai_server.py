@@ -114,7 +114,7 @@ def narrate(
 ) -> subprocess.CompletedProcess[str]:
     program, environment = command(clips, server, home, **openai)
     environment["OPENAI_API_KEY"] = key
-    return subprocess.run(program, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(program, env=environment, capture_output=True, text=True, timeout=300)
 
 
 def result(home: Path) -> list[dict[str, Any]]:
@@ -147,7 +147,7 @@ def test_a_kill_in_mid_shard_costs_only_what_was_on_its_way(start_server, clips,
     undisturbed = start_server()
     assert narrate(clips, undisturbed, tmp_path / "whole").returncode == 0
 
-    server = start_server("--delay", "0.1")
+    server = start_server("--delay", "0.5")
     program, environment = command(clips, server, tmp_path / "killed", parallel_requests=4)
     process = subprocess.Popen(program, env=environment, stderr=subprocess.DEVNULL)
     book = tmp_path / "killed" / "journal" / "1-of-1.jsonl"
@@ -171,7 +171,14 @@ def test_a_kill_in_mid_shard_costs_only_what_was_on_its_way(start_server, clips,
 def test_failures_are_waited_out_and_change_nothing(start_server, clips, tmp_path, batch):
     assert narrate(clips, start_server(), tmp_path / "calm").returncode == 0
     server = start_server("--chaos", "429,ok,500,drop,ok,broken,useless,ok,nousage")
-    run = narrate(clips, server, tmp_path / "rough", narrations_per_request=batch, max_tokens_per_reply=800)
+    run = narrate(
+        clips,
+        server,
+        tmp_path / "rough",
+        narrations_per_request=batch,
+        max_tokens_per_reply=800,
+        max_attempts=30,
+    )
     assert run.returncode == 0, run.stderr
     assert result(tmp_path / "rough") == result(tmp_path / "calm")
     answered = server.asked("ok") + server.asked("nousage")
@@ -202,10 +209,11 @@ def test_a_server_that_stays_ill_ends_the_run_with_one_line_and_keeps_the_answer
 
 
 def test_a_hanging_server_meets_the_timeout(start_server, clips, tmp_path):
-    server = start_server("--chaos", "hang,ok,ok,ok,ok,ok,ok,ok,ok,ok,ok", "--hang-seconds", "5")
-    run = narrate(clips, server, tmp_path / "a", timeout_seconds=0.5, parallel_requests=8)
+    server = start_server("--chaos", "hang,ok,ok,ok,ok,ok,ok,ok,ok,ok,ok", "--hang-seconds", "60")
+    run = narrate(clips, server, tmp_path / "a", timeout_seconds=3, parallel_requests=8)
     assert run.returncode == 0, run.stderr
-    assert sorted(server.asked()) == TEXTS
+    assert set(server.asked()) == set(TEXTS) and server.asked("hang")
+    assert [row["text"] for row in result(tmp_path / "a")] == TEXTS
 
 
 def test_a_wrong_key_is_one_error_at_once_and_is_not_repeated(start_server, clips, tmp_path):

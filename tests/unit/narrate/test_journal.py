@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from avion_core.narrate.journal import Entry, Journal, JournalError, entries_by_key
+from avion_core.narrate.journal import Bill, Entry, Journal, JournalError, bill, entries_by_key
 
 
 def entry(key: str, usd: float = 0.5) -> Entry:
@@ -32,6 +32,16 @@ def test_other_shards_answers_are_known_and_not_this_shards_bill(tmp_path):
     with Journal(tmp_path, "2-of-4") as other:
         assert other.answers("a") == [entry("a")]
         assert other.usd_here == 0 and other.usd_by_file == {"1-of-2": 0.5, "2-of-4": 0.0}
+
+
+def test_the_bill_counts_every_request_and_memory_holds_only_what_is_wanted(tmp_path):
+    for name, key in (("1-of-2", "a"), ("2-of-2", "b")):
+        with Journal(tmp_path, name) as journal:
+            journal.append(entry(key))
+    assert bill(tmp_path) == Bill(requests=2, input_tokens=20, output_tokens=10, usd=1.0)
+    with Journal(tmp_path, "1-of-2", wanted={"b"}) as journal:
+        assert journal.answers("a") == [] and journal.answers("b") == [entry("b")]
+        assert journal.usd_here == 0.5
 
 
 @pytest.mark.parametrize("cut", [1, 7, 40])
