@@ -17,7 +17,7 @@ OBJECT_SIDE = 0.56
 """Side of an object's canvas."""
 HAND_SIDE = 1.9
 """Side of a hand's canvas: mostly forearm, long enough to leave the frame."""
-TOOL_SIDE = 0.55
+TOOL_SIDE = 0.8
 """Side of a tool's or stream's canvas."""
 
 
@@ -115,7 +115,7 @@ def _cut(take: Take, progress: float) -> list[Placement]:
         *marks,
         holding,
         knife,
-        _hand(take, tip_x + 0.2, tip_y - 0.09, closed=True, side=1),
+        _hand(take, tip_x + 0.29, tip_y - 0.15, closed=True, side=1),
     ]
 
 
@@ -124,7 +124,7 @@ def _pour(take: Take, progress: float) -> list[Placement]:
     tilt = smooth(progress, 0.12, 0.3) * (1 - smooth(progress, 0.78, 0.9))
     top_x, top_y = take.on_object(-0.22 if take.noun == "pan" else 0.0, -0.3 if take.noun != "pan" else 0.0)
     bob = 0.02 * math.sin(2 * math.pi * take.repeats * progress)
-    spout_x, spout_y = top_x + 0.55 * enter + bob, top_y - 0.26 - 0.1 * enter + bob
+    spout_x, spout_y = top_x + 0.55 * enter + bob, top_y - 0.2 - 0.1 * enter + bob
     placements = [Placement("open", take.x, take.y)]
     if progress > 0.45:
         placements.append(Placement(f"fill_{take.liquid}", top_x, top_y))
@@ -133,8 +133,8 @@ def _pour(take: Take, progress: float) -> list[Placement]:
     placements.append(Placement("jug", spout_x, spout_y, turn=75 * tilt - 10))
     lift = math.radians(75 * tilt - 10)
     grip_x, grip_y = (
-        0.2 * math.cos(lift) + 0.08 * math.sin(lift),
-        0.08 * math.cos(lift) - 0.2 * math.sin(lift),
+        0.3 * math.cos(lift) + 0.13 * math.sin(lift),
+        0.13 * math.cos(lift) - 0.3 * math.sin(lift),
     )
     return [*placements, _hand(take, spout_x + grip_x, spout_y + grip_y, closed=True, side=1)]
 
@@ -149,7 +149,7 @@ def _stir(take: Take, progress: float) -> list[Placement]:
     return [
         Placement("open", take.x, take.y),
         spoon,
-        _hand(take, tip_x + 0.13, tip_y - 0.17, closed=True, side=1),
+        _hand(take, tip_x + 0.19, tip_y - 0.26, closed=True, side=1),
     ]
 
 

@@ -171,13 +171,13 @@ def _action(
         end_s=round(end_s, 3),
         take=take,
         closed=bool(rng.random() < 0.6),
-        basin=bool(rng.random() < 0.25),
+        basin=bool(rng.random() < 0.15),
         bystanders=_bystanders(noun, rng),
     )
 
 
 def _bystanders(noun: str, rng: np.random.Generator) -> tuple[Bystander, ...]:
-    places = [(-0.6, -0.22), (0.6, -0.22), (-0.62, 0.2), (0.62, 0.2)]
+    places = [(-0.65, -0.22), (0.65, -0.22), (-0.66, 0.2), (0.66, 0.2)]
     count = int(rng.integers(1, 4))
     others = [other for other in OBJECTS if other != noun]
     return tuple(

@@ -252,7 +252,7 @@ def tool_sprite(name: str, side_px: int) -> Image.Image:
     """A knife, a spoon or a jug; its tip (for the jug: its spout) is at the canvas centre."""
     pen = Pen(side_px)
     if name == "knife":
-        pen.polygon((-0.02, 0.02, 0.55, -0.32, 0.62, -0.12, 0.1, 0.1), STEEL)
+        pen.polygon((-0.04, 0.04, 0.5, -0.4, 0.62, -0.1, 0.1, 0.16), STEEL)
         pen.polygon((0.55, -0.32, 0.9, -0.5, 0.97, -0.34, 0.62, -0.14), (40, 36, 36))
     elif name == "spoon":
         pen.stroke((0.05, -0.05, 0.6, -0.85), OUTLINE, 0.16)
@@ -270,12 +270,12 @@ def liquid_sprite(name: str, kind: str, side_px: int) -> Image.Image:
     pen = Pen(side_px)
     paint = LIQUID[name]
     if kind == "stream":
-        pen.box(-0.09, 0.0, 0.09, 0.98, paint, 0.05)
+        pen.box(-0.09, 0.0, 0.09, 0.6, paint, 0.05)
     elif kind == "tap":
-        pen.box(-0.07, -1.0, 0.07, 0.0, paint)
-        pen.stroke((-0.02, -1.0, -0.02, 0.0), shade(paint, 1.3), 0.03)
+        pen.box(-0.09, -1.0, 0.09, 0.0, paint)
+        pen.stroke((-0.03, -1.0, -0.03, 0.0), shade(paint, 1.3), 0.04)
     elif kind == "fill":
-        pen.ellipse(-0.5, -0.22, 0.5, 0.22, paint)
+        pen.ellipse(-0.36, -0.16, 0.36, 0.16, paint)
     else:
         for x, y in ((-0.5, -0.1), (-0.28, -0.35), (0.26, -0.36), (0.5, -0.08), (-0.4, 0.2), (0.42, 0.22)):
             pen.ellipse(x - 0.1, y - 0.1, x + 0.1, y + 0.1, paint)
