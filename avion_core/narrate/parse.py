@@ -16,6 +16,8 @@ LONGEST_WORDS = 77
 """LaViLa's limit, in tokens there; sentences beyond it are talk, not narration."""
 
 _REASONING = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
+_TURN = re.compile(r"<\|[^|>\n]*\|>|<end_of_turn>|</s>")
+"""Marks of a chat's turns, which base models write out, and then both sides' turns."""
 _FENCE = re.compile(r"^\s*```[\w-]*\s*$", re.MULTILINE)
 _ITEM = re.compile(r"^\s*(?:\(?\d{1,3}[.):]|[-*•–—])\s+")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
@@ -101,7 +103,8 @@ def _sentences(reply: str) -> list[str]:
 
 
 def _strip(reply: str) -> str:
-    return _FENCE.sub("", _REASONING.sub("", reply)).strip()
+    turns = (turn for turn in _TURN.split(_REASONING.sub("", reply)) if turn.strip())
+    return _FENCE.sub("", next(turns, "")).strip()
 
 
 def _json(text: str) -> Any:

@@ -17,6 +17,7 @@ WANTED = ["#C C picks up the red mug", "take the red mug"]
         '```json\n["#C C picks up the red mug.", "take the red mug."]\n```',
         'Here are 2 versions:\n["#C C picks up the red mug", "take the red mug"]\nI hope this helps!',
         "1. #C C picks up the red mug.\n2. Take the red mug.",
+        "#C C picks up the red mug\ntake the red mug<|im_end|>\n<|im_end|>user\nopen the door<|im_end|>",
         "Sure! Here you go:\n\n1) #C C picks up the red mug\n2) take the red mug\n",
         '- "#C C picks up the red mug"\n- "take the red mug"',
         "* **#C C picks up the red mug**\n* take the red mug",
