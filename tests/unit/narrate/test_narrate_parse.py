@@ -39,7 +39,18 @@ def test_every_form_gives_the_same_sentences(reply):
 
 
 @pytest.mark.parametrize(
-    "reply", ["", "   ", "I'm sorry, I can't help with that.", "[]", "{}", "[1, 2]", "...", "```\n```"]
+    "reply",
+    [
+        "",
+        "   ",
+        "I'm sorry, I can't help with that.",
+        "#C C takes the red mug<|im_end|>\nuser\nno",
+        "[]",
+        "{}",
+        "[1, 2]",
+        "...",
+        "```\n```",
+    ],
 )
 def test_nothing_usable_is_nothing(reply):
     assert parse_reply(reply, ORIGINAL, count=3) == []
