@@ -68,7 +68,8 @@ def _trained(results: Sequence[EvaluationResult]) -> list[EvaluationResult]:
 
 
 def _short_title(result: EvaluationResult) -> str:
-    return TITLES[measure(result)].replace("multi-instance ", "").removesuffix(" (multiple choice)")
+    title = TITLES[measure(result)].removesuffix(" (multiple choice)")
+    return title.replace(" multi-instance", "")
 
 
 def _against_guessing(top: EvaluationResult, everyone: Sequence[EvaluationResult]) -> Finding:

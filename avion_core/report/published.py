@@ -187,6 +187,7 @@ _EGOMCQ = PublishedTable(
 PUBLISHED: dict[str, PublishedTable] = {
     "zero_shot_retrieval": _ZERO_SHOT,
     "retrieval": _MIR,
+    "in_domain_retrieval": _MIR,
     "action_recognition": _CLS,
     "recognition": _KINETICS,
     "multiple_choice": _EGOMCQ,

@@ -38,6 +38,7 @@ TASKS = {
 TITLES = {
     "zero_shot_retrieval": "Zero-shot multi-instance retrieval",
     "retrieval": "Fine-tuned multi-instance retrieval",
+    "in_domain_retrieval": "Multi-instance retrieval",
     "action_recognition": "Action classification",
     "recognition": "Video classification",
     "multiple_choice": "EgoMCQ (multiple choice)",
@@ -109,8 +110,10 @@ def table(
 def measure(result: EvaluationResult) -> str:
     """Which published table a result belongs to."""
     kind = result.planned.kind
-    if kind == "retrieval":
-        return "retrieval" if result.fine_tuned else "zero_shot_retrieval"
+    if kind == "retrieval" and not result.fine_tuned:
+        return "zero_shot_retrieval"
+    if kind == "retrieval" and all(stage.dataset == result.planned.dataset for stage in result.lineage):
+        return "in_domain_retrieval"
     if kind == "recognition" and "action_top1" in result.figures:
         return "action_recognition"
     return kind

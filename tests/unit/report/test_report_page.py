@@ -221,6 +221,13 @@ def test_a_folder_of_ones_own_videos_has_no_classes(world):
     assert "partly (0" not in text and "1 right" in text
 
 
+def test_training_on_the_measured_data_set_alone_is_called_neither_zero_shot_nor_fine_tuned(world):
+    world.plan["config"]["stages"]["pretrain"]["dataset"] = "ek100"
+    text = Page(build(world)[0]).text
+    assert "Zero-shot multi-instance retrieval Ours" not in text
+    assert "Multi-instance retrieval, best with “Human and LLM narrations”: mAP 25.7" in text
+
+
 def test_equal_results_make_equal_files(world):
     first = build(world)
     assert build(world) == first
