@@ -124,7 +124,7 @@ def _by_seeking(
     breaks = [i for i in range(1, len(wanted)) if wanted[i] - wanted[i - 1] > SEEK_GAP_FRAMES]
     for first, stop in zip([0, *breaks], [*breaks, len(wanted)], strict=True):
         run = set(wanted[first:stop])
-        container.seek(grid.seek_target(wanted[first]), stream=stream)
+        container.seek(grid.pts(wanted[first]), stream=stream)
         for group in _groups(container, stream, grid, through=wanted[stop - 1]):
             found = run.intersection(group)
             if found:
@@ -148,10 +148,6 @@ class _Grid:
         if ticks.denominator != 1:
             raise _NotInStepError
         self._ticks, self._start = int(ticks), stream.start_time or 0
-        entries = stream.index_entries
-        # Files are searched by decoding time, which begins before the first picture's time when
-        # frames are reordered.
-        self._lead = min(entries[0].timestamp - self._start, 0) if len(entries) else 0
 
     def number(self, pts: int | None) -> int:
         if pts is None:
@@ -161,8 +157,8 @@ class _Grid:
             raise _NotInStepError
         return number
 
-    def seek_target(self, number: int) -> int:
-        return self._start + number * self._ticks + self._lead
+    def pts(self, number: int) -> int:
+        return self._start + number * self._ticks
 
 
 def _groups(

@@ -63,6 +63,14 @@ def test_every_epoch_has_every_row_once_in_an_order_of_its_own():
     assert rows_of(loader(Clips(6), shuffle=False, drop_last=False).epoch(5)) == [[0, 1, 2, 3], [4, 5]]
 
 
+def test_a_row_is_seen_differently_in_every_epoch():
+    def frames_of_row_5(epoch: int) -> bytes:
+        batches = loader(Clips(8), shuffle=False).epoch(epoch)
+        return list(batches)[1]["frames"][1].numpy().tobytes()
+
+    assert len({frames_of_row_5(epoch) for epoch in range(3)}) == 3
+
+
 def test_the_number_of_workers_changes_nothing():
     """Over two epochs, the second read from its third step on, with bad clips among them."""
     found = []

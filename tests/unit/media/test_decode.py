@@ -120,6 +120,17 @@ def test_unneeded_frames_are_not_decoded(videos, monkeypatch):
     assert decode_frames(videos["random access"], [40], crop=WHOLE, size_px=128).tobytes() == clip.tobytes()
 
 
+@pytest.mark.parametrize("name", [name for name in STREAMS if name != "open groups"])
+def test_closed_groups_are_always_reached_by_seeking(videos, monkeypatch, name):
+    def refuse(*arguments):
+        raise AssertionError("decoded in sequence")
+
+    monkeypatch.setattr(decode_module, "_in_sequence", refuse)
+    for number in range(FRAMES):
+        decode_frames(videos[name], [number], crop=WHOLE, size_px=16)
+    decode_frames(videos[name], [0, 31, 129], crop=WHOLE, size_px=16)
+
+
 def test_variable_frame_rate_is_counted_frame_by_frame(tmp_path):
     times = [0, 1, 2, 5, 6, 7, 20, 21, 22, 30]
     path = write_counted(tmp_path / "vfr.mp4", 10, times=times)
