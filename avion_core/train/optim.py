@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from timm.optim import Lion
 from torch import nn
 
 EPSILON = 1e-8
@@ -72,6 +71,8 @@ def make_optimizer(
     if rule == "sgd":
         return torch.optim.SGD(groups, lr=0.0, momentum=momentum)
     if rule == "lion":
+        from timm.optim import Lion  # timm takes seconds to import
+
         return Lion(groups, lr=0.0, betas=betas)
     raise ValueError(f"unknown optimizer '{rule}'; known: adamw, sgd, lion")
 

@@ -86,7 +86,7 @@ def test_the_last_two_states_are_kept(undisturbed):
     assert undisturbed.store.steps() == [12, 15]
 
 
-@pytest.mark.parametrize("killed_at", [1, 7, 14])
+@pytest.mark.parametrize("killed_at", [1, 8])  # before the first state; after a line that no state holds
 def test_after_a_kill_only_the_rest_runs_and_the_bits_are_the_same(tmp_path, undisturbed, killed_at):
     program = Path(__file__).with_name("tiny_training.py")
     killed = subprocess.run([sys.executable, str(program), str(tmp_path), str(killed_at)], env=environment())
@@ -125,6 +125,17 @@ def test_a_loss_that_is_not_finite_names_the_batch_and_moves_nothing(tmp_path):
         training.run("tiny")
     assert training.task.calls == training.step == 4
     assert all(torch.isfinite(weight).all() for weight in training.task.model.parameters())
+
+
+def test_each_step_draws_its_own_randomness_from_seed_and_step(tmp_path):
+    def losses(seed):
+        training = tiny_training(tmp_path, seed=seed)
+        training.schedule = Schedule("constant", peak=0.0, steps=STEPS)
+        batch = next(training.batches.epoch(0))
+        return [training.update(batch).values["loss"] for _ in range(3)]
+
+    assert len(set(losses(7))) == 3
+    assert losses(7) == losses(7) != losses(8)
 
 
 def test_clipping_bounds_the_gradient_that_is_used(tmp_path):
