@@ -82,17 +82,20 @@ def fingerprint(value: Any) -> str:
 
 
 def code_fingerprint(paths: Iterable[str | Path]) -> str:
-    """Digest of what Python sources do: comments, docstrings and formatting do not count."""
-    trees = []
-    for path in paths:
-        tree = ast.parse(Path(path).read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and (
-                ast.get_docstring(node, clean=False) is not None
-            ):
-                node.body = node.body[1:]
-        trees.append(ast.dump(tree))
-    return fingerprint(trees)
+    """Digest of what sources do: in Python, comments, docstrings and formatting do not count."""
+    texts = {Path(path).name: Path(path).read_text(encoding="utf-8") for path in paths}
+    return fingerprint({name: _bare(text) if name.endswith(".py") else text for name, text in texts.items()})
+
+
+def _bare(source: str) -> str:
+    """A Python source's syntax tree without docstrings, as text."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and (
+            ast.get_docstring(node, clean=False) is not None
+        ):
+            node.body = node.body[1:]
+    return ast.dump(tree)
 
 
 def code_revision() -> str:

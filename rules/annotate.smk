@@ -9,8 +9,8 @@ for layout, tables in TABLES.items():
             videos=f"{DATA}/{{dataset}}/videos.parquet",
             chunks=f"{DATA}/{{dataset}}/chunks.parquet",
         output:
-            tables=[f"{DATA}/{{dataset}}/clips/{table}.parquet" for table in tables],
-            classes=f"{DATA}/{{dataset}}/clips/classes.json",
+            [f"{DATA}/{{dataset}}/clips/{table}.parquet" for table in tables],
+            [f"{DATA}/{{dataset}}/clips/classes.json"] if layout in LABELLED else [],
             dropped=f"{DATA}/{{dataset}}/clips/dropped.json",
         log:
             f"{LOGS}/annotate/{{dataset}}.log",

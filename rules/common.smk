@@ -44,6 +44,8 @@ TABLES = {
     "folder": ["train", "validation"],
 }
 """Tables that annotate makes of each layout."""
+LABELLED = ["ek100", "kinetics"]
+"""Layouts with classes, which annotate lists in classes.json."""
 
 
 def one_of(names):
@@ -66,7 +68,9 @@ scattergather:
 def library(*patterns):
     """Digest of modules of avion_core: a cheap rule has it as a parameter and reruns when they change."""
     room = Path(workflow.basedir) / "avion_core"
-    return code_fingerprint(path for pattern in patterns for path in sorted(room.glob(pattern)))
+    return code_fingerprint(
+        path for pattern in patterns for path in sorted(room.glob(pattern)) if path.is_file()
+    )
 
 
 def selected_stages():

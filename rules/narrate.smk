@@ -13,6 +13,12 @@ def class_list_options(wildcards):
     return f"--class-lists {' '.join(names)}" if class_lists(wildcards) else ""
 
 
+def lexicon_code():
+    """The lexicon is cheap and reruns when its code changes; a model's answers are paid for and kept."""
+    names = ("lexicon.py", "grammar.py", "class_lists.py", "synonyms.yaml")
+    return library(*(f"narrate/{name}" for name in names)) if PROVIDER == "lexicon" else ""
+
+
 rule rephrase_narrations:
     input:
         clips=f"{DATA}/{{dataset}}/clips/train.parquet",
@@ -30,6 +36,7 @@ rule rephrase_narrations:
         runtime=720,
         machine=json.dumps(SETTINGS.narrate.machine()),
     params:
+        code=lexicon_code(),
         recipe=json.dumps(SETTINGS.narrate.recipe()),
         lists=class_list_options,
         journal=f"{DATA}/{{dataset}}/narrations/{PROVIDER}/journal",

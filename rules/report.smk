@@ -53,6 +53,10 @@ def dataset_plan(name):
 rule build_report:
     input:
         metrics=all_metrics(),
+        outputs=[path.replace("metrics.json", "outputs.safetensors") for path in all_metrics()],
+        curves=[f"{stage_folder(run, stage)}/train.jsonl" for run, stage, _ in selected_stages()],
+        narrations=[narration_table(dataset) for dataset in rephrased_datasets()],
+        dropped=collect(f"{DATA}/{{dataset}}/clips/dropped.json", dataset=used_datasets()),
         quarantines=collect(f"{DATA}/{{dataset}}/quarantine.json", dataset=used_datasets()),
     output:
         page=f"{RESULTS}/report/index.html",
@@ -67,7 +71,7 @@ rule build_report:
         mem_mb=1500,
         runtime=30,
     params:
-        code=library("report/*.py"),
+        code=library("report/*"),
         plan=report_plan,
         folder=f"{RESULTS}/report",
     message:
