@@ -26,6 +26,8 @@ ETC = Path("/etc/slurm")
 CONFIGURATION = ("slurm.conf", "gres.conf")
 MARK = "# Written by AVION's tests (tests/workflow/slurm_cluster.py) and removed by them."
 START_SECONDS = 60.0
+END_WITH_US = ("setpriv", "--pdeathsig", "KILL")
+"""Before a command: it ends with this process, even when this process is killed."""
 
 SLURM_CONF = """{mark}
 ClusterName=lab
@@ -197,10 +199,10 @@ class SlurmCluster:
         self._wait((room / "munge.sock").exists, "munged's socket")
 
     def _start(self, name: str, arguments: Sequence[str]) -> None:
-        """Start a daemon that ends with this process even when that is killed."""
+        """Start a daemon."""
         with (self.root / "log" / f"{name}.out").open("ab") as log:
             self._processes[name] = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", *arguments],
+                [*END_WITH_US, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -65,7 +65,11 @@ def workflow(folder: Path, overlay: dict[str, Any]) -> Iterator[subprocess.Popen
     line += ["--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "10"]
     with (folder / "snakemake.log").open("wb") as log:
         process = subprocess.Popen(
-            line, env=environment(), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            [*slurm_cluster.END_WITH_US, *line],
+            env=environment(),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
     try:
         yield process
@@ -98,6 +102,7 @@ def test_training_on_two_processes_goes_on_from_its_checkpoint_after_its_node_lo
 
     with workflow(tmp_path, ONE_RUN) as process:
         wait_until(lambda: process.poll() is not None or newest_checkpoint(stage) >= 8, "checkpoint", logs)
+        assert process.poll() is None, f"the workflow ended before its training\n{logs()}"
         training = [line.split() for line in cluster.jobs("%i %T %N %k") if "pretrain_stage" in line]
         assert len(training) == 1 and training[0][1] == "RUNNING", f"{training}\n{logs()}"
         job, _, node, _ = training[0]
