@@ -31,7 +31,8 @@ def publish(path: str | Path) -> Iterator[Path]:
     try:
         draft = room / target.name
         yield draft
-        _sync(draft)
+        for entry in [*draft.rglob("*"), draft]:
+            _sync(entry)
         if draft.is_dir() and target.exists():
             target.rename(room / f"{target.name}.old")
         draft.replace(target)
@@ -41,12 +42,11 @@ def publish(path: str | Path) -> Iterator[Path]:
 
 
 def _sync(path: Path) -> None:
-    for entry in [*path.rglob("*"), path] if path.is_dir() else [path]:
-        descriptor = os.open(entry, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def remove_partials(folder: str | Path) -> None:

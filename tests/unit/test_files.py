@@ -101,3 +101,14 @@ def test_code_fingerprint_sees_code_and_no_comments(tmp_path: Path) -> None:
     plain = digest('"""Words."""\ndef f(x):\n    return x + 1\n')
     assert plain == digest('"""Others."""\n# a comment\ndef f( x ):\n    """New."""\n    return x+1\n')
     assert plain != digest("def f(x):\n    return x + 2\n")
+
+
+def test_writers_of_one_folder_do_not_touch_each_other(tmp_path: Path) -> None:
+    """A neighbour's unfinished files may vanish at any moment, so publishing must not look at them."""
+    with publish(tmp_path / "first"):
+        neighbour = next(tmp_path.iterdir())
+        neighbour.joinpath("dangling").symlink_to("nothing")
+        with publish(tmp_path / "second") as draft:
+            draft.write_text("whole")
+        neighbour.joinpath("first").write_text("whole too")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["first", "second"]
