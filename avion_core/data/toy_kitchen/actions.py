@@ -143,8 +143,8 @@ def _stir(take: Take, progress: float) -> list[Placement]:
     enter = max(1 - smooth(progress, 0, 0.12), smooth(progress, 0.9, 1))
     angle = 2 * math.pi * take.repeats * progress
     top_x, top_y = take.on_object(-0.22 if take.noun == "pan" else 0.0, -0.2 if take.noun != "pan" else 0.0)
-    tip_x = top_x + 0.12 * math.cos(angle) + 0.3 * enter
-    tip_y = top_y + 0.05 * math.sin(angle) - 0.2 * enter
+    tip_x = top_x + 0.15 * math.cos(angle) + 0.3 * enter
+    tip_y = top_y + 0.07 * math.sin(angle) - 0.2 * enter
     spoon = Placement("spoon", tip_x, tip_y, turn=8 * math.cos(angle))
     return [
         Placement("open", take.x, take.y),
@@ -176,20 +176,28 @@ def _wash(take: Take, progress: float) -> list[Placement]:
 def _shake(take: Take, progress: float) -> list[Placement]:
     held = smooth(progress, 0.0, 0.2) * (1 - smooth(progress, 0.85, 1.0))
     swing = math.sin(2 * math.pi * take.repeats * 1.3 * progress) * held
-    x, y = take.x + 0.05 * swing, take.y - 0.1 * held + 0.12 * swing
+    x, y = take.x + 0.06 * swing, take.y - 0.1 * held + 0.15 * swing
     half = OBJECT_SIDE * take.scale / 2
     away = 1 - held
     hand = _hand(take, x + (0.3 * half + 0.3 * away) * take.side, y + 0.35 * half + 0.4 * away, closed=True)
-    return [Placement("object", x, y, turn=24 * swing), hand]
+    return [Placement("object", x, y, turn=36 * swing), hand]
 
 
 def _move(take: Take, progress: float) -> list[Placement]:
-    reach = max(1 - smooth(progress, 0, 0.15), smooth(progress, 0.88, 1))
-    shift = 0.34 * take.side * (1 - 2 * smooth(progress, 0.12, 0.88))
+    reach = max(1 - smooth(progress, 0, 0.12), smooth(progress, 0.9, 1))
+    shift = 0.34 * take.side * (1 - 2 * smooth(progress, 0.1, 0.9))
     half = OBJECT_SIDE * take.scale / 2
-    hand_x = take.x + shift + take.side * (0.75 * half + 0.2 * reach)
-    hand_y = take.y + 0.25 * half + 0.5 * reach
-    return [Placement("object", take.x + shift, take.y), _hand(take, hand_x, hand_y, closed=False)]
+    hands = [
+        _hand(
+            take,
+            take.x + shift + side * (0.8 * half + 0.2 * reach),
+            take.y + 0.3 * half + 0.5 * reach,
+            closed=False,
+            side=side,
+        )
+        for side in (-1, 1)
+    ]
+    return [Placement("object", take.x + shift, take.y), *hands]
 
 
 CHOREOGRAPHY: dict[str, Callable[[Take, float], list[Placement]]] = {
