@@ -31,6 +31,6 @@ for layout, tables in TABLES.items():
         message:
             "Clip tables of {wildcards.dataset}"
         shell:
-            "python {SCRIPTS}/annotate.py {wildcards.dataset} --settings {params.settings:q}"
+            "python -m workflow_scripts.annotate {wildcards.dataset} --settings {params.settings:q}"
             " --raw {params.raw} --videos {input.videos} --chunks {input.chunks} --clips {params.clips}"
             " 2>&1 | tee {log}"

@@ -15,8 +15,10 @@ from avion_core.files import code_fingerprint
 from avion_core.narrate.rephrase import check_provider
 
 # Jobs find this code and this interpreter wherever they start.
-os.environ["PYTHONPATH"] = workflow.basedir
-os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+os.environ.update(
+    PYTHONPATH=workflow.basedir,
+    PATH=os.pathsep.join([os.path.dirname(sys.executable), *os.get_exec_path()]),
+)
 
 try:
     SETTINGS = load_settings(config)
@@ -25,7 +27,6 @@ except SettingsError as error:
 
 DATA, RESULTS = SETTINGS.data_dir, SETTINGS.results_dir
 LOGS = f"{RESULTS}/logs"
-SCRIPTS = f"{workflow.basedir}/workflow_scripts"
 PROVIDER = SETTINGS.narrate.provider
 
 PRETRAIN_STAGES = [n for n, s in SETTINGS.stages.items() if s.task in ("contrastive", "reconstruction")]
@@ -137,6 +138,156 @@ def all_metrics():
 def as_option(name, path):
     """`--name path` for a command line, or nothing where there is no path."""
     return f"--{name} {path}" if path else ""
+
+
+# Download
+
+
+def source_files(dataset):
+    """Files of the user's that decide what a data set is."""
+    folder = SETTINGS.datasets[dataset].folder
+    return [folder.narrations] if folder else []
+
+
+def toy_kitchen_settings(dataset):
+    """The generator's settings where they matter, so that they refetch nothing else."""
+    toy = SETTINGS.datasets[dataset].source == "toy_kitchen"
+    return SETTINGS.toy_kitchen.model_dump_json() if toy else "{}"
+
+
+# Narrate
+
+
+def class_lists(wildcards):
+    """Where the lexicon reads verb and noun classes: its download must have run."""
+    lists = SETTINGS.narrate.lexicon.class_lists
+    return f"{DATA}/{lists}/videos.parquet" if PROVIDER == "lexicon" and lists else []
+
+
+def class_list_options(wildcards):
+    raw = f"{DATA}/{SETTINGS.narrate.lexicon.class_lists}/raw"
+    names = [f"{raw}/EPIC_100_{kind}_classes.csv" for kind in ("verb", "noun")]
+    return f"--class-lists {' '.join(names)}" if class_lists(wildcards) else ""
+
+
+def lexicon_code():
+    """The lexicon is cheap and reruns when its code changes; a model's answers are paid for and kept."""
+    names = ("lexicon.py", "grammar.py", "class_lists.py", "synonyms.yaml")
+    return library(*(f"narrate/{name}" for name in names)) if PROVIDER == "lexicon" else ""
+
+
+# Train
+
+
+def training_clips(wildcards):
+    """Clip tables a stage trains on."""
+    recipe = SETTINGS.stage(wildcards.run, wildcards.stage)
+    human, rephrased = clip_table(recipe.dataset, "train"), narration_table(recipe.dataset)
+    return [human if kind == "human" else rephrased for kind in recipe.narrations]
+
+
+def training_chunks(wildcards):
+    return f"{DATA}/{SETTINGS.stage(wildcards.run, wildcards.stage).dataset}/chunks.parquet"
+
+
+def training_sentences(wildcards):
+    recipe = SETTINGS.stage(wildcards.run, wildcards.stage)
+    return clip_table(recipe.dataset, "sentences_train") if recipe.task == "relevancy" else []
+
+
+def training_classes(wildcards):
+    recipe = SETTINGS.stage(wildcards.run, wildcards.stage)
+    return f"{DATA}/{recipe.dataset}/clips/classes.json" if recipe.task == "classification" else []
+
+
+def start_model(wildcards):
+    """Weights of the stage that this one starts from."""
+    start = SETTINGS.stage(wildcards.run, wildcards.stage).start
+    return f"{stage_folder(wildcards.run, start)}/model.safetensors" if start else []
+
+
+def machine(wildcards):
+    return SETTINGS.stage(wildcards.run, wildcards.stage)
+
+
+def launcher(wildcards):
+    """One process is plain Python; more are started by torchrun on the job's node."""
+    processes = machine(wildcards).processes
+    return f"torchrun --standalone --nproc-per-node={processes}" if processes > 1 else "python"
+
+
+# Evaluate
+
+
+def evaluated(wildcards):
+    return SETTINGS.evaluations[wildcards.evaluation]
+
+
+def evaluation_sentences(wildcards):
+    """The sentences of EPIC-KITCHENS retrieval; other layouts are searched by their own texts."""
+    entry = evaluated(wildcards)
+    has_sentences = SETTINGS.datasets[entry.dataset].layout == "ek100" and entry.kind == "retrieval"
+    return clip_table(entry.dataset, "sentences_test") if has_sentences else []
+
+
+def evaluation_classes(wildcards):
+    entry = evaluated(wildcards)
+    return f"{DATA}/{entry.dataset}/clips/classes.json" if entry.kind == "recognition" else []
+
+
+# Report
+
+
+def report_plan(wildcards):
+    """What the report shows and where each piece lies, as JSON."""
+    return json.dumps(
+        {
+            "config": SETTINGS.model_dump(mode="json"),
+            "runs": {run: run_plan(run) for run in SETTINGS.selected_runs},
+            "datasets": {name: dataset_plan(name) for name in used_datasets()},
+            "narrations": {
+                name: {"provider": PROVIDER, "table": narration_table(name)} for name in rephrased_datasets()
+            },
+        }
+    )
+
+
+def run_plan(run):
+    entry = SETTINGS.runs[run]
+    return {
+        "title": entry.title,
+        "stages": {stage: stage_folder(run, stage) for stage in entry.stages},
+        "evaluations": {name: evaluation_plan(run, name) for name in entry.evaluations},
+    }
+
+
+def evaluation_plan(run, name):
+    entry = SETTINGS.evaluations[name]
+    sentences = SETTINGS.datasets[entry.dataset].layout == "ek100" and entry.kind == "retrieval"
+    return {
+        "folder": f"{RESULTS}/{run}/{name}",
+        "kind": entry.kind,
+        "dataset": entry.dataset,
+        "stage": entry.stage,
+        "clips": evaluation_table(entry.dataset),
+        "sentences": clip_table(entry.dataset, "sentences_test") if sentences else None,
+        "chunks": f"{DATA}/{entry.dataset}/chunks.parquet",
+    }
+
+
+def dataset_plan(name):
+    dataset = SETTINGS.datasets[name]
+    return {
+        "layout": dataset.layout,
+        "source": dataset.source,
+        "chunks": f"{DATA}/{name}/chunks.parquet",
+        "quarantine": f"{DATA}/{name}/quarantine.json",
+        "dropped": f"{DATA}/{name}/clips/dropped.json",
+        "clips": {table: clip_table(name, table) for table in TABLES[dataset.layout]},
+    }
+
+
+# Before the work
 
 
 def check_before_work():

@@ -1,18 +1,6 @@
 """Official files as their owners publish them; the toy kitchen renders its own."""
 
 
-def source_files(dataset):
-    """Files of the user's that decide what a data set is."""
-    folder = SETTINGS.datasets[dataset].folder
-    return [folder.narrations] if folder else []
-
-
-def toy_kitchen_settings(dataset):
-    """The generator's settings where they matter, so that they refetch nothing else."""
-    toy = SETTINGS.datasets[dataset].source == "toy_kitchen"
-    return SETTINGS.toy_kitchen.model_dump_json() if toy else "{}"
-
-
 rule fetch_dataset:
     input:
         lambda wildcards: source_files(wildcards.dataset),
@@ -34,6 +22,6 @@ rule fetch_dataset:
     message:
         "Fetch the data set {wildcards.dataset}"
     shell:
-        "python {SCRIPTS}/download.py {wildcards.dataset} --settings {params.settings:q}"
+        "python -m workflow_scripts.download {wildcards.dataset} --settings {params.settings:q}"
         " --toy-kitchen {params.toy_kitchen:q} --raw {params.raw} --videos {output.videos}"
         " 2>&1 | tee {log}"

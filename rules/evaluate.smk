@@ -1,22 +1,6 @@
 """Metrics of trained stages, zero-shot and fine-tuned."""
 
 
-def evaluated(wildcards):
-    return SETTINGS.evaluations[wildcards.evaluation]
-
-
-def evaluation_sentences(wildcards):
-    """The sentences of EPIC-KITCHENS retrieval; other layouts are searched by their own texts."""
-    entry = evaluated(wildcards)
-    has_sentences = SETTINGS.datasets[entry.dataset].layout == "ek100" and entry.kind == "retrieval"
-    return clip_table(entry.dataset, "sentences_test") if has_sentences else []
-
-
-def evaluation_classes(wildcards):
-    entry = evaluated(wildcards)
-    return f"{DATA}/{entry.dataset}/clips/classes.json" if entry.kind == "recognition" else []
-
-
 rule evaluate_stage:
     input:
         model=lambda wildcards: f"{stage_folder(wildcards.run, evaluated(wildcards).stage)}/model.safetensors",
@@ -47,11 +31,11 @@ rule evaluate_stage:
         model=lambda wildcards, input: os.path.dirname(input.model),
         sentences=lambda wildcards, input: as_option("sentences", input.sentences),
         classes=lambda wildcards, input: as_option("classes", input.classes),
-        folder=f"{RESULTS}/{{run}}/{{evaluation}}",
+        folder=lambda wildcards, output: os.path.dirname(output.metrics),
     message:
         "Evaluate {wildcards.evaluation} of the run {wildcards.run}"
     shell:
-        "python {SCRIPTS}/evaluate.py --title {wildcards.run}/{wildcards.evaluation}"
+        "python -m workflow_scripts.evaluate --title {wildcards.run}/{wildcards.evaluation}"
         " --settings {params.settings:q} --threads {threads} --gpus {resources.gpu} --model {params.model}"
         " --chunks {input.chunks} --clips {input.clips} {params.sentences} {params.classes}"
         " --out {params.folder} 2>&1 | tee {log}"

@@ -1,24 +1,6 @@
 """Rephrased narrations: each distinct text once, in shards, then aligned with the clips."""
 
 
-def class_lists(wildcards):
-    """Where the lexicon reads verb and noun classes: a data set's annotate must have run."""
-    lists = SETTINGS.narrate.lexicon.class_lists
-    return f"{DATA}/{lists}/videos.parquet" if PROVIDER == "lexicon" and lists else []
-
-
-def class_list_options(wildcards):
-    raw = f"{DATA}/{SETTINGS.narrate.lexicon.class_lists}/raw"
-    names = [f"{raw}/EPIC_100_{kind}_classes.csv" for kind in ("verb", "noun")]
-    return f"--class-lists {' '.join(names)}" if class_lists(wildcards) else ""
-
-
-def lexicon_code():
-    """The lexicon is cheap and reruns when its code changes; a model's answers are paid for and kept."""
-    names = ("lexicon.py", "grammar.py", "class_lists.py", "synonyms.yaml")
-    return library(*(f"narrate/{name}" for name in names)) if PROVIDER == "lexicon" else ""
-
-
 rule rephrase_narrations:
     input:
         clips=f"{DATA}/{{dataset}}/clips/train.parquet",
@@ -43,7 +25,7 @@ rule rephrase_narrations:
     message:
         "Rephrase narrations of {wildcards.dataset} with {PROVIDER}, shard {wildcards.scatteritem}"
     shell:
-        "python {SCRIPTS}/narrate.py {input.clips} --recipe {params.recipe:q} --machine {resources.machine:q}"
+        "python -m workflow_scripts.narrate {input.clips} --recipe {params.recipe:q} --machine {resources.machine:q}"
         " --shard {wildcards.scatteritem} {params.lists} --journal {params.journal} --out {output}"
         " 2>&1 | tee {log}"
 
@@ -66,5 +48,5 @@ rule gather_narrations:
     message:
         "Join rephrased narrations of {wildcards.dataset}"
     shell:
-        "python {SCRIPTS}/gather_narrations.py {input.clips} --shards {input.shards} --out {output}"
+        "python -m workflow_scripts.gather_narrations {input.clips} --shards {input.shards} --out {output}"
         " 2>&1 | tee {log}"

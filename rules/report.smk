@@ -1,55 +1,6 @@
 """One page and one table of figures over the selected runs."""
 
 
-def report_plan(wildcards):
-    """What the report shows and where each piece lies, as JSON."""
-    return json.dumps(
-        {
-            "config": SETTINGS.model_dump(mode="json"),
-            "runs": {run: run_plan(run) for run in SETTINGS.selected_runs},
-            "datasets": {name: dataset_plan(name) for name in used_datasets()},
-            "narrations": {
-                name: {"provider": PROVIDER, "table": narration_table(name)} for name in rephrased_datasets()
-            },
-        }
-    )
-
-
-def run_plan(run):
-    entry = SETTINGS.runs[run]
-    return {
-        "title": entry.title,
-        "stages": {stage: stage_folder(run, stage) for stage in entry.stages},
-        "evaluations": {name: evaluation_plan(run, name) for name in entry.evaluations},
-    }
-
-
-def evaluation_plan(run, name):
-    entry = SETTINGS.evaluations[name]
-    sentences = SETTINGS.datasets[entry.dataset].layout == "ek100" and entry.kind == "retrieval"
-    return {
-        "folder": f"{RESULTS}/{run}/{name}",
-        "kind": entry.kind,
-        "dataset": entry.dataset,
-        "stage": entry.stage,
-        "clips": evaluation_table(entry.dataset),
-        "sentences": clip_table(entry.dataset, "sentences_test") if sentences else None,
-        "chunks": f"{DATA}/{entry.dataset}/chunks.parquet",
-    }
-
-
-def dataset_plan(name):
-    dataset = SETTINGS.datasets[name]
-    return {
-        "layout": dataset.layout,
-        "source": dataset.source,
-        "chunks": f"{DATA}/{name}/chunks.parquet",
-        "quarantine": f"{DATA}/{name}/quarantine.json",
-        "dropped": f"{DATA}/{name}/clips/dropped.json",
-        "clips": {table: clip_table(name, table) for table in TABLES[dataset.layout]},
-    }
-
-
 rule build_report:
     input:
         metrics=all_metrics(),
@@ -73,9 +24,8 @@ rule build_report:
     params:
         code=library("report/*"),
         plan=report_plan,
-        folder=f"{RESULTS}/report",
+        folder=lambda wildcards, output: os.path.dirname(output.page),
     message:
         "Write the report"
     shell:
-        "python {SCRIPTS}/report.py --plan {params.plan:q} --snakefile {workflow.main_snakefile}"
-        " --out {params.folder} 2>&1 | tee {log}"
+        "python -m workflow_scripts.report --plan {params.plan:q}" " --out {params.folder} 2>&1 | tee {log}"

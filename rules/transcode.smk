@@ -22,7 +22,7 @@ rule transcode_videos:
     message:
         "Transcode {wildcards.dataset}, shard {wildcards.scatteritem}"
     shell:
-        "python {SCRIPTS}/transcode.py {input.videos} --settings {params.settings:q}"
+        "python -m workflow_scripts.transcode {input.videos} --settings {params.settings:q}"
         " --shard {wildcards.scatteritem} --chunks {params.chunks}"
         " --index {output.index} --quarantine {output.quarantine} 2>&1 | tee {log}"
 
@@ -46,5 +46,5 @@ rule gather_chunks:
     message:
         "Index the chunks of {wildcards.dataset}"
     shell:
-        "python {SCRIPTS}/gather_chunks.py --shards {input.shards} --quarantines {input.quarantines}"
+        "python -m workflow_scripts.gather_chunks --shards {input.shards} --quarantines {input.quarantines}"
         " --index {output.index} --quarantine {output.quarantine} 2>&1 | tee {log}"

@@ -13,12 +13,15 @@ from avion_core.report.dag import parse_rulegraph
 from avion_core.report.page import build_report
 
 
-def rule_graph(snakefile: Path, config: dict[str, Any]) -> dict[str, Any]:
+SNAKEFILE = Path(__file__).parents[1] / "Snakefile"
+
+
+def rule_graph(config: dict[str, Any]) -> dict[str, Any]:
     """Rules and their order as Snakemake plans them for this configuration."""
     with tempfile.TemporaryDirectory() as folder:
         settings = Path(folder) / "config.json"
         settings.write_text(json.dumps(config))
-        command = ["snakemake", "--snakefile", str(snakefile), "--configfile", str(settings)]
+        command = ["snakemake", "--snakefile", str(SNAKEFILE), "--configfile", str(settings)]
         command += ["--nolock", "--forceall", "--quiet", "--rulegraph"]
         reply = subprocess.run(command, capture_output=True, text=True, check=True)
     return parse_rulegraph(reply.stdout)
@@ -27,12 +30,11 @@ def rule_graph(snakefile: Path, config: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--plan", required=True, help="what to show and where it lies, as JSON")
-    parser.add_argument("--snakefile", type=Path, required=True, help="for the picture of the rules")
     parser.add_argument("--out", type=Path, required=True, help="folder of the report")
     arguments = parser.parse_args()
     plan = json.loads(arguments.plan)
     plan["revision"] = code_revision()
-    plan["dag"] = rule_graph(arguments.snakefile, plan["config"])
+    plan["dag"] = rule_graph(plan["config"])
     write_json(arguments.out / "plan.json", plan)
     build_report(arguments.out / "plan.json", out=arguments.out)
 

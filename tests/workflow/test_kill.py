@@ -1,4 +1,4 @@
-"""kill -9 of the workflow at work: the same command finishes, equal to the undisturbed run, repeating nothing."""
+"""kill -9 of the workflow at work: the same command finishes it, with equal results, repeating nothing."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import shutil
 from pathlib import Path
 
 from harness import copy_workspace, finished, kill_when
-
-from avion_core.data.clips import ClipTable
 
 
 def contents(folder: Path, pattern: str) -> dict[str, bytes]:
