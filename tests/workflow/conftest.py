@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import harness
 import pytest
+from harness import ChatServer, wait_until
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +26,30 @@ def reported(annotated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = harness.copy_workspace(annotated, tmp_path_factory.mktemp("reported") / "workspace")
     harness.finished(folder)
     return folder
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[Callable[..., ChatServer]]:
+    """Start servers with chaos flags; each is stopped by its process id at the end."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def start(*flags: str) -> ChatServer:
+        home = tmp_path / f"server{len(running)}"
+        home.mkdir()
+        program = Path(__file__).with_name("chat_server.py")
+        command = [
+            sys.executable,
+            str(program),
+            "--port-file",
+            str(home / "port"),
+            "--log",
+            str(home / "log"),
+        ]
+        running.append(subprocess.Popen([*command, *flags]))
+        wait_until((home / "port").exists, "the server's port")
+        return ChatServer(f"http://127.0.0.1:{(home / 'port').read_text()}/v1", home / "log")
+
+    yield start
+    for process in running:
+        process.kill()
+        process.wait()

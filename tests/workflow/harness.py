@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +38,8 @@ def command(
         path.write_text(yaml.safe_dump(overlay))
         configs.append(str(path))
     snakemake = [str(Path(sys.executable).parent / "snakemake"), "--snakefile", str(code / "Snakefile")]
-    return [
-        *snakemake,
-        "--directory",
-        str(folder),
-        "--cores",
-        "2",
-        "--configfile",
-        *configs,
-        "--",
-        *arguments,
-    ]
+    snakemake += ["--directory", str(folder), "--cores", "2"]
+    return [*snakemake, "--configfile", *configs, "--", *arguments]
 
 
 def snakemake(
@@ -54,6 +47,7 @@ def snakemake(
     *arguments: str,
     overlay: dict[str, Any] | None = None,
     options: tuple[str, ...] = (),
+    code: Path = ROOT,
     **extra: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run to the end; stdout and stderr come back together. `extra` joins the environment."""
@@ -125,3 +119,27 @@ def copy_workspace(source: Path, target: Path) -> Path:
     """A second workspace in the same state, Snakemake's records included."""
     shutil.copytree(source, target, symlinks=True)
     return target
+
+
+@dataclass
+class ChatServer:
+    """A running server process and what it was asked."""
+
+    url: str
+    log: Path
+
+    def requests(self) -> list[dict[str, Any]]:
+        """Every request so far; a last line that is just being written is left out."""
+        whole = self.log.read_text().rpartition("\n")[0] if self.log.exists() else ""
+        return [json.loads(line) for line in whole.splitlines()]
+
+    def asked(self, behaviour: str = "ok") -> list[str]:
+        """Narrations of the requests that were treated so, in their order."""
+        return [text for line in self.requests() if line["behaviour"] == behaviour for text in line["texts"]]
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited too long for {what}"
+        time.sleep(0.01)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from harness import copy_workspace, finished, kill_when
+from harness import ChatServer, copy_workspace, finished, kill_when
 
 
 def contents(folder: Path, pattern: str) -> dict[str, bytes]:
@@ -32,6 +34,28 @@ def test_transcode_continues_at_the_video(annotated: Path, tmp_path: Path) -> No
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert contents(workspace, "data/*/chunks/*/*.mp4") == contents(annotated, "data/*/chunks/*/*.mp4")
     assert contents(workspace, "data/*/chunks.parquet") == contents(annotated, "data/*/chunks.parquet")
+
+
+def test_narration_asks_only_what_was_not_answered(
+    annotated: Path, tmp_path: Path, start_server: Callable[..., ChatServer]
+) -> None:
+    def overlay(server: ChatServer) -> dict[str, Any]:
+        openai = {"base_url": server.url, "model": "test-model", "parallel_requests": 2}
+        return {"narrate": {"provider": "openai", "openai": openai}}
+
+    key = {"OPENAI_API_KEY": "sk-test"}
+    calm, shaken = start_server(), start_server("--delay", "0.1")
+    undisturbed = copy_workspace(annotated, tmp_path / "undisturbed")
+    finished(undisturbed, "narrate", overlay=overlay(calm), **key)
+    workspace = copy_workspace(annotated, tmp_path / "workspace")
+    kill_when(workspace, "narrate", reached=lambda: len(shaken.asked()) >= 10, overlay=overlay(shaken), **key)
+    assert len(shaken.asked()) < len(calm.asked())
+    finished(workspace, "narrate", overlay=overlay(shaken), **key)
+    tables = "data/ego4d/narrations/openai/*.parquet"
+    assert contents(workspace, tables) == contents(undisturbed, tables)
+    in_flight = 2 * 2  # shards at once, requests each
+    assert sorted(set(shaken.asked())) == sorted(calm.asked())
+    assert len(shaken.asked()) <= len(calm.asked()) + in_flight
 
 
 def test_pretraining_continues_at_the_checkpoint_bit_for_bit(reported: Path, tmp_path: Path) -> None:

@@ -10,14 +10,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from harness import ChatServer, wait_until
 
 from avion_core.data.clips import write_clips
 
@@ -26,50 +24,6 @@ TEXTS = [f"#C C takes the cup number {number:02} from the shelf" for number in r
 
 
 pytestmark = pytest.mark.workflow
-
-
-@dataclass
-class ChatServer:
-    """A running server process and what it was asked."""
-
-    url: str
-    log: Path
-
-    def requests(self) -> list[dict[str, Any]]:
-        """Every request so far; a last line that is just being written is left out."""
-        whole = self.log.read_text().rpartition("\n")[0] if self.log.exists() else ""
-        return [json.loads(line) for line in whole.splitlines()]
-
-    def asked(self, behaviour: str = "ok") -> list[str]:
-        """Narrations of the requests that were treated so, in their order."""
-        return [text for line in self.requests() if line["behaviour"] == behaviour for text in line["texts"]]
-
-
-@pytest.fixture
-def start_server(tmp_path: Path) -> Iterator[Callable[..., ChatServer]]:
-    """Start servers with chaos flags; each is stopped by its process id at the end."""
-    running: list[subprocess.Popen[bytes]] = []
-
-    def start(*flags: str) -> ChatServer:
-        home = tmp_path / f"server{len(running)}"
-        home.mkdir()
-        program = Path(__file__).with_name("chat_server.py")
-        command = [
-            sys.executable,
-            str(program),
-            "--port-file",
-            str(home / "port"),
-            "--log",
-            str(home / "log"),
-        ]
-        running.append(subprocess.Popen([*command, *flags]))
-        wait_until((home / "port").exists, "the server's port")
-        return ChatServer(f"http://127.0.0.1:{(home / 'port').read_text()}/v1", home / "log")
-
-    yield start
-    for process in running:
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture
@@ -81,13 +35,6 @@ def clips(tmp_path: Path) -> Path:
     ]
     write_clips(path, rows)
     return path
-
-
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited too long for {what}"
-        time.sleep(0.01)
 
 
 def command(clips: Path, server: ChatServer, home: Path, **openai: Any) -> tuple[list[str], dict[str, str]]:
