@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +44,12 @@ ONE_RUN: dict[str, Any] = {
 
 @pytest.fixture
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
-    lab = SlurmCluster(tmp_path_factory.mktemp("slurm"))
-    try:
-        lab.start()
-    except SlurmUnavailableError as reason:
-        pytest.skip(str(reason))
-    yield lab
-    lab.stop()
+    with ExitStack() as stack:
+        try:
+            lab = stack.enter_context(SlurmCluster(tmp_path_factory.mktemp("slurm")))
+        except SlurmUnavailableError as reason:
+            pytest.skip(str(reason))
+        yield lab
 
 
 @contextmanager
@@ -136,7 +135,8 @@ def test_a_configuration_of_somebody_elses_is_left_alone(
 ) -> None:
     monkeypatch.setattr(slurm_cluster, "ETC", tmp_path)
     (tmp_path / "slurm.conf").write_text("ClusterName=theirs\n")
-    with pytest.raises(SlurmUnavailableError, match=r"slurm\.conf is there and is not ours"):
-        SlurmCluster(tmp_path / "root").start()
+    cluster = SlurmCluster(tmp_path / "root")
+    with pytest.raises(SlurmUnavailableError, match=r"slurm\.conf is there and is not ours"), cluster:
+        pass
     assert (tmp_path / "slurm.conf").read_text() == "ClusterName=theirs\n"
     assert [path.name for path in tmp_path.iterdir()] == ["slurm.conf"]
