@@ -24,6 +24,18 @@ include: "rules/evaluate.smk"
 include: "rules/report.smk"
 
 
+onstart:
+    claim_folder()
+
+
+onsuccess:
+    release_folder()
+
+
+onerror:
+    release_folder()
+
+
 localrules:
     all,
     download,

@@ -157,13 +157,13 @@ class ToyKitchenSettings(Section):
     """Videos with free narrations, for pretraining."""
     ego4d_benchmark_videos: Count = 5
     """Videos of the EgoMCQ questions, left out of pretraining."""
-    ek100_train_videos: Count = 32
+    ek100_train_videos: Count = 56
     """Videos of the EPIC-KITCHENS training split."""
     ek100_validation_videos: Count = 10
     """Videos of the EPIC-KITCHENS validation split."""
     video_seconds: tuple[Positive, Positive] = (20.0, 60.0)
     """Shortest and longest Ego4D and EPIC-KITCHENS video."""
-    kinetics_clips_per_class: tuple[Count, Count] = (16, 4)
+    kinetics_clips_per_class: tuple[Count, Count] = (16, 8)
     """Trimmed clips of each Kinetics class in train and val."""
     kinetics_clip_seconds: Positive = 4.0
     """Length of a Kinetics clip."""
@@ -312,7 +312,7 @@ class StageSettings(Section):
     final_rate: NotNegative = 1e-5
     """Rate at the end of the cosine."""
     weight_decay: NotNegative = 0.01
-    """Decoupled decay of weights with two or more dimensions."""
+    """Decay of weights with two or more dimensions: decoupled in AdamW and Lion, in the gradient in SGD."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     """AdamW's and Lion's averages."""
     momentum: Fraction = 0.9

@@ -2,8 +2,11 @@
 
 import json
 import os
+import socket
 import sys
 from pathlib import Path
+
+import psutil
 
 sys.path.insert(0, workflow.basedir)
 
@@ -301,5 +304,31 @@ def check_before_work():
         raise WorkflowError(str(error))
 
 
+OWNER = Path(".snakemake/owner.json")
+"""Who holds Snakemake's lock on this folder: host, process and when it began. There while work goes on."""
+
+
+def claim_folder():
+    process = psutil.Process()
+    OWNER.write_text(json.dumps([socket.gethostname(), process.pid, process.create_time()]))
+
+
+def release_folder():
+    OWNER.unlink(missing_ok=True)
+
+
+def forget_dead_owner():
+    """Remove the lock of a Snakemake that was killed on this machine, so that the same command goes on."""
+    if not OWNER.exists():
+        return
+    host, pid, began = json.loads(OWNER.read_text())
+    alive = psutil.pid_exists(pid) and psutil.Process(pid).create_time() == began
+    if host == socket.gethostname() and not alive:
+        release_folder()
+        for lock in OWNER.parent.glob("locks/*.lock"):
+            lock.unlink()
+
+
 if workflow.is_main_process:
+    forget_dead_owner()
     check_before_work()

@@ -110,9 +110,6 @@ def kill_when(
         finally:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-    # A killed Snakemake leaves its lock behind; the message it then prints names this way out.
-    unlock = snakemake(folder, overlay=overlay, options=("--unlock",))
-    assert unlock.returncode == 0, unlock.stdout
 
 
 def copy_workspace(source: Path, target: Path) -> Path:
