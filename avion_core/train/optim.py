@@ -67,7 +67,7 @@ def make_optimizer(
     The rate comes from a `Schedule` before each step. Raises ValueError for another name.
     """
     if rule == "adamw":
-        return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=EPSILON)
+        return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=EPSILON, fused=True)
     if rule == "sgd":
         return torch.optim.SGD(groups, lr=0.0, momentum=momentum)
     if rule == "lion":
