@@ -102,14 +102,12 @@ def kill_when(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        try:
-            while not reached():
-                ended = process.poll()
-                assert ended is None, (folder / "killed.log").read_text()[-6000:]
-                time.sleep(0.02)
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        while not reached():
+            ended = process.poll()
+            assert ended is None, (folder / "killed.log").read_text()[-6000:]
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def copy_workspace(source: Path, target: Path) -> Path:

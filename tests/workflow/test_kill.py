@@ -25,14 +25,16 @@ def test_transcode_continues_at_the_video(annotated: Path, tmp_path: Path) -> No
     chunks = workspace / "data/ego4d/chunks"
 
     def written() -> list[Path]:
-        return sorted(chunks.glob("*/*.mp4")) if chunks.exists() else []
+        return sorted(chunks.glob("*/chunks/*.mp4")) if chunks.exists() else []
 
     kill_when(workspace, "transcode", reached=lambda: len(written()) >= 2)
     before = {path: path.stat().st_mtime_ns for path in written()}
     finished(workspace, "transcode")
     assert len(written()) > len(before)
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert contents(workspace, "data/*/chunks/*/*.mp4") == contents(annotated, "data/*/chunks/*/*.mp4")
+    assert contents(workspace, "data/*/chunks/*/chunks/*.mp4") == contents(
+        annotated, "data/*/chunks/*/chunks/*.mp4"
+    )
     assert contents(workspace, "data/*/chunks.parquet") == contents(annotated, "data/*/chunks.parquet")
 
 
