@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness import ChatServer, copy_workspace, finished, kill_when
+from harness import ChatServer, copy_workspace, finished, kill_when, snakemake
 
 
 def contents(folder: Path, pattern: str) -> dict[str, bytes]:
@@ -79,3 +79,16 @@ def test_pretraining_continues_at_the_checkpoint_bit_for_bit(reported: Path, tmp
 
     assert losses(stage) == losses(undisturbed)
     assert not (stage / "checkpoints").exists()
+
+
+def test_second_workflow_over_a_living_one_is_refused(tmp_path: Path) -> None:
+    answers = []
+
+    def second_was_tried() -> bool:
+        if (tmp_path / ".snakemake/owner.json").exists():
+            answers.append(snakemake(tmp_path, "annotate"))
+        return bool(answers)
+
+    kill_when(tmp_path, "annotate", reached=second_was_tried)
+    assert answers[0].returncode != 0
+    assert "cannot be locked" in answers[0].stdout
