@@ -12,7 +12,6 @@ from avion_core.files import code_revision, write_json
 from avion_core.report.dag import parse_rulegraph
 from avion_core.report.page import build_report
 
-
 SNAKEFILE = Path(__file__).parents[1] / "Snakefile"
 
 
