@@ -18,6 +18,7 @@ for layout, tables in TABLES.items():
             f"{LOGS}/benchmark/annotate-{{dataset}}.tsv"
         wildcard_constraints:
             dataset=one_of(datasets_of_layout(layout)),
+        priority: 10
         conda:
             "../envs/media.yaml"
         resources:

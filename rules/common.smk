@@ -1,4 +1,8 @@
-"""Settings, paths and the questions that rules ask of the configuration. Functions only."""
+"""Settings, paths and the questions that rules ask of the configuration. Functions only.
+
+Rules that make data have priority 10 and fine-tuning 5, so that cores are not kept from the longest chain
+(data, pretraining, fine-tuning) by short trainings that nothing waits for.
+"""
 
 import json
 import os

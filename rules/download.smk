@@ -10,6 +10,7 @@ rule fetch_dataset:
         f"{LOGS}/fetch_dataset/{{dataset}}.log",
     benchmark:
         f"{LOGS}/benchmark/fetch_dataset-{{dataset}}.tsv"
+    priority: 10
     conda:
         "../envs/media.yaml"
     resources:

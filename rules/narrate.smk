@@ -11,6 +11,7 @@ rule rephrase_narrations:
         f"{LOGS}/rephrase_narrations/{{dataset}}-{{scatteritem}}.log",
     benchmark:
         f"{LOGS}/benchmark/rephrase_narrations-{{dataset}}-{{scatteritem}}.tsv"
+    priority: 10
     conda:
         "../envs/narrate.yaml"
     resources:
@@ -40,6 +41,7 @@ rule gather_narrations:
         f"{LOGS}/gather_narrations/{{dataset}}.log",
     benchmark:
         f"{LOGS}/benchmark/gather_narrations-{{dataset}}.tsv"
+    priority: 10
     conda:
         "../envs/narrate.yaml"
     resources:

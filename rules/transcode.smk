@@ -11,6 +11,7 @@ rule transcode_videos:
         f"{LOGS}/transcode_videos/{{dataset}}-{{scatteritem}}.log",
     benchmark:
         f"{LOGS}/benchmark/transcode_videos-{{dataset}}-{{scatteritem}}.tsv"
+    priority: 10
     conda:
         "../envs/media.yaml"
     resources:
@@ -38,6 +39,7 @@ rule gather_chunks:
         f"{LOGS}/gather_chunks/{{dataset}}.log",
     benchmark:
         f"{LOGS}/benchmark/gather_chunks-{{dataset}}.tsv"
+    priority: 10
     conda:
         "../envs/media.yaml"
     resources:
