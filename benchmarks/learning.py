@@ -1,7 +1,8 @@
 """Does the demo learn? Three seeds of every selected run, held against untrained models and chance.
 
-Data are made once; training and evaluation are repeated with another `seed`. `ratios` holds the
-worst of the three seeds for each promise.
+Each seed draws its own toy kitchen, its own start weights and its own order of clips. The recipes in
+config.yaml were chosen with the seeds 0 to 2, so others are measured. `ratios` holds the worst of the
+three for each promise.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from typing import Any
 from benchmarks import write_result
 
 ROOT = Path(__file__).parents[1]
-SEEDS = (0, 1, 2)
+SEEDS = (3, 4, 5)
 
 
 def figures_of_seed(folder: Path, seed: int) -> dict[str, Any]:
-    """Run the demo's stages with this seed; the report's figures."""
+    """Run the demo in `folder` with this seed; the report's figures."""
     line = [str(Path(sys.executable).parent / "snakemake"), "--snakefile", str(ROOT / "Snakefile")]
     line += ["--directory", str(folder), "--cores", str(os.cpu_count())]
-    subprocess.run([*line, "--config", f"seed={seed}", f"results_dir=results-{seed}"], check=True)
-    report = json.loads((folder / f"results-{seed}/report/metrics.json").read_text())
+    subprocess.run([*line, "--config", f"seed={seed}", f"toy_kitchen={{seed: {seed}}}"], check=True)
+    report = json.loads((folder / "results/report/metrics.json").read_text())
     return dict(report["runs"])
 
 
@@ -46,7 +47,7 @@ def promises(runs: dict[str, Any]) -> dict[str, float]:
 
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="avion-learning-") as name:
-        by_seed = {seed: figures_of_seed(Path(name), seed) for seed in SEEDS}
+        by_seed = {seed: figures_of_seed(Path(name) / str(seed), seed) for seed in SEEDS}
     ratios = {seed: promises(runs) for seed, runs in by_seed.items()}
     worst = {key: min(entry[key] for entry in ratios.values()) for key in ratios[SEEDS[0]]}
     write_result("learning", figures={"runs_by_seed": by_seed, "ratios_by_seed": ratios}, ratios=worst)
