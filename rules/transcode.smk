@@ -34,6 +34,7 @@ rule gather_chunks:
         quarantines=gather.shards(f"{DATA}/{{{{dataset}}}}/chunks/{{scatteritem}}.quarantine.json"),
     output:
         index=f"{DATA}/{{dataset}}/chunks.parquet",
+        packets=f"{DATA}/{{dataset}}/packets.npy",
         quarantine=f"{DATA}/{{dataset}}/quarantine.json",
     log:
         f"{LOGS}/gather_chunks/{{dataset}}.log",

@@ -11,20 +11,27 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from avion_core.media import MediaError
 from avion_core.media.chunk_table import read_chunk_table
 from avion_core.media.crop import Crop
 from avion_core.media.decode import decode_frames
+from avion_core.media.packets import PacketIndex, read_packets
+from avion_core.media.transcode import PACKETS
 
 
 class ChunkIndex:
     """All chunks of a data set. Cheap to copy into worker processes: the columns are shared arrays."""
 
-    def __init__(self, table: pa.Table) -> None:
+    def __init__(self, table: pa.Table, packets: NDArray[np.void] | None) -> None:
+        """`packets` are the records that the rows with a codec point into."""
         table = table.combine_chunks().sort_by([("video_id", "ascending"), ("chunk", "ascending")])
-        self._paths = table["path"]
+        self._paths, self._codecs = table["path"], table["codec"]
+        self._extradata = table["extradata"].combine_chunks().dictionary_encode()
+        self._first_packet = pc.fill_null(table["first_packet"], -1).to_numpy()
+        self._packets = packets
         self._columns = {
             name: table[name].to_numpy()
             for name in ("start_frame", "frames", "fps_num", "fps_den", "width", "height", "bytes")
@@ -33,8 +40,18 @@ class ChunkIndex:
 
     @classmethod
     def load(cls, path: str | Path) -> ChunkIndex:
-        """Read `chunks.parquet`. Raises ValueError, naming the file, if it is not a chunk index."""
-        return cls(read_chunk_table(path))
+        """Read `chunks.parquet` and map `packets.npy` beside it.
+
+        Raises ValueError, naming the file, if one of them is not what it should be.
+        """
+        table = read_chunk_table(path)
+        indexed = table.filter(pc.is_valid(table["codec"]))["frames"]
+        if not len(indexed):
+            return cls(table, None)
+        packets = read_packets(Path(path).with_name(PACKETS))
+        if len(packets) != pc.sum(indexed).as_py():
+            raise ValueError(f"{path}: {PACKETS} beside it is of another transcoding; run `transcode` again")
+        return cls(table, packets)
 
     @property
     def video_ids(self) -> list[str]:
@@ -88,11 +105,17 @@ class ChunkIndex:
         starts = self._columns["start_frame"][rows]
         chunk_of_frame = rows.start + np.searchsorted(starts, wanted, side="right") - 1
         clip_THWC = np.empty((len(wanted), size_px, size_px, 3), np.uint8)
-        for row in np.unique(chunk_of_frame):
+        for row in np.unique(chunk_of_frame).tolist():
             here = np.flatnonzero(chunk_of_frame == row)
-            path = self._unchanged_path(int(row))
-            local = wanted[here] - self._columns["start_frame"][row]
-            clip_THWC[here] = decode_frames(path, local.tolist(), crop=crop, size_px=size_px, backend=backend)
+            local = (wanted[here] - self._columns["start_frame"][row]).tolist()
+            clip_THWC[here] = decode_frames(
+                self._unchanged_path(row),
+                local,
+                crop=crop,
+                size_px=size_px,
+                backend=backend,
+                packets=self._packet_index(row),
+            )
         return clip_THWC
 
     def _video(self, video_id: str) -> slice:
@@ -100,6 +123,16 @@ class ChunkIndex:
         if rows is None:
             raise MediaError(video_id, "the video is not in the chunk index")
         return rows
+
+    def _packet_index(self, row: int) -> PacketIndex | None:
+        first = int(self._first_packet[row])
+        if self._packets is None or first < 0:
+            return None
+        return PacketIndex(
+            codec=self._codecs[row].as_py(),
+            extradata=self._extradata[row].as_py(),
+            packets=self._packets[first : first + int(self._columns["frames"][row])],
+        )
 
     def _unchanged_path(self, row: int) -> Path:
         path = Path(self._paths[row].as_py())

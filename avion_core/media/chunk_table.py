@@ -1,7 +1,9 @@
 """The schema of the chunk index, its one home: transcoding writes the table, the loader reads it.
 
 One row a chunk, sorted by (video_id, chunk). Frame k of a video is shown at k * fps_den / fps_num
-seconds; `start_frame` is the number of the chunk's first frame within its video.
+seconds; `start_frame` is the number of the chunk's first frame within its video. The packets of all
+chunks (`avion_core.media.packets`) lie in `packets.npy` beside the table, from `first_packet` on as many
+as there are frames; a chunk without a codec has none there and is opened to be read.
 """
 
 from __future__ import annotations
@@ -28,15 +30,18 @@ CHUNK_SCHEMA = pa.schema(
         ("bytes", pa.int64()),
         ("sha256", pa.string()),
         ("path", pa.string()),
+        ("codec", pa.string()),
+        ("extradata", pa.binary()),
+        ("first_packet", pa.int64()),
     ]
 )
 
 
-def write_chunk_table(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Publish rows (a mapping each, with the schema's columns) as Parquet, sorted."""
-    ordered = sorted(rows, key=lambda row: (row["video_id"], row["chunk"]))
+def write_chunk_table(path: str | Path, rows: pa.Table | Sequence[Mapping[str, Any]]) -> None:
+    """Publish rows (a table, or a mapping each with the schema's columns) as Parquet, sorted."""
+    table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=CHUNK_SCHEMA)
     with publish(path) as draft:
-        pq.write_table(pa.Table.from_pylist([dict(row) for row in ordered], schema=CHUNK_SCHEMA), draft)
+        pq.write_table(table.sort_by([("video_id", "ascending"), ("chunk", "ascending")]), draft)
 
 
 def read_chunk_table(path: str | Path) -> pa.Table:

@@ -24,6 +24,8 @@ import ffmpeg
 
 from avion_core.config import TranscodeSettings
 from avion_core.media import MediaError
+from avion_core.media.decode import decode_packets
+from avion_core.media.packets import NotIndexableError, PacketIndex, index_packets
 from avion_core.media.probe import VideoInfo, probe
 
 CHUNK_PATTERN = "%05d.mp4"
@@ -60,6 +62,7 @@ class Chunk:
     frames: int
     width: int
     height: int
+    index: PacketIndex
 
 
 def frame_rate(fps: float) -> Fraction:
@@ -151,19 +154,30 @@ def make_chunks(source: Path, folder: Path, settings: TranscodeSettings) -> list
 
 
 def verify_chunk(path: Path, rate: Fraction) -> Chunk:
-    """Count a chunk's packets and check that they begin with a keyframe and lie on the rate's grid.
+    """Index a chunk, decode every frame by the index, and check that they lie on the rate's grid.
 
     Raises RuntimeError if not: the encoder has then not done what it was told.
     """
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
-        packets = [packet for packet in container.demux(stream) if packet.size]
         assert stream.time_base is not None
         start = stream.start_time or 0
-        times = sorted(((packet.pts or 0) - start) * stream.time_base * rate for packet in packets)
-        if times != list(range(len(times))) or not packets[0].is_keyframe:
-            raise RuntimeError(f"{path}: FFmpeg wrote a chunk whose frames are not at {rate} per second")
-        return Chunk(path, len(packets), stream.width, stream.height)
+        times = sorted(
+            ((packet.pts or 0) - start) * stream.time_base * rate
+            for packet in container.demux(stream)
+            if packet.size
+        )
+        width, height = stream.width, stream.height
+    if times != list(range(len(times))):
+        raise RuntimeError(f"{path}: FFmpeg wrote a chunk whose frames are not at {rate} per second")
+    try:
+        index = index_packets(path)
+        decoded = [number for number, _ in decode_packets(path, index, range(len(times)))]
+    except (NotIndexableError, MediaError, av.FFmpegError) as error:
+        raise RuntimeError(f"{path}: FFmpeg wrote a chunk that cannot be read ({error})") from None
+    if sorted(decoded) != list(range(len(times))):
+        raise RuntimeError(f"{path}: {len(decoded)} of {len(times)} frames come out of FFmpeg's chunk")
+    return Chunk(path, len(times), width, height, index)
 
 
 def _raise_if_not_the_video(source: Path, code: int, lines: list[str]) -> None:

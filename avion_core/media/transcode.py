@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from avion_core.config import TranscodeSettings
@@ -19,10 +21,13 @@ from avion_core.files import fingerprint, publish, read_json, remove_partials, s
 from avion_core.media import MediaError
 from avion_core.media.chunk_table import read_chunk_table, write_chunk_table
 from avion_core.media.chunker import ffmpeg_binary, frame_rate, make_chunks
+from avion_core.media.packets import read_packets, write_packets
 from avion_core.progress import Progress
 
 __all__ = ["ffmpeg_binary", "gather_chunks", "transcode_shard"]
 
+PACKETS = "packets.npy"
+"""Packets of all chunks of a video, in its folder; of a data set, beside its chunk index."""
 MARKER = "done.json"
 """Beside a video's chunks: the fingerprint of source and settings, the index rows, or why there are none."""
 
@@ -59,18 +64,30 @@ def transcode_shard(
 def gather_chunks(
     shards: Sequence[Path], quarantines: Sequence[Path], *, index: Path, quarantine: Path
 ) -> None:
-    """Join the shards' indexes and quarantine lists. Raises ValueError if not one video is left."""
-    rows = [row for path in shards for row in read_chunk_table(path).to_pylist()]
+    """Join the shards' indexes, the videos' packets and the quarantine lists.
+
+    The packets become `packets.npy` beside `index`. Raises ValueError if not one video is left.
+    """
+    table = pa.concat_tables([read_chunk_table(path) for path in shards])
     refused = sorted(
         (entry for path in quarantines for entry in read_json(path)), key=lambda e: e["video_id"]
     )
     write_json(quarantine, refused)
-    if not rows:
+    if not table.num_rows:
         reasons = "".join(f"\n  {entry['path']}: {entry['reason']}" for entry in refused[:5])
         raise ValueError(
             f"{index}: none of the {len(refused)} videos can be used{':' if reasons else ''}{reasons}"
         )
-    write_chunk_table(index, rows)
+    table = table.sort_by([("video_id", "ascending"), ("chunk", "ascending")])
+    frames = table["frames"].to_numpy()
+    starts = pa.array(np.cumsum(frames, dtype=np.int64) - frames, pa.int64())
+    homes = dict.fromkeys(Path(path.as_py()).parent for path in table["path"])
+    write_packets(
+        index.with_name(PACKETS), (read_packets(home / PACKETS) for home in homes), count=int(frames.sum())
+    )
+    write_chunk_table(
+        index, table.set_column(table.column_names.index("first_packet"), "first_packet", starts)
+    )
 
 
 def _videos_of_shard(videos: Path, shard: str) -> list[tuple[str, Path]]:
@@ -98,6 +115,8 @@ def _transcode_video(source: Path, home: Path, settings: TranscodeSettings) -> d
     with publish(home / "chunks") as draft:
         try:
             chunks = make_chunks(source, draft, settings)
+            packets = [chunk.index.packets for chunk in chunks]
+            write_packets(draft / PACKETS, packets, count=sum(map(len, packets)))
             marker = {"made_of": made_of, "reason": None, "chunks": _entries(chunks, settings)}
         except MediaError as error:
             _remove_files(draft)
@@ -116,7 +135,8 @@ def _valid_marker(folder: Path, made_of: str) -> dict[str, Any] | None:
     if not (folder / MARKER).is_file():
         return None
     marker: dict[str, Any] = read_json(folder / MARKER)
-    whole = all(
+    whole = (folder / PACKETS).is_file() or not marker["chunks"]
+    whole = whole and all(
         (folder / entry["file"]).is_file() and (folder / entry["file"]).stat().st_size == entry["bytes"]
         for entry in marker["chunks"]
     )
@@ -139,6 +159,9 @@ def _entries(chunks: Sequence[Any], settings: TranscodeSettings) -> list[dict[st
                 "height": chunk.height,
                 "bytes": chunk.path.stat().st_size,
                 "sha256": sha256(chunk.path),
+                "codec": chunk.index.codec,
+                "extradata": chunk.index.extradata.hex(),
+                "first_packet": start,
             }
         )
         start += chunk.frames
@@ -148,7 +171,8 @@ def _entries(chunks: Sequence[Any], settings: TranscodeSettings) -> list[dict[st
 def _index_row(video_id: str, chunks_dir: Path, entry: dict[str, Any]) -> dict[str, Any]:
     values = {name: value for name, value in entry.items() if name != "file"}
     path = chunks_dir / video_id / "chunks" / entry["file"]
-    return {"video_id": video_id, "path": str(path), **values}
+    extradata = bytes.fromhex(entry["extradata"])
+    return {"video_id": video_id, "path": str(path), **values, "extradata": extradata}
 
 
 def _remove_files(folder: Path) -> None:
