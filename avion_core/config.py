@@ -58,9 +58,20 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+CHUNK_FORMATS: dict[str, dict[str, Any]] = {
+    "random_access": {},
+    "avion": {"keyframe_interval_frames": 250, "b_frames": 3, "skippable_frames": False, "tune": "none"},
+    "all_intra": {"keyframe_interval_frames": 1, "b_frames": 0},
+}
+"""What `transcode.format` sets where the settings below it are left out."""
+
+
 class TranscodeSettings(Section):
     """How source videos become chunks."""
 
+    format: Literal["random_access", "avion", "all_intra"] = "random_access"
+    """Defaults of the settings below: chunks made for reading single frames; AVION's, by x264's own
+    defaults, small and slow to read; or every frame a keyframe, fastest to read and largest."""
     chunk_seconds: Positive = 15.0
     """Length of a chunk in seconds."""
     short_side_px: Annotated[int, Field(ge=16, multiple_of=2)] = 288
@@ -70,7 +81,10 @@ class TranscodeSettings(Section):
     keyframe_interval_frames: Count = 32
     """A keyframe every so many frames: smaller is faster to read and larger on disk."""
     b_frames: Annotated[int, Field(ge=0, le=16)] = 15
-    """Frames between references that nothing refers to; the decoder skips those not asked for."""
+    """B frames between two references, at most."""
+    skippable_frames: bool = True
+    """Nothing refers to B frames, so that the decoder skips those not asked for; false leaves references
+    and scene cuts to x264, which makes smaller files."""
     crf: Annotated[int, Field(ge=0, le=51)] = 23
     """x264 quality: lower is better and larger."""
     preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"] = "medium"
@@ -79,6 +93,13 @@ class TranscodeSettings(Section):
     """x264 tuning; `fastdecode` leaves out the costly filters."""
     ffmpeg_threads: Count = 1
     """Threads of one FFmpeg process; videos are worked off in parallel by shards."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _format_fills_in(cls, raw: Any) -> Any:
+        if not isinstance(raw, Mapping):
+            return raw
+        return {**CHUNK_FORMATS.get(str(raw.get("format")), {}), **raw}
 
 
 class FolderSource(Section):

@@ -114,17 +114,12 @@ class ChunkIndex:
                 crop=crop,
                 size_px=size_px,
                 backend=backend,
-                packets=self._packet_index(row),
+                packets=self.packet_index(row),
             )
         return clip_THWC
 
-    def _video(self, video_id: str) -> slice:
-        rows = self._rows.get(video_id)
-        if rows is None:
-            raise MediaError(video_id, "the video is not in the chunk index")
-        return rows
-
-    def _packet_index(self, row: int) -> PacketIndex | None:
+    def packet_index(self, row: int) -> PacketIndex | None:
+        """Packets of a row's chunk, or None where the file must be opened."""
         first = int(self._first_packet[row])
         if self._packets is None or first < 0:
             return None
@@ -133,6 +128,12 @@ class ChunkIndex:
             extradata=self._extradata[row].as_py(),
             packets=self._packets[first : first + int(self._columns["frames"][row])],
         )
+
+    def _video(self, video_id: str) -> slice:
+        rows = self._rows.get(video_id)
+        if rows is None:
+            raise MediaError(video_id, "the video is not in the chunk index")
+        return rows
 
     def _unchanged_path(self, row: int) -> Path:
         path = Path(self._paths[row].as_py())

@@ -89,16 +89,13 @@ def chunk_command(source: Path, info: VideoInfo, settings: TranscodeSettings) ->
         .filter("setsar", "1")
         .filter("format", "yuv420p")
     )
-    x264 = {
+    x264: dict[str, str | int] = {
         "keyint": min(settings.keyframe_interval_frames, frames),
-        "min-keyint": 1,
-        "scenecut": 0,
         "open-gop": 0,
         "bframes": settings.b_frames,
-        "b-adapt": 0,
-        "b-pyramid": "none",
-        "ref": 1,
     }
+    if settings.skippable_frames:
+        x264 |= {"min-keyint": 1, "scenecut": 0, "b-adapt": 0, "b-pyramid": "none", "ref": 1}
     tune = {} if settings.tune == "none" else {"tune": settings.tune}
     output = ffmpeg.output(
         picture,

@@ -16,9 +16,9 @@ from avion_core.data.clips import write_clips
 from avion_core.evaluate.runner import evaluate
 from avion_core.files import read_json
 from avion_core.media.crop import center_crop
-from avion_core.media.transcode import transcode_shard
 from avion_core.models.architecture import load_architecture
 from avion_core.models.store import ModelDescription, build_model, save_model
+from tests.unit.media.chunked import transcode_all
 
 SECONDS, FPS = 2, 30
 
@@ -45,14 +45,7 @@ def kitchen(tmp_path_factory):
         draw_video(home / f"{name}.mp4", seed)
     paths = [str(home / f"{name}.mp4") for name in names]
     pq.write_table(pa.table({"video_id": names, "path": paths, "bytes": [1, 1, 1]}), home / "videos.parquet")
-    transcode_shard(
-        home / "videos.parquet",
-        settings=TranscodeSettings(chunk_seconds=1, short_side_px=64, preset="ultrafast"),
-        shard="1-of-1",
-        chunks_dir=home / "chunks",
-        index=home / "chunks.parquet",
-        quarantine=home / "quarantine.json",
-    )
+    transcode_all(home, TranscodeSettings(chunk_seconds=1, short_side_px=64, preset="ultrafast"))
     write_clips(
         home / "clips.parquet",
         [

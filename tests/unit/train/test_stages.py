@@ -16,11 +16,11 @@ import torch
 from avion_core.config import StageSettings, TranscodeSettings
 from avion_core.data.clips import write_clips, write_sentences
 from avion_core.files import read_json, sha256, write_json
-from avion_core.media.transcode import transcode_shard
 from avion_core.models.store import load_model
 from avion_core.train.checkpoint import CheckpointStore
 from avion_core.train.engine import PREEMPTED_EXIT_CODE, Training
 from avion_core.train.stages import train_stage
+from tests.unit.media.chunked import transcode_all
 from tests.unit.media.counted_video import write_counted
 
 PUBLISHED = ["manifest.json", "model.json", "model.safetensors", "train.jsonl"]
@@ -54,14 +54,7 @@ def kitchen(tmp_path_factory):
     videos = {name: write_counted(home / f"{name}.mp4", 60, width=96, height=64) for name in "abc"}
     table = {"video_id": list(videos), "path": [str(path) for path in videos.values()], "bytes": [1, 1, 1]}
     pq.write_table(pa.table(table), home / "videos.parquet")
-    transcode_shard(
-        home / "videos.parquet",
-        settings=TranscodeSettings(chunk_seconds=1, short_side_px=64, preset="ultrafast"),
-        shard="1-of-1",
-        chunks_dir=home / "chunks",
-        index=home / "chunks.parquet",
-        quarantine=home / "quarantine.json",
-    )
+    transcode_all(home, TranscodeSettings(chunk_seconds=1, short_side_px=64, preset="ultrafast"))
     rows = [
         {
             "video_id": video,
