@@ -18,6 +18,7 @@ include: "rules/download.smk"
 include: "rules/transcode.smk"
 include: "rules/annotate.smk"
 include: "rules/narrate.smk"
+include: "rules/preflight.smk"
 include: "rules/pretrain.smk"
 include: "rules/finetune.smk"
 include: "rules/evaluate.smk"
@@ -42,6 +43,7 @@ localrules:
     transcode,
     annotate,
     narrate,
+    preflight,
     pretrain,
     finetune,
     evaluate,
@@ -72,6 +74,11 @@ rule annotate:
 rule narrate:
     input:
         [narration_table(dataset) for dataset in rephrased_datasets()],
+
+
+rule preflight:
+    input:
+        f"{RESULTS}/preflight.html",
 
 
 rule pretrain:

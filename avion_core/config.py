@@ -31,6 +31,7 @@ MACHINE_SETTINGS = frozenset(
         "runtime_minutes",
         "log_every_steps",
         "checkpoint_every_steps",
+        "clip_timeout_seconds",
     }
 )
 """Stage settings that say how a job runs, not what it computes: changing one retrains nothing."""
@@ -377,6 +378,8 @@ class StageSettings(Section):
     """Steps between resumable checkpoints."""
     max_bad_share: Fraction = 0.05
     """The run stops when more than this share of the clips cannot be decoded."""
+    clip_timeout_seconds: Positive = 60.0
+    """A clip that takes longer to read counts as one that cannot be decoded."""
 
     def recipe(self) -> dict[str, Any]:
         """The settings that decide the result."""
@@ -446,6 +449,8 @@ class Settings(Section):
     """Where runs and the report are written."""
     shards: Count = 4
     """Fixed number of jobs that videos and narrations are divided among."""
+    preflight_clips: Count = 200
+    """Clips of each table that the target `preflight` decodes."""
     selected_runs: tuple[Name, ...]
     """Runs that the report shows, and so the runs that are made."""
     toy_kitchen: ToyKitchenSettings = ToyKitchenSettings()

@@ -124,6 +124,18 @@ def narration_table(dataset):
     return f"{DATA}/{dataset}/narrations/{PROVIDER}/train.parquet"
 
 
+def clip_tables(dataset):
+    """Clip tables of a data set that selected stages and evaluations read, by name."""
+    stages = [recipe for _, _, recipe in selected_stages() if recipe.dataset == dataset]
+    kinds = {kind for recipe in stages for kind in recipe.narrations}
+    evaluated = {SETTINGS.evaluations[name].dataset for _, name in selected_evaluations()}
+    return (
+        ({"train": clip_table(dataset, "train")} if "human" in kinds else {})
+        | ({"narrations": narration_table(dataset)} if "rephrased" in kinds else {})
+        | ({"evaluation": evaluation_table(dataset)} if dataset in evaluated else {})
+    )
+
+
 def datasets_of_layout(layout):
     return [name for name, dataset in SETTINGS.datasets.items() if dataset.layout == layout]
 

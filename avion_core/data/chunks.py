@@ -5,7 +5,7 @@ The table's schema is in `avion_core.media.chunk_table`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -57,6 +57,19 @@ class ChunkIndex:
     def video_ids(self) -> list[str]:
         """All videos, sorted."""
         return list(self._rows)
+
+    @property
+    def chunk_count(self) -> int:
+        """Chunks of all videos."""
+        return len(self._paths)
+
+    def changed_chunks(self) -> Iterator[str]:
+        """A reason for each chunk file that is gone or has another size than when it was indexed."""
+        for row in range(self.chunk_count):
+            try:
+                self._unchanged_path(row)
+            except MediaError as error:
+                yield str(error)
 
     def has(self, video_id: str) -> bool:
         """Whether the video has chunks; quarantined ones have none."""

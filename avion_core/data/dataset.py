@@ -6,7 +6,6 @@ and that generator.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -19,7 +18,7 @@ from avion_core.data.chunks import ChunkIndex
 from avion_core.data.clips import ClipTable
 from avion_core.data.tokenizer import tokenize
 from avion_core.media.crop import Crop, center_crop, multi_scale_crop, random_resized_crop, three_crops
-from avion_core.media.sample import segment_frames, window_frames
+from avion_core.media.sample import frame_range, segment_frames, window_frames
 
 ChooseText = Callable[[int, np.random.Generator], tuple[int, str]]
 """(row, generator) to (text_id, text)."""
@@ -140,14 +139,6 @@ class ClipDataset:
             size_px=self.view.image_size_px,
             backend=self._backend,
         )
-
-
-def frame_range(start_s: float, end_s: float, *, fps: float, frame_count: int) -> tuple[int, int]:
-    """Numbers of a clip's first frame and of the one after its last; never empty, within the video."""
-    slack = 1e-6  # seconds that were computed from frame numbers must give the same numbers back
-    start = min(max(math.floor(start_s * fps + slack), 0), frame_count - 1)
-    end = min(max(math.ceil(end_s * fps - slack), start + 1), frame_count)
-    return start, end
 
 
 def training_crop(width: int, height: int, *, view: View, rng: np.random.Generator) -> Crop:

@@ -7,8 +7,12 @@ decoded gives its place to the next row of the epoch's order; it is recorded, an
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any, Protocol
 
 import numpy as np
@@ -63,8 +67,11 @@ class BatchLoader:
         shuffle: bool,
         drop_last: bool,
         max_bad_share: float = 0.05,
+        clip_timeout_s: float = 60.0,
     ) -> None:
         """`batch_size` is this process's share of a step; `workers` processes decode, 0 for none.
+
+        A clip that is not read within `clip_timeout_s` seconds counts as one that cannot be decoded.
 
         Raises ValueError when there are no clips, or fewer than one batch with `drop_last`.
         """
@@ -82,7 +89,7 @@ class BatchLoader:
             drop_last=drop_last,
         )
         self._loader = DataLoader(
-            _SeededSamples(dataset, seed),
+            _SeededSamples(dataset, seed, clip_timeout_s),
             batch_sampler=self._steps,
             collate_fn=_collate,
             num_workers=workers,
@@ -174,20 +181,40 @@ class _Steps:
 class _SeededSamples(Dataset[dict[str, Any]]):
     """Runs in the workers: the first of the given rows that can be decoded, with its own generator."""
 
-    def __init__(self, dataset: Samples, seed: int) -> None:
-        self._dataset, self._seed = dataset, seed
+    def __init__(self, dataset: Samples, seed: int, clip_timeout_s: float) -> None:
+        self._dataset, self._seed, self._clip_timeout_s = dataset, seed, clip_timeout_s
 
     def __getitem__(self, request: tuple[int, NDArray[np.int64]]) -> dict[str, Any]:
         epoch, rows = request
         bad: list[tuple[int, str]] = []
         for row in rows.tolist():
             try:
-                sample = self._dataset.sample(row, np.random.default_rng([self._seed, epoch, row]))
+                with _time_limit(self._clip_timeout_s, self._dataset.clips.video_id(row)):
+                    sample = self._dataset.sample(row, np.random.default_rng([self._seed, epoch, row]))
             except MediaError as error:
                 bad.append((row, str(error)))
             else:
                 return {**sample, "bad": bad}
         return {"bad": bad}
+
+
+@contextmanager
+def _time_limit(seconds: float, video_id: str) -> Iterator[None]:
+    """Raise MediaError in the body when it takes longer; only a process's main thread can be interrupted."""
+
+    def on_alarm(number: int, frame: FrameType | None) -> None:
+        raise MediaError(video_id, f"reading a clip took longer than {seconds:g} seconds")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGALRM, on_alarm)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
 
 
 def _collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -41,12 +41,13 @@ class Crop:
         ):
             raise ValueError(f"{self} does not lie within the frame of {width}x{height} pixels")
 
-    def on_even_pixels(self, width: int, height: int) -> tuple[int, int, int, int]:
-        """(left, top, width, height) in even numbers: colour has half the resolution. Errors as `check`."""
+    def on_whole_pixels(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """(left, top, width, height), rounded; errors as `check`."""
         self.check(width, height)
-        left, box_width = _even(self.left, self.width, width)
-        top, box_height = _even(self.top, self.height, height)
-        return left, top, box_width, box_height
+        left, top = round(self.left), round(self.top)
+        box_width = max(min(round(self.width), width - left), 1)
+        box_height = max(min(round(self.height), height - top), 1)
+        return min(left, width - box_width), min(top, height - box_height), box_width, box_height
 
 
 def center_crop(width: int, height: int) -> Crop:
@@ -92,10 +93,3 @@ def multi_scale_crop(width: int, height: int, *, rng: np.random.Generator) -> Cr
     side = min(width, height)
     w, h = int(side * MULTI_SCALES[i]), int(side * MULTI_SCALES[j])
     return Crop(float(int((width - w) * x)), float(int((height - h) * y)), w, h)
-
-
-def _even(start: float, extent: float, limit: int) -> tuple[int, int]:
-    """The nearest even range that lies within 0…limit and is not empty."""
-    size = max(2 * round(extent / 2), 2)
-    first = min(2 * round(start / 2), (limit - size) // 2 * 2)
-    return (first, size) if first >= 0 else (0, limit // 2 * 2)

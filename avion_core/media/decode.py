@@ -41,11 +41,11 @@ def decode_frames(
 ) -> NDArray[np.uint8]:
     """The frames with these numbers (0 is the file's first), cropped, then scaled to a square.
 
-    Numbers may repeat and come in any order. The box is moved to even pixels, which 4:2:0 colour has;
-    scaling is bilinear, with antialiasing where it shrinks. `packets` is the file's index, if there is
-    one; without it `pyav` makes its own. Returns uint8 [T, size_px, size_px, 3], RGB. Raises MediaError
-    for a missing, changed or damaged file and a frame that it does not have; ValueError for a crop
-    outside the frame or an unknown backend; ImportError if the backend cannot be loaded.
+    Numbers may repeat and come in any order. The box is rounded to whole pixels (of 4:2:0 colour, to the
+    nearest); scaling is bilinear, with antialiasing where it shrinks. `packets` is the file's index, if
+    there is one; without it `pyav` makes its own. Returns uint8 [T, size_px, size_px, 3], RGB. Raises
+    MediaError for a missing, changed or damaged file and a frame that it does not have; ValueError for a
+    crop outside the frame or an unknown backend; ImportError if the backend cannot be loaded.
     """
     if backend not in BACKENDS:
         raise ValueError(f"unknown decoding backend '{backend}'; known: {', '.join(BACKENDS)}")
@@ -87,20 +87,18 @@ class _Scaler:
 
     def _cut(self, picture: Picture) -> av.VideoFrame:
         if not isinstance(picture, av.VideoFrame):
-            left, top, width, height = self._crop.on_even_pixels(picture.shape[1], picture.shape[0])
+            left, top, width, height = self._crop.on_whole_pixels(picture.shape[1], picture.shape[0])
             cut = np.ascontiguousarray(picture[top : top + height, left : left + width])
             return av.VideoFrame.from_ndarray(cut, format="rgb24")
-        left, top, width, height = self._crop.on_even_pixels(picture.width, picture.height)
+        left, top, width, height = self._crop.on_whole_pixels(picture.width, picture.height)
         if (width, height) == (picture.width, picture.height):
             return picture
         box = av.VideoFrame(width, height, picture.format.name)
         box.colorspace, box.color_range = picture.colorspace, picture.color_range
-        for index, half in ((0, 0), (1, 1), (2, 1)):
-            rows, columns = (
-                slice(top >> half, (top + height) >> half),
-                slice(left >> half, (left + width) >> half),
-            )
-            _plane(box, index)[: height >> half, : width >> half] = _plane(picture, index)[rows, columns]
+        for index, step in ((0, 1), (1, 2), (2, 2)):
+            columns, rows = -(-width // step), -(-height // step)
+            x, y = left // step, top // step
+            _plane(box, index)[:rows, :columns] = _plane(picture, index)[y : y + rows, x : x + columns]
         return box
 
 

@@ -6,8 +6,18 @@ Frame numbers are those of the video at its constant rate; a clip is the half-op
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
+
+
+def frame_range(start_s: float, end_s: float, *, fps: float, frame_count: int) -> tuple[int, int]:
+    """Numbers of a clip's first frame and of the one after its last; never empty, within the video."""
+    slack = 1e-6  # seconds that were computed from frame numbers must give the same numbers back
+    start = min(max(math.floor(start_s * fps + slack), 0), frame_count - 1)
+    end = min(max(math.ceil(end_s * fps - slack), start + 1), frame_count)
+    return start, end
 
 
 def segment_frames(

@@ -280,6 +280,7 @@ class _Stage:
             shuffle=True,
             drop_last=True,
             max_bad_share=settings.max_bad_share,
+            clip_timeout_s=settings.clip_timeout_seconds,
         )
 
     def _choose_text(self, clips: ClipTable) -> ChooseText | None:

@@ -6,12 +6,12 @@ import pytest
 
 from avion_core.data.chunks import ChunkIndex
 from avion_core.data.clips import ClipTable
-from avion_core.data.dataset import ClipDataset, View, frame_range, training_crop
+from avion_core.data.dataset import ClipDataset, View, training_crop
 from avion_core.files import sha256
 from avion_core.media import MediaError
 from avion_core.media.chunk_table import write_chunk_table
 from avion_core.media.crop import center_crop
-from avion_core.media.sample import segment_frames, window_frames
+from avion_core.media.sample import frame_range, segment_frames, window_frames
 from tests.unit.media.counted_video import RANDOM_ACCESS, read_number, write_counted
 
 TRAINING = View(

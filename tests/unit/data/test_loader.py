@@ -1,4 +1,5 @@
 import itertools
+import time
 from typing import Any
 
 import numpy as np
@@ -155,3 +156,20 @@ def test_fewer_clips_than_a_batch_are_refused():
         loader(Clips(3), batch_size=4, world_size=2)
     with pytest.raises(ValueError, match="0 clips"):
         loader(Clips(0), drop_last=False)
+
+
+class SlowClips(Clips):
+    """Row 3 never comes."""
+
+    def sample(self, row: int, rng: np.random.Generator) -> dict[str, Any]:
+        if row == 3:
+            time.sleep(60)
+        return super().sample(row, rng)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_clip_that_takes_too_long_is_a_bad_one(workers):
+    batches = loader(SlowClips(8), workers=workers, clip_timeout_s=0.5, max_bad_share=0.5)
+    assert len(list(batches.epoch(0))) == 2
+    [bad] = batches.bad
+    assert bad.row == 3 and "v3: reading a clip took longer than 0.5 seconds" in bad.reason

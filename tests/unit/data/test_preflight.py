@@ -1,0 +1,76 @@
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from avion_core.config import TranscodeSettings
+from avion_core.data.clips import Question, write_clips, write_questions
+from avion_core.data.preflight import check_dataset
+from avion_core.report.preflight import write_page
+from tests.unit.media.chunked import transcode_all
+from tests.unit.media.counted_video import write_counted
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Two videos of two seconds as chunks of one second, and a sound clip table."""
+    names = ["a", "b"]
+    paths = [str(write_counted(tmp_path / f"{name}.mp4", 60, width=96, height=64)) for name in names]
+    pq.write_table(pa.table({"video_id": names, "path": paths, "bytes": [1, 1]}), tmp_path / "videos.parquet")
+    transcode_all(tmp_path, TranscodeSettings(chunk_seconds=1, short_side_px=64, preset="ultrafast"))
+    write_clips(tmp_path / "train.parquet", [clip("a", 0, 1), clip("b", 0.5, 1.5), clip("b", 1, 2)])
+    return tmp_path
+
+
+def clip(video_id: str, start_s: float, end_s: float) -> dict:
+    return {"video_id": video_id, "start_s": start_s, "end_s": end_s, "texts": ["a text"]}
+
+
+def check(home: Path, table: str = "train") -> dict[str, tuple[str, int, str]]:
+    found = check_dataset(
+        "kitchen", home / "chunks.parquet", {table: home / f"{table}.parquet"}, samples=10, seed=0
+    )
+    write_page([found], out=home / "page.html")
+    return {problem.what: (problem.where, problem.count, problem.example) for problem in found.problems}
+
+
+def test_nothing_is_found_where_nothing_is_wrong(home):
+    found = check_dataset(
+        "kitchen", home / "chunks.parquet", {"train": home / "train.parquet"}, samples=2, seed=0
+    )
+    assert (found.clips, found.chunks, found.decoded, found.problems) == (3, 4, 2, [])
+    write_page([found], out=home / "page.html")
+    assert "Nothing found that would fail" in (home / "page.html").read_text()
+
+
+def test_each_kind_of_problem_is_counted_with_an_example(home):
+    write_clips(home / "train.parquet", [clip("a", 0, 1), clip("gone", 0, 1), clip("b", 1, 3.5)])
+    problems = check(home)
+    assert problems.keys() == {
+        "clips are of videos that have no chunks",
+        "clips end more than a second after their video",
+        "sampled clips cannot be decoded",
+    }
+    assert problems["clips are of videos that have no chunks"] == ("train", 1, "row 1: gone")
+    late = problems["clips end more than a second after their video"]
+    assert late == ("train", 1, "row 2: ends at 3.50 s, b at 2.00 s")
+    assert "<code>row 1: gone</code>" in (home / "page.html").read_text()
+
+
+def test_a_chunk_that_is_gone_and_one_that_was_changed_are_found(home):
+    first, second, *_ = pq.read_table(home / "chunks.parquet")["path"].to_pylist()
+    Path(first).unlink()
+    content = bytearray(Path(second).read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    Path(second).write_bytes(content)  # the same size: only a decode can tell
+    write_clips(home / "train.parquet", [clip("a", 0, 1), clip("a", 1, 2), clip("b", 0, 1)])
+    problems = check(home)
+    assert problems["chunk files are gone or changed"][:2] == ("chunks", 1)
+    assert problems["sampled clips cannot be decoded"][1] >= 1
+
+
+def test_the_choices_of_questions_are_clips_too(home):
+    question = Question("q", 1, "a text", 0, ["a", "b", "gone"], [0.0, 0.5, 0.0], [1.0, 1.0, 1.0])
+    write_questions(home / "egomcq.parquet", [vars(question)])
+    assert check(home, "egomcq")["clips are of videos that have no chunks"] == ("egomcq", 1, "row 2: gone")
