@@ -25,7 +25,7 @@ for layout, tables in TABLES.items():
             mem_mb=2000,
             runtime=60,
         params:
-            code=library("data/annotate.py", "data/clips.py", f"data/{layout}.py"),
+            code=library("data/annotate.py", "data/clips.py", "data/sources.py", f"data/{layout}.py"),
             settings=lambda wildcards: SETTINGS.datasets[wildcards.dataset].source_json(),
             raw=f"{DATA}/{{dataset}}/raw",
             clips=f"{DATA}/{{dataset}}/clips",

@@ -50,6 +50,20 @@ def test_stage_brings_what_it_needs_and_no_more(tmp_path: Path) -> None:
     assert jobs["report"] == jobs["evaluate"] | {"build_report"}
 
 
+def test_preflight_looks_at_every_data_set_before_any_training(annotated: Path, tmp_path: Path) -> None:
+    workspace = copy_workspace(annotated, tmp_path / "workspace")
+    overlay = {"preflight_clips": 5}
+    assert "pretrain_stage" not in planned_jobs(workspace, "preflight", overlay=overlay)
+    said = finished(workspace, "preflight", overlay=overlay)
+    assert "preflight: no problems" in said
+    page = (workspace / "results/preflight.html").read_text()
+    assert all(f"<td>{name}</td>" in page for name in ("ego4d", "ek100", "kinetics"))
+    next((workspace / "data/ek100/chunks").rglob("*.mp4")).unlink()
+    (workspace / "results/preflight.html").unlink()
+    said = finished(workspace, "preflight", overlay=overlay)
+    assert "ek100, chunks: 1 chunk files are gone or changed" in said
+
+
 def test_setting_of_mir_reruns_mir_and_what_follows_it(reported: Path) -> None:
     overlay = {"stages": {"finetune_mir": {"learning_rate": 1.0e-4}}}
     assert planned_jobs(reported, "all", overlay=overlay) == {
