@@ -29,7 +29,7 @@ from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from avion_core.config import TranscodeSettings
 from avion_core.data.chunks import ChunkIndex
 from avion_core.media.crop import random_resized_crop
-from avion_core.media.decode import _Scaler, decode_packets
+from avion_core.media.decode import Scaler, decode_packets
 from avion_core.media.sample import segment_frames, window_frames
 from avion_core.media.transcode import gather_chunks, transcode_shard
 from benchmarks import write_result
@@ -160,7 +160,7 @@ def where_time_goes(chunks: Chunks) -> dict[str, dict[str, float]]:
             spent["decode"] += time.process_time() - start
             frames = [frame for _, frame in decode_packets(chunks.paths[row], index, local)]
             start = time.process_time()
-            scale = _Scaler(crop, SIZE_PX)
+            scale = Scaler(crop, SIZE_PX)
             for frame in frames:
                 scale(frame)
             spent["crop_and_scale"] += time.process_time() - start

@@ -57,7 +57,7 @@ def decode_frames(
         raise MediaError(path, f"frame {min(missing)} is asked for; the first is 0")
     if missing and not path.is_file():
         raise MediaError(path, "no such file")
-    scale = _Scaler(crop, size_px)
+    scale = Scaler(crop, size_px)
     for number, picture in BACKENDS[backend](path, sorted(missing), packets) if missing else ():
         clip_THWC[numbers == number] = scale(picture)
         missing.discard(number)
@@ -66,7 +66,7 @@ def decode_frames(
     return clip_THWC
 
 
-class _Scaler:
+class Scaler:
     """Cut the box out of pictures, scale it to a square and turn it into RGB, in one pass of libswscale."""
 
     def __init__(self, crop: Crop, size_px: int) -> None:
