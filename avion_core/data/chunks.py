@@ -18,8 +18,7 @@ from avion_core.media import MediaError
 from avion_core.media.chunk_table import read_chunk_table
 from avion_core.media.crop import Crop
 from avion_core.media.decode import decode_frames
-from avion_core.media.packets import PacketIndex, read_packets
-from avion_core.media.transcode import PACKETS
+from avion_core.media.packets import PACKETS, PacketIndex, read_packets
 
 
 class ChunkIndex:

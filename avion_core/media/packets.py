@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 
 from avion_core.files import publish
 
+PACKETS = "packets.npy"
+"""Packets of all chunks of a video, in its folder; of a data set, beside its chunk index."""
 KEYFRAME, REFERENCE = 1, 2
 """Bits of `flags`: decoding can begin here; other frames may refer to this one."""
 PACKET = np.dtype(

@@ -21,13 +21,11 @@ from avion_core.files import fingerprint, publish, read_json, remove_partials, s
 from avion_core.media import MediaError
 from avion_core.media.chunk_table import read_chunk_table, write_chunk_table
 from avion_core.media.chunker import ffmpeg_binary, frame_rate, make_chunks
-from avion_core.media.packets import read_packets, write_packets
+from avion_core.media.packets import PACKETS, read_packets, write_packets
 from avion_core.progress import Progress
 
 __all__ = ["ffmpeg_binary", "gather_chunks", "transcode_shard"]
 
-PACKETS = "packets.npy"
-"""Packets of all chunks of a video, in its folder; of a data set, beside its chunk index."""
 MARKER = "done.json"
 """Beside a video's chunks: the fingerprint of source and settings, the index rows, or why there are none."""
 
