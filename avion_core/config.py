@@ -61,8 +61,14 @@ class Section(BaseModel):
 
 CHUNK_FORMATS: dict[str, dict[str, Any]] = {
     "random_access": {},
-    "avion": {"keyframe_interval_frames": 250, "b_frames": 3, "skippable_frames": False, "tune": "none"},
-    "all_intra": {"keyframe_interval_frames": 1, "b_frames": 0},
+    "avion": {
+        "keyframe_interval_frames": 250,
+        "b_frames": 3,
+        "skippable_frames": False,
+        "crf": 23.0,
+        "tune": "none",
+    },
+    "all_intra": {"keyframe_interval_frames": 1, "b_frames": 0, "crf": 23.0},
 }
 """What `transcode.format` sets where the settings below it are left out."""
 
@@ -79,19 +85,20 @@ class TranscodeSettings(Section):
     """The frame's shorter side after scaling; the other follows, rounded to an even number."""
     fps: Positive = 30.0
     """Constant frame rate of every chunk, frames per second."""
-    keyframe_interval_frames: Count = 32
+    keyframe_interval_frames: Count = 12
     """A keyframe every so many frames: smaller is faster to read and larger on disk."""
-    b_frames: Annotated[int, Field(ge=0, le=16)] = 15
+    b_frames: Annotated[int, Field(ge=0, le=16)] = 11
     """B frames between two references, at most."""
     skippable_frames: bool = True
-    """Nothing refers to B frames, so that the decoder skips those not asked for; false leaves references
-    and scene cuts to x264, which makes smaller files."""
-    crf: Annotated[int, Field(ge=0, le=51)] = 23
+    """Nothing refers to B frames, so that the decoder skips those not asked for, and they refer across
+    keyframes, so that few other frames are needed; false leaves references and scene cuts to x264, which
+    makes smaller files."""
+    crf: Annotated[float, Field(ge=0, le=51)] = 19.8
     """x264 quality: lower is better and larger."""
     preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"] = "medium"
     """x264 effort."""
-    tune: Literal["fastdecode", "none"] = "fastdecode"
-    """x264 tuning; `fastdecode` leaves out the costly filters."""
+    tune: Literal["psnr,fastdecode", "fastdecode", "psnr", "none"] = "psnr,fastdecode"
+    """x264 tuning: `fastdecode` leaves out the costly filters, `psnr` what only pleases the eye."""
     ffmpeg_threads: Count = 1
     """Threads of one FFmpeg process; videos are worked off in parallel by shards."""
 

@@ -13,63 +13,27 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 
-from avion_core.config import TranscodeSettings
-from avion_core.data.chunks import ChunkIndex
 from avion_core.media.crop import random_resized_crop
-from avion_core.media.decode import Scaler, decode_packets
+from avion_core.media.decode import Scaler, decode_packets, empty_clip
 from avion_core.media.sample import segment_frames, window_frames
-from avion_core.media.transcode import gather_chunks, transcode_shard
 from benchmarks import write_result
-from benchmarks.footage import street
+from benchmarks.footage import VIDEO, Chunks, street, transcode
 
 SECONDS, FPS, SIZE_PX = 60, 30, 224
 ROUNDS, CLIPS = 7, 24
 REQUESTS = ("four_frames", "sixteen_frames", "kinetics_window")
-
-
-@dataclass(frozen=True)
-class Chunks:
-    """One transcoding of the footage."""
-
-    index: ChunkIndex
-    paths: list[Path]
-    frames: list[int]
-
-    @property
-    def bytes(self) -> int:
-        return sum(path.stat().st_size for path in self.paths)
-
-
-def transcode(source: Path, folder: Path, **settings: Any) -> Chunks:
-    """Chunks of the footage with these settings."""
-    folder.mkdir()
-    pq.write_table(pa.table({"video_id": ["street"], "path": [str(source)], "bytes": [0]}), folder / "videos")
-    shard, refused = folder / "shard.parquet", folder / "shard.json"
-    transcode_shard(
-        folder / "videos",
-        settings=TranscodeSettings(**settings),
-        shard="1-of-1",
-        chunks_dir=folder,
-        index=shard,
-        quarantine=refused,
-    )
-    gather_chunks([shard], [refused], index=folder / "chunks.parquet", quarantine=folder / "refused.json")
-    table = pq.read_table(folder / "chunks.parquet")
-    paths = [Path(path) for path in table["path"].to_pylist()]
-    return Chunks(ChunkIndex.load(folder / "chunks.parquet"), paths, table["frames"].to_pylist())
 
 
 def request(name: str, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -90,14 +54,18 @@ def with_decord(chunks: Chunks, numbers: Sequence[int]) -> None:
     path = str(chunks.paths[int(chunk[0])])
     len(decord.VideoReader(path, num_threads=1))
     frames = decord.VideoReader(path, num_threads=1).get_batch(local.tolist()).asnumpy()
-    clip = torch.from_numpy(frames.astype(np.float32)).permute(0, 3, 1, 2)
-    RandomResizedCrop(SIZE_PX, scale=(0.5, 1.0), interpolation=InterpolationMode.BILINEAR)(clip)
+    _crop_in_torch(frames)
+
+
+def _crop_in_torch(frames_THWC: NDArray[np.uint8]) -> None:
+    clip_TCHW = torch.from_numpy(frames_THWC.astype(np.float32)).permute(0, 3, 1, 2)
+    RandomResizedCrop(SIZE_PX, scale=(0.5, 1.0), interpolation=InterpolationMode.BILINEAR)(clip_TCHW)
 
 
 def with_packets(chunks: Chunks, numbers: Sequence[int], rng: np.random.Generator) -> None:
     """As our loader."""
-    crop = random_resized_crop(*chunks.index.size("street"), scale=(0.5, 1.0), rng=rng)
-    chunks.index.read("street", np.asarray(numbers), crop=crop, size_px=SIZE_PX)
+    crop = random_resized_crop(*chunks.index.size(VIDEO), scale=(0.5, 1.0), rng=rng)
+    chunks.index.read(VIDEO, np.asarray(numbers), crop=crop, size_px=SIZE_PX)
 
 
 def clips_per_second(read: Callable[[NDArray[np.int64]], None], name: str, seed: int) -> float:
@@ -132,50 +100,107 @@ def rates(baseline: Chunks, ours: Chunks, intra: Chunks) -> dict[str, dict[str, 
     }
 
 
-def where_time_goes(chunks: Chunks) -> dict[str, dict[str, float]]:
-    """Milliseconds a clip: the packets alone through libavcodec, with scaling, and all of a read."""
+class Stopwatch:
+    """CPU seconds by the part of the work they were spent on."""
+
+    def __init__(self) -> None:
+        self.spent: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        start = time.process_time()
+        yield
+        self.spent[part] = self.spent.get(part, 0.0) + time.process_time() - start
+
+    def milliseconds(self, clips: int) -> dict[str, float]:
+        return {f"{part}_ms": 1000 * seconds / clips for part, seconds in self.spent.items()}
+
+
+def where_our_time_goes(chunks: Chunks) -> dict[str, dict[str, float]]:
+    """Milliseconds a clip for each step of a read, done one by one, and for the whole read.
+
+    `decode` is what the packets cost libavcodec alone, `everything_else` what the steps do not explain.
+    """
     result = {}
     for name in REQUESTS:
-        rng = np.random.default_rng(1)
+        rng, watch = np.random.default_rng(1), Stopwatch()
         wanted = [request(name, rng) for _ in range(4 * CLIPS)]
-        spent = {"decode": 0.0, "crop_and_scale": 0.0, "whole_read": 0.0}
-        decoded = 0
-        for numbers in wanted:
-            crop = random_resized_crop(*chunks.index.size("street"), scale=(0.5, 1.0), rng=rng)
-            row, local = int(numbers[0]) // (15 * FPS), sorted(set((numbers % (15 * FPS)).tolist()))
-            index = chunks.index.packet_index(row)
-            assert index is not None
-            packets = [
-                av.Packet(_bytes(chunks.paths[row], index.packets[place]))
-                for run in index.runs(local)
-                for place in run
-            ]
-            decoded += len(packets)
-            start = time.process_time()
-            context: Any = av.CodecContext.create(index.codec, "r")
-            context.extradata, context.thread_count = index.extradata, 1
-            for packet in packets:
-                context.decode(packet)
-            context.decode(None)
-            spent["decode"] += time.process_time() - start
-            frames = [frame for _, frame in decode_packets(chunks.paths[row], index, local)]
-            start = time.process_time()
-            scale = Scaler(crop, SIZE_PX)
-            for frame in frames:
-                scale(frame)
-            spent["crop_and_scale"] += time.process_time() - start
-            start = time.process_time()
-            chunks.index.read("street", numbers, crop=crop, size_px=SIZE_PX)
-            spent["whole_read"] += time.process_time() - start
-        milliseconds = {f"{part}_ms": 1000 * seconds / len(wanted) for part, seconds in spent.items()}
-        rest = milliseconds["whole_read_ms"] - milliseconds["decode_ms"] - milliseconds["crop_and_scale_ms"]
-        result[name] = {**milliseconds, "everything_else_ms": rest, "frames_decoded": decoded / len(wanted)}
+        decoded = sum(_step_by_step(chunks, numbers, rng, watch) for numbers in wanted)
+        parts = watch.milliseconds(len(wanted))
+        rest = 2 * parts["whole_read_ms"] - sum(parts.values())
+        result[name] = {**parts, "everything_else_ms": rest, "frames_decoded": decoded / len(wanted)}
     return result
 
 
-def _bytes(path: Path, record: np.void) -> bytes:
-    with path.open("rb") as file:
-        return os.pread(file.fileno(), int(record["size"]), int(record["offset"]))
+def _step_by_step(
+    chunks: Chunks, numbers: NDArray[np.int64], rng: np.random.Generator, watch: Stopwatch
+) -> int:
+    """Time the steps of one clip's read; returns the number of frames that were decoded."""
+    crop = random_resized_crop(*chunks.index.size(VIDEO), scale=(0.5, 1.0), rng=rng)
+    row, local = int(numbers[0]) // (15 * FPS), sorted(set((numbers % (15 * FPS)).tolist()))
+    index, path = chunks.index.packet_index(row), chunks.paths[row]
+    assert index is not None
+    with watch("find_packets"):
+        runs = index.runs(local)
+    with watch("read_packets"), path.open("rb") as file:
+        data = [
+            [_packet(file.fileno(), *record) for record in index.packets[run][["size", "offset"]].tolist()]
+            for run in runs
+        ]
+    context = _decoder_of(index.codec, index.extradata)
+    with watch("decode"):
+        for run in data:
+            for packet in run:
+                context.decode(packet)
+            context.decode(None)
+            context.flush_buffers()
+    frames = [frame for _, frame in decode_packets(path, index, local)]
+    clip_THWC = empty_clip(len(frames), SIZE_PX)
+    with watch("crop_scale_copy"):
+        scale = Scaler(crop, SIZE_PX)
+        for frame, out_HWC in zip(frames, clip_THWC, strict=True):
+            scale(frame, out_HWC)
+    with watch("whole_read"):
+        chunks.index.read(VIDEO, numbers, crop=crop, size_px=SIZE_PX)
+    return sum(map(len, data))
+
+
+_decoders: dict[bytes, Any] = {}
+
+
+def _decoder_of(codec: str, extradata: bytes) -> Any:
+    if extradata not in _decoders:
+        context: Any = av.CodecContext.create(codec, "r")
+        context.extradata, context.thread_count = extradata, 1
+        _decoders[extradata] = context
+    return _decoders[extradata]
+
+
+def _packet(file: int, size: int, offset: int) -> av.Packet:
+    data = os.pread(file, size, offset)
+    zlib.crc32(data)
+    return av.Packet(data)
+
+
+def where_decords_time_goes(chunks: Chunks) -> dict[str, dict[str, float]]:
+    """Milliseconds a clip: opening the file twice, decoding whole frames, crop and resize in torch."""
+    import decord
+
+    result = {}
+    for name in REQUESTS:
+        rng, watch = np.random.default_rng(1), Stopwatch()
+        for _ in range(CLIPS):
+            chunk, local = divmod(request(name, rng), 15 * FPS)
+            path = str(chunks.paths[int(chunk[0])])
+            with watch("open"):
+                len(decord.VideoReader(path, num_threads=1))
+                reader = decord.VideoReader(path, num_threads=1)
+            with watch("demultiplex_and_decode"):
+                frames = reader.get_batch(local.tolist()).asnumpy()
+            with watch("crop_and_resize"):
+                _crop_in_torch(frames)
+        result[name] = watch.milliseconds(CLIPS)
+    return result
 
 
 def luma(path: Path) -> NDArray[np.uint8]:
@@ -205,7 +230,11 @@ def main() -> None:
         lossless = transcode(source, folder / "lossless", format="all_intra", crf=0)
         quality = {key: psnr_db(chunks, lossless) for key, chunks in formats.items()}
         speed = rates(formats["avion"], formats["random_access"], formats["all_intra"])
-        parts = where_time_goes(formats["random_access"])
+        parts = {
+            "random_access": where_our_time_goes(formats["random_access"]),
+            "all_intra": where_our_time_goes(formats["all_intra"]),
+            "decord_avion": where_decords_time_goes(formats["avion"]),
+        }
         size = {key: chunks.bytes / formats["avion"].bytes for key, chunks in formats.items()}
     ratios = {key: entry["random_access"] / entry["decord_avion"] for key, entry in speed.items()}
     ratios |= {

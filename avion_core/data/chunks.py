@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from avion_core.media import MediaError
 from avion_core.media.chunk_table import read_chunk_table
 from avion_core.media.crop import Crop
-from avion_core.media.decode import decode_frames
+from avion_core.media.decode import decode_frames, empty_clip
 from avion_core.media.packets import PACKETS, PacketIndex, read_packets
 
 
@@ -116,19 +117,28 @@ class ChunkIndex:
             )
         starts = self._columns["start_frame"][rows]
         chunk_of_frame = rows.start + np.searchsorted(starts, wanted, side="right") - 1
-        clip_THWC = np.empty((len(wanted), size_px, size_px, 3), np.uint8)
-        for row in np.unique(chunk_of_frame).tolist():
+        rows_here = np.unique(chunk_of_frame).tolist()
+        read = partial(self._read_chunk, crop=crop, size_px=size_px, backend=backend)
+        if len(rows_here) == 1:
+            return read(rows_here[0], wanted)
+        clip_THWC = empty_clip(len(wanted), size_px)
+        for row in rows_here:
             here = np.flatnonzero(chunk_of_frame == row)
-            local = (wanted[here] - self._columns["start_frame"][row]).tolist()
-            clip_THWC[here] = decode_frames(
-                self._unchanged_path(row),
-                local,
-                crop=crop,
-                size_px=size_px,
-                backend=backend,
-                packets=self.packet_index(row),
-            )
+            clip_THWC[here] = read(row, wanted[here])
         return clip_THWC
+
+    def _read_chunk(
+        self, row: int, frames: NDArray[np.int64], *, crop: Crop, size_px: int, backend: str
+    ) -> NDArray[np.uint8]:
+        """Frames of the video that lie in this row's chunk."""
+        return decode_frames(
+            self._unchanged_path(row),
+            (frames - self._columns["start_frame"][row]).tolist(),
+            crop=crop,
+            size_px=size_px,
+            backend=backend,
+            packets=self.packet_index(row),
+        )
 
     def packet_index(self, row: int) -> PacketIndex | None:
         """Packets of a row's chunk, or None where the file must be opened."""

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from avion_core.data.clips import ClipTable
 from avion_core.media import MediaError
+from avion_core.media.decode import stack_clips
 
 Batch = dict[str, torch.Tensor]
 """frames uint8 [B, T, H, W, C] or [B, V, T, H, W, C]; rows int64 [B]; with texts tokens int64 [B, L] and
@@ -222,7 +223,7 @@ def _collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if any("frames" not in sample for sample in samples):
         return {"rows": torch.empty(0, dtype=torch.int64), "bad": bad}
     batch: dict[str, Any] = {
-        "frames": torch.from_numpy(np.stack([sample["frames"] for sample in samples])),
+        "frames": torch.from_numpy(stack_clips([sample["frames"] for sample in samples])),
         "rows": torch.tensor([sample["row"] for sample in samples], dtype=torch.int64),
         "bad": bad,
     }

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from avion_core.data.clips import ClipTable
 from avion_core.media import MediaError
+from avion_core.media.decode import stack_clips
 from avion_core.progress import Progress
 
 TEXTS_AT_ONCE = 256
@@ -82,7 +83,7 @@ def over_clips(
     with Progress(title, len(clips), unit="clips") as progress, torch.inference_mode():
         readable = _readable(dataset, clips, threads=threads, bad=bad, progress=progress)
         while batch := list(islice(readable, max(1, batch_size // views))):
-            frames_BVTHWC = torch.from_numpy(np.stack([frames for _, frames in batch])).to(device)
+            frames_BVTHWC = torch.from_numpy(stack_clips([frames for _, frames in batch])).to(device)
             output_BVD = forward(frames_BVTHWC.flatten(0, 1)).float().unflatten(0, (len(batch), views))
             outputs.append(output_BVD.mean(1).cpu())
             rows += [row for row, _ in batch]

@@ -1,8 +1,8 @@
 """One source video to chunk files: the FFmpeg command, its run, and what its messages mean.
 
 One process decodes the source once and writes every chunk. Chunks have a constant frame rate, even
-sizes, no sound, closed groups of pictures, and B frames that nothing refers to, so that a decoder can
-leave out what was not asked for.
+sizes, no sound, and B frames that nothing refers to, so that a decoder can leave out what was not asked
+for.
 """
 
 from __future__ import annotations
@@ -91,11 +91,10 @@ def chunk_command(source: Path, info: VideoInfo, settings: TranscodeSettings) ->
     )
     x264: dict[str, str | int] = {
         "keyint": min(settings.keyframe_interval_frames, frames),
-        "open-gop": 0,
         "bframes": settings.b_frames,
     }
     if settings.skippable_frames:
-        x264 |= {"min-keyint": 1, "scenecut": 0, "b-adapt": 0, "b-pyramid": "none", "ref": 1}
+        x264 |= {"open-gop": 1, "min-keyint": 1, "scenecut": 0, "b-adapt": 0, "b-pyramid": "none", "ref": 1}
     tune = {} if settings.tune == "none" else {"tune": settings.tune}
     output = ffmpeg.output(
         picture,
@@ -103,7 +102,7 @@ def chunk_command(source: Path, info: VideoInfo, settings: TranscodeSettings) ->
         **{"c:v": "libx264", "crf": settings.crf, "preset": settings.preset, **tune},
         **{"x264-params": ":".join(f"{name}={value}" for name, value in x264.items())},
         **{"colorspace": "smpte170m", "color_range": "tv", "threads": threads, "map_metadata": -1},
-        force_key_frames=f"expr:not(mod(n,{frames}))",
+        **{"force_key_frames": f"expr:not(mod(n,{frames}))", "forced-idr": 1},  # no chunk refers to another
         f="segment",
         segment_format="mp4",
         segment_format_options="movflags=+faststart",

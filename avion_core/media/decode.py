@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -43,15 +45,16 @@ def decode_frames(
 
     Numbers may repeat and come in any order. The box is rounded to whole pixels (of 4:2:0 colour, to the
     nearest); scaling is bilinear, with antialiasing where it shrinks. `packets` is the file's index, if
-    there is one; without it `pyav` makes its own. Returns uint8 [T, size_px, size_px, 3], RGB. Raises
-    MediaError for a missing, changed or damaged file and a frame that it does not have; ValueError for a
-    crop outside the frame or an unknown backend; ImportError if the backend cannot be loaded.
+    there is one; without it `pyav` makes its own. Returns uint8 [T, size_px, size_px, 3], RGB, as
+    `empty_clip` lays it out. Raises MediaError for a missing, changed or damaged file and a frame that it
+    does not have; ValueError for a crop outside the frame or an unknown backend; ImportError if the
+    backend cannot be loaded.
     """
     if backend not in BACKENDS:
         raise ValueError(f"unknown decoding backend '{backend}'; known: {', '.join(BACKENDS)}")
     path = Path(path)
     numbers = np.asarray(frames, dtype=np.int64)
-    clip_THWC = np.empty((len(numbers), size_px, size_px, 3), np.uint8)
+    clip_THWC = empty_clip(len(numbers), size_px)
     missing = set(numbers.tolist())
     if missing and min(missing) < 0:
         raise MediaError(path, f"frame {min(missing)} is asked for; the first is 0")
@@ -59,11 +62,28 @@ def decode_frames(
         raise MediaError(path, "no such file")
     scale = Scaler(crop, size_px)
     for number, picture in BACKENDS[backend](path, sorted(missing), packets) if missing else ():
-        clip_THWC[numbers == number] = scale(picture)
-        missing.discard(number)
+        if number in missing:
+            first, *repeats = np.flatnonzero(numbers == number).tolist()
+            scale(picture, clip_THWC[first])
+            for repeat in repeats:
+                clip_THWC[repeat] = clip_THWC[first]
+            missing.remove(number)
     if missing:
         raise MediaError(path, f"frame {min(missing)} is asked for, but the file ends before it")
     return clip_THWC
+
+
+def empty_clip(frames: int, size_px: int) -> NDArray[np.uint8]:
+    """Room for a clip, uint8 [T, size_px, size_px, 3], each channel of a frame in one piece.
+
+    Decoders scale to planes and models take planes, so nothing is interleaved on the way.
+    """
+    return np.empty((frames, 3, size_px, size_px), np.uint8).transpose(0, 2, 3, 1)
+
+
+def stack_clips(clips: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """One array of clips of the same shape [..., H, W, C] along a new first axis; planes stay planes."""
+    return np.moveaxis(np.stack([np.moveaxis(clip, -1, -3) for clip in clips]), -3, -1)
 
 
 class Scaler:
@@ -72,18 +92,22 @@ class Scaler:
     def __init__(self, crop: Crop, size_px: int) -> None:
         self._crop, self._size_px, self._reformatter = crop, size_px, VideoReformatter()
 
-    def __call__(self, picture: Picture) -> NDArray[np.uint8]:
-        """The scaled box, uint8 [size_px, size_px, 3]."""
+    def __call__(self, picture: Picture, out_HWC: NDArray[np.uint8]) -> None:
+        """Write the scaled box to `out_HWC`, uint8 [size_px, size_px, 3]."""
         if isinstance(picture, av.VideoFrame) and picture.format.name not in PLANAR_420:
             picture = np.asarray(picture.to_ndarray(format="rgb24"), dtype=np.uint8)
-        box = self._cut(picture)
         # to planes: twice as fast as to packed RGB, and with colour at full resolution
         scaled = self._reformatter.reformat(
-            box, self._size_px, self._size_px, "gbrp", interpolation=Interpolation.BILINEAR, threads=1
+            self._cut(picture),
+            self._size_px,
+            self._size_px,
+            "gbrp",
+            interpolation=Interpolation.BILINEAR,
+            threads=1,
         )
-        green, blue, red = (_plane(scaled, index)[:, : self._size_px] for index in range(3))
-        rgb = np.stack([red, green, blue], axis=-1)
-        return rgb[:, ::-1] if self._crop.flip else rgb
+        order = slice(None, None, -1) if self._crop.flip else slice(None)
+        for channel, plane in enumerate((2, 0, 1)):  # red, green, blue
+            out_HWC[:, order, channel] = _plane(scaled, plane)[:, : self._size_px]
 
     def _cut(self, picture: Picture) -> av.VideoFrame:
         if not isinstance(picture, av.VideoFrame):
@@ -140,23 +164,52 @@ def decode_packets(
     """
     if wanted[-1] >= len(index):
         raise MediaError(path, f"frame {wanted[-1]} is asked for, the file has {len(index)}")
-    numbers, asked = index.frame_numbers(), set(wanted)
-    context = cast(av.VideoCodecContext, av.CodecContext.create(index.codec, "r"))
-    context.extradata, context.thread_count = index.extradata, 1
-    with path.open("rb", buffering=0) as file:
-        for run in index.runs(wanted):
-            for place in run.tolist():
-                packet = av.Packet(_packet_bytes(path, file.fileno(), index.packets[place]))
-                packet.pts = int(numbers[place])
-                yield from _wanted(path, context.decode(packet), asked)
-            yield from _wanted(path, context.decode(None), asked)
-            context.flush_buffers()
+    asked = set(wanted)
+    file = os.open(path, os.O_RDONLY)
+    try:
+        with _decoder(index) as context:
+            for run in index.runs(wanted):
+                for place, record in zip(run.tolist(), index.packets[run].tolist(), strict=True):
+                    offset, size, shift, _, check = record
+                    packet = av.Packet(_packet_bytes(path, file, offset, size, check))
+                    packet.pts = place + shift
+                    yield from _wanted(path, context.decode(packet), asked)
+                yield from _wanted(path, context.decode(None), asked)
+                context.flush_buffers()
+    finally:
+        os.close(file)
 
 
-def _packet_bytes(path: Path, file: int, record: np.void) -> bytes:
-    data = os.pread(file, int(record["size"]), int(record["offset"]))
-    if zlib.crc32(data) & 0xFFFF != record["check"]:
-        raise MediaError(path, f"damaged: the packet at byte {record['offset']} is not the one indexed")
+class _IdleDecoders(threading.local):
+    """A thread's decoders between two clips: a new one has to fetch the memory of its frames anew."""
+
+    LARGEST = 8
+
+    def __init__(self) -> None:
+        self.by_setup: dict[tuple[str, bytes], av.VideoCodecContext] = {}
+
+
+_idle = _IdleDecoders()
+
+
+@contextmanager
+def _decoder(index: PacketIndex) -> Iterator[av.VideoCodecContext]:
+    """A flushed decoder for the index's stream; it is kept for the next clip unless the body fails."""
+    setup = (index.codec, index.extradata)
+    context = _idle.by_setup.pop(setup, None)
+    if context is None:
+        context = cast(av.VideoCodecContext, av.CodecContext.create(index.codec, "r"))
+        context.extradata, context.thread_count = index.extradata, 1
+    yield context
+    if len(_idle.by_setup) >= _idle.LARGEST:
+        _idle.by_setup.clear()
+    _idle.by_setup[setup] = context
+
+
+def _packet_bytes(path: Path, file: int, offset: int, size: int, check: int) -> bytes:
+    data = os.pread(file, size, offset)
+    if zlib.crc32(data) & 0xFFFF != check:
+        raise MediaError(path, f"damaged: the packet at byte {offset} is not the one indexed")
     return data
 
 

@@ -37,6 +37,8 @@ PACKET = np.dtype(
 """One packet: twelve bytes, so that Ego4D's 430 million take five gigabytes, memory-mapped."""
 
 
+LARGEST_SHIFT = 127
+"""Places between where a frame is decoded and where it is shown, at most."""
 LARGEST_HEADER = 64
 """Bytes that a container may put between where it says a packet lies and the packet itself."""
 
@@ -59,31 +61,39 @@ class PacketIndex:
     def __len__(self) -> int:
         return len(self.packets)
 
-    def frame_numbers(self) -> NDArray[np.int64]:
-        """Frame number of each packet, int64[packets]."""
-        return np.arange(len(self.packets)) + self.packets["shift"]
-
     def runs(self, wanted: Iterable[int]) -> list[NDArray[np.int64]]:
         """Places of the packets to decode for these frame numbers, in runs that each begin at a keyframe.
 
         A run holds the wanted frames and the referenced ones before them. Raises IndexError for a frame
         that the file does not have.
         """
-        numbers = self.frame_numbers()
-        place_of = np.empty_like(numbers)
-        place_of[numbers] = np.arange(len(numbers))
-        flags = self.packets["flags"]
+        frames = np.array(sorted(set(wanted)), np.int64)
+        if not 0 <= frames[0] <= frames[-1] < len(self):
+            raise IndexError(f"frames {frames[0]} to {frames[-1]} are asked for, there are {len(self)}")
+        begin, end = self._around(int(frames[0]), int(frames[-1]))
+        flags = self.packets["flags"][begin:end]
+        numbers = np.arange(end - begin) + self.packets["shift"][begin:end]
+        place_of = np.empty(end - begin + 2 * LARGEST_SHIFT, np.int64)
+        place_of[numbers + LARGEST_SHIFT] = np.arange(end - begin)
+        places = np.sort(place_of[frames - begin + LARGEST_SHIFT])
         keys = np.flatnonzero(flags & KEYFRAME)
-        places = np.unique(place_of[np.asarray(list(wanted), np.int64)])
         entry = np.searchsorted(keys, places, side="right") - 1
         # Frames shown before the keyframe that precedes them (open groups) refer to the group before it.
         entry = np.maximum(entry - (numbers[places] < numbers[keys[entry]]), 0)
         needed = (flags & REFERENCE) != 0
         needed[places] = True
         return [
-            first + np.flatnonzero(needed[first : last + 1])
+            begin + first + np.flatnonzero(needed[first : last + 1])
             for first, last in _joined(keys[entry].tolist(), places.tolist())
         ]
+
+    def _around(self, first: int, last: int) -> tuple[int, int]:
+        """A range of places that holds the packets of these frames and two keyframes before them."""
+        lowest = max(first - LARGEST_SHIFT, 0)
+        begin, step = lowest, LARGEST_SHIFT
+        while begin and np.count_nonzero(self.packets["flags"][begin : lowest + 1] & KEYFRAME) < 2:
+            begin, step = max(begin - step, 0), 2 * step
+        return begin, min(last + LARGEST_SHIFT + 1, len(self))
 
 
 def write_packets(path: str | Path, parts: Iterable[NDArray[np.void]], *, count: int) -> None:
@@ -171,7 +181,7 @@ def _shifts(times: Sequence[int]) -> NDArray[np.int8]:
     numbers = np.empty(len(times), np.int64)
     numbers[order] = np.arange(len(times))
     shifts = numbers - np.arange(len(times))
-    if len(set(times)) < len(times) or np.abs(shifts).max() > 127:
+    if len(set(times)) < len(times) or np.abs(shifts).max() > LARGEST_SHIFT:
         raise NotIndexableError("its time stamps do not put the frames into one order")
     return shifts.astype(np.int8)
 

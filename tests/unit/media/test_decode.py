@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from avion_core.media import MediaError
 from avion_core.media import decode as decode_module
 from avion_core.media.crop import Crop, center_crop
-from avion_core.media.decode import BACKENDS, decode_frames
+from avion_core.media.decode import BACKENDS, decode_frames, decode_packets, stack_clips
+from avion_core.media.packets import index_packets
 from tests.unit.media.counted_video import RANDOM_ACCESS, read_number, write_counted
 
 WHOLE = Crop(0, 0, 170, 128)
@@ -117,9 +118,9 @@ def test_unneeded_frames_are_not_decoded(videos, monkeypatch):
     read = []
     original = decode_module._packet_bytes
 
-    def recording(path, file, record):
-        read.append(int(record["offset"]))
-        return original(path, file, record)
+    def recording(path, file, offset, size, check):
+        read.append(offset)
+        return original(path, file, offset, size, check)
 
     monkeypatch.setattr(decode_module, "_packet_bytes", recording)
     decode_frames(videos["random access"], [40], crop=WHOLE, size_px=128)
@@ -212,3 +213,29 @@ def test_a_damaged_frame_or_reference_is_an_error(videos, tmp_path, name):
 def test_torchcodec_that_cannot_load_says_what_it_needs(videos):
     with pytest.raises(ImportError, match="FFmpeg's shared libraries"):
         decode_frames(videos["all intra"], [0], crop=WHOLE, size_px=64, backend="torchcodec")
+
+
+def test_clips_are_stacked_as_they_lie_in_memory(videos):
+    """Values as np.stack has them; every plane in one piece, as it came out of the scaler."""
+    clips = [
+        decode_frames(videos["all intra"], [number, 3], crop=WHOLE, size_px=32) for number in (0, 40, 99)
+    ]
+    stacked = stack_clips(clips)
+    np.testing.assert_array_equal(stacked, np.stack(clips))
+    assert stacked.shape == (3, 2, 32, 32, 3) and stacked.transpose(0, 1, 4, 2, 3).flags.c_contiguous
+
+
+def test_decoders_are_used_again_only_after_a_clean_end(videos, monkeypatch):
+    """A request that fails in the middle leaves no half-fed decoder to the next one."""
+    monkeypatch.setattr(decode_module, "_idle", decode_module._IdleDecoders())
+    path, whole = videos["open groups"], Crop(0, 0, 128, 128)
+    index, reference = index_packets(path), _sequential_once(videos["open groups"])
+    unfinished = decode_packets(path, index, [5, 25])
+    next(unfinished)  # its decoder is in use: the next request must not get it
+    [frame] = decode_frames(path, [44], crop=whole, size_px=128)
+    np.testing.assert_array_equal(frame, reference[44, :, :128])
+    [idle] = decode_module._idle.by_setup.values()
+    unfinished.close()
+    assert list(decode_module._idle.by_setup.values()) == [idle]
+    decode_frames(path, [100], crop=whole, size_px=128)
+    assert list(decode_module._idle.by_setup.values()) == [idle]

@@ -99,19 +99,19 @@ def test_a_whole_number_of_chunks_leaves_no_empty_last_one(place):
     assert len(list(place.chunks.rglob("*.mp4"))) == 2
 
 
-@pytest.mark.parametrize("b_frames", [0, 15])
-def test_groups_are_closed_and_hold_frames_that_nothing_refers_to(place, b_frames):
+@pytest.mark.parametrize(("b_frames", "references"), [(0, 70), (5, 13), (11, 7)])
+def test_keyframes_lie_at_their_distance_and_nothing_refers_to_b_frames(place, b_frames, references):
+    """70 frames, a keyframe every 12: between two of them 11 B frames, or 5, a reference and 5."""
     place.list_videos(write_counted(place.folder / "a.mp4", 70))
     settings = SETTINGS.model_copy(update={"b_frames": b_frames, "chunk_seconds": 3.0})
     [row] = place.transcode(settings=settings)
     with av.open(row["path"]) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
-    keyframes = [i for i, packet in enumerate(packets) if packet.is_keyframe]
+    order = sorted(packet.pts for packet in packets)
+    keyframes = [order.index(packet.pts) for packet in packets if packet.is_keyframe]
     referred = [any(nal & 0x60 for nal in _slices(bytes(packet))) for packet in packets]
-    assert keyframes == [0, 32, 64]
-    assert [min(p.pts for p in packets[key:]) == packets[key].pts for key in keyframes] == [True] * 3
-    # 32 frames: a keyframe, 15 B, a reference, 14 B, and a last reference that closes the group
-    assert sum(referred[:32]) == (3 if b_frames else 32)
+    assert keyframes == [0, 12, 24, 36, 48, 60]
+    assert sum(referred) == references  # the last frame is one, since no keyframe follows
 
 
 def _slices(data: bytes) -> list[int]:
