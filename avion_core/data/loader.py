@@ -18,11 +18,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from avion_core.data.clips import ClipTable
 from avion_core.media import MediaError
-from avion_core.media.decode import stack_clips
 
 Batch = dict[str, torch.Tensor]
 """frames uint8 [B, T, H, W, C] or [B, V, T, H, W, C]; rows int64 [B]; with texts tokens int64 [B, L] and
@@ -222,8 +221,9 @@ def _collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     bad = [entry for sample in samples for entry in sample["bad"]]
     if any("frames" not in sample for sample in samples):
         return {"rows": torch.empty(0, dtype=torch.int64), "bad": bad}
+    planes = [torch.from_numpy(np.moveaxis(sample["frames"], -1, -3)) for sample in samples]
     batch: dict[str, Any] = {
-        "frames": torch.from_numpy(stack_clips([sample["frames"] for sample in samples])),
+        "frames": default_collate(planes).movedim(-3, -1),  # in a worker, straight into shared memory
         "rows": torch.tensor([sample["row"] for sample in samples], dtype=torch.int64),
         "bad": bad,
     }
