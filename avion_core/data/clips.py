@@ -109,7 +109,7 @@ class ClipTable:
         tables = [map_table(path, CLIPS) for path in paths]
         found = {name for table in tables for name in table.column_names}
         schema = pa.schema([field for field in CLIPS if field.name in found])
-        joined = pa.concat_tables([with_nulls(table, schema) for table in tables])
+        joined = pa.concat_tables([with_nulls(table, schema) for table in tables], promote_options="default")
         return cls(joined, name=" + ".join(map(str, paths)))
 
     @classmethod

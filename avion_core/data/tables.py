@@ -150,12 +150,9 @@ def _check_names(table: pa.Table, schema: pa.Schema, name: str) -> None:
 
 def with_nulls(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """`table` with all columns of the schema: those it lacks are null, and one short array over and over."""
-    columns = []
     for field in schema:
-        if field.name in table.column_names:
-            columns.append(table.column(field.name))
-            continue
-        block = pa.nulls(min(len(table), BATCH_ROWS), field.type)
-        whole, rest = divmod(len(table), BATCH_ROWS)
-        columns.append(pa.chunked_array([*[block] * whole, block[:rest]], field.type))
-    return pa.table(columns, schema=schema)
+        if field.name not in table.column_names:
+            block = pa.nulls(min(len(table), BATCH_ROWS), field.type)
+            whole, rest = divmod(len(table), BATCH_ROWS)
+            table = table.append_column(field, pa.chunked_array([*[block] * whole, block[:rest]], field.type))
+    return table.select(schema.names)  # pa.table would look at the end of every batch

@@ -2,9 +2,11 @@
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -65,6 +67,26 @@ def test_opening_and_joining_copy_nothing(tmp_path):
     joined = ClipTable.load(tmp_path / "bare.arrow", tmp_path / "labelled.arrow")
     assert len(joined) == 6000 and not joined.has("label")
     assert pa.total_allocated_bytes() - held < 30_000  # the missing labels, which are one array of nulls
+
+
+def resident_bytes(path: Path) -> int:
+    """How much of a mapped file this process has looked at."""
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    inside = [next(line for line in lines if line.startswith("Rss:")) for line in lines if str(path) in line]
+    return sum(int(line.split()[1]) * 1024 for line in inside)
+
+
+def test_opening_reads_next_to_nothing_of_a_file(tmp_path):
+    path = tmp_path / "train.arrow"
+    rows = pa.table(
+        {"video_id": ["v" * 36], "start_s": [0.0], "end_s": [1.0], "texts": [["takes a cup " * 5]]}
+    ).take(pa.array([0] * 20_000))
+    write_clips(path, itertools.repeat(rows, 20))
+    clips = ClipTable.load(path)
+    size = path.stat().st_size
+    assert size > 40e6 and resident_bytes(path) < 0.06 * size
+    assert pc.sum(clips.arrow()["start_s"]).as_py() == 0
+    assert resident_bytes(path) > 0.07 * size
 
 
 def test_missing_columns_of_millions_of_rows_cost_one_array(monkeypatch):
