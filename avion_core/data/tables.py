@@ -55,11 +55,14 @@ def map_table(path: str | Path, schema: pa.Schema) -> pa.Table:
     the schema's columns.
     """
     table = _map(path)
-    _check_names(table, schema, str(path))
-    for field in table.schema:
-        expected = schema.field(field.name).type
-        if field.type != expected:
-            raise TableError(f"{path}: column '{field.name}' is {field.type} and not {expected}; {_WAY_OUT}")
+    try:
+        _check_names(table, schema, str(path))
+        for field in table.schema:
+            expected = schema.field(field.name).type
+            if field.type != expected:
+                raise TableError(f"{path}: column '{field.name}' is {field.type} and not {expected}")
+    except TableError as error:
+        raise TableError(f"{error}; {_WAY_OUT}") from None
     return table.select([name for name in schema.names if name in table.column_names])
 
 
@@ -77,20 +80,20 @@ _WAY_OUT = "delete it and run the stage that makes it again (annotate, for narra
 
 
 def _map(path: str | Path) -> pa.Table:
-    try:
-        with Path(path).open("rb") as file:
-            pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        # pyarrow.memory_map would ask the kernel for the whole file, and plain read-ahead is nearly as
-        # greedy: opening touches the metadata of each batch, spread over all of the file.
-        pages.madvise(mmap.MADV_RANDOM)
-        table = pa.ipc.open_file(pa.py_buffer(pages)).read_all()
-        pages.madvise(mmap.MADV_NORMAL)
-    except FileNotFoundError:
+    if not Path(path).exists():
         raise TableError(
             f"{path}: no such table; run the stage that makes it (annotate, for narrations narrate)"
-        ) from None
-    except ValueError as error:  # of pyarrow, and of mmap for an empty file
-        raise TableError(f"{path}: not a whole Arrow file ({error}); {_WAY_OUT}") from None
+        )
+    with Path(path).open("rb") as file:
+        try:
+            pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            # Opening touches the metadata of each batch, spread over all of the file, so that the kernel's
+            # read-ahead would read everything; and pyarrow.memory_map asks for everything.
+            pages.madvise(mmap.MADV_RANDOM)
+            table = pa.ipc.open_file(pa.py_buffer(pages)).read_all()
+            pages.madvise(mmap.MADV_NORMAL)
+        except (ValueError, OSError, NotImplementedError) as error:
+            raise TableError(f"{path}: not a whole Arrow file ({error}); {_WAY_OUT}") from None
     return table
 
 

@@ -45,7 +45,8 @@ def test_nothing_is_found_where_nothing_is_wrong(home):
 
 
 def test_each_kind_of_problem_is_counted_with_an_example(home):
-    write_clips(home / "train.arrow", [clip("a", 0, 1), clip("gone", 0, 1), clip("b", 1, 3.5)])
+    rows = [clip("a", 0, 1), clip("gone", 0, 1), clip("b", 1, 3.5)]
+    write_clips(home / "train.arrow", (pa.Table.from_pylist([row]) for row in rows))  # a batch each
     problems = check(home)
     assert problems.keys() == {
         "clips are of videos that have no chunks",

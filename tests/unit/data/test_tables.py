@@ -117,7 +117,7 @@ def test_a_stream_that_fails_publishes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "parquet", "mistyped", "missing"])
+@pytest.mark.parametrize("damage", ["truncated", "empty", "parquet", "mistyped", "lacking", "missing"])
 def test_a_file_that_is_not_a_whole_table_is_named_with_the_way_out(tmp_path, damage):
     path = tmp_path / "train.arrow"
     if damage == "truncated":
@@ -130,8 +130,13 @@ def test_a_file_that_is_not_a_whole_table_is_named_with_the_way_out(tmp_path, da
     elif damage == "mistyped":
         other = pa.schema([("text", pa.string()), ("label", pa.float64())])
         write_table(path, rows(3), other)
-    words = "'label' is double and not int32" if damage == "mistyped" else ""
-    words = {"missing": "no such table"}.get(damage, words or "not a whole Arrow file")
+    elif damage == "lacking":
+        write_table(path, [{"label": 1}], pa.schema([("label", pa.int32())]))
+    words = {
+        "mistyped": "'label' is double and not int32",
+        "lacking": "missing column 'text'",
+        "missing": "no such table",
+    }.get(damage, "not a whole Arrow file")
     with pytest.raises(TableError, match=rf"train\.arrow: .*{words}.*run the stage.*annotate.*narrate"):
         map_table(path, SCHEMA)
 

@@ -39,11 +39,11 @@ def brightness(frames_BTHWC):
     return torch.stack([mean, torch.full_like(mean, len(mean))], dim=1)
 
 
-class Blank(Pictures):
-    """Samples without frames."""
+class Wrong(Pictures):
+    """Code with an error."""
 
     def sample(self, row, rng):
-        return {}
+        raise KeyError("wrong")
 
 
 def measure(clips, *, pictures=Pictures, forward=brightness, **arguments):
@@ -84,8 +84,8 @@ def test_no_readable_clip_is_an_error_with_the_first_reason():
 def test_an_error_of_the_program_is_not_a_bad_clip():
     with pytest.raises(IndexError):
         measure(table("a"), forward=lambda frames: [][0])
-    with pytest.raises(KeyError, match="frames"):
-        measure(table("a"), pictures=Blank)
+    with pytest.raises(KeyError, match="wrong"):
+        measure(table("a"), pictures=Wrong, clip_timeout_s=5.0)
 
 
 class Hanging(Pictures):
