@@ -76,14 +76,13 @@ def row_count(path: str | Path) -> int:
     return int(_map(path).num_rows)
 
 
-_WAY_OUT = "delete it and run the stage that makes it again (annotate, for narrations narrate)"
+_MAKE_IT = "run the stage that makes it (annotate, for narrations narrate)"
+_WAY_OUT = f"delete it and {_MAKE_IT}"
 
 
 def _map(path: str | Path) -> pa.Table:
     if not Path(path).exists():
-        raise TableError(
-            f"{path}: no such table; run the stage that makes it (annotate, for narrations narrate)"
-        )
+        raise TableError(f"{path}: no such table; {_MAKE_IT}")
     with Path(path).open("rb") as file:
         try:
             pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
