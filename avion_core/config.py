@@ -34,7 +34,8 @@ MACHINE_SETTINGS = frozenset(
         "clip_timeout_seconds",
     }
 )
-"""Stage settings that say how a job runs, not what it computes: changing one retrains nothing."""
+"""Settings of stages and evaluations that say how a job runs, not what it computes: changing one repeats
+nothing."""
 PROVIDER_MACHINE_SETTINGS = frozenset(
     {
         "parallel_requests",
@@ -277,7 +278,22 @@ class NarrateSettings(Section):
         return self.openai.model_dump(mode="json", include=set(PROVIDER_MACHINE_SETTINGS))
 
 
-class StageSettings(Section):
+class ReadingJob(Section):
+    """What a stage and an evaluation have in common: a job that reads clips."""
+
+    clip_timeout_seconds: Positive = 60.0
+    """A clip that takes longer to read counts as one that cannot be decoded."""
+
+    def recipe(self) -> dict[str, Any]:
+        """The settings that decide the result."""
+        return self.model_dump(mode="json", exclude=set(MACHINE_SETTINGS))
+
+    def machine(self) -> dict[str, Any]:
+        """The settings that only say how the job runs."""
+        return self.model_dump(mode="json", include=set(MACHINE_SETTINGS))
+
+
+class StageSettings(ReadingJob):
     """One training stage: task, data, model, start weights and recipe. Rates and batch sizes are global."""
 
     task: Literal["contrastive", "relevancy", "classification", "reconstruction"]
@@ -385,16 +401,6 @@ class StageSettings(Section):
     """Steps between resumable checkpoints."""
     max_bad_share: Fraction = 0.05
     """The run stops when more than this share of the clips cannot be decoded."""
-    clip_timeout_seconds: Positive = 60.0
-    """A clip that takes longer to read counts as one that cannot be decoded."""
-
-    def recipe(self) -> dict[str, Any]:
-        """The settings that decide the result."""
-        return self.model_dump(mode="json", exclude=set(MACHINE_SETTINGS))
-
-    def machine(self) -> dict[str, Any]:
-        """The settings that only say how the job runs."""
-        return self.model_dump(mode="json", include=set(MACHINE_SETTINGS))
 
     @model_validator(mode="after")
     def _consistent(self) -> StageSettings:
@@ -409,7 +415,7 @@ class StageSettings(Section):
         return self
 
 
-class EvaluationSettings(Section):
+class EvaluationSettings(ReadingJob):
     """One evaluation of a trained stage."""
 
     kind: Literal["retrieval", "recognition", "multiple_choice"]

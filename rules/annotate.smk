@@ -9,7 +9,7 @@ for layout, tables in TABLES.items():
             videos=f"{DATA}/{{dataset}}/videos.parquet",
             chunks=f"{DATA}/{{dataset}}/chunks.parquet",
         output:
-            [f"{DATA}/{{dataset}}/clips/{table}.parquet" for table in tables],
+            [clip_table("{dataset}", table) for table in tables],
             [f"{DATA}/{{dataset}}/clips/classes.json"] if layout in LABELLED else [],
             dropped=f"{DATA}/{{dataset}}/clips/dropped.json",
         log:
@@ -25,7 +25,9 @@ for layout, tables in TABLES.items():
             mem_mb=2000,
             runtime=60,
         params:
-            code=library("data/annotate.py", "data/clips.py", "data/sources.py", f"data/{layout}.py"),
+            code=library(
+                "data/annotate.py", "data/clips.py", "data/tables.py", "data/sources.py", f"data/{layout}.py"
+            ),
             settings=lambda wildcards: SETTINGS.datasets[wildcards.dataset].source_json(),
             raw=f"{DATA}/{{dataset}}/raw",
             clips=f"{DATA}/{{dataset}}/clips",

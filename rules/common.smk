@@ -18,6 +18,7 @@ from snakemake.exceptions import WorkflowError
 
 from avion_core.config import SettingsError, load_settings
 from avion_core.data.download import check_source
+from avion_core.data.tables import SUFFIX
 from avion_core.files import code_fingerprint
 from avion_core.narrate.rephrase import check_provider
 
@@ -113,15 +114,15 @@ def lexicon_lists_needed():
 
 
 def clip_table(dataset, table):
-    return f"{DATA}/{dataset}/clips/{table}.parquet"
+    return f"{DATA}/{dataset}/clips/{table}{SUFFIX}"
 
 
 def evaluation_table(dataset):
     return clip_table(dataset, EVALUATION_TABLE[SETTINGS.datasets[dataset].layout])
 
 
-def narration_table(dataset):
-    return f"{DATA}/{dataset}/narrations/{PROVIDER}/train.parquet"
+def narration_table(dataset, table="train"):
+    return f"{DATA}/{dataset}/narrations/{PROVIDER}/{table}{SUFFIX}"
 
 
 def clip_tables(dataset):

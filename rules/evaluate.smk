@@ -23,11 +23,10 @@ rule evaluate_stage:
         mem_mb=lambda wildcards: evaluated(wildcards).memory_mb,
         runtime=120,
         gpu=lambda wildcards: evaluated(wildcards).gpus,
+        machine=lambda wildcards: json.dumps(evaluated(wildcards).machine()),
     params:
         code=library("evaluate/*.py"),
-        settings=lambda wildcards: evaluated(wildcards).model_dump_json(
-            exclude={"memory_mb", "threads", "gpus"}
-        ),
+        recipe=lambda wildcards: json.dumps(evaluated(wildcards).recipe()),
         model=lambda wildcards, input: os.path.dirname(input.model),
         sentences=lambda wildcards, input: as_option("sentences", input.sentences),
         classes=lambda wildcards, input: as_option("classes", input.classes),
@@ -36,6 +35,6 @@ rule evaluate_stage:
         "Evaluate {wildcards.evaluation} of the run {wildcards.run}"
     shell:
         "python -m workflow_scripts.evaluate --title {wildcards.run}/{wildcards.evaluation}"
-        " --settings {params.settings:q} --threads {threads} --gpus {resources.gpu} --model {params.model}"
+        " --recipe {params.recipe:q} --machine {resources.machine:q} --model {params.model}"
         " --chunks {input.chunks} --clips {input.clips} {params.sentences} {params.classes}"
         " --out {params.folder} 2>&1 | tee {log}"

@@ -3,10 +3,10 @@
 
 rule rephrase_narrations:
     input:
-        clips=f"{DATA}/{{dataset}}/clips/train.parquet",
+        clips=clip_table("{dataset}", "train"),
         lists=class_lists,
     output:
-        f"{DATA}/{{dataset}}/narrations/{PROVIDER}/{{scatteritem}}.parquet",
+        narration_table("{dataset}", "{scatteritem}"),
     log:
         f"{LOGS}/rephrase_narrations/{{dataset}}-{{scatteritem}}.log",
     benchmark:
@@ -33,10 +33,10 @@ rule rephrase_narrations:
 
 rule gather_narrations:
     input:
-        clips=f"{DATA}/{{dataset}}/clips/train.parquet",
-        shards=gather.shards(f"{DATA}/{{{{dataset}}}}/narrations/{PROVIDER}/{{scatteritem}}.parquet"),
+        clips=clip_table("{dataset}", "train"),
+        shards=gather.shards(narration_table("{{dataset}}", "{scatteritem}")),
     output:
-        f"{DATA}/{{dataset}}/narrations/{PROVIDER}/train.parquet",
+        narration_table("{dataset}"),
     log:
         f"{LOGS}/gather_narrations/{{dataset}}.log",
     benchmark:

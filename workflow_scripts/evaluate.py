@@ -1,6 +1,7 @@
 """Measure one trained stage."""
 
 import argparse
+import json
 from pathlib import Path
 
 from avion_core.command import run
@@ -11,9 +12,8 @@ from avion_core.evaluate.runner import evaluate
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--title", required=True, help="run/evaluation, for the progress line")
-    parser.add_argument("--settings", required=True, help="the evaluation's section, as JSON")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    parser.add_argument("--gpus", type=int, default=0, help="1 to evaluate on a GPU")
+    parser.add_argument("--recipe", required=True, help="settings that decide the result, as JSON")
+    parser.add_argument("--machine", default="{}", help="settings of the job, as JSON")
     parser.add_argument("--model", type=Path, required=True, help="folder of the trained stage")
     parser.add_argument("--chunks", type=Path, required=True, help="chunk index")
     parser.add_argument("--clips", type=Path, required=True, help="clip or question table")
@@ -21,9 +21,8 @@ def main() -> None:
     parser.add_argument("--classes", type=Path, help="class names of recognition")
     parser.add_argument("--out", type=Path, required=True, help="folder of this evaluation")
     arguments = parser.parse_args()
-    machine = {"threads": arguments.threads, "gpus": arguments.gpus}
     evaluate(
-        EvaluationSettings.model_validate_json(arguments.settings).model_copy(update=machine),
+        EvaluationSettings.model_validate(json.loads(arguments.recipe) | json.loads(arguments.machine)),
         title=arguments.title,
         model=arguments.model,
         chunks=arguments.chunks,

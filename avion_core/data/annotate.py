@@ -22,6 +22,7 @@ from avion_core.data import ego4d, ek100, folder, kinetics
 from avion_core.data.chunks import ChunkIndex
 from avion_core.data.clips import write_clips, write_questions, write_sentences
 from avion_core.data.sources import SourceError, video_id_of
+from avion_core.data.tables import SUFFIX, row_count
 from avion_core.files import write_json
 
 NO_CHUNKS = "the video has no chunks"
@@ -57,7 +58,7 @@ class Task:
         """Publish a split's clips, less those that cannot be watched."""
         kept, dropped = watchable_clips(table, self.index)
         self.dropped.update(dropped)
-        write_clips(self.clips_dir / f"{split}.parquet", kept)
+        write_clips(self.clips_dir / f"{split}{SUFFIX}", kept)
 
 
 def annotate(
@@ -70,7 +71,7 @@ def annotate(
     chunks: Path,
     clips_dir: Path,
 ) -> None:
-    """Write `<split>.parquet` and the layout's further tables into `clips_dir`.
+    """Write `<split>.arrow` and the layout's further tables into `clips_dir`.
 
     `dropped.json` there says how many clips were left out and why. `videos` is the list of source videos,
     `chunks` the chunk index. Raises SourceError, naming the data set, when annotations cannot be read or
@@ -81,7 +82,7 @@ def annotate(
         LAYOUTS[layout](task)
     except SourceError as error:
         raise SourceError(f"data set '{dataset}': {error}") from None
-    if pq.read_metadata(clips_dir / "train.parquet").num_rows == 0:
+    if row_count(clips_dir / f"train{SUFFIX}") == 0:
         count = pq.read_metadata(videos).num_rows
         reasons = "; ".join(f"{reason}: {number}" for reason, number in task.dropped.items())
         raise SourceError(f"data set '{dataset}': no training clip is left, of {count} videos ({reasons})")
@@ -92,7 +93,7 @@ def watchable_clips(table: pa.Table, index: Watchable) -> tuple[pa.Table, Counte
     """The clips whose video has chunks, cut to their video, and how many were left out for which reason."""
     if table.num_rows == 0:
         return table, Counter()
-    coded = table.column("video_id").combine_chunks().dictionary_encode()
+    coded = table.column("video_id").dictionary_encode().combine_chunks()
     lengths = [index.duration_s(name) if index.has(name) else np.nan for name in coded.dictionary.to_pylist()]
     length_s = np.asarray(lengths, dtype=np.float64)[coded.indices.to_numpy()]
     start_s = np.maximum(table.column("start_s").to_numpy(), 0.0)
@@ -144,7 +145,7 @@ def annotate_ego4d(task: Task) -> None:
     known = [question for question in questions if all(map(task.index.has, question.video_ids))]
     if len(known) < len(questions):
         task.dropped[QUESTION] += len(questions) - len(known)
-    write_questions(task.clips_dir / "egomcq.parquet", [vars(question) for question in known])
+    write_questions(task.clips_dir / f"egomcq{SUFFIX}", [vars(question) for question in known])
 
 
 def annotate_ek100(task: Task) -> None:
@@ -170,7 +171,7 @@ def annotate_ek100(task: Task) -> None:
     by_id = {row.narration_id: row for rows in segments.values() for row in rows}
     for split, name in ek100.SENTENCES.items():
         sentences = ek100.read_sentences(task.raw_dir / name, by_id)
-        write_sentences(task.clips_dir / f"sentences_{split}.parquet", sentences)
+        write_sentences(task.clips_dir / f"sentences_{split}{SUFFIX}", sentences)
     classes = {kind: ek100.read_class_list(task.raw_dir / name) for kind, name in ek100.CLASSES.items()}
     names = {kind: [entry.key for entry in entries] for kind, entries in classes.items()}
     write_json(task.clips_dir / "classes.json", {**names, "action": actions})

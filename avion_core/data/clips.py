@@ -1,9 +1,13 @@
 """The tables between annotation and training: clips, sentences, multiple-choice questions; their schema.
 
-Everything below `annotate` reads these Parquet files and nothing of a data set's own formats. Columns
-that a layout does not have are absent; this module is the one place that says what a column means.
+Everything below `annotate` reads these files and nothing of a data set's own formats. Columns that a
+layout does not have are absent; this module is the one place that says what a column means.
 
-Clip table, one row a clip (`clips/<split>.parquet`, `narrations/<provider>/train.parquet`):
+The files are uncompressed Arrow IPC (`avion_core.data.tables`), which all worker processes map and share.
+Parquet is smaller, but every process that reads it decodes it into memory of its own. Pandas reads them
+with `pd.read_feather`.
+
+Clip table, one row a clip (`clips/<split>.arrow`, `narrations/<provider>/train.arrow`):
 
 | column | type | meaning |
 |---|---|---|
@@ -16,27 +20,34 @@ Clip table, one row a clip (`clips/<split>.parquet`, `narrations/<provider>/trai
 | `label` | int32 | class to predict: Kinetics' class, or the action class of EPIC-KITCHENS-100 |
 | `source` | string | who wrote the row's texts: `human` or `rephrased` |
 
-Sentences (`clips/sentences_{train,test}.parquet`): `sentence_id` int32, the row number; `text`; `verb`;
+Sentences (`clips/sentences_{train,test}.arrow`): `sentence_id` int32, the row number; `text`; `verb`;
 `nouns`. A clip's own sentence is the one with the same text.
 
-Questions (`clips/egomcq.parquet`): `question_id`; `type` int32, 1 inter-video, 2 intra-video; `text`;
+Questions (`clips/egomcq.arrow`): `question_id`; `type` int32, 1 inter-video, 2 intra-video; `text`;
 `answer` int32, the right one of the choices; `video_ids`, `starts_s`, `ends_s`, one entry for each of the
 five choices.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from avion_core.files import publish
+from avion_core.data.tables import (
+    Row,
+    Rows,
+    TableError,
+    conform,
+    map_table,
+    table_of,
+    with_nulls,
+    write_table,
+)
 
 CLIPS = pa.schema(
     [
@@ -78,63 +89,66 @@ QUESTIONS = pa.schema(
 """Columns of a multiple-choice table."""
 
 
-class TableError(ValueError):
-    """A table lacks a column or holds one of another type. The message names file and column."""
-
-
 class ClipTable:
-    """Rows of one or more clip tables, kept as Arrow arrays: millions of texts never become Python lists."""
+    """Rows of one or more clip tables, mapped: a row is read when it is asked for."""
 
     def __init__(self, table: pa.Table, *, name: str = "clip table") -> None:
-        self._table = _conform(table, CLIPS, name)
-        self._name = name
-        self._start_s = self._table.column("start_s").to_numpy()
-        self._end_s = self._table.column("end_s").to_numpy()
+        """`table` has columns of CLIPS, in their types; `name` begins error messages."""
+        self._table, self._name = table, name
+        self._columns = dict(zip(table.column_names, table.columns, strict=True))
 
     @classmethod
     def load(cls, *paths: str | Path) -> ClipTable:
-        """Read tables (memory-mapped, then decoded) and join their rows in the order given.
+        """Open tables and join their rows in the order given, without copying any.
 
-        A column that only some files have is null in the others' rows. Raises TableError for a
-        missing or mistyped column.
+        A column that only some files have is null in the others' rows. Raises TableError for a file that
+        cannot be read and for a missing or mistyped column.
         """
         if not paths:
             raise ValueError("ClipTable.load needs at least one file")
-        tables = [_conform(pq.read_table(path, memory_map=True), CLIPS, str(path)) for path in paths]
-        return cls(pa.concat_tables(tables, promote_options="default"), name=" + ".join(map(str, paths)))
+        tables = [map_table(path, CLIPS) for path in paths]
+        found = {name for table in tables for name in table.column_names}
+        schema = pa.schema([field for field in CLIPS if field.name in found])
+        joined = pa.concat_tables([with_nulls(table, schema) for table in tables], promote_options="default")
+        return cls(joined, name=" + ".join(map(str, paths)))
 
     @classmethod
-    def from_rows(cls, rows: Iterable[Mapping[str, Any]]) -> ClipTable:
+    def from_rows(cls, rows: Iterable[Row]) -> ClipTable:
         """A table in memory, for example the choices of a question."""
-        return cls(_as_table(rows, CLIPS))
+        return cls(conform(table_of(rows, CLIPS), CLIPS, "clip table"))
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
 
     def has(self, column: str) -> bool:
         """Whether every row has a value in `column`."""
-        present = column in self._table.column_names
-        return bool(present and self._table.column(column).null_count == 0)
+        return column in self._columns and self._columns[column].null_count == 0
 
     def video_id(self, row: int) -> str:
         """Source video of a row."""
-        return str(self._table.column("video_id")[row].as_py())
+        return str(self._columns["video_id"][row].as_py())
 
     def start_s(self, row: int) -> float:
         """Start of a row's clip in seconds."""
-        return float(self._start_s[row])
+        return float(self._columns["start_s"][row].as_py())
 
     def end_s(self, row: int) -> float:
         """End of a row's clip in seconds."""
-        return float(self._end_s[row])
+        return float(self._columns["end_s"][row].as_py())
 
     def texts(self, row: int) -> list[str]:
         """Sentences of a row, the original first."""
-        return list(self._table.column("texts")[row].as_py())
+        return list(self._columns["texts"][row].as_py())
 
-    def text_counts(self) -> np.ndarray:
-        """Number of sentences of every row, int64[rows]."""
-        return np.asarray(pc.list_value_length(self._table.column("texts")).to_numpy(), dtype=np.int64)
+    def first_without_text(self) -> int | None:
+        """The first row that has no sentence; None where all have one."""
+        first = 0
+        for texts in self._columns["texts"].chunks:
+            place = pc.index(pc.list_value_length(texts), 0).as_py()
+            if place >= 0:
+                return int(first + place)
+            first += len(texts)
+        return None
 
     def nouns(self, row: int) -> list[int]:
         """Noun classes of a row, the first noun first."""
@@ -153,7 +167,7 @@ class ClipTable:
             raise TableError(
                 f"{self._name}: no column '{name}' in every row; it has {', '.join(self._table.column_names)}"
             )
-        return self._table.column(name)
+        return self._columns[name]
 
 
 @dataclass(frozen=True)
@@ -170,7 +184,7 @@ class Sentences:
     @classmethod
     def load(cls, path: str | Path) -> Sentences:
         """Read a sentence table. Raises TableError for a missing or mistyped column."""
-        table = _conform(pq.read_table(path, memory_map=True), SENTENCES, str(path))
+        table = map_table(path, SENTENCES)
         return cls(
             texts=table.column("text").to_pylist(),
             verbs=np.asarray(table.column("verb").to_numpy(), dtype=np.int64),
@@ -195,58 +209,19 @@ class Question:
 
 def load_questions(path: str | Path) -> list[Question]:
     """Read a multiple-choice table. Raises TableError for a missing or mistyped column."""
-    table = _conform(pq.read_table(path, memory_map=True), QUESTIONS, str(path))
-    return [Question(**row) for row in table.to_pylist()]
+    return [Question(**row) for row in map_table(path, QUESTIONS).to_pylist()]
 
 
-def write_clips(path: str | Path, rows: pa.Table | Iterable[Mapping[str, Any]]) -> None:
-    """Publish a clip table. Columns that no row has are left out; an unknown one is a TableError."""
-    _write(path, rows, CLIPS)
+def write_clips(path: str | Path, rows: Rows) -> None:
+    """Publish a clip table; columns that its first batch does not have are left out (see `write_table`)."""
+    write_table(path, rows, CLIPS)
 
 
-def write_sentences(path: str | Path, rows: pa.Table | Iterable[Mapping[str, Any]]) -> None:
+def write_sentences(path: str | Path, rows: Rows) -> None:
     """Publish a sentence table; `sentence_id` must be the row number."""
-    _write(path, rows, SENTENCES)
+    write_table(path, rows, SENTENCES)
 
 
-def write_questions(path: str | Path, rows: pa.Table | Iterable[Mapping[str, Any]]) -> None:
+def write_questions(path: str | Path, rows: Rows) -> None:
     """Publish a multiple-choice table."""
-    _write(path, rows, QUESTIONS)
-
-
-def _write(path: str | Path, rows: pa.Table | Iterable[Mapping[str, Any]], schema: pa.Schema) -> None:
-    table = _conform(rows if isinstance(rows, pa.Table) else _as_table(rows, schema), schema, str(path))
-    with publish(path) as draft:
-        pq.write_table(table, draft, compression="zstd")
-
-
-def _as_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
-    """Rows as a table with the columns that occur in them; required ones are there even without rows."""
-    listed = list(rows)
-    unknown = {name for row in listed for name in row} - set(schema.names)
-    if unknown:
-        raise TableError(f"unknown columns {sorted(unknown)}; known: {', '.join(schema.names)}")
-    used = [field for field in schema if not field.nullable or any(field.name in row for row in listed)]
-    try:
-        arrays = [pa.array([row.get(field.name) for row in listed], type=field.type) for field in used]
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise TableError(f"a value does not fit its column: {error}") from None
-    return pa.table(arrays, schema=pa.schema(used))
-
-
-def _conform(table: pa.Table, schema: pa.Schema, name: str) -> pa.Table:
-    """The known columns of `table`, in the schema's order and types."""
-    missing = [field.name for field in schema if not field.nullable and field.name not in table.column_names]
-    if missing:
-        raise TableError(f"{name}: missing column '{missing[0]}'; it has {', '.join(table.column_names)}")
-    unknown = [column for column in table.column_names if column not in schema.names]
-    if unknown:
-        raise TableError(f"{name}: unknown column '{unknown[0]}'; known: {', '.join(schema.names)}")
-    used = pa.schema([field for field in schema if field.name in table.column_names])
-    for field in used:
-        if not field.nullable and table.column(field.name).null_count:
-            raise TableError(f"{name}: column '{field.name}' has rows without a value")
-    try:
-        return table.select(used.names).cast(used)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
-        raise TableError(f"{name}: a column has the wrong type: {error}") from None
+    write_table(path, rows, QUESTIONS)

@@ -7,15 +7,18 @@ clips is really decoded.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from avion_core.data.chunks import ChunkIndex
 from avion_core.data.clips import ClipTable, load_questions
+from avion_core.data.tables import column_names
 from avion_core.media import MediaError
 from avion_core.media.crop import center_crop
 from avion_core.media.sample import frame_range, segment_frames
@@ -82,7 +85,7 @@ def check_dataset(
 
 def _clips_of(path: Path) -> ClipTable:
     """Rows of a clip table, or every choice of a multiple-choice table."""
-    if "video_ids" not in pq.read_schema(path).names:
+    if "video_ids" not in column_names(path):
         return ClipTable.load(path)
     return ClipTable.from_rows(
         {"video_id": video_id, "start_s": start_s, "end_s": end_s, "texts": [question.text]}
@@ -100,24 +103,38 @@ def _chunk_problems(index: ChunkIndex) -> Iterator[Problem]:
 
 
 def _row_problems(table: str, rows: ClipTable, index: ChunkIndex) -> Iterator[Problem]:
-    """Clips of videos without chunks, and clips that end after their video."""
-    videos = rows.arrow()["video_id"].combine_chunks().dictionary_encode()
-    names = videos.dictionary.to_pylist()
-    durations = np.array([index.duration_s(name) if index.has(name) else np.nan for name in names])
-    duration_s = durations[videos.indices.to_numpy()]
-    unknown = np.flatnonzero(np.isnan(duration_s))
-    if len(unknown):
-        example = f"row {unknown[0]}: {rows.video_id(int(unknown[0]))}"
-        yield Problem(table, "clips are of videos that have no chunks", len(unknown), example)
-    end_s = rows.arrow()["end_s"].to_numpy()
-    late = np.flatnonzero(end_s > duration_s + 1)
-    if len(late):
-        row = int(late[0])
-        example = f"row {row}: ends at {end_s[row]:.2f} s, {rows.video_id(row)} at {duration_s[row]:.2f} s"
-        yield Problem(table, "clips end more than a second after their video", len(late), example)
-    empty = np.flatnonzero(end_s <= rows.arrow()["start_s"].to_numpy())
-    if len(empty):
-        yield Problem(table, "clips end before they begin", len(empty), f"row {empty[0]}")
+    """Clips of videos without chunks, clips that end after their video, and clips that end too early."""
+    counts: Counter[str] = Counter()
+    examples: dict[str, int] = {}
+    first = 0
+    for batch in rows.arrow().to_batches():
+        duration_s, end_s = _durations_s(batch["video_id"], index), batch["end_s"].to_numpy()
+        wrong = {
+            "clips are of videos that have no chunks": np.isnan(duration_s),
+            "clips end more than a second after their video": end_s > duration_s + 1,
+            "clips end before they begin": end_s <= batch["start_s"].to_numpy(),
+        }
+        for what, clips in wrong.items():
+            if clips.any():
+                counts[what] += int(clips.sum())
+                examples.setdefault(what, first + int(clips.argmax()))
+        first += len(batch)
+    for what, count in counts.items():
+        yield Problem(table, what, count, _example(rows, examples[what], index))
+
+
+def _durations_s(video_ids: pa.StringArray, index: ChunkIndex) -> NDArray[np.float64]:
+    """Length of each row's video, NaN where it has no chunks."""
+    coded = video_ids.dictionary_encode()
+    names = coded.dictionary.to_pylist()
+    lengths = [index.duration_s(name) if index.has(name) else np.nan for name in names]
+    return np.array(lengths, np.float64)[coded.indices.to_numpy()]
+
+
+def _example(rows: ClipTable, row: int, index: ChunkIndex) -> str:
+    video = rows.video_id(row)
+    length = f", which has {index.duration_s(video):.2f} s" if index.has(video) else ""
+    return f"row {row}: {rows.start_s(row):.2f} to {rows.end_s(row):.2f} s of {video}{length}"
 
 
 def _decode(rows: ClipTable, row: int, index: ChunkIndex) -> None:

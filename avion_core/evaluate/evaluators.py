@@ -108,6 +108,7 @@ class Subject:
             views=self.settings.clips * self.settings.crops,
             batch_size=self.settings.batch_size,
             threads=self.settings.threads,
+            clip_timeout_s=self.settings.clip_timeout_seconds,
             device=self.device,
             title=self.title,
         )

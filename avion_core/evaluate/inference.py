@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, wait
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import islice
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +23,7 @@ import torch
 from torch import Tensor
 
 from avion_core.data.clips import ClipTable
+from avion_core.data.loader import too_slow
 from avion_core.media import MediaError
 from avion_core.media.decode import stack_clips
 from avion_core.progress import Progress
@@ -69,19 +73,24 @@ def over_clips(
     views: int,
     batch_size: int,
     threads: int,
+    clip_timeout_s: float,
     device: torch.device,
     title: str,
 ) -> Inference:
     """`forward(frames_BTHWC uint8) -> B,D` of every clip of the table, averaged over its `views`.
 
-    `batch_size` counts views; `threads` decode while the model computes. Raises ValueError when no clip
-    can be read.
+    `batch_size` counts views; `threads` decode while the model computes. A clip that is waited for longer
+    than `clip_timeout_s` seconds is a bad one. Raises ValueError when no clip can be read.
     """
     rows: list[int] = []
     outputs: list[Tensor] = []
     bad: list[BadClip] = []
-    with Progress(title, len(clips), unit="clips") as progress, torch.inference_mode():
-        readable = _readable(dataset, clips, threads=threads, bad=bad, progress=progress)
+    with (
+        Progress(title, len(clips), unit="clips") as progress,
+        closing(_Readers(dataset, clips, threads=threads, clip_timeout_s=clip_timeout_s)) as readers,
+        torch.inference_mode(),
+    ):
+        readable = _readable(readers, clips, ahead=2 * threads + 1, bad=bad, progress=progress)
         while batch := list(islice(readable, max(1, batch_size // views))):
             frames_BVTHWC = torch.from_numpy(stack_clips([frames for _, frames in batch])).to(device)
             output_BVD = forward(frames_BVTHWC.flatten(0, 1)).float().unflatten(0, (len(batch), views))
@@ -94,29 +103,63 @@ def over_clips(
     return Inference(np.array(rows, np.int64), torch.cat(outputs).numpy(), tuple(bad))
 
 
-def _readable(
-    dataset: Views, clips: ClipTable, *, threads: int, bad: list[BadClip], progress: Progress
-) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
-    """Row and frames_VTHWC of each clip in order; those that cannot be read join `bad`."""
-    ahead: deque[tuple[int, Future[Mapping[str, Any]]]] = deque()
-    remaining = iter(range(len(clips)))
-    with ThreadPoolExecutor(threads) as pool:
-        while True:
-            for row in remaining:
-                # an evaluation view draws nothing, so all rows may have the same generator
-                ahead.append((row, pool.submit(dataset.sample, row, np.random.default_rng(0))))
-                if len(ahead) > 2 * threads:
-                    break
-            if not ahead:
-                return
-            row, pending = ahead.popleft()
+class _Readers:
+    """Threads that read clips. One that hangs is replaced, and cannot keep the program from ending."""
+
+    def __init__(self, dataset: Views, clips: ClipTable, *, threads: int, clip_timeout_s: float) -> None:
+        self._dataset, self._clips, self._clip_timeout_s = dataset, clips, clip_timeout_s
+        self._asked: SimpleQueue[tuple[int, Future[Mapping[str, Any]]] | None] = SimpleQueue()
+        self._threads = 0
+        for _ in range(threads):
+            self._add()
+
+    def ask(self, row: int) -> Future[Mapping[str, Any]]:
+        """A row's sample, to be read after those that were asked for before."""
+        answer: Future[Mapping[str, Any]] = Future()
+        self._asked.put((row, answer))
+        return answer
+
+    def take(self, row: int, answer: Future[Mapping[str, Any]]) -> Mapping[str, Any]:
+        """The sample, after those asked for before. Raises MediaError when it is not read in time."""
+        if not wait([answer], timeout=self._clip_timeout_s).done:
+            self._add()
+            raise too_slow(self._clips.video_id(row), self._clip_timeout_s)
+        return answer.result()
+
+    def close(self) -> None:
+        """Let the threads go when all is read that was asked for."""
+        for _ in range(self._threads):
+            self._asked.put(None)
+
+    def _add(self) -> None:
+        self._threads += 1
+        Thread(target=self._work, daemon=True).start()
+
+    def _work(self) -> None:
+        for row, answer in iter(self._asked.get, None):
             try:
-                frames_VTHWC = pending.result()["frames"]
-            except MediaError as error:
-                bad.append(BadClip(clips.video_id(row), clips.start_s(row), clips.end_s(row), str(error)))
-                progress.advance(note=f"{len(bad)} bad")
-            else:
-                yield row, frames_VTHWC
+                # an evaluation view draws nothing, so all rows may have the same generator
+                answer.set_result(self._dataset.sample(row, np.random.default_rng(0)))
+            except BaseException as error:
+                answer.set_exception(error)
+
+
+def _readable(
+    readers: _Readers, clips: ClipTable, *, ahead: int, bad: list[BadClip], progress: Progress
+) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
+    """Row and frames_VTHWC of each clip in order, `ahead` of them asked for; bad ones join `bad`."""
+    remaining = iter(range(len(clips)))
+    asked = deque((row, readers.ask(row)) for row in islice(remaining, ahead))
+    while asked:
+        row, answer = asked.popleft()
+        try:
+            frames_VTHWC = readers.take(row, answer)["frames"]
+        except MediaError as error:
+            bad.append(BadClip(clips.video_id(row), clips.start_s(row), clips.end_s(row), str(error)))
+            progress.advance(note=f"{len(bad)} bad")
+        else:
+            yield row, frames_VTHWC
+        asked.extend((row, readers.ask(row)) for row in islice(remaining, 1))
 
 
 def over_texts(

@@ -14,11 +14,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from avion_core.config import NarrateSettings
-from avion_core.data.clips import write_clips
-from avion_core.files import publish
+from avion_core.data.clips import CLIPS, write_clips
+from avion_core.data.tables import map_table, write_table
 from avion_core.narrate.budget import Estimate, estimate_texts, reply_tokens
 from avion_core.progress import Progress
 
@@ -124,7 +123,7 @@ def estimate(clips: Path, settings: NarrateSettings, *, journal_dir: Path | None
 
 def distinct_texts(clips: Path) -> list[str]:
     """Every text of a clip table once, sorted; blank ones are left out."""
-    column = pq.read_table(clips, columns=["texts"]).column("texts")
+    column = map_table(clips, CLIPS).column("texts")
     return sorted(text for text in pc.unique(pc.list_flatten(column)).to_pylist() if text and text.strip())
 
 
@@ -147,9 +146,7 @@ def rephrase_shard(
     every_text = distinct_texts(clips)
     texts = every_text[first - 1 :: step]
     found = PROVIDERS[settings.provider](Work(texts, every_text, settings, shard, class_lists, journal_dir))
-    table = pa.table([texts, [found[text] for text in texts]], schema=REPHRASED)
-    with publish(out) as draft:
-        pq.write_table(table, draft, compression="zstd")
+    write_table(out, pa.table([texts, [found[text] for text in texts]], schema=REPHRASED), REPHRASED)
 
 
 def gather_narrations(clips: Path, shards: Sequence[Path], *, out: Path) -> None:
@@ -160,30 +157,25 @@ def gather_narrations(clips: Path, shards: Sequence[Path], *, out: Path) -> None
     """
     new: dict[str, list[str]] = {}
     for shard in shards:
-        table = pq.read_table(shard)
+        table = map_table(shard, REPHRASED)
         new.update(zip(table.column("text").to_pylist(), table.column("rephrased").to_pylist(), strict=True))
-    table = pq.read_table(clips)
-    column = pa.chunked_array(
-        [_with_rephrasings(chunk, new, clips) for chunk in table.column("texts").chunks],
-        type=pa.list_(pa.string()),
-    )
-    table = table.set_column(table.column_names.index("texts"), "texts", column)
-    source = pa.array(["rephrased"] * len(table), pa.string())
-    if "source" in table.column_names:
-        table = table.drop_columns(["source"])
-    write_clips(out, table.append_column("source", source))
+    batches = map_table(clips, CLIPS).to_batches()
+    write_clips(out, (_with_rephrasings(batch, new, clips) for batch in batches))
 
 
-def _with_rephrasings(texts: pa.Array, new: dict[str, list[str]], clips: Path) -> pa.Array:
+def _with_rephrasings(batch: pa.RecordBatch, new: dict[str, list[str]], clips: Path) -> pa.Table:
     rows = []
-    for row in texts.to_pylist():
+    for row in batch.column("texts").to_pylist():
         missing = [text for text in row if text.strip() and text not in new]
         if missing:
             raise NarrateError(
                 f"{clips}: no shard has the text '{missing[0]}'; delete the shards, to have them made anew"
             )
         rows.append(list(dict.fromkeys([*row, *(added for text in row for added in new.get(text, ()))])))
-    return pa.array(rows, pa.list_(pa.string()))
+    columns = {name: batch.column(name) for name in batch.schema.names}
+    columns["texts"] = pa.array(rows, pa.list_(pa.string()))
+    columns["source"] = pa.array(["rephrased"] * len(rows), pa.string())
+    return pa.table(columns)
 
 
 def _parse_shard(shard: str) -> tuple[int, int]:

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 
 from avion_core.config import StageSettings
 from avion_core.data.clips import ClipTable
+from avion_core.data.tables import row_count
 from avion_core.files import read_json
 from avion_core.report import formats
 from avion_core.report.plan import Plan, PlannedDataset, ReportError, require
@@ -60,7 +62,7 @@ def datasets_table(plan: Plan) -> Table:
             )
         ).as_py()
         splits = ", ".join(
-            f"{_rows(require(path, where)):,} {split.replace('_', ' ')}"
+            f"{row_count(require(path, where)):,} {split.replace('_', ' ')}"
             for split, path in dataset.clips.items()
         )
         rows.append(
@@ -141,7 +143,7 @@ def training_clips(plan: Plan, dataset: str, recipe: StageSettings) -> int:
             files.append(split)
         elif kind == "rephrased" and dataset in plan.narrations:
             files.append(plan.narrations[dataset].table)
-    return sum(_rows(require(path, f"data set '{dataset}'")) for path in files)
+    return sum(row_count(require(path, f"data set '{dataset}'")) for path in files)
 
 
 def narrations(plan: Plan) -> list[Narrations]:
@@ -151,7 +153,8 @@ def narrations(plan: Plan) -> list[Narrations]:
         clips = ClipTable.load(require(planned.table, f"narrations of '{dataset}'"))
         first_row: dict[str, int] = {}
         texts = 0
-        for row, text in enumerate(clips.arrow().column("texts").to_pylist()):
+        batches = clips.arrow().column("texts").chunks
+        for row, text in enumerate(chain.from_iterable(batch.to_pylist() for batch in batches)):
             first_row.setdefault(text[0], row)
             texts += len(text)
         rephrased = [row for row in first_row.values() if len(clips.texts(row)) > 1]
@@ -199,10 +202,6 @@ def _spread(items: Sequence[int], count: int) -> list[int]:
     if len(items) <= count:
         return list(items)
     return [items[(2 * place + 1) * len(items) // (2 * count)] for place in range(count)]
-
-
-def _rows(path: Path) -> int:
-    return int(pq.read_metadata(path).num_rows)
 
 
 def _entries(path: Path, where: str) -> list[dict[str, str]]:

@@ -105,7 +105,7 @@ def _classification(settings: StageSettings, parts: Parts) -> Task:
     share = settings.batch_size // settings.processes
     if (settings.mixup or settings.cutmix) and share % 2:
         raise ValueError(f"mixup and cutmix pair clips: batch_size over processes ({share}) must be even")
-    labels = torch.from_numpy(parts.clips.column(LABEL_COLUMN[settings.label]).copy())
+    labels = torch.from_numpy(parts.clips.column(LABEL_COLUMN[settings.label]))
     return ClassificationTask(
         parts.model,
         labels=labels.to(parts.world.device),

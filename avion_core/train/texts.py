@@ -14,10 +14,10 @@ class AnyText:
 
     def __init__(self, clips: ClipTable) -> None:
         """Raises ValueError when a row has no text."""
-        counts = clips.text_counts()
-        if len(counts) and counts.min() == 0:
+        without = clips.first_without_text()
+        if without is not None:
             raise ValueError(
-                f"row {int(counts.argmin())} of the clip tables has no text; "
+                f"row {without} of the clip tables has no text; "
                 "a contrastive stage needs a narration for every clip"
             )
         self._clips = clips

@@ -12,7 +12,6 @@ import yaml
 from avion_core.config import (
     MACHINE_SETTINGS,
     SettingsError,
-    StageSettings,
     load_settings,
     settings_schema,
     settings_table,
@@ -119,10 +118,13 @@ def test_data_set_inherits_transcode_and_may_differ() -> None:
 
 
 def test_recipe_and_machine_part_the_settings() -> None:
-    stage = load_settings(DEMO).stages["pretrain"]
-    assert stage.recipe().keys() | stage.machine().keys() == StageSettings.model_fields.keys()
+    settings = load_settings(DEMO)
+    stage, evaluation = settings.stages["pretrain"], settings.evaluations["mir"]
     assert stage.machine().keys() == MACHINE_SETTINGS
-    assert StageSettings.model_validate(json.loads(json.dumps(stage.recipe() | stage.machine()))) == stage
+    assert evaluation.machine().keys() == {"threads", "gpus", "memory_mb", "clip_timeout_seconds"}
+    for job in (stage, evaluation):
+        assert job.recipe().keys() | job.machine().keys() == type(job).model_fields.keys()
+        assert type(job).model_validate(json.loads(json.dumps(job.recipe() | job.machine()))) == job
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)

@@ -54,7 +54,7 @@ def test_narration_asks_only_what_was_not_answered(
     kill_when(workspace, "narrate", reached=lambda: len(shaken.asked()) >= 10, overlay=overlay(shaken), **key)
     assert len(shaken.asked()) < len(calm.asked())
     finished(workspace, "narrate", overlay=overlay(shaken), **key)
-    tables = "data/ego4d/narrations/openai/*.parquet"
+    tables = "data/ego4d/narrations/openai/*.arrow"
     assert contents(workspace, tables) == contents(undisturbed, tables)
     in_flight = 2 * 2  # shards at once, requests each
     assert sorted(set(shaken.asked())) == sorted(calm.asked())

@@ -13,11 +13,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 from harness import ChatServer, wait_until
 
 from avion_core.data.clips import write_clips
+from avion_core.data.tables import map_table
+from avion_core.narrate.rephrase import REPHRASED
 
 REPOSITORY = Path(__file__).parents[2]
 TEXTS = [f"#C C takes the cup number {number:02} from the shelf" for number in range(40)]
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.workflow
 
 @pytest.fixture
 def clips(tmp_path: Path) -> Path:
-    path = tmp_path / "clips.parquet"
+    path = tmp_path / "clips.arrow"
     rows = [
         {"video_id": "v", "start_s": float(place), "end_s": place + 1.0, "texts": [text], "source": "human"}
         for place, text in enumerate([*TEXTS, *TEXTS[:10]])
@@ -51,7 +52,7 @@ def command(clips: Path, server: ChatServer, home: Path, **openai: Any) -> tuple
     }
     program = [sys.executable, str(REPOSITORY / "workflow_scripts/narrate.py"), str(clips)]
     program += ["--recipe", json.dumps(settings), "--shard", "1-of-1"]
-    program += ["--journal", str(home / "journal"), "--out", str(home / "1-of-1.parquet")]
+    program += ["--journal", str(home / "journal"), "--out", str(home / "1-of-1.arrow")]
     environment = {**os.environ, "OPENAI_API_KEY": "sk-test", "PYTHONPATH": str(REPOSITORY)}
     return program, {**environment, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
 
@@ -65,7 +66,7 @@ def narrate(
 
 
 def result(home: Path) -> list[dict[str, Any]]:
-    return pq.read_table(home / "1-of-1.parquet").to_pylist()
+    return map_table(home / "1-of-1.arrow", REPHRASED).to_pylist()
 
 
 def journal(home: Path) -> list[dict[str, Any]]:
@@ -101,7 +102,7 @@ def test_a_kill_in_mid_shard_costs_only_what_was_on_its_way(start_server, clips,
     wait_until(lambda: book.exists() and book.read_bytes().count(b"\n") >= 12, "answers")
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert not (tmp_path / "killed" / "1-of-1.parquet").exists()
+    assert not (tmp_path / "killed" / "1-of-1.arrow").exists()
     answered = {text for entry in journal(tmp_path / "killed") for text in entry["texts"]}
     first_leg = len(server.requests())
     assert 12 <= len(answered) < len(TEXTS) and first_leg - len(answered) <= 4

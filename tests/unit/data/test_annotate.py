@@ -86,7 +86,7 @@ def test_ego4d_by_hand(tmp_path, run):
     question = {"answer": 0, "types": 2, "query": sample, "choices": choices}
     (tmp_path / "raw/egomcq.json").write_text(json.dumps({"0": question}))
     out = run(DatasetSettings(layout="ego4d", source="toy_kitchen"), {"a": 10.0, "c": 60.0})
-    clips = ClipTable.load(out / "train.parquet")
+    clips = ClipTable.load(out / "train.arrow")
     assert [clips.video_id(row) for row in range(len(clips))] == ["a", "a"]
     assert [(clips.start_s(row), clips.end_s(row)) for row in (0, 1)] == [(0.0, 0.25), (1.75, 2.25)]
     assert clips.texts(1) == ["#C C 2.0"]
@@ -95,7 +95,7 @@ def test_ego4d_by_hand(tmp_path, run):
         "clips": 4,
         "reasons": {module.HELD_OUT: 2, module.NO_CHUNKS: 2},
     }
-    assert [entry.question_id for entry in load_questions(out / "egomcq.parquet")] == ["0"]
+    assert [entry.question_id for entry in load_questions(out / "egomcq.arrow")] == ["0"]
 
 
 TOY = ToyKitchenSettings(
@@ -118,21 +118,21 @@ def make(layout, tmp_path):
 def test_ek100_tables(tmp_path, run):
     settings, video_ids = make("ek100", tmp_path)
     out = run(settings, dict.fromkeys(video_ids, 20.0))
-    train, validation = (ClipTable.load(out / f"{split}.parquet") for split in ("train", "validation"))
+    train, validation = (ClipTable.load(out / f"{split}.arrow") for split in ("train", "validation"))
     assert json.loads((out / "dropped.json").read_text()) == {"clips": 0, "reasons": {}}
     classes = json.loads((out / "classes.json").read_text())
     assert classes["verb"][:2] == ["take", "put"]
     assert classes["action"] == sorted(classes["action"])
     for clips, sentences in ((train, "train"), (validation, "test")):
         assert len(clips) >= 12
-        written = Sentences.load(out / f"sentences_{sentences}.parquet")
+        written = Sentences.load(out / f"sentences_{sentences}.arrow")
         labels, verbs, nouns = (clips.column(name) for name in ("label", "verb", "noun"))
         for row in range(len(clips)):
             assert classes["action"][labels[row]] == f"{verbs[row]}:{nouns[row]}"
             assert clips.nouns(row)[0] == nouns[row]
             own = written.texts.index(clips.texts(row)[0])
             assert written.verbs[own] == verbs[row]
-    np.testing.assert_array_equal(train.text_counts(), 1)
+    assert {len(train.texts(row)) for row in range(len(train))} == {1}
 
 
 def test_kinetics_clips_are_whole_videos_with_labels(tmp_path, run):
@@ -140,12 +140,12 @@ def test_kinetics_clips_are_whole_videos_with_labels(tmp_path, run):
     lengths = dict.fromkeys(video_ids, 2.0)
     del lengths["val__stirring_000"]
     out = run(settings, lengths)
-    clips = ClipTable.load(out / "train.parquet")
+    clips = ClipTable.load(out / "train.arrow")
     assert [(clips.start_s(row), clips.end_s(row), clips.texts(row)) for row in range(8)] == [
         (0.0, 2.0, [])
     ] * 8
     np.testing.assert_array_equal(clips.column("label"), np.arange(8))
-    assert len(ClipTable.load(out / "val.parquet")) == 7
+    assert len(ClipTable.load(out / "val.arrow")) == 7
     assert json.loads((out / "dropped.json").read_text()) == {"clips": 1, "reasons": {module.NO_CHUNKS: 1}}
     assert len(json.loads((out / "classes.json").read_text())["label"]) == 8
 
@@ -159,7 +159,7 @@ def folder_settings(tmp_path, text):
 def test_folder_splits_by_column_or_by_name(tmp_path, run):
     text = "video,start,end,text,split\na.mp4,0,1,one,train\na.mp4,0:02,0:03,two,validation\n"
     out = run(folder_settings(tmp_path, text), {"a": 2.5})
-    train, validation = (ClipTable.load(out / f"{split}.parquet") for split in ("train", "validation"))
+    train, validation = (ClipTable.load(out / f"{split}.arrow") for split in ("train", "validation"))
     assert (train.texts(0), validation.texts(0), validation.end_s(0)) == (["one"], ["two"], 2.5)
     names = [f"video {number}" for number in range(40)]
     lines = "".join(f"{name}.mp4,0,1,x\n{name}.mp4,1,2,y\n" for name in names)
@@ -168,7 +168,7 @@ def test_folder_splits_by_column_or_by_name(tmp_path, run):
         DatasetSettings(layout="folder", source="folder", folder={"videos": ".", "narrations": "x"}),
         dict.fromkeys(names, 2.0),
     )
-    tables = [ClipTable.load(out / f"{split}.parquet") for split in ("train", "validation")]
+    tables = [ClipTable.load(out / f"{split}.arrow") for split in ("train", "validation")]
     split_names = [{clips.video_id(row) for row in range(len(clips))} for clips in tables]
     assert len(tables[0]) + len(tables[1]) == 80
     assert split_names[0].isdisjoint(split_names[1])

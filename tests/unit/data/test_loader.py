@@ -1,8 +1,10 @@
 import itertools
 import time
+import tracemalloc
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -28,14 +30,14 @@ class Clips:
         if row in self._bad:
             raise MediaError(f"v{row}.mp4", "the chunk is gone")
         frames = rng.integers(0, 256, (2, 3, 3, 3)).astype(np.uint8)
-        frames[0, 0, 0, 0] = row
+        frames[0, 0, 0, 0] = row % 256
         texts = {"tokens": torch.full((5,), row), "text_id": 100 + row} if self._texts else {}
         return {"row": row, "frames": frames, **texts}
 
 
 def loader(dataset: Clips, **changes: Any) -> BatchLoader:
-    options = {"batch_size": 4, "seed": 7, "shuffle": True, "drop_last": True, **changes}
-    return BatchLoader(dataset, **options)
+    options = {"batch_size": 4, "seed": 7, "shuffle": True, "drop_last": True}
+    return BatchLoader(dataset, **{"clip_timeout_s": 60.0, **options, **changes})
 
 
 def rows_of(batches: Any) -> list[list[int]]:
@@ -62,6 +64,28 @@ def test_every_epoch_has_every_row_once_in_an_order_of_its_own():
     assert epochs[0] != epochs[1] != epochs[2]
     assert epochs[0] != joined(rows_of(loader(Clips(12), seed=8).epoch(0)))
     assert rows_of(loader(Clips(6), shuffle=False, drop_last=False).epoch(5)) == [[0, 1, 2, 3], [4, 5]]
+
+
+def test_the_order_is_the_seeds_permutation():
+    """Results that were published with a seed keep it."""
+    order = np.random.default_rng([7, 3]).permutation(20)
+    assert joined(rows_of(loader(Clips(20)).epoch(3))) == order.tolist()
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_the_order_of_many_clips_is_small(shuffle):
+    """At most five bytes a clip, wherever the epoch begins."""
+    count = 500_000
+    dataset = Clips(1)
+    dataset.clips = ClipTable(dataset.clips.arrow().take(pa.array(np.zeros(count, np.int32))))
+    batches = loader(dataset, shuffle=shuffle)
+    tracemalloc.start()
+    try:
+        [batch] = itertools.islice(batches.epoch(0, first_step=100_000), 1)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(batch["rows"]) == 4 and peak < 5 * count
 
 
 def test_a_row_is_seen_differently_in_every_epoch():

@@ -19,7 +19,7 @@ def home(tmp_path: Path) -> Path:
     paths = [str(write_counted(tmp_path / f"{name}.mp4", 60, width=96, height=64)) for name in names]
     pq.write_table(pa.table({"video_id": names, "path": paths, "bytes": [1, 1]}), tmp_path / "videos.parquet")
     transcode_all(tmp_path, TranscodeSettings(chunk_seconds=1, short_side_px=64, preset="ultrafast"))
-    write_clips(tmp_path / "train.parquet", [clip("a", 0, 1), clip("b", 0.5, 1.5), clip("b", 1, 2)])
+    write_clips(tmp_path / "train.arrow", [clip("a", 0, 1), clip("b", 0.5, 1.5), clip("b", 1, 2)])
     return tmp_path
 
 
@@ -29,7 +29,7 @@ def clip(video_id: str, start_s: float, end_s: float) -> dict:
 
 def check(home: Path, table: str = "train") -> dict[str, tuple[str, int, str]]:
     found = check_dataset(
-        "kitchen", home / "chunks.parquet", {table: home / f"{table}.parquet"}, samples=10, seed=0
+        "kitchen", home / "chunks.parquet", {table: home / f"{table}.arrow"}, samples=10, seed=0
     )
     write_page([found], out=home / "page.html")
     return {problem.what: (problem.where, problem.count, problem.example) for problem in found.problems}
@@ -37,7 +37,7 @@ def check(home: Path, table: str = "train") -> dict[str, tuple[str, int, str]]:
 
 def test_nothing_is_found_where_nothing_is_wrong(home):
     found = check_dataset(
-        "kitchen", home / "chunks.parquet", {"train": home / "train.parquet"}, samples=2, seed=0
+        "kitchen", home / "chunks.parquet", {"train": home / "train.arrow"}, samples=2, seed=0
     )
     assert (found.clips, found.chunks, found.decoded, found.problems) == (3, 4, 2, [])
     write_page([found], out=home / "page.html")
@@ -45,17 +45,22 @@ def test_nothing_is_found_where_nothing_is_wrong(home):
 
 
 def test_each_kind_of_problem_is_counted_with_an_example(home):
-    write_clips(home / "train.parquet", [clip("a", 0, 1), clip("gone", 0, 1), clip("b", 1, 3.5)])
+    rows = [clip("a", 0, 1), clip("gone", 0, 1), clip("b", 1, 3.5)]
+    write_clips(home / "train.arrow", (pa.Table.from_pylist([row]) for row in rows))  # a batch each
     problems = check(home)
     assert problems.keys() == {
         "clips are of videos that have no chunks",
         "clips end more than a second after their video",
         "sampled clips cannot be decoded",
     }
-    assert problems["clips are of videos that have no chunks"] == ("train", 1, "row 1: gone")
+    assert problems["clips are of videos that have no chunks"] == (
+        "train",
+        1,
+        "row 1: 0.00 to 1.00 s of gone",
+    )
     late = problems["clips end more than a second after their video"]
-    assert late == ("train", 1, "row 2: ends at 3.50 s, b at 2.00 s")
-    assert "<code>row 1: gone</code>" in (home / "page.html").read_text()
+    assert late == ("train", 1, "row 2: 1.00 to 3.50 s of b, which has 2.00 s")
+    assert "<code>row 1: 0.00 to 1.00 s of gone</code>" in (home / "page.html").read_text()
 
 
 def test_a_chunk_that_is_gone_and_one_that_was_changed_are_found(home):
@@ -64,7 +69,7 @@ def test_a_chunk_that_is_gone_and_one_that_was_changed_are_found(home):
     content = bytearray(Path(second).read_bytes())
     content[len(content) // 2] ^= 0xFF
     Path(second).write_bytes(content)  # the same size: only a decode can tell
-    write_clips(home / "train.parquet", [clip("a", 0, 1), clip("a", 1, 2), clip("b", 0, 1)])
+    write_clips(home / "train.arrow", [clip("a", 0, 1), clip("a", 1, 2), clip("b", 0, 1)])
     problems = check(home)
     assert problems["chunk files are gone or changed"][:2] == ("chunks", 1)
     assert problems["sampled clips cannot be decoded"][1] >= 1
@@ -72,5 +77,9 @@ def test_a_chunk_that_is_gone_and_one_that_was_changed_are_found(home):
 
 def test_the_choices_of_questions_are_clips_too(home):
     question = Question("q", 1, "a text", 0, ["a", "b", "gone"], [0.0, 0.5, 0.0], [1.0, 1.0, 1.0])
-    write_questions(home / "egomcq.parquet", [vars(question)])
-    assert check(home, "egomcq")["clips are of videos that have no chunks"] == ("egomcq", 1, "row 2: gone")
+    write_questions(home / "egomcq.arrow", [vars(question)])
+    assert check(home, "egomcq")["clips are of videos that have no chunks"] == (
+        "egomcq",
+        1,
+        "row 2: 0.00 to 1.00 s of gone",
+    )

@@ -77,7 +77,7 @@ def settings(kind, **others):
 
 
 def measure(place, kind, *, out="out", tables=(), **others):
-    paths = {name: place / f"{name}.parquet" for name in ("clips", "sentences") if name in tables}
+    paths = {name: place / f"{name}.arrow" for name in ("clips", "sentences") if name in tables}
     paths |= {"classes": place / "classes.json"} if "classes" in tables else {}
     where = {"model": place / "model", "chunks": place / "chunks.parquet", "out": place / out}
     runner.evaluate(settings(kind, **others), title="toy", **where, **paths)
@@ -102,10 +102,10 @@ def ek100_rows(*video_ids):
 
 def write_ek100(place, *video_ids):
     rows = list(ek100_rows(*video_ids))
-    write_clips(place / "clips.parquet", rows)
+    write_clips(place / "clips.arrow", rows)
     distinct = {row["texts"][0]: row for row in rows if not row["video_id"].startswith("torn")}
     write_sentences(
-        place / "sentences.parquet",
+        place / "sentences.arrow",
         [
             {"sentence_id": k, "text": text, "verb": row["verb"], "nouns": row["nouns"]}
             for k, (text, row) in enumerate(distinct.items())
@@ -148,7 +148,7 @@ def test_a_bad_clip_leaves_the_figures_of_the_others(place):
     write_ek100(place, "P1", "torn1", "P2", "P3", "torn2")
     with_bad, outputs = measure(place, "retrieval", tables=("clips", "sentences"))
     whole = [row for row in ek100_rows("P1", "torn1", "P2", "P3", "torn2") if row["video_id"][0] == "P"]
-    write_clips(place / "clips.parquet", whole)
+    write_clips(place / "clips.arrow", whole)
     without, _ = measure(place, "retrieval", tables=("clips", "sentences"), out="again")
     assert with_bad["mAP"] == without["mAP"] and with_bad["chance"] == without["chance"]
     assert [clip["video_id"] for clip in with_bad["bad_clips"]] == ["torn1", "torn2"]
@@ -161,7 +161,7 @@ def test_without_a_sentence_table_clips_are_found_by_their_own_texts(place):
     texts = ["wash a cup", "cut bread", "wash a cup", "pour"]
     clip = {"start_s": 0.0, "end_s": 1.0}
     write_clips(
-        place / "clips.parquet",
+        place / "clips.arrow",
         [{**clip, "video_id": f"v{k}", "texts": [text, "other"]} for k, text in enumerate(texts)],
     )
     metrics, outputs = measure(place, "retrieval", tables=("clips",))
@@ -173,7 +173,7 @@ def test_without_a_sentence_table_clips_are_found_by_their_own_texts(place):
 
 def test_a_clip_without_a_text_cannot_be_searched(place):
     save(place / "model", "dual_encoder", DUAL_ENCODER)
-    write_clips(place / "clips.parquet", [{"video_id": "v", "start_s": 2.0, "end_s": 3.0, "texts": []}])
+    write_clips(place / "clips.arrow", [{"video_id": "v", "start_s": 2.0, "end_s": 3.0, "texts": []}])
     with pytest.raises(ValueError, match=r"clip 0 \(v at 2 s\) has no text"):
         measure(place, "retrieval", tables=("clips",))
 
@@ -211,7 +211,7 @@ def test_probabilities_are_averaged_over_views(place):
     assert (view.sampling, view.stride, view.clips, view.training) == ("window", 3, 2, False)
     _, first = measure(place, "recognition", tables=("clips", "classes"), out="first")
     rows = [{**row, "start_s": row["start_s"] + 1, "end_s": 9.0} for row in ek100_rows("P1", "P2", "P3")]
-    write_clips(place / "clips.parquet", rows)
+    write_clips(place / "clips.arrow", rows)
     metrics, second = measure(place, "recognition", tables=("clips", "classes"), out="second")
     mean = (first["probabilities_NK"] + second["probabilities_NK"]) / 2
     np.testing.assert_allclose(twice["probabilities_NK"], mean, atol=1e-6)
@@ -234,7 +234,7 @@ def test_questions_are_answered_by_the_nearest_clip(place):
         for k in range(12)
     ]
     questions[3]["video_ids"][4] = "torn"
-    write_questions(place / "clips.parquet", questions)
+    write_questions(place / "clips.arrow", questions)
     metrics, outputs = measure(place, "multiple_choice", tables=("clips",))
     assert (metrics["questions"], metrics["questions_left_out"], metrics["clips"]) == (11, 1, 9)
     np.testing.assert_array_equal(outputs["questions_Q"], [0, 1, 2, *range(4, 12)])
@@ -305,7 +305,7 @@ def test_a_split_where_nothing_can_be_measured_is_an_error(place):
     save(place / "model", "dual_encoder", DUAL_ENCODER)
     question = {"question_id": "0", "type": 1, "text": "cut", "answer": 0, "ends_s": [9.0] * 5}
     choices = {"video_ids": list("abcde"), "starts_s": [0.0] * 5}
-    write_questions(place / "clips.parquet", [{**question, **choices}])
+    write_questions(place / "clips.arrow", [{**question, **choices}])
     with pytest.raises(ValueError, match=r"nothing .* to measure 'intra_video'"):
         measure(place, "multiple_choice", tables=("clips",))
     assert not (place / "out" / "metrics.json").exists()

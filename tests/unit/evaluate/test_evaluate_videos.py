@@ -47,7 +47,7 @@ def kitchen(tmp_path_factory):
     pq.write_table(pa.table({"video_id": names, "path": paths, "bytes": [1, 1, 1]}), home / "videos.parquet")
     transcode_all(home, TranscodeSettings(chunk_seconds=1, short_side_px=64, preset="ultrafast"))
     write_clips(
-        home / "clips.parquet",
+        home / "clips.arrow",
         [
             {"video_id": name, "start_s": start, "end_s": start + 1, "texts": [f"{name} {start}"]}
             for name in names
@@ -68,7 +68,7 @@ def measure(home, out, **others):
         title=out,
         model=home / "model",
         chunks=home / "chunks.parquet",
-        clips=home / "clips.parquet",
+        clips=home / "clips.arrow",
         out=home / out,
     )
     return read_json(home / out / "metrics.json"), load_file(home / out / "outputs.safetensors")

@@ -1,5 +1,8 @@
 """A model over every clip: order, views, and clips that cannot be read."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -36,9 +39,17 @@ def brightness(frames_BTHWC):
     return torch.stack([mean, torch.full_like(mean, len(mean))], dim=1)
 
 
-def measure(clips, **arguments):
-    settings = {"views": 2, "batch_size": 6, "threads": 1, "device": torch.device("cpu"), "title": "test"}
-    return over_clips(brightness, Pictures(clips), clips, **{**settings, **arguments})
+class Wrong(Pictures):
+    """Code with an error."""
+
+    def sample(self, row, rng):
+        raise KeyError("wrong")
+
+
+def measure(clips, *, pictures=Pictures, forward=brightness, **arguments):
+    settings = {"views": 2, "batch_size": 6, "threads": 1, "clip_timeout_s": 60.0}
+    settings |= {"device": torch.device("cpu"), "title": "test"}
+    return over_clips(forward, pictures(clips), clips, **{**settings, **arguments})
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -72,16 +83,38 @@ def test_no_readable_clip_is_an_error_with_the_first_reason():
 
 def test_an_error_of_the_program_is_not_a_bad_clip():
     with pytest.raises(IndexError):
-        over_clips(
-            lambda frames: [][0],
-            Pictures(clips := table("a")),
-            clips,
-            views=2,
-            batch_size=2,
-            threads=1,
-            device=torch.device("cpu"),
-            title="test",
-        )
+        measure(table("a"), forward=lambda frames: [][0])
+    with pytest.raises(KeyError, match="wrong"):
+        measure(table("a"), pictures=Wrong, clip_timeout_s=5.0)
+
+
+class Hanging(Pictures):
+    """Clips of the video `stuck` never come."""
+
+    def sample(self, row, rng):
+        if self.clips.video_id(row) == "stuck":
+            threading.Event().wait()
+        return super().sample(row, rng)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_clip_that_never_comes_is_a_bad_one_and_holds_up_no_other(threads):
+    """With more of them than threads."""
+    clips = table("a", "stuck", "b", "stuck", "stuck", "stuck", "c", "d")
+    start = time.monotonic()
+    found = measure(clips, pictures=Hanging, threads=threads, clip_timeout_s=0.2)
+    assert time.monotonic() - start < 3
+    np.testing.assert_array_equal(found.rows, [0, 2, 6, 7])
+    assert [clip.start_s for clip in found.bad] == [1, 3, 4, 5]
+    assert found.bad[0].reason == "stuck: reading a clip took longer than 0.2 seconds"
+
+
+def test_no_thread_stays_when_all_is_read():
+    before = set(threading.enumerate())
+    measure(table(*"abcdefg"), threads=4)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(timeout=5)
+        assert not thread.is_alive()
 
 
 def test_texts_are_encoded_in_parts_and_order(monkeypatch):

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
 from avion_core.config import NarrateSettings
@@ -46,23 +45,23 @@ def clips(tmp_path: Path) -> Path:
         }
         for place, text in enumerate(TEXTS)
     ]
-    write_clips(tmp_path / "clips.parquet", rows)
-    return tmp_path / "clips.parquet"
+    write_clips(tmp_path / "clips.arrow", rows)
+    return tmp_path / "clips.arrow"
 
 
 def run_shards(clips: Path, count: int) -> Path:
     home = clips.parent / f"{count}"
-    shards = [home / f"{number}-of-{count}.parquet" for number in range(1, count + 1)]
+    shards = [home / f"{number}-of-{count}.arrow" for number in range(1, count + 1)]
     for shard in shards:
         rephrase_shard(
             clips, settings=LEXICON, shard=shard.stem, class_lists=[], journal_dir=home / "journal", out=shard
         )
-    gather_narrations(clips, shards, out=home / "train.parquet")
+    gather_narrations(clips, shards, out=home / "train.arrow")
     return home
 
 
 def test_rows_stay_aligned_and_begin_with_the_original(clips):
-    old, new = ClipTable.load(clips), ClipTable.load(run_shards(clips, 2) / "train.parquet")
+    old, new = ClipTable.load(clips), ClipTable.load(run_shards(clips, 2) / "train.arrow")
     assert len(new) == len(old)
     for row in range(len(old)):
         assert (new.video_id(row), new.start_s(row), new.end_s(row)) == (
@@ -77,7 +76,7 @@ def test_rows_stay_aligned_and_begin_with_the_original(clips):
 
 
 def test_the_number_of_shards_changes_nothing(clips):
-    tables = [pq.read_table(run_shards(clips, count) / "train.parquet") for count in (1, 3, 7)]
+    tables = [ClipTable.load(run_shards(clips, count) / "train.arrow").arrow() for count in (1, 3, 7)]
     assert tables[0].equals(tables[1]) and tables[0].equals(tables[2])
 
 
@@ -96,7 +95,7 @@ def test_each_distinct_text_goes_to_one_provider_call(clips, monkeypatch):
 def test_shards_of_other_clips_are_refused(clips):
     home = run_shards(clips, 2)
     with pytest.raises(NarrateError, match="no shard has the text"):
-        gather_narrations(clips, [home / "1-of-2.parquet"], out=home / "train.parquet")
+        gather_narrations(clips, [home / "1-of-2.arrow"], out=home / "train.arrow")
 
 
 @pytest.mark.parametrize("shard", ["0-of-2", "3-of-2", "1", "a-of-b", "1-of-0"])

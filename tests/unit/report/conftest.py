@@ -238,10 +238,10 @@ class World:
 
     def _dataset(self, name: str) -> dict[str, Any]:
         room = self.root / "data" / name
-        write_clips(room / "clips/train.parquet", self.clips)
-        write_clips(room / "clips/validation.parquet", self.clips)
+        write_clips(room / "clips/train.arrow", self.clips)
+        write_clips(room / "clips/validation.arrow", self.clips)
         write_sentences(
-            room / "clips/sentences_test.parquet",
+            room / "clips/sentences_test.arrow",
             [
                 {"sentence_id": row, "text": text, "verb": verb, "nouns": [noun]}
                 for row, (text, verb, noun) in enumerate(self.sentences)
@@ -259,11 +259,11 @@ class World:
             "chunks": str(self.chunks),
             "quarantine": str(room / "quarantine.json"),
             "dropped": str(room / "clips/dropped.json"),
-            "clips": {split: str(room / f"clips/{split}.parquet") for split in ("train", "validation")},
+            "clips": {split: str(room / f"clips/{split}.arrow") for split in ("train", "validation")},
         }
 
     def _narrations(self) -> Path:
-        path = self.root / "data/ego4d/narrations/lexicon/train.parquet"
+        path = self.root / "data/ego4d/narrations/lexicon/train.arrow"
         rows = [
             {**row, "texts": [f"#C C {row['texts'][0]}", f"#C C grabs: {row['texts'][0]}"]}
             for row in self.clips
@@ -286,13 +286,13 @@ class World:
     def _planned(self, run: str, name: str) -> dict[str, Any]:
         entry = self.config["evaluations"][name]
         room = self.root / "data" / entry["dataset"]
-        sentences = str(room / "clips/sentences_test.parquet") if entry["kind"] == "retrieval" else None
+        sentences = str(room / "clips/sentences_test.arrow") if entry["kind"] == "retrieval" else None
         return {
             "folder": str(self.folder(run, name)),
             "kind": entry["kind"],
             "dataset": entry["dataset"],
             "stage": entry["stage"],
-            "clips": str(room / "clips/validation.parquet"),
+            "clips": str(room / "clips/validation.arrow"),
             "sentences": sentences,
             "chunks": str(self.chunks),
         }
@@ -325,7 +325,7 @@ class World:
         save_file(tensors, folder / "outputs.safetensors")
 
     def _manifest(self, folder: Path) -> None:
-        inputs = {"clips": {"path": "data/ek100/clips/train.parquet", "sha256": fingerprint(str(folder)) * 4}}
+        inputs = {"clips": {"path": "data/ek100/clips/train.arrow", "sha256": fingerprint(str(folder)) * 4}}
         write_json(folder / "manifest.json", {"revision": "0123456789ab", "settings": {}, "inputs": inputs})
 
 

@@ -10,11 +10,10 @@ from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from avion_core.data.clips import write_clips, write_sentences
+from avion_core.data.clips import CLIPS, SENTENCES, write_clips, write_sentences
+from avion_core.data.tables import map_table
 from avion_core.files import sha256
 from avion_core.report.page import build_report
 from avion_core.report.plan import ReportError
@@ -102,11 +101,11 @@ def test_text_from_data_is_escaped_everywhere(world):
     world.plan["title"] = SCRIPT
     world.plan["revision"] = f"abc{SCRIPT}"
     planned = run["evaluations"]["mir"]
-    rows = pq.read_table(planned["clips"]).to_pylist()
+    rows = map_table(planned["clips"], CLIPS).to_pylist()
     for row in rows:
         row["texts"] = [f"{SCRIPT} {row['texts'][0]}"]
     write_clips(planned["clips"], rows)
-    sentences = pq.read_table(planned["sentences"]).to_pylist()
+    sentences = map_table(planned["sentences"], SENTENCES).to_pylist()
     for row in sentences:
         row["text"] = f"{SCRIPT} {row['text']}"
     write_sentences(planned["sentences"], sentences)
@@ -165,8 +164,8 @@ def test_what_could_not_be_measured_is_null_and_a_dash(world):
         "results/human/pretrain/train.jsonl",
         "results/scratch/finetune_videomae/model.json",
         "data/ek100/quarantine.json",
-        "data/ek100/clips/sentences_test.parquet",
-        "data/ego4d/narrations/lexicon/train.parquet",
+        "data/ek100/clips/sentences_test.arrow",
+        "data/ego4d/narrations/lexicon/train.arrow",
     ],
 )
 def test_a_missing_file_is_named_and_nothing_is_written(world, missing):
@@ -215,8 +214,8 @@ def test_a_folder_of_ones_own_videos_has_no_classes(world):
     outputs = Path(planned["folder"]) / "outputs.safetensors"
     texts = [text for text, _, _ in world.sentences]
     save_file(load_file(outputs), outputs, metadata={"sentences": json.dumps(texts)})
-    table = pq.read_table(planned["clips"])
-    pq.write_table(table.drop_columns(["verb", "noun", "nouns"]), planned["clips"])
+    table = map_table(planned["clips"], CLIPS)
+    write_clips(planned["clips"], table.drop_columns(["verb", "noun", "nouns"]))
     text = Page(build(world)[0]).text
     assert "partly (0" not in text and "1 right" in text
 
@@ -236,17 +235,3 @@ def test_equal_results_make_equal_files(world):
 def test_the_report_needs_no_torch():
     code = "import sys, avion_core.report.page; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_tables_of_millions_of_rows_are_counted_without_reading(world, monkeypatch):
-    """Clip counts come from the Parquet footers."""
-    read = pq.read_table
-    seen: list[str] = []
-
-    def watched(path, *args, **kwargs) -> pa.Table:
-        seen.append(str(path))
-        return read(path, *args, **kwargs)
-
-    monkeypatch.setattr(pq, "read_table", watched)
-    build(world)
-    assert not [path for path in seen if path.endswith("kinetics/clips/train.parquet")]

@@ -69,12 +69,12 @@ def kitchen(tmp_path_factory):
         for place, video in enumerate(videos)
         for number in range(3)
     ]
-    write_clips(home / "clips.parquet", rows)
+    write_clips(home / "clips.arrow", rows)
     sentences = [
         {"sentence_id": number, "text": row["texts"][0], "verb": row["verb"], "nouns": row["nouns"]}
         for number, row in enumerate(rows)
     ]
-    write_sentences(home / "sentences.parquet", sentences)
+    write_sentences(home / "sentences.arrow", sentences)
     names = [f"{verb}:{noun}" for verb in range(3) for noun in range(3)]
     write_json(home / "classes.json", {"verb": ["v"] * 3, "noun": ["n"] * 3, "action": names, "label": []})
     return home
@@ -85,9 +85,9 @@ def train(home: Path, out: Path, recipe: dict, *, start: Path | None = None, see
         StageSettings.model_validate(recipe),
         title="run/stage",
         seed=seed,
-        clips=[home / "clips.parquet"],
+        clips=[home / "clips.arrow"],
         chunks=home / "chunks.parquet",
-        sentences=home / "sentences.parquet" if recipe["task"] == "relevancy" else None,
+        sentences=home / "sentences.arrow" if recipe["task"] == "relevancy" else None,
         classes=home / "classes.json" if recipe["task"] == "classification" else None,
         start=start,
         out=out,
@@ -120,7 +120,7 @@ def test_a_finished_stage_is_four_files_that_describe_it(kitchen, pretrained):
     assert (description.kind, description.frames, description.image_size_px) == ("dual_encoder", 2, 32)
     assert description.extras == {"task": "contrastive", "sampling": "segments", "stride": 4}
     manifest = read_json(pretrained / "manifest.json")
-    assert manifest["inputs"]["clips_1"]["sha256"] == sha256(kitchen / "clips.parquet")
+    assert manifest["inputs"]["clips_1"]["sha256"] == sha256(kitchen / "clips.arrow")
     assert manifest["settings"]["seed"] == 0
     assert manifest["settings"]["stage"]["learning_rate"] == 1e-3
 
@@ -139,7 +139,7 @@ def test_an_untrained_stage_decodes_nothing_and_keeps_the_start(kitchen, pretrai
     recipe = {**CONTRASTIVE, "epochs": 0}
     elsewhere = tmp_path / "without chunks"
     elsewhere.mkdir()
-    for name in ("clips.parquet", "chunks.parquet"):
+    for name in ("clips.arrow", "chunks.parquet"):
         (elsewhere / name).write_bytes(b"not read")
     kept = train(elsewhere, tmp_path / "kept", recipe, start=pretrained)
     assert equal(kept, pretrained)

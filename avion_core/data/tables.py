@@ -1,0 +1,160 @@
+"""Tables as Arrow files: written batch by batch, mapped when they are opened, held against a schema.
+
+A mapped table costs no memory of its own: the kernel reads its pages when they are asked for, and
+processes that look at the same file share them.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+
+from avion_core.files import publish
+
+SUFFIX = ".arrow"
+"""Of the files' names."""
+BATCH_ROWS = 65536
+"""Rows of a record batch, at most; a writer holds one of them."""
+
+Row = Mapping[str, Any]
+Rows: TypeAlias = pa.Table | Iterable[Row] | Iterable[pa.Table] | Iterable[pa.RecordBatch]
+"""What a table can be made of; an iterable is written as it comes and may be larger than memory."""
+
+
+class TableError(ValueError):
+    """A table cannot be read, lacks a column or holds one of another type. Names file and column."""
+
+
+def write_table(path: str | Path, rows: Rows, schema: pa.Schema) -> None:
+    """Publish the rows in the schema's types.
+
+    The first batch decides which of the columns that may be null the file has: they are null where a
+    later one lacks them. Raises TableError for an unknown or missing column, one that begins after the
+    first batch, and values that do not fit; nothing is published then.
+    """
+    batches = _batches(rows, schema)
+    first = conform(next(batches, table_of([], schema)), schema, str(path))
+    with publish(path) as draft, pa.ipc.new_file(str(draft), first.schema) as writer:
+        for batch in chain([first], batches):
+            known = conform(batch, schema, str(path))
+            late = [name for name in known.column_names if name not in first.column_names]
+            if late:
+                raise TableError(f"{path}: column '{late[0]}' is not in the first batch of rows")
+            writer.write_table(with_nulls(known, first.schema), max_chunksize=BATCH_ROWS)
+
+
+def map_table(path: str | Path, schema: pa.Schema) -> pa.Table:
+    """The table of a file, none of it in memory yet.
+
+    Raises TableError, with the way out, when it is missing, is not a whole Arrow file, or does not have
+    the schema's columns.
+    """
+    table = _map(path)
+    try:
+        _check_names(table, schema, str(path))
+        for field in table.schema:
+            expected = schema.field(field.name).type
+            if field.type != expected:
+                raise TableError(f"{path}: column '{field.name}' is {field.type} and not {expected}")
+    except TableError as error:
+        raise TableError(f"{error}; {_WAY_OUT}") from None
+    return table.select([name for name in schema.names if name in table.column_names])
+
+
+def column_names(path: str | Path) -> list[str]:
+    """Columns of a table file. Raises TableError when it cannot be read."""
+    return list(_map(path).column_names)
+
+
+def row_count(path: str | Path) -> int:
+    """Rows of a table file. Raises TableError when it cannot be read."""
+    return int(_map(path).num_rows)
+
+
+_MAKE_IT = "run the stage that makes it (annotate, for narrations narrate)"
+_WAY_OUT = f"delete it and {_MAKE_IT}"
+
+
+def _map(path: str | Path) -> pa.Table:
+    if not Path(path).exists():
+        raise TableError(f"{path}: no such table; {_MAKE_IT}")
+    with Path(path).open("rb") as file:
+        try:
+            pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            # Opening touches the metadata of each batch, spread over all of the file, so that the kernel's
+            # read-ahead would read everything; and pyarrow.memory_map asks for everything.
+            pages.madvise(mmap.MADV_RANDOM)
+            table = pa.ipc.open_file(pa.py_buffer(pages)).read_all()
+            pages.madvise(mmap.MADV_NORMAL)
+        except (ValueError, OSError, NotImplementedError) as error:
+            raise TableError(f"{path}: not a whole Arrow file ({error}); {_WAY_OUT}") from None
+    return table
+
+
+def _batches(rows: Rows, schema: pa.Schema) -> Iterator[pa.Table]:
+    if isinstance(rows, pa.Table):
+        yield rows
+        return
+    pending: list[Row] = []
+    for row in rows:
+        if isinstance(row, Mapping):
+            pending.append(row)
+            if len(pending) == BATCH_ROWS:
+                yield table_of(pending, schema)
+                pending = []
+        else:
+            yield row if isinstance(row, pa.Table) else pa.Table.from_batches([row])
+    if pending:
+        yield table_of(pending, schema)
+
+
+def table_of(rows: Iterable[Row], schema: pa.Schema) -> pa.Table:
+    """Rows as a table with the columns that occur in them; required ones are there even without rows."""
+    listed = list(rows)
+    unknown = {name for row in listed for name in row} - set(schema.names)
+    if unknown:
+        raise TableError(f"unknown columns {sorted(unknown)}; known: {', '.join(schema.names)}")
+    used = [field for field in schema if not field.nullable or any(field.name in row for row in listed)]
+    try:
+        arrays = [pa.array([row.get(field.name) for row in listed], type=field.type) for field in used]
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise TableError(f"a value does not fit its column: {error}") from None
+    return pa.table(arrays, schema=pa.schema(used))
+
+
+def conform(table: pa.Table, schema: pa.Schema, name: str) -> pa.Table:
+    """The columns of `table` in the schema's order and types. Raises TableError, beginning with `name`."""
+    _check_names(table, schema, name)
+    used = pa.schema([field for field in schema if field.name in table.column_names])
+    try:
+        return table.select(used.names).cast(used)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
+        raise TableError(f"{name}: a column has the wrong type: {error}") from None
+
+
+def _check_names(table: pa.Table, schema: pa.Schema, name: str) -> None:
+    """Every required column is there, with a value in every row (files hold the count), and all are known."""
+    missing = [field.name for field in schema if not field.nullable and field.name not in table.column_names]
+    if missing:
+        raise TableError(f"{name}: missing column '{missing[0]}'; it has {', '.join(table.column_names)}")
+    unknown = [column for column in table.column_names if column not in schema.names]
+    if unknown:
+        raise TableError(f"{name}: unknown column '{unknown[0]}'; known: {', '.join(schema.names)}")
+    for field in schema:
+        if not field.nullable and table.column(field.name).null_count:
+            raise TableError(f"{name}: column '{field.name}' has rows without a value")
+
+
+def with_nulls(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """`table` with all columns of the schema: those it lacks are null, and one short array over and over."""
+    for field in schema:
+        if field.name not in table.column_names:
+            block = pa.nulls(min(len(table), BATCH_ROWS), field.type)
+            whole, rest = divmod(len(table), BATCH_ROWS)
+            table = table.append_column(field, pa.chunked_array([*[block] * whole, block[:rest]], field.type))
+    return table.select(schema.names)  # pa.table would look at the end of every batch
