@@ -86,6 +86,7 @@ class LoaderRate:
             workers=workers,
             shuffle=True,
             drop_last=True,
+            clip_timeout_s=60.0,
         )
         self._epoch = 0
         self()
