@@ -8,6 +8,7 @@ for layout, tables in TABLES.items():
         input:
             videos=f"{DATA}/{{dataset}}/videos.parquet",
             chunks=f"{DATA}/{{dataset}}/chunks.parquet",
+            packets=f"{DATA}/{{dataset}}/packets.npy",
         output:
             [clip_table("{dataset}", table) for table in tables],
             [f"{DATA}/{{dataset}}/clips/classes.json"] if layout in LABELLED else [],

@@ -137,6 +137,13 @@ def clip_tables(dataset):
     )
 
 
+def shortest_clip_timeout():
+    """Seconds that every selected stage and evaluation gives a clip."""
+    readers = [recipe for _, _, recipe in selected_stages()]
+    readers += [SETTINGS.evaluations[name] for _, name in selected_evaluations()]
+    return min(reader.clip_timeout_seconds for reader in readers)
+
+
 def datasets_of_layout(layout):
     return [name for name, dataset in SETTINGS.datasets.items() if dataset.layout == layout]
 
@@ -208,6 +215,10 @@ def training_clips(wildcards):
 
 def training_chunks(wildcards):
     return f"{DATA}/{SETTINGS.stage(wildcards.run, wildcards.stage).dataset}/chunks.parquet"
+
+
+def training_packets(wildcards):
+    return f"{DATA}/{SETTINGS.stage(wildcards.run, wildcards.stage).dataset}/packets.npy"
 
 
 def training_sentences(wildcards):

@@ -5,6 +5,7 @@ rule evaluate_stage:
     input:
         model=lambda wildcards: f"{stage_folder(wildcards.run, evaluated(wildcards).stage)}/model.safetensors",
         chunks=lambda wildcards: f"{DATA}/{evaluated(wildcards).dataset}/chunks.parquet",
+        packets=lambda wildcards: f"{DATA}/{evaluated(wildcards).dataset}/packets.npy",
         clips=lambda wildcards: evaluation_table(evaluated(wildcards).dataset),
         sentences=evaluation_sentences,
         classes=evaluation_classes,

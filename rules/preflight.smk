@@ -4,6 +4,7 @@
 rule check_clips:
     input:
         chunks=collect(f"{DATA}/{{dataset}}/chunks.parquet", dataset=used_datasets()),
+        packets=collect(f"{DATA}/{{dataset}}/packets.npy", dataset=used_datasets()),
         tables=[path for dataset in used_datasets() for path in clip_tables(dataset).values()],
     output:
         page=f"{RESULTS}/preflight.html",
@@ -26,8 +27,9 @@ rule check_clips:
         ),
         samples=SETTINGS.preflight_clips,
         seed=SETTINGS.seed,
+        clip_timeout=shortest_clip_timeout(),
     message:
         "Check the clips of every data set"
     shell:
         "python -m workflow_scripts.preflight --datasets {params.datasets:q} --samples {params.samples}"
-        " --seed {params.seed} --out {output.page} 2>&1 | tee {log}"
+        " --seed {params.seed} --clip-timeout {params.clip_timeout} --out {output.page} 2>&1 | tee {log}"

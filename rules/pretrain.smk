@@ -5,6 +5,7 @@ rule pretrain_stage:
     input:
         clips=training_clips,
         chunks=training_chunks,
+        packets=training_packets,
         sentences=training_sentences,
         classes=training_classes,
         start=start_model,

@@ -14,6 +14,7 @@ def main() -> None:
     parser.add_argument("--datasets", required=True, help="chunk index and clip tables by data set, as JSON")
     parser.add_argument("--samples", type=int, required=True, help="clips of each table to decode")
     parser.add_argument("--seed", type=int, required=True, help="decides which clips are decoded")
+    parser.add_argument("--clip-timeout", type=float, required=True, help="seconds one clip may take")
     parser.add_argument("--out", type=Path, required=True, help="page to write")
     arguments = parser.parse_args()
     found = [
@@ -23,6 +24,7 @@ def main() -> None:
             {table: Path(path) for table, path in entry["tables"].items()},
             samples=arguments.samples,
             seed=arguments.seed,
+            clip_timeout_s=arguments.clip_timeout,
         )
         for name, entry in json.loads(arguments.datasets).items()
     ]

@@ -7,12 +7,8 @@ decoded gives its place to the next row of the epoch's order; it is recorded, an
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +17,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from avion_core.data.clips import ClipTable
+from avion_core.data.deadline import time_limit
 from avion_core.media import MediaError
 
 Batch = dict[str, torch.Tensor]
@@ -191,37 +188,13 @@ class _SeededSamples(Dataset[dict[str, Any]]):
         bad: list[tuple[int, str]] = []
         for row in rows.tolist():
             try:
-                with _time_limit(self._clip_timeout_s, self._dataset.clips.video_id(row)):
+                with time_limit(self._clip_timeout_s, self._dataset.clips.video_id(row)):
                     sample = self._dataset.sample(row, np.random.default_rng([self._seed, epoch, row]))
             except MediaError as error:
                 bad.append((row, str(error)))
             else:
                 return {**sample, "bad": bad}
         return {"bad": bad}
-
-
-def too_slow(video_id: str, seconds: float) -> MediaError:
-    """What a clip that is not read in time counts as."""
-    return MediaError(video_id, f"reading a clip took longer than {seconds:g} seconds")
-
-
-@contextmanager
-def _time_limit(seconds: float, video_id: str) -> Iterator[None]:
-    """Raise MediaError in the body when it takes longer; only a process's main thread can be interrupted."""
-
-    def on_alarm(number: int, frame: FrameType | None) -> None:
-        raise too_slow(video_id, seconds)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGALRM, on_alarm)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
 
 
 def _collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from avion_core.data.chunks import ChunkIndex
 from avion_core.data.clips import ClipTable, load_questions
+from avion_core.data.deadline import time_limit
 from avion_core.data.tables import column_names
 from avion_core.media import MediaError
 from avion_core.media.crop import center_crop
@@ -52,9 +53,17 @@ class Preflight:
 
 
 def check_dataset(
-    name: str, chunks: Path, tables: Mapping[str, Path], *, samples: int, seed: int
+    name: str,
+    chunks: Path,
+    tables: Mapping[str, Path],
+    *,
+    samples: int,
+    seed: int,
+    clip_timeout_s: float,
 ) -> Preflight:
     """Check the clip tables (name to file) of a data set; `samples` clips of each are decoded.
+
+    One that is not read within `clip_timeout_s` seconds counts as one that cannot be decoded.
 
     Raises ValueError for a table or an index that cannot be read at all.
     """
@@ -72,7 +81,8 @@ def check_dataset(
             start = time.monotonic()
             for row in rng.choice(len(rows), size=min(samples, len(rows)), replace=False).tolist():
                 try:
-                    _decode(rows, row, index)
+                    with time_limit(clip_timeout_s, rows.video_id(row)):
+                        _decode(rows, row, index)
                 except MediaError as error:
                     failures.append(str(error))
                 decoded += 1

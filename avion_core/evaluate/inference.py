@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from avion_core.data.clips import ClipTable
-from avion_core.data.loader import too_slow
+from avion_core.data.deadline import too_slow
 from avion_core.media import MediaError
 from avion_core.media.decode import stack_clips
 from avion_core.progress import Progress

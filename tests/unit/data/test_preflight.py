@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -5,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from avion_core.config import TranscodeSettings
+from avion_core.data.chunks import ChunkIndex
 from avion_core.data.clips import Question, write_clips, write_questions
 from avion_core.data.preflight import check_dataset
 from avion_core.report.preflight import write_page
@@ -29,7 +31,12 @@ def clip(video_id: str, start_s: float, end_s: float) -> dict:
 
 def check(home: Path, table: str = "train") -> dict[str, tuple[str, int, str]]:
     found = check_dataset(
-        "kitchen", home / "chunks.parquet", {table: home / f"{table}.arrow"}, samples=10, seed=0
+        "kitchen",
+        home / "chunks.parquet",
+        {table: home / f"{table}.arrow"},
+        samples=10,
+        seed=0,
+        clip_timeout_s=60,
     )
     write_page([found], out=home / "page.html")
     return {problem.what: (problem.where, problem.count, problem.example) for problem in found.problems}
@@ -37,7 +44,12 @@ def check(home: Path, table: str = "train") -> dict[str, tuple[str, int, str]]:
 
 def test_nothing_is_found_where_nothing_is_wrong(home):
     found = check_dataset(
-        "kitchen", home / "chunks.parquet", {"train": home / "train.arrow"}, samples=2, seed=0
+        "kitchen",
+        home / "chunks.parquet",
+        {"train": home / "train.arrow"},
+        samples=2,
+        seed=0,
+        clip_timeout_s=60,
     )
     assert (found.clips, found.chunks, found.decoded, found.problems) == (3, 4, 2, [])
     write_page([found], out=home / "page.html")
@@ -83,3 +95,17 @@ def test_the_choices_of_questions_are_clips_too(home):
         1,
         "row 2: 0.00 to 1.00 s of gone",
     )
+
+
+def test_a_clip_that_hangs_is_a_clip_that_cannot_be_decoded(home, monkeypatch):
+    monkeypatch.setattr(ChunkIndex, "read", lambda *arguments, **options: time.sleep(60))
+    found = check_dataset(
+        "kitchen",
+        home / "chunks.parquet",
+        {"train": home / "train.arrow"},
+        samples=1,
+        seed=0,
+        clip_timeout_s=0.05,
+    )
+    assert [problem.what for problem in found.problems] == ["sampled clips cannot be decoded"]
+    assert "took longer than 0.05 seconds" in found.problems[0].example
