@@ -2,8 +2,6 @@ import errno
 import os
 import signal
 import subprocess
-import sys
-import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,66 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from avion_core.config import TranscodeSettings
-from avion_core.files import read_json, sha256, write_json
+from avion_core.files import sha256, write_json
 from avion_core.media import chunker
 from avion_core.media.chunk_table import CHUNK_SCHEMA, read_chunk_table
 from avion_core.media.crop import Crop
 from avion_core.media.decode import decode_frames
-from avion_core.media.transcode import gather_chunks, transcode_shard
+from avion_core.media.transcode import gather_chunks
 from tests.unit.media.counted_video import read_number, write_counted
-
-SETTINGS = TranscodeSettings(chunk_seconds=2, short_side_px=128, preset="ultrafast")
-
-
-class Place:
-    """A folder with a list of videos and what transcoding makes of it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.chunks = folder, folder / "chunks"
-        self.index, self.quarantine = folder / "index.parquet", folder / "quarantine.json"
-        self.videos = folder / "videos.parquet"
-
-    def list_videos(self, *paths: Path) -> None:
-        rows = {
-            "video_id": [path.name.replace(".", "_") for path in paths],
-            "path": [str(path) for path in paths],
-        }
-        pq.write_table(pa.table({**rows, "bytes": [0] * len(paths)}), self.videos)
-
-    def transcode(self, shard: str = "1-of-1", settings: TranscodeSettings = SETTINGS) -> list[dict]:
-        transcode_shard(
-            self.videos,
-            settings=settings,
-            shard=shard,
-            chunks_dir=self.chunks,
-            index=self.index,
-            quarantine=self.quarantine,
-        )
-        return read_chunk_table(self.index).to_pylist()
-
-    def reasons(self) -> dict[str, str]:
-        return {entry["video_id"]: entry["reason"] for entry in read_json(self.quarantine)}
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
-
-
-def read_all(rows: list[dict]) -> np.ndarray:
-    """Every frame of the given chunks as whole squares, T,H,W,3."""
-    return np.concatenate(
-        [
-            decode_frames(
-                row["path"],
-                range(row["frames"]),
-                crop=Crop(0, 0, row["width"], row["height"]),
-                size_px=128,
-            )
-            for row in rows
-        ]
-    )
+from tests.unit.media.place import SETTINGS, Place, read_all, wait_until
 
 
 def test_chunks_of_a_video_follow_each_other_without_gap(place):
@@ -242,27 +188,12 @@ def test_finished_videos_are_not_made_again_unless_source_or_settings_change(pla
     assert len(made) == 5 and other[0]["sha256"] != rows[0]["sha256"]
 
 
-KILLED = """
-import sys
-from pathlib import Path
-from avion_core.config import TranscodeSettings
-from avion_core.media.transcode import transcode_shard
-folder = Path(sys.argv[1])
-transcode_shard(folder / "videos.parquet", settings=TranscodeSettings.model_validate_json(sys.argv[2]),
-                shard="1-of-1", chunks_dir=folder / "chunks", index=folder / "index.parquet",
-                quarantine=folder / "quarantine.json")
-"""
-
-
-def test_a_kill_in_the_middle_leaves_whole_videos_only_and_the_rest_is_made_after(place, tmp_path):
-    sources = [write_counted(place.folder / f"{name}.mp4", 130) for name in "abcd"]
+def test_a_kill_in_the_middle_leaves_finished_videos_as_they_are_and_the_rest_is_made_after(place, tmp_path):
+    sources = [write_counted(place.folder / f"{name}.mp4", 130, width=256, height=256) for name in "abcd"]
     place.list_videos(*sources)
     settings = SETTINGS.model_copy(update={"preset": "veryfast"})
-    command = [sys.executable, "-c", KILLED, str(place.folder), settings.model_dump_json()]
-    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(Path.cwd())})
-    deadline = time.monotonic() + 60
-    while not list(place.chunks.glob("*/chunks/done.json")) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    process = place.start(settings)
+    wait_until(lambda: bool(list(place.chunks.glob("*/chunks/done.json"))))
     process.send_signal(signal.SIGKILL)
     process.wait()
     finished = {path: path.stat().st_mtime_ns for path in place.chunks.glob("*/chunks/done.json")}
@@ -272,10 +203,10 @@ def test_a_kill_in_the_middle_leaves_whole_videos_only_and_the_rest_is_made_afte
     assert not list(place.chunks.rglob(".partial-*"))
 
     undisturbed = Place(tmp_path / "undisturbed")
-    undisturbed.folder.mkdir()
     undisturbed.list_videos(*sources)
     again = undisturbed.transcode(settings=settings)
-    assert [row["sha256"] for row in again] == [row["sha256"] for row in rows] and len(rows) == 4 * 3
+    assert [row["frames"] for row in again] == [row["frames"] for row in rows] == 4 * [60, 60, 10]
+    assert [read_number(frame) for frame in read_all(rows)] == 4 * list(range(130))
 
 
 def test_shards_divide_the_videos_and_are_gathered_in_order(place):
