@@ -91,9 +91,14 @@ def chunk_command(source: Path, info: VideoInfo, settings: TranscodeSettings, *,
     # Sizes follow the shape as displayed: after rotation (which FFmpeg applies) and with square pixels.
     width = f"if(lt(iw*sar,ih),{short},2*round({short}*iw*sar/ih/2))"
     height = f"if(lt(iw*sar,ih),2*round({short}*ih/(iw*sar)/2),{short})"
+    opened = ffmpeg.input(f"file:{source.resolve()}", threads=threads, itsoffset=info.forgotten_s)
+    picture = opened[str(info.stream)]
+    if info.interlaced:
+        picture = picture.filter("bwdif", mode="send_frame", deint="interlaced")
+    # A late first picture fills the time before it. Where the file gives no display times it is not late.
+    beginning = {"start_time": 0} if info.has_times else {}
     picture = (
-        ffmpeg.input(f"file:{source.resolve()}", threads=threads)[str(info.stream)]
-        .filter("fps", fps=str(rate), start_time=0)
+        picture.filter("fps", fps=str(rate), **beginning)
         .filter("trim", start_frame=finished * frames)
         .filter("setpts", "PTS-STARTPTS")
         .filter("fps", fps=str(rate))  # which FFmpeg 6 and 7 forget in setpts
@@ -158,8 +163,8 @@ def make_chunks(source: Path, folder: Path, settings: TranscodeSettings) -> list
     found_s = float(sum(chunk.frames for chunk in chunks) / rate)
     if not chunks:
         raise MediaError(source, "corrupt: no frame can be decoded")
-    if info.duration_is_exact and found_s <= info.duration_s - CUT_SHORT_SECONDS:
-        raise MediaError(source, f"cut short: {found_s:.1f} of {info.duration_s:.1f} seconds can be decoded")
+    if info.end_is_exact and found_s <= info.end_s - CUT_SHORT_SECONDS:
+        raise MediaError(source, f"cut short: {found_s:.1f} of {info.end_s:.1f} seconds can be decoded")
     damage = [line for line in lines if _is_damage(line, info.stream)]
     if damage:
         raise MediaError(source, f"damaged: {len(damage)} decoding messages, first: {_plain(damage[0])}")
