@@ -20,6 +20,7 @@ from tests.unit.media.place import SETTINGS, read_all
 FRAMES = 75
 X264 = "-c:v libx264 -preset ultrafast -pix_fmt yuv420p"
 TONE, AAC = "-f lavfi -i sine=sample_rate=48000", "-c:a aac"
+BT601, LIMITED_RANGE = 6, 1
 COLOURS = np.array(
     [[200, 40, 40], [40, 180, 60], [40, 60, 200], [230, 230, 230], [20, 20, 20], [220, 200, 40]], np.uint8
 )
@@ -184,6 +185,9 @@ def test_colours_come_out_as_they_are(tmp_path, name, options):
     luma = (COLOURS @ [0.299, 0.587, 0.114]).round().astype(int)[:, None]
     expected = luma if "gray" in options else COLOURS.astype(int)
     assert np.abs(found - expected).max() <= 6
+    with av.open(str(tmp_path / "chunks/00000.mp4")) as container:  # for decoders that take it for granted
+        frame = next(container.decode(video=0))
+    assert (frame.format.name, frame.colorspace, frame.color_range) == ("yuv420p", BT601, LIMITED_RANGE)
 
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])
