@@ -45,10 +45,11 @@ def publish(path: str | Path, *, key: str | None = None) -> Iterator[Path]:
 
 
 def _room(target: Path, key: str) -> Path:
-    """Where the drafts of `target` with this key lie; what was half written in one is deleted."""
+    """Where the draft of `target` with this key lies; what was half written or half deleted is removed."""
     room = target.parent / f"{PARTIAL}{key}"
     room.mkdir(exist_ok=True)
     remove_partials(room / target.name)
+    shutil.rmtree(room / f"{target.name}.old", ignore_errors=True)
     return room
 
 

@@ -158,7 +158,8 @@ def make_chunks(source: Path, folder: Path, settings: TranscodeSettings) -> list
         raise MediaError(source, f"FFmpeg cannot read it ({_last(lines)})")
     rate, made = frame_rate(settings.fps), sorted(folder.glob("*.mp4"))[len(kept) :]
     if any("nothing was encoded" in line for line in lines):
-        made.pop().unlink()
+        (folder / (CHUNK_PATTERN % len(kept))).unlink(missing_ok=True)
+        made = []
     chunks = kept + [verify_chunk(path, rate) for path in made]
     found_s = float(sum(chunk.frames for chunk in chunks) / rate)
     if not chunks:

@@ -54,6 +54,7 @@ def test_a_draft_with_a_key_is_found_again_by_that_key_alone(tmp_path: Path) -> 
     with pytest.raises(RuntimeError), publish(target, key="a") as draft:
         (draft / ".partial-half").mkdir(parents=True)
         (draft / "first").write_text("first")
+        (draft.with_name("chunks.old") / "half_deleted").mkdir(parents=True)
         raise RuntimeError
     with publish(target, key="b") as draft:
         assert not draft.exists()
