@@ -19,17 +19,18 @@ PARTIAL = ".partial-"
 
 
 @contextmanager
-def publish(path: str | Path) -> Iterator[Path]:
+def publish(path: str | Path, *, key: str | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is synced and renamed to `path`.
 
     The body writes one file there (or makes one folder). After an exception or a kill, `path` is
     what it was before. The temporary name keeps the suffix, so that writers which look at it work.
+    With a `key`, what an unfinished body wrote is kept, and the next one with this key finds it there.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    room = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=target.parent))
+    room = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=target.parent)) if key is None else _room(target, key)
+    draft, kept = room / target.name, key is not None
     try:
-        draft = room / target.name
         yield draft
         for entry in [*draft.rglob("*"), draft]:
             _sync(entry)
@@ -37,8 +38,19 @@ def publish(path: str | Path) -> Iterator[Path]:
             target.rename(room / f"{target.name}.old")
         draft.replace(target)
         _sync(target.parent)
+        kept = False
     finally:
-        shutil.rmtree(room, ignore_errors=True)
+        if not kept:
+            shutil.rmtree(room, ignore_errors=True)
+
+
+def _room(target: Path, key: str) -> Path:
+    """Where the draft of `target` with this key lies; what was half written or half deleted is removed."""
+    room = target.parent / f"{PARTIAL}{key}"
+    room.mkdir(exist_ok=True)
+    remove_partials(room / target.name)
+    shutil.rmtree(room / f"{target.name}.old", ignore_errors=True)
+    return room
 
 
 def _sync(path: Path) -> None:
@@ -49,10 +61,11 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def remove_partials(folder: str | Path) -> None:
-    """Delete what a killed writer left in `folder`."""
+def remove_partials(folder: str | Path, *, except_key: str | None = None) -> None:
+    """Delete what killed writers left in `folder`, except drafts with this key."""
     for leftover in Path(folder).glob(f"{PARTIAL}*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+        if leftover.name != f"{PARTIAL}{except_key}":
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import av
 import ffmpeg
+from av.video.stream import VideoStream
 
 from avion_core.config import TranscodeSettings
 from avion_core.media import MediaError
@@ -73,18 +74,34 @@ def frame_rate(fps: float) -> Fraction:
     return Fraction(fps).limit_denominator(1000)
 
 
-def chunk_command(source: Path, info: VideoInfo, settings: TranscodeSettings) -> list[str]:
-    """The FFmpeg command that writes all chunks of `source` into its working directory."""
-    rate = frame_rate(settings.fps)
-    frames = max(round(settings.chunk_seconds * rate), 1)
+def frames_per_chunk(settings: TranscodeSettings) -> int:
+    """Frames of every chunk but the last, which may have fewer."""
+    return max(round(settings.chunk_seconds * frame_rate(settings.fps)), 1)
+
+
+def chunk_command(source: Path, info: VideoInfo, settings: TranscodeSettings, *, finished: int) -> list[str]:
+    """The FFmpeg command that writes the chunks of `source` after the first `finished` ones, which are left.
+
+    It runs in the chunks' folder. What is left is decoded all the same, and dropped frame by frame after
+    the rate is made constant: seeking would be quicker, but not exact for every source.
+    """
+    rate, frames = frame_rate(settings.fps), frames_per_chunk(settings)
     threads = settings.ffmpeg_threads
     short = settings.short_side_px
     # Sizes follow the shape as displayed: after rotation (which FFmpeg applies) and with square pixels.
     width = f"if(lt(iw*sar,ih),{short},2*round({short}*iw*sar/ih/2))"
     height = f"if(lt(iw*sar,ih),2*round({short}*ih/(iw*sar)/2),{short})"
+    opened = ffmpeg.input(f"file:{source.resolve()}", threads=threads, itsoffset=info.forgotten_s)
+    picture = opened[str(info.stream)]
+    if info.interlaced:
+        picture = picture.filter("bwdif", mode="send_frame", deint="interlaced")
+    # A late first picture fills the time before it. Where the file gives no display times it is not late.
+    beginning = {"start_time": 0} if info.has_times else {}
     picture = (
-        ffmpeg.input(f"file:{source.resolve()}", threads=threads)[str(info.stream)]
-        .filter("fps", fps=str(rate), start_time=0)
+        picture.filter("fps", fps=str(rate), **beginning)
+        .filter("trim", start_frame=finished * frames)
+        .filter("setpts", "PTS-STARTPTS")
+        .filter("fps", fps=str(rate))  # which FFmpeg 6 and 7 forget in setpts
         .filter("scale", w=width, h=height, flags="bicubic", out_color_matrix="bt601", out_range="tv")
         .filter("setsar", "1")
         .filter("format", "yuv420p")
@@ -107,6 +124,7 @@ def chunk_command(source: Path, info: VideoInfo, settings: TranscodeSettings) ->
         segment_format="mp4",
         segment_format_options="movflags=+faststart",
         segment_time=f"{float(frames / rate):.6f}",
+        segment_start_number=finished,
         segment_time_delta=f"{float(1 / rate / 2):.6f}",
         reset_timestamps=1,
     )
@@ -116,14 +134,16 @@ def chunk_command(source: Path, info: VideoInfo, settings: TranscodeSettings) ->
 
 
 def make_chunks(source: Path, folder: Path, settings: TranscodeSettings) -> list[Chunk]:
-    """Write all chunks of a video into `folder` (made here) and verify each. Returns them in order.
+    """Write all chunks of a video into `folder` and verify each. Returns them in order.
 
+    Whole chunks that an unfinished call with the same source and settings left there are not made again.
     Raises MediaError if the video cannot be used: corrupt, empty, without pictures, or cut short; OSError
     when the disk is full; RuntimeError when FFmpeg itself cannot work.
     """
     info = probe(source)
-    folder.mkdir(parents=True)
-    command = chunk_command(source, info, settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = _finished_chunks(folder, settings)
+    command = chunk_command(source, info, settings, finished=len(kept))
     done = subprocess.run(
         command,
         cwd=folder,
@@ -133,19 +153,38 @@ def make_chunks(source: Path, folder: Path, settings: TranscodeSettings) -> list
     )
     lines = done.stderr.decode("utf-8", "replace").splitlines()
     _raise_if_not_the_video(source, done.returncode, lines)
-    rate = frame_rate(settings.fps)
-    finished = sorted(folder.glob("*.mp4"))
     if done.returncode != 0:
         raise MediaError(source, f"FFmpeg cannot read it ({_last(lines)})")
-    chunks = [verify_chunk(path, rate) for path in finished]
+    rate, made = frame_rate(settings.fps), sorted(folder.glob("*.mp4"))[len(kept) :]
+    if any("nothing was encoded" in line for line in lines):
+        (folder / (CHUNK_PATTERN % len(kept))).unlink(missing_ok=True)
+        made = []
+    chunks = kept + [verify_chunk(path, rate) for path in made]
     found_s = float(sum(chunk.frames for chunk in chunks) / rate)
     if not chunks:
         raise MediaError(source, "corrupt: no frame can be decoded")
-    if info.duration_is_exact and found_s <= info.duration_s - CUT_SHORT_SECONDS:
-        raise MediaError(source, f"cut short: {found_s:.1f} of {info.duration_s:.1f} seconds can be decoded")
+    if info.end_is_exact and found_s <= info.end_s - CUT_SHORT_SECONDS:
+        raise MediaError(source, f"cut short: {found_s:.1f} of {info.end_s:.1f} seconds can be decoded")
     damage = [line for line in lines if _is_damage(line, info.stream)]
     if damage:
         raise MediaError(source, f"damaged: {len(damage)} decoding messages, first: {_plain(damage[0])}")
+    return chunks
+
+
+def _finished_chunks(folder: Path, settings: TranscodeSettings) -> list[Chunk]:
+    """The whole chunks with which a folder begins; what follows them is deleted."""
+    chunks: list[Chunk] = []
+    files = sorted(folder.glob("*.mp4"))
+    for path in files:
+        try:
+            chunk = verify_chunk(path, frame_rate(settings.fps))
+        except RuntimeError:
+            break
+        if path.name != CHUNK_PATTERN % len(chunks) or chunk.frames != frames_per_chunk(settings):
+            break
+        chunks.append(chunk)
+    for path in files[len(chunks) :]:
+        path.unlink()
     return chunks
 
 
@@ -154,26 +193,27 @@ def verify_chunk(path: Path, rate: Fraction) -> Chunk:
 
     Raises RuntimeError if not: the encoder has then not done what it was told.
     """
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        assert stream.time_base is not None
-        start = stream.start_time or 0
-        times = sorted(
-            ((packet.pts or 0) - start) * stream.time_base * rate
-            for packet in container.demux(stream)
-            if packet.size
-        )
-        width, height = stream.width, stream.height
-    if times != list(range(len(times))):
-        raise RuntimeError(f"{path}: FFmpeg wrote a chunk whose frames are not at {rate} per second")
     try:
         index = index_packets(path)
-        decoded = [number for number, _ in decode_packets(path, index, range(len(times)))]
+        every = list(range(len(index)))
+        decoded = sorted(number for number, _ in decode_packets(path, index, every))
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            width, height, times = stream.width, stream.height, _frame_times(container, stream)
     except (NotIndexableError, MediaError, av.FFmpegError) as error:
         raise RuntimeError(f"{path}: FFmpeg wrote a chunk that cannot be read ({error})") from None
-    if sorted(decoded) != list(range(len(times))):
-        raise RuntimeError(f"{path}: {len(decoded)} of {len(times)} frames come out of FFmpeg's chunk")
-    return Chunk(path, len(times), width, height, index)
+    if [time * rate for time in times] != every:
+        raise RuntimeError(f"{path}: FFmpeg wrote a chunk whose frames are not at {rate} per second")
+    if decoded != every:
+        raise RuntimeError(f"{path}: {len(decoded)} of {len(every)} frames come out of FFmpeg's chunk")
+    return Chunk(path, len(every), width, height, index)
+
+
+def _frame_times(container: av.container.InputContainer, stream: VideoStream) -> list[Fraction]:
+    """Seconds from the first frame to each, in the order in which they are shown."""
+    assert stream.time_base is not None
+    stamps = sorted(packet.pts or 0 for packet in container.demux(stream) if packet.size)
+    return [(stamp - stamps[0]) * stream.time_base for stamp in stamps]
 
 
 def _raise_if_not_the_video(source: Path, code: int, lines: list[str]) -> None:

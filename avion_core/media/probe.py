@@ -7,27 +7,38 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+from av.format import Flags
 from av.video.stream import VideoStream
 
 from avion_core.media import MediaError
 
 STILL_FORMATS = ("image2", "_pipe", "tty", "gif")
 """Demuxers that find a picture, or text drawn as one, where a video was expected."""
+PLAYLISTS = (b"#EXTM3U", b"<")
+"""How lists of other files begin; of a live one, FFmpeg would wait for the next entry for ever."""
+RUN_IN_SECONDS = 0.1
+"""Sound encoders put up to this much before the first sample, which is not to be heard."""
 
 
 @dataclass(frozen=True)
 class VideoInfo:
     """A video stream as its file declares it."""
 
-    duration_s: float
-    """Length of the video stream; 0 when the file does not say."""
-    duration_is_exact: bool
-    """Whether the length is the video stream's own, not that of the whole file with its sound."""
+    end_s: float
+    """Where the video stream ends, in seconds from the file's first picture or sound; 0 if not stated."""
+    end_is_exact: bool
+    """Whether that is the video stream's own end, not that of the whole file with its sound."""
+    forgotten_s: float
+    """Sound before the first picture that FFmpeg forgets when it reads the pictures alone (MPEG streams)."""
+    has_times: bool
+    """Whether the file says when its frames are shown (AVI and raw streams say when they are decoded)."""
     fps: Fraction
     """Average frames per second."""
     width: int
     height: int
     """Size in pixels as coded, before any rotation."""
+    interlaced: bool
+    """Whether the first frame is two fields."""
     codec: str
     has_audio: bool
     stream: int
@@ -42,9 +53,12 @@ def probe(path: str | Path) -> VideoInfo:
     """
     path = Path(path)
     if not path.is_file():
-        raise MediaError(path, "no such file")
+        raise MediaError(path, "not a file" if path.exists() else "no such file")
     if path.stat().st_size == 0:
         raise MediaError(path, "the file is empty")
+    with path.open("rb") as file:
+        if file.read(16).startswith(PLAYLISTS):
+            raise MediaError(path, "not a video (text or a playlist)")
     try:
         with av.open(str(path), metadata_errors="ignore") as container:
             return _read(path, container)
@@ -60,15 +74,20 @@ def _read(path: Path, container: av.container.InputContainer) -> VideoInfo:
     if stream is None:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
         raise MediaError(path, f"no video stream (it holds {kinds})")
-    duration_s, exact = _duration(container, stream)
-    if next(container.decode(stream), None) is None:
+    first = next(container.decode(stream), None)
+    if first is None:
         raise MediaError(path, "corrupt: not one frame can be decoded")
+    flags, late_s = Flags(container.format.flags), _late_s(container, stream)
+    end_s, exact = _end(container, stream, late_s)
     return VideoInfo(
-        duration_s=duration_s,
-        duration_is_exact=exact,
+        end_s=end_s,
+        end_is_exact=exact,
+        forgotten_s=late_s if Flags.ts_discont in flags else 0.0,
+        has_times=container.format.name != "avi" and Flags.no_timestamps not in flags,
         fps=Fraction(stream.average_rate or stream.guessed_rate or 0),
         width=stream.width,
         height=stream.height,
+        interlaced=first.interlaced_frame,
         codec=stream.codec_context.name,
         has_audio=bool(container.streams.audio),
         stream=stream.index,
@@ -83,12 +102,24 @@ def _video_stream(container: av.container.InputContainer) -> VideoStream | None:
     return None
 
 
-def _duration(container: av.container.InputContainer, stream: VideoStream) -> tuple[float, bool]:
+def _late_s(container: av.container.InputContainer, stream: VideoStream) -> float:
+    """Seconds by which the pictures begin after the sound that belongs to them, if not just its run-in."""
+    sound = container.streams.best("audio", related=stream)
+    if sound is None or sound.start_time is None or stream.start_time is None:
+        return 0.0
+    assert sound.time_base is not None and stream.time_base is not None
+    late_s = float(stream.start_time * stream.time_base - sound.start_time * sound.time_base)
+    return late_s if late_s > RUN_IN_SECONDS else 0.0
+
+
+def _end(container: av.container.InputContainer, stream: VideoStream, late_s: float) -> tuple[float, bool]:
     if stream.duration is not None and stream.time_base is not None:
-        return float(stream.duration * stream.time_base), True
-    tag = stream.metadata.get("DURATION", "")  # Matroska: hh:mm:ss.fraction
+        return late_s + float(stream.duration * stream.time_base), True
+    # Matroska states when the stream and the file end, not how long they are.
+    start_s = (container.start_time or 0) / av.time_base if "matroska" in container.format.name else 0.0
+    tag = stream.metadata.get("DURATION", "")  # hh:mm:ss.fraction
     if tag.count(":") == 2:
         hours, minutes, seconds = tag.split(":")
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds), True
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - start_s, True
     whole = (container.duration or 0) / av.time_base
-    return whole, not container.streams.audio and whole > 0
+    return whole - start_s, not container.streams.audio and whole > 0

@@ -1,8 +1,9 @@
 """Source videos become chunks made for random access, and each chunk a row of the index.
 
 A shard works off every n-th video. A video's chunks appear together with a marker that says what they
-were made of, or not at all; a later run with the same source and settings takes them as they are. A
-video that cannot be used is quarantined with its reason, and the rest goes on.
+were made of, or not at all; a later run with the same source and settings takes them as they are, and
+goes on with the chunks that a killed run had finished. A video that cannot be used is quarantined with
+its reason, and the rest goes on.
 """
 
 from __future__ import annotations
@@ -105,12 +106,12 @@ def _videos_of_shard(videos: Path, shard: str) -> list[tuple[str, Path]]:
 
 def _transcode_video(source: Path, home: Path, settings: TranscodeSettings) -> dict[str, Any]:
     """The marker of a video: that of an earlier run if it still holds, else that of a fresh one."""
-    remove_partials(home)
     made_of = _made_of(source, settings)
     marker = _valid_marker(home / "chunks", made_of)
+    remove_partials(home, except_key=None if marker else made_of)
     if marker is not None:
         return marker
-    with publish(home / "chunks") as draft:
+    with publish(home / "chunks", key=made_of) as draft:
         try:
             chunks = make_chunks(source, draft, settings)
             packets = [chunk.index.packets for chunk in chunks]

@@ -49,6 +49,21 @@ def test_folder_replaces_a_folder(tmp_path: Path) -> None:
     assert [entry.name for entry in target.iterdir()] == ["second"]
 
 
+def test_a_draft_with_a_key_is_found_again_by_that_key_alone(tmp_path: Path) -> None:
+    target = tmp_path / "chunks"
+    with pytest.raises(RuntimeError), publish(target, key="a") as draft:
+        (draft / ".partial-half").mkdir(parents=True)
+        (draft / "first").write_text("first")
+        (draft.with_name("chunks.old") / "half_deleted").mkdir(parents=True)
+        raise RuntimeError
+    with publish(target, key="b") as draft:
+        assert not draft.exists()
+        draft.mkdir()
+    with publish(target, key="a") as draft:
+        assert [entry.name for entry in draft.iterdir()] == ["first"]
+    assert [entry.name for entry in tmp_path.rglob("*")] == ["chunks", "first"]
+
+
 def test_killed_writer_leaves_only_a_partial_that_is_swept(tmp_path: Path) -> None:
     target = tmp_path / "table.txt"
     program = (

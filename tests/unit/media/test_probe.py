@@ -1,3 +1,4 @@
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -25,13 +26,13 @@ def test_what_a_video_says_about_itself(tmp_path):
         write_counted(tmp_path / "a.mp4", 60, width=172, height=132, fps=Fraction(30000, 1001), sound=True)
     )
     assert info.fps == Fraction(30000, 1001) and (info.width, info.height) == (172, 132)
-    assert info.duration_s == pytest.approx(60 * 1001 / 30000) and info.duration_is_exact
+    assert info.end_s == pytest.approx(60 * 1001 / 30000) and info.end_is_exact
     assert info.codec == "h264" and info.has_audio
 
 
 def test_matroska_states_the_length_of_the_video_stream(tmp_path):
     info = probe(write_counted(tmp_path / "a.mkv", 45))
-    assert info.duration_s == pytest.approx(1.5, abs=0.05) and info.duration_is_exact
+    assert info.end_s == pytest.approx(1.5, abs=0.05) and info.end_is_exact
 
 
 def test_files_that_are_no_video_are_refused_with_the_reason(tmp_path):
@@ -44,9 +45,16 @@ def test_files_that_are_no_video_are_refused_with_the_reason(tmp_path):
     no_index.write_bytes(whole[: len(whole) * 3 // 4])
     picture = write_counted(tmp_path / "picture.png", 1, codec="png", pixel_format="rgb24")
     renamed = picture.rename(tmp_path / "renamed.mp4")
+    playlist, fifo = tmp_path / "live.m3u8", tmp_path / "fifo.mp4"
+    playlist.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{tmp_path / 'whole.mp4'}\n")
+    os.mkfifo(fifo)
     reasons = {
         tmp_path / "gone.mp4": "no such file",
         empty: "the file is empty",
+        tmp_path: "not a file",
+        fifo: "not a file",
+        Path("/dev/zero"): "not a file",
+        playlist: "not a video (text or a playlist)",
         text: "corrupt or not a video",
         no_index: "corrupt or not a video",
         renamed: "not a video",

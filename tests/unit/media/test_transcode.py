@@ -2,8 +2,6 @@ import errno
 import os
 import signal
 import subprocess
-import sys
-import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,66 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from avion_core.config import TranscodeSettings
-from avion_core.files import read_json, sha256, write_json
+from avion_core.files import sha256, write_json
 from avion_core.media import chunker
 from avion_core.media.chunk_table import CHUNK_SCHEMA, read_chunk_table
-from avion_core.media.crop import Crop
-from avion_core.media.decode import decode_frames
-from avion_core.media.transcode import gather_chunks, transcode_shard
+from avion_core.media.transcode import gather_chunks
 from tests.unit.media.counted_video import read_number, write_counted
-
-SETTINGS = TranscodeSettings(chunk_seconds=2, short_side_px=128, preset="ultrafast")
-
-
-class Place:
-    """A folder with a list of videos and what transcoding makes of it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.chunks = folder, folder / "chunks"
-        self.index, self.quarantine = folder / "index.parquet", folder / "quarantine.json"
-        self.videos = folder / "videos.parquet"
-
-    def list_videos(self, *paths: Path) -> None:
-        rows = {
-            "video_id": [path.name.replace(".", "_") for path in paths],
-            "path": [str(path) for path in paths],
-        }
-        pq.write_table(pa.table({**rows, "bytes": [0] * len(paths)}), self.videos)
-
-    def transcode(self, shard: str = "1-of-1", settings: TranscodeSettings = SETTINGS) -> list[dict]:
-        transcode_shard(
-            self.videos,
-            settings=settings,
-            shard=shard,
-            chunks_dir=self.chunks,
-            index=self.index,
-            quarantine=self.quarantine,
-        )
-        return read_chunk_table(self.index).to_pylist()
-
-    def reasons(self) -> dict[str, str]:
-        return {entry["video_id"]: entry["reason"] for entry in read_json(self.quarantine)}
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
-
-
-def read_all(rows: list[dict]) -> np.ndarray:
-    """Every frame of the given chunks as whole squares, T,H,W,3."""
-    return np.concatenate(
-        [
-            decode_frames(
-                row["path"],
-                range(row["frames"]),
-                crop=Crop(0, 0, row["width"], row["height"]),
-                size_px=128,
-            )
-            for row in rows
-        ]
-    )
+from tests.unit.media.place import SETTINGS, Place, read_all, wait_until
 
 
 def test_chunks_of_a_video_follow_each_other_without_gap(place):
@@ -93,10 +37,11 @@ def test_chunks_of_a_video_follow_each_other_without_gap(place):
     assert pq.read_schema(place.index).equals(CHUNK_SCHEMA) and place.reasons() == {}
 
 
-def test_a_whole_number_of_chunks_leaves_no_empty_last_one(place):
-    place.list_videos(write_counted(place.folder / "a.mp4", 120))
-    assert [row["frames"] for row in place.transcode()] == [60, 60]
-    assert len(list(place.chunks.rglob("*.mp4"))) == 2
+@pytest.mark.parametrize(("frames", "expected"), [(120, [60, 60]), (121, [60, 60, 1]), (60, [60]), (1, [1])])
+def test_a_whole_number_of_chunks_leaves_no_empty_last_one(place, frames, expected):
+    place.list_videos(write_counted(place.folder / "a.mp4", frames))
+    assert [row["frames"] for row in place.transcode()] == expected
+    assert len(list(place.chunks.rglob("*.mp4"))) == len(expected)
 
 
 @pytest.mark.parametrize(("b_frames", "references"), [(0, 70), (5, 13), (11, 7)])
@@ -171,27 +116,6 @@ def test_odd_and_small_sizes_become_even_with_the_short_side_asked_for(place, wi
     assert (row["width"], row["height"]) == expected
 
 
-def test_rotated_ten_bit_and_grey_sources(place):
-    upright = write_counted(place.folder / "upright.mp4", 12, width=256, height=128)
-    rotated = place.folder / "rotated.mp4"
-    command = [chunker.ffmpeg_binary(), "-v", "error", "-display_rotation", "90", "-i", str(upright)]
-    subprocess.run([*command, "-c", "copy", str(rotated)], check=True)
-    ten = write_counted(
-        place.folder / "ten.mkv", 12, width=256, height=128, codec="ffv1", pixel_format="yuv420p10le"
-    )
-    grey = write_counted(
-        place.folder / "grey.mkv", 12, width=256, height=128, codec="ffv1", pixel_format="gray"
-    )
-    place.list_videos(rotated, ten, grey)
-    rows = {row["video_id"]: row for row in place.transcode()}
-    assert (rows["rotated_mp4"]["width"], rows["rotated_mp4"]["height"]) == (128, 256)
-    picture = decode_frames(rows["rotated_mp4"]["path"], [11], crop=Crop(0, 128, 128, 128), size_px=128)[0]
-    back = np.rot90(picture, -1)  # the source's left half, where the number is
-    assert read_number(back) == 11
-    for name in ("ten_mkv", "grey_mkv"):
-        assert (rows[name]["width"], rows[name]["height"], rows[name]["frames"]) == (256, 128, 12)
-
-
 def test_bad_videos_are_quarantined_and_the_rest_goes_on(place):
     good = write_counted(place.folder / "good.mp4", 100)
     whole = place.folder / "whole.mp4"
@@ -242,27 +166,12 @@ def test_finished_videos_are_not_made_again_unless_source_or_settings_change(pla
     assert len(made) == 5 and other[0]["sha256"] != rows[0]["sha256"]
 
 
-KILLED = """
-import sys
-from pathlib import Path
-from avion_core.config import TranscodeSettings
-from avion_core.media.transcode import transcode_shard
-folder = Path(sys.argv[1])
-transcode_shard(folder / "videos.parquet", settings=TranscodeSettings.model_validate_json(sys.argv[2]),
-                shard="1-of-1", chunks_dir=folder / "chunks", index=folder / "index.parquet",
-                quarantine=folder / "quarantine.json")
-"""
-
-
-def test_a_kill_in_the_middle_leaves_whole_videos_only_and_the_rest_is_made_after(place, tmp_path):
-    sources = [write_counted(place.folder / f"{name}.mp4", 130) for name in "abcd"]
+def test_a_kill_in_the_middle_leaves_finished_videos_as_they_are_and_the_rest_is_made_after(place, tmp_path):
+    sources = [write_counted(place.folder / f"{name}.mp4", 130, width=256, height=256) for name in "abcd"]
     place.list_videos(*sources)
     settings = SETTINGS.model_copy(update={"preset": "veryfast"})
-    command = [sys.executable, "-c", KILLED, str(place.folder), settings.model_dump_json()]
-    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(Path.cwd())})
-    deadline = time.monotonic() + 60
-    while not list(place.chunks.glob("*/chunks/done.json")) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    process = place.start(settings)
+    wait_until(lambda: bool(list(place.chunks.glob("*/chunks/done.json"))))
     process.send_signal(signal.SIGKILL)
     process.wait()
     finished = {path: path.stat().st_mtime_ns for path in place.chunks.glob("*/chunks/done.json")}
@@ -272,10 +181,10 @@ def test_a_kill_in_the_middle_leaves_whole_videos_only_and_the_rest_is_made_afte
     assert not list(place.chunks.rglob(".partial-*"))
 
     undisturbed = Place(tmp_path / "undisturbed")
-    undisturbed.folder.mkdir()
     undisturbed.list_videos(*sources)
     again = undisturbed.transcode(settings=settings)
-    assert [row["sha256"] for row in again] == [row["sha256"] for row in rows] and len(rows) == 4 * 3
+    assert [row["frames"] for row in again] == [row["frames"] for row in rows] == 4 * [60, 60, 10]
+    assert [read_number(frame) for frame in read_all(rows)] == 4 * list(range(130))
 
 
 def test_shards_divide_the_videos_and_are_gathered_in_order(place):

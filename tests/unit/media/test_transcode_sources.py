@@ -1,0 +1,225 @@
+"""Sources that are hard: what comes out is what a viewer of the source sees, at its time, in its colours."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from avion_core.media import MediaError, chunker
+from avion_core.media.probe import probe
+from tests.unit.media.counted_video import read_number, write_counted
+from tests.unit.media.place import SETTINGS, read_all
+
+FRAMES = 75
+X264 = "-c:v libx264 -preset ultrafast -pix_fmt yuv420p"
+TONE, AAC = "-f lavfi -i sine=sample_rate=48000", "-c:a aac"
+BT601, LIMITED_RANGE = 6, 1
+COLOURS = np.array(
+    [[200, 40, 40], [40, 180, 60], [40, 60, 200], [230, 230, 230], [20, 20, 20], [220, 200, 40]], np.uint8
+)
+
+
+@pytest.fixture(scope="module")
+def master(tmp_path_factory) -> Path:
+    """Frames 0 … 74 at 30 per second, 256×256, lossless."""
+    path = tmp_path_factory.mktemp("master") / "master.mkv"
+    return write_counted(path, FRAMES, width=256, height=256, codec="ffv1", pixel_format="yuv444p")
+
+
+def ffmpeg(line: str, path: Path) -> Path:
+    """Write `path` with FFmpeg; the line names inputs and options."""
+    subprocess.run([chunker.ffmpeg_binary(), "-nostdin", "-v", "error", *line.split(), str(path)], check=True)
+    return path
+
+
+def pictures(source: Path, folder: Path) -> NDArray[np.uint8]:
+    """All frames of the source's chunks as squares of 128, T,H,W,3."""
+    chunks = chunker.make_chunks(source, folder / "chunks", SETTINGS)
+    assert all(chunk.frames == 60 for chunk in chunks[:-1]) and chunks[-1].frames
+    return read_all([vars(chunk) for chunk in chunks])
+
+
+def numbers(source: Path, folder: Path) -> list[int]:
+    return [read_number(picture) for picture in pictures(source, folder)]
+
+
+def assert_shown_in_time(shown: Sequence[int], times_s: Sequence[Fraction], length_s: Fraction) -> None:
+    """At each 30th of a second the frame that the source shows then, give or take half of one."""
+    assert abs(len(shown) - length_s * 30) <= 1
+    ends = [*times_s[1:], length_s]
+    for place, number in enumerate(shown):
+        moment, half = Fraction(place, 30), Fraction(1, 60) + Fraction(1, 1000)  # Matroska counts in ms
+        is_first = number == shown[0]  # which fills the time before it
+        assert is_first or times_s[number] - half <= moment, (place, number)
+        assert moment < ends[number] + half, (place, number)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.mkv", "-c:v libx265 -preset ultrafast -x265-params log-level=error -pix_fmt yuv420p10le"),
+        ("a.webm", "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -pix_fmt yuv420p"),
+        ("a.avi", "-c:v mpeg4 -q:v 2 -bf 2 -pix_fmt yuv420p"),
+        ("a.avi", "-c:v libx264 -preset veryfast -pix_fmt yuv420p"),
+        ("a.avi", "-c:v mjpeg -q:v 2 -pix_fmt yuvj420p"),
+        ("a.mov", "-c:v mjpeg -q:v 2 -pix_fmt yuvj422p"),
+        ("a.mov", "-c:v prores_ks"),
+        ("a.wmv", "-c:v wmv2 -q:v 2 -pix_fmt yuv420p"),
+        ("a.ts", "-c:v mpeg2video -q:v 2 -pix_fmt yuv420p"),
+        ("a.mp4", "-c:v libx264 -pix_fmt yuv420p10le"),
+        ("a.mp4", "-c:v libx264 -pix_fmt yuv422p10le"),
+        ("a.mp4", "-c:v libx264 -pix_fmt yuv444p"),
+        ("a.mp4", "-c:v libx264 -pix_fmt gray"),
+    ],
+)
+def test_every_codec_and_container_gives_every_frame_its_time(master, tmp_path, name, options):
+    assert numbers(ffmpeg(f"-i {master} {options}", tmp_path / name), tmp_path) == list(range(FRAMES))
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "first_s"),
+    [
+        ("start_offset.ts", f"-i {{}} {X264} -output_ts_offset 1000", 0),
+        ("start_offset.mkv", f"-i {{}} {X264} -output_ts_offset 17.37", 0),
+        ("start_offset_and_sound.mkv", f"-i {{}} {TONE} {X264} {AAC} -t 2.5 -output_ts_offset 17.37", 0),
+        ("sound.ts", f"-i {{}} {TONE} {X264} {AAC} -t 2.5", 0),
+        ("sound.mkv", f"-i {{}} {TONE} {X264} -c:a libopus -t 2.5", 0),
+        ("late_sound.mp4", f"-i {{}} -itsoffset 0.7 {TONE} {X264} {AAC} -t 2.5", 0),
+        ("late_sound.mkv", f"-i {{}} -itsoffset 0.7 {TONE} {X264} {AAC} -t 2.5", 0),
+        ("late_sound.ts", f"-i {{}} -itsoffset 0.7 {TONE} {X264} {AAC} -t 2.5", 0),
+        ("long_sound.mp4", f"-i {{}} {TONE} {X264} {AAC} -t 5", 0),
+        ("long_sound.ts", f"-i {{}} {TONE} {X264} {AAC} -t 5", 0),
+        ("late_picture.mp4", f"-itsoffset 0.5 -i {{}} {TONE} {X264} {AAC} -t 3", Fraction(1, 2)),
+        ("late_picture.mkv", f"-itsoffset 0.5 -i {{}} {TONE} {X264} {AAC} -t 3", Fraction(1, 2)),
+        ("late_picture.ts", f"-itsoffset 0.5 -i {{}} {TONE} {X264} {AAC} -t 3", Fraction(1, 2)),
+    ],
+)
+def test_time_begins_where_the_file_does(master, tmp_path, name, line, first_s):
+    shown = numbers(ffmpeg(line.format(master), tmp_path / name), tmp_path)
+    times = [first_s + Fraction(number, 30) for number in range(FRAMES)]
+    assert_shown_in_time(shown, times, times[-1] + Fraction(1, 30))
+    assert first_s or shown == list(range(FRAMES))
+
+
+@pytest.mark.parametrize("fps", [Fraction(60000, 1001), 50, 10])
+@pytest.mark.parametrize("name", ["a.mp4", "a.ts"])
+def test_other_rates_keep_time(tmp_path, fps, name):
+    source = write_counted(tmp_path / name, FRAMES, width=256, height=256, fps=fps)
+    times = [Fraction(number) / fps for number in range(FRAMES)]
+    assert_shown_in_time(numbers(source, tmp_path), times, Fraction(FRAMES) / fps)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov"])
+def test_frames_that_an_edit_list_skips_are_not_shown(master, tmp_path, name):
+    whole = ffmpeg(f"-i {master} {TONE} {X264} -g 30 -bf 2 {AAC} -shortest", tmp_path / "whole.mp4")
+    cut = ffmpeg(f"-ss {40 / 30} -i {whole} -c copy", tmp_path / name)
+    with av.open(str(cut)) as container:  # the file has what comes before, from the keyframe on
+        assert sum(packet.size > 0 for packet in container.demux(video=0)) == 45
+    assert numbers(cut, tmp_path) == list(range(40, FRAMES))
+
+
+def combing(frames: NDArray[np.uint8]) -> float:
+    """How much every other line differs from its neighbours, in levels."""
+    lines = frames[:, 72:].mean(axis=-1)  # below the number
+    return float(np.abs(lines[:, 1:-1] - (lines[:, :-2] + lines[:, 2:]) / 2).mean())
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "libx264"), ("a.ts", "mpeg2video -q:v 2")])
+def test_interlaced_sources_lose_their_combs_and_keep_their_times(tmp_path, name, codec):
+    """25 pictures a second of two fields each, 50th of a second apart."""
+    fields = write_counted(
+        tmp_path / "fields.mkv", 100, width=128, height=128, fps=50, codec="ffv1", pixel_format="yuv420p"
+    )
+    options = f"-c:v {codec} -pix_fmt yuv420p -flags +ildct+ilme"
+    source = ffmpeg(f"-i {fields} -vf tinterlace=interleave_top,setfield=tff {options}", tmp_path / name)
+    frames = pictures(source, tmp_path)
+    assert len(frames) == 60
+    smooth = pictures(
+        ffmpeg(f"-i {fields} -vf framestep=2 {X264}", tmp_path / "smooth.mp4"), tmp_path / "smooth"
+    )
+    assert combing(frames) < 1.2 * combing(smooth)
+    for place in range(0, 60, 6):  # where a chunk's frame and a source's coincide
+        assert np.abs(frames[place, 72:].astype(int) - smooth[place, 72:]).mean() < 6
+
+
+def test_progressive_sources_pass_no_deinterlacer(master, tmp_path):
+    for path in (master, write_counted(tmp_path / "a.mp4", 5)):
+        assert "bwdif" not in " ".join(chunker.chunk_command(path, probe(path), SETTINGS, finished=0))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.mp4", "-vf scale=out_color_matrix=bt709:out_range=tv,format=yuv420p -colorspace bt709"),
+        ("a.mp4", "-vf scale=out_color_matrix=bt709:out_range=pc,format=yuvj420p -colorspace bt709"),
+        ("a.mp4", "-vf scale=out_color_matrix=bt709:out_range=pc,format=yuv420p10 -colorspace bt709"),
+        ("a.mp4", "-vf scale=out_color_matrix=bt601:out_range=tv,format=yuv422p10 -colorspace smpte170m"),
+        ("a.mp4", "-vf scale=out_color_matrix=bt601:out_range=tv,format=yuv444p"),
+        ("a.mov", "-vf scale=out_color_matrix=bt601:out_range=pc,format=yuvj422p -c:v mjpeg -q:v 1"),
+        ("a.mkv", "-c:v libx264rgb"),
+        ("a.mp4", "-vf scale=out_range=tv,format=gray -color_range tv"),
+        ("a.mov", "-vf format=gray -c:v mjpeg -q:v 1"),
+        (
+            "a.mov",
+            "-vf scale=out_color_matrix=bt709:out_range=tv,format=yuv422p10,setfield=tff"
+            " -colorspace bt709 -c:v prores_ks -flags +ildct+ilme",
+        ),
+    ],
+)
+def test_colours_come_out_as_they_are(tmp_path, name, options):
+    fields = np.repeat(np.repeat(COLOURS.reshape(2, 3, 3), 126, axis=0), 84, axis=1)
+    (tmp_path / "colours").write_bytes(fields.tobytes() * 12)
+    raw = f"-f rawvideo -pixel_format rgb24 -video_size 252x252 -framerate 30 -i {tmp_path / 'colours'}"
+    source = ffmpeg(
+        f"{raw} {options} -crf 5" if "-c:v" not in options else f"{raw} {options}", tmp_path / name
+    )
+    picture = pictures(source, tmp_path)[6]
+    found = np.array([picture[row, column] for row in (32, 96) for column in (21, 64, 106)], int)
+    luma = (COLOURS @ [0.299, 0.587, 0.114]).round().astype(int)[:, None]
+    expected = luma if "gray" in options else COLOURS.astype(int)
+    assert np.abs(found - expected).max() <= 6
+    with av.open(str(tmp_path / "chunks/00000.mp4")) as container:  # for decoders that take it for granted
+        frame = next(container.decode(video=0))
+    assert (frame.format.name, frame.colorspace, frame.color_range) == ("yuv420p", BT601, LIMITED_RANGE)
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_rotated_sources_come_out_upright(tmp_path, degrees):
+    lying = write_counted(tmp_path / "lying.mp4", 12, width=256, height=128)
+    turned = tmp_path / "turned.mp4"
+    ffmpeg(f"-display_rotation {degrees} -i {lying} -c copy", turned)
+    [chunk] = chunker.make_chunks(turned, tmp_path / "chunks", SETTINGS)
+    assert (chunk.width, chunk.height) == ((256, 128) if degrees == 180 else (128, 256))
+    with av.open(str(chunk.path)) as container:
+        upright = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    # the metadata turns against the clock
+    assert [read_number(np.rot90(frame, -degrees // 90)) for frame in upright] == list(range(12))
+
+
+@pytest.mark.parametrize(("shape", "size"), [("2/1", (256, 128)), ("1/2", (128, 256)), ("4/3", (170, 128))])
+def test_pixels_become_square(master, tmp_path, shape, size):
+    source = ffmpeg(f"-i {master} -vf setsar={shape} {X264}", tmp_path / "a.mp4")
+    chunks = chunker.make_chunks(source, tmp_path / "chunks", SETTINGS)
+    assert {(chunk.width, chunk.height) for chunk in chunks} == {size}
+    assert [read_number(frame) for frame in read_all([vars(chunk) for chunk in chunks])] == list(
+        range(FRAMES)
+    )
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.webm", "a.ts", "a.avi"])
+@pytest.mark.parametrize("damage", ["cut", "zeros"])
+def test_damaged_sources_are_refused(master, tmp_path, name, damage):
+    codec = "-c:v libvpx -deadline realtime" if name == "a.webm" else X264
+    content = ffmpeg(f"-i {master} {codec}", tmp_path / name).read_bytes()
+    middle = len(content) // 2
+    rest = b"" if damage == "cut" else bytes(3000) + content[middle + 3000 :]
+    (tmp_path / name).write_bytes(content[:middle] + rest)
+    with pytest.raises(MediaError, match=r"cut short: |damaged: |corrupt or not a video"):
+        chunker.make_chunks(tmp_path / name, tmp_path / "chunks", SETTINGS)
