@@ -7,7 +7,7 @@ chunk, packet index and checksums. One thread each; medians of three rounds on t
 Seeking: LaViLa's public script starts FFmpeg for every chunk with `-ss START` before `-i`, so that it seeks
 to the keyframe before, and `-t LENGTH`, scales, and leaves the rest to FFmpeg and x264 (medium, crf 23, as
 many threads as there are cores). So it is run here, on ten minutes, with chunks of 15 seconds (AVION's; the
-script has 300), and ours in the same frame rate and size. Its calls of ffprobe are left out, and the footage
+script has 300), and ours in the same size. Its calls of ffprobe are left out, and the footage
 has no sound, which it would encode anew. `over_seeking` is its CPU time by ours with the default format,
 `over_seeking_same_settings` that with our encoder's settings in it. `over_decoding_to_the_start` puts `-ss`
 behind `-i`, which decodes everything before each chunk and is not what the script does; of its forty chunks
@@ -38,7 +38,6 @@ from benchmarks.footage import street
 
 ROUNDS, SHORT_SECONDS, LONG_SECONDS = 3, 120, 600
 SETTINGS = TranscodeSettings()
-SOURCE_FPS = TranscodeSettings(fps=25)
 FFMPEG = (ffmpeg_binary(), "-nostdin", "-loglevel", "error")
 
 
@@ -54,13 +53,13 @@ def _used() -> float:
     return sum(entry.ru_utime + entry.ru_stime for entry in usage)
 
 
-def with_ours(source: Path, folder: Path, settings: TranscodeSettings) -> None:
+def with_ours(source: Path, folder: Path) -> None:
     """The whole transcoder."""
     folder.mkdir()
     pq.write_table(pa.table({"video_id": ["street"], "path": [str(source)]}), folder / "videos")
     transcode_shard(
         folder / "videos",
-        settings=settings,
+        settings=SETTINGS,
         shard="1-of-1",
         chunks_dir=folder,
         index=folder / "index",
@@ -74,9 +73,9 @@ def with_our_ffmpeg(source: Path, folder: Path) -> None:
     subprocess.run(chunk_command(source, probe(source), SETTINGS, finished=0), cwd=folder, check=True)
 
 
-def encoder(source: Path, settings: TranscodeSettings) -> list[str]:
+def encoder(source: Path) -> list[str]:
     """Our encoder's options, as FFmpeg takes them."""
-    command = chunk_command(source, probe(source), settings, finished=0)
+    command = chunk_command(source, probe(source), SETTINGS, finished=0)
     names = ("-c:v", "-crf", "-preset", "-tune", "-x264-params")
     places = [place for place, word in enumerate(command) if word in names]
     return [word for place in places for word in command[place : place + 2]] + ["-threads", "1"]
@@ -87,7 +86,7 @@ def with_plain_ffmpeg(source: Path, folder: Path) -> None:
     folder.mkdir()
     line = [*FFMPEG, "-threads", "1", "-i", str(source), "-vf", "fps=30,scale=-2:288"]
     line += [
-        *encoder(source, SETTINGS),
+        *encoder(source),
         "-force_key_frames",
         f"expr:gte(t,n_forced*{SETTINGS.chunk_seconds})",
     ]
@@ -111,7 +110,7 @@ def against_plain(folder: Path) -> dict[str, float]:
     """Median CPU seconds of each way to make the chunks of the short footage."""
     source = street(folder / "short.mp4", seconds=SHORT_SECONDS)
     ways: dict[str, Callable[[Path], None]] = {
-        "ours": lambda place: with_ours(source, place, SETTINGS),
+        "ours": lambda place: with_ours(source, place),
         "our_ffmpeg_alone": lambda place: with_our_ffmpeg(source, place),
         "plain_ffmpeg": lambda place: with_plain_ffmpeg(source, place),
     }
@@ -124,15 +123,15 @@ def against_plain(folder: Path) -> dict[str, float]:
 
 
 def against_seeking(folder: Path) -> dict[str, float]:
-    """CPU seconds of each way to make the chunks of the long footage, at the source's frame rate."""
+    """CPU seconds of each way to make the chunks of the long footage."""
     part, source = street(folder / "part.mp4", seconds=20), folder / "long.mp4"
     repeat = ["-stream_loop", str(LONG_SECONDS // 20 - 1), "-i", str(part), "-c", "copy"]
     subprocess.run([*FFMPEG, *repeat, str(source)], check=True)
     chunk_s = int(SETTINGS.chunk_seconds)
     starts, eighth = range(0, LONG_SECONDS, chunk_s), range(2 * chunk_s, LONG_SECONDS, 5 * chunk_s)
-    same = encoder(source, SOURCE_FPS)
+    same = encoder(source)
     return {
-        "ours": cpu_seconds(lambda: with_ours(source, folder / "ours", SOURCE_FPS)),
+        "ours": cpu_seconds(lambda: with_ours(source, folder / "ours")),
         "seeking": cpu_seconds(lambda: with_seeking(source, folder / "seeking", starts)),
         "seeking_same_settings": cpu_seconds(lambda: with_seeking(source, folder / "same", starts, *same)),
         "decoding_to_the_start": len(starts)
