@@ -287,18 +287,28 @@ def test_a_second_job_in_the_same_folder_is_refused(kitchen, tmp_path):
         train(kitchen, tmp_path, CONTRASTIVE)
 
 
-def test_two_processes_have_the_losses_of_one(kitchen, pretrained, tmp_path):
-    recipe = {**CONTRASTIVE, "processes": 2}
+def train_in_two_processes(kitchen, out, recipe):
     process = start_program(
         kitchen,
-        tmp_path,
-        recipe,
+        out,
+        {**recipe, "processes": 2},
         launcher=["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"],
     )
     assert process.wait(timeout=120) == 0
-    assert [line["loss"] for line in lines(tmp_path)] == pytest.approx(
-        [line["loss"] for line in lines(pretrained)], rel=1e-4
+    return [line["loss"] for line in lines(out)]
+
+
+def test_two_processes_have_the_losses_of_one(kitchen, pretrained, tmp_path):
+    losses = train_in_two_processes(kitchen, tmp_path, CONTRASTIVE)
+    assert losses == pytest.approx([line["loss"] for line in lines(pretrained)], rel=1e-4)
+
+
+def test_local_negatives_are_those_of_one_process(kitchen, tmp_path):
+    """A fresh model chooses blindly: among the two clips of a process and not among all four."""
+    losses = train_in_two_processes(
+        kitchen, tmp_path, {**CONTRASTIVE, "negatives": "local", "temperature": 10, "epochs": 1}
     )
+    assert losses[0] == pytest.approx(math.log(2), rel=0.1)
 
 
 @pytest.mark.parametrize(

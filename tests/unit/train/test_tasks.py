@@ -14,7 +14,7 @@ from avion_core.data.clips import ClipTable, Sentences
 from avion_core.models.architecture import DualEncoderConfig, TextConfig, VideoMAEConfig, VisionConfig
 from avion_core.models.dual_encoder import DualEncoder
 from avion_core.models.videomae import VideoMAE
-from avion_core.train.losses import RANKINGS, info_nce, sigmoid
+from avion_core.train.losses import RANKINGS, info_nce, local, sigmoid
 from avion_core.train.tasks import ClassificationTask, ContrastiveTask, ReconstructionTask, RelevancyTask, mix
 from avion_core.train.texts import AnyText, RelevantSentence
 
@@ -81,9 +81,15 @@ def test_a_model_with_a_bias_is_trained_with_the_sigmoid_loss(batch):
     assert model.logit_bias.grad.item() == pytest.approx(probabilities.sum().item() / 4 - 1, rel=1e-5)
 
 
+def two_processes(x):
+    """A gather from another process that holds the same clips and sentences."""
+    return torch.cat([x, x])
+
+
 @pytest.mark.parametrize("name", RANKINGS)
-def test_relevancy_ranks_the_models_embeddings_by_the_relevancy_of_rows_and_sentences(
-    batch, dual_encoder, name
+@pytest.mark.parametrize("gather", [local, two_processes])
+def test_relevancy_ranks_by_the_relevancy_of_all_gathered_rows_and_sentences(
+    batch, dual_encoder, name, gather
 ):
     matrix = torch.rand(4, 3, generator=torch.Generator().manual_seed(2))
     values = {"margin": 0.3, **({"relaxation": 0.05} if name == "symmetric_multi_similarity" else {})}
@@ -91,9 +97,11 @@ def test_relevancy_ranks_the_models_embeddings_by_the_relevancy_of_rows_and_sent
         dual_encoder,
         ranking=partial(RANKINGS[name], **values),
         relevancy=lambda rows, text_ids: matrix[rows][:, text_ids],
+        gather=gather,
     )
     video, text, _ = dual_encoder(dual_encoder.normalise(batch["frames"]), batch["tokens"])
-    expected = RANKINGS[name](video, text, matrix[[3, 0, 2, 0]][:, [1, 1, 0, 2]], **values)
+    relevancy = matrix[gather(batch["rows"])][:, gather(batch["text_ids"])]
+    expected = RANKINGS[name](gather(video), gather(text), relevancy, **values)
     assert task.loss(batch).loss.item() == pytest.approx(expected.item())
 
 
