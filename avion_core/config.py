@@ -307,6 +307,7 @@ LOSSES: dict[str, dict[str, dict[str, Any]]] = {
 """Losses that a task may choose from, the default first, each with its own settings as published (AVION,
 arXiv 2309.16669; SigLIP, arXiv 2303.15343; EPIC-KITCHENS-100 MIR; SMS, arXiv 2406.12256)."""
 LOSS_SETTINGS = sorted({name for task in LOSSES.values() for values in task.values() for name in values})
+"""Settings that only some losses have."""
 
 
 class StageSettings(ReadingJob):
@@ -456,10 +457,8 @@ class StageSettings(ReadingJob):
             raise ValueError(f"the task '{self.task}' has no loss '{self.loss}'; {choice}")
         for name in LOSS_SETTINGS:
             if getattr(self, name) is not None and name not in self.loss_values:
-                takes = f"the loss '{self.loss_name}' takes {', '.join(self.loss_values)}"
-                raise ValueError(
-                    f"{name} does not belong to the task '{self.task}'{'; ' + takes if losses else ''}"
-                )
+                which = f" and the loss '{self.loss_name}', which takes {', '.join(self.loss_values)}"
+                raise ValueError(f"{name} does not go with the task '{self.task}'{which if losses else ''}")
         if not losses and self.negatives == "local":
             raise ValueError(f"negatives: the task '{self.task}' compares no clips")
         compared = self.batch_size // (self.processes if self.negatives == "local" else 1)

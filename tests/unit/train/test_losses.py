@@ -62,7 +62,7 @@ def test_blocks_change_neither_value_nor_gradient(lean, plain, dtype, rows, at_o
 
 
 @pytest.mark.parametrize("needed", [[], [0], [1], [2], [0, 1]])
-def test_only_the_gradients_that_are_needed_are_made(needed):
+def test_any_input_may_be_frozen(needed):
     inputs = [*embeddings(5), *scalars()]
     for place, x in enumerate(inputs):
         x.requires_grad_(place in needed)
