@@ -399,11 +399,12 @@ class StageSettings(ReadingJob):
     """What a contrastive or relevancy loss compares with: the clips and texts of all processes, or of each
     process alone, so that `processes` changes the result."""
     temperature: Positive | None = None
-    """Start value of the contrastive temperature; null for the loss's published one: 0.07, sigmoid 0.1."""
+    """Contrastive temperature of a model that begins fresh; null for the published one: info_nce 0.07,
+    sigmoid 0.1."""
     learn_temperature: bool | None = None
     """Whether the temperature is trained; null for as published: not with info_nce, with sigmoid."""
     logit_bias: float | None = None
-    """Start value of the sigmoid loss's trained bias; null for the published -10.0."""
+    """Sigmoid loss's trained bias where it begins fresh; null for the published -10.0."""
     margin: NotNegative | None = None
     """Margin of the relevancy task's loss; null for the published one: symmetric multi-similarity 0.6, max
     margin 0.2, adaptive 0.4."""

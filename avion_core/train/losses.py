@@ -38,7 +38,7 @@ def info_nce(video_BD: Tensor, text_BD: Tensor, *, scale: Tensor | float, gather
     A process compares its own clips with all texts and its own texts with all clips.
     """
     with _plain_precision(video_BD):
-        video_BD, text_BD, video_GD, text_GD = _widened(video_BD, text_BD, gather)
+        video_BD, text_BD, video_GD, text_GD = _own_and_all(video_BD, text_BD, gather)
         scale = torch.as_tensor(scale).to(video_BD)
         among_texts = _sum_over_rows(_log_sum_exp, video_BD, text_GD, scale)
         among_clips = _sum_over_rows(_log_sum_exp, text_BD, video_GD, scale)
@@ -54,7 +54,7 @@ def sigmoid(
     is softplus(logit) − logit, and any other softplus(logit).
     """
     with _plain_precision(video_BD):
-        video_BD, text_BD, _, text_GD = _widened(video_BD, text_BD, gather)
+        video_BD, text_BD, _, text_GD = _own_and_all(video_BD, text_BD, gather)
         scale, bias = torch.as_tensor(scale).to(video_BD), torch.as_tensor(bias).to(video_BD)
         every_pair = _sum_over_rows(_softplus, video_BD, text_GD, scale, bias)
         return every_pair / len(video_BD) - (scale * _own_similarity(video_BD, text_BD) + bias)
@@ -143,8 +143,8 @@ def _wide(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def _widened(video_BD: Tensor, text_BD: Tensor, gather: Gather) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Own clips and texts, and all clips and texts."""
+def _own_and_all(video_BD: Tensor, text_BD: Tensor, gather: Gather) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Own clips and texts, all clips and texts, in 32-bit floats at least."""
     video_GD, text_GD = gather(video_BD), gather(text_BD)
     return _wide(video_BD), _wide(text_BD), _wide(video_GD), _wide(text_GD)
 
