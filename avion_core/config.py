@@ -293,11 +293,28 @@ class ReadingJob(Section):
         return self.model_dump(mode="json", include=set(MACHINE_SETTINGS))
 
 
+LOSSES: dict[str, dict[str, dict[str, Any]]] = {
+    "contrastive": {
+        "info_nce": {"temperature": 0.07, "learn_temperature": False},
+        "sigmoid": {"temperature": 0.1, "learn_temperature": True, "logit_bias": -10.0},
+    },
+    "relevancy": {
+        "symmetric_multi_similarity": {"margin": 0.6, "relaxation": 0.1},
+        "max_margin": {"margin": 0.2},
+        "adaptive_max_margin": {"margin": 0.4},
+    },
+}
+"""Losses that a task may choose from, the default first, each with its own settings as published (AVION,
+arXiv 2309.16669; SigLIP, arXiv 2303.15343; EPIC-KITCHENS-100 MIR; SMS, arXiv 2406.12256)."""
+LOSS_SETTINGS = sorted({name for task in LOSSES.values() for values in task.values() for name in values})
+"""Settings that only some losses have."""
+
+
 class StageSettings(ReadingJob):
     """One training stage: task, data, model, start weights and recipe. Rates and batch sizes are global."""
 
     task: Literal["contrastive", "relevancy", "classification", "reconstruction"]
-    """The loss: InfoNCE, max margin by relevancy, soft-target cross-entropy, or masked pixels."""
+    """Clips against narrations, ranking by relevancy, soft-target cross-entropy, or masked pixels."""
     dataset: Name
     """Data set whose training split is used."""
     narrations: tuple[Literal["human", "rephrased"], ...] = ("human",)
@@ -372,16 +389,32 @@ class StageSettings(ReadingJob):
     """Rate of stochastic depth."""
     head_dropout: Fraction = 0.0
     """Dropout before the classifier."""
-    margin: NotNegative = 0.2
-    """Margin of the relevancy task."""
+    loss: (
+        Literal["info_nce", "sigmoid", "symmetric_multi_similarity", "max_margin", "adaptive_max_margin"]
+        | None
+    ) = None
+    """The contrastive task's: `info_nce` or `sigmoid` (SigLIP). The relevancy task's:
+    `symmetric_multi_similarity`, `max_margin` (AVION's) or `adaptive_max_margin`. Null for the first."""
+    negatives: Literal["global", "local"] = "global"
+    """What a contrastive or relevancy loss compares with: the clips and texts of all processes, or of each
+    process alone, so that `processes` changes the result."""
+    temperature: Positive | None = None
+    """Contrastive temperature of a model that begins fresh; null for the published one: info_nce 0.07,
+    sigmoid 0.1."""
+    learn_temperature: bool | None = None
+    """Whether the temperature is trained; null for as published: not with info_nce, with sigmoid."""
+    logit_bias: float | None = None
+    """Sigmoid loss's trained bias where it begins fresh; null for the published -10.0."""
+    margin: NotNegative | None = None
+    """Margin of the relevancy task's loss; null for the published one: symmetric multi-similarity 0.6, max
+    margin 0.2, adaptive 0.4."""
+    relaxation: NotNegative | None = None
+    """Symmetric multi-similarity's tau, by which equally relevant pairs may differ; null for the published
+    0.1."""
     min_relevancy: Fraction = 0.1
     """A relevancy task's sentence is drawn from those above this."""
     mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.9
     """Share of the tubes that reconstruction hides."""
-    temperature: Positive = 0.07
-    """Start value of the contrastive temperature."""
-    learn_temperature: bool = False
-    """Whether the temperature is trained."""
 
     processes: Count = 1
     """Processes of the job, started by torchrun; with `gpus` one of them each."""
@@ -412,7 +445,39 @@ class StageSettings(ReadingJob):
             )
         if self.crop_scale[0] > self.crop_scale[1] or self.crop_scale[0] == 0:
             raise ValueError("crop_scale is (smallest, largest) share of the area, both above 0")
+        share = self.batch_size // self.processes
+        if self.task == "classification" and (self.mixup or self.cutmix) and share % 2:
+            raise ValueError(f"mixup and cutmix pair clips: batch_size over processes ({share}) must be even")
         return self
+
+    @model_validator(mode="after")
+    def _loss_fits(self) -> StageSettings:
+        losses = LOSSES.get(self.task, {})
+        if self.loss is not None and self.loss not in losses:
+            choice = f"it has: {', '.join(losses)}" if losses else "it has but one, so leave loss out"
+            raise ValueError(f"the task '{self.task}' has no loss '{self.loss}'; {choice}")
+        for name in LOSS_SETTINGS:
+            if getattr(self, name) is not None and name not in self.loss_values:
+                which = f" and the loss '{self.loss_name}', which takes {', '.join(self.loss_values)}"
+                raise ValueError(f"{name} does not go with the task '{self.task}'{which if losses else ''}")
+        if not losses and self.negatives == "local":
+            raise ValueError(f"negatives: the task '{self.task}' compares no clips")
+        compared = self.batch_size // (self.processes if self.negatives == "local" else 1)
+        if losses and compared < 2:
+            raise ValueError("a loss that compares clips needs at least two at once; set batch_size higher")
+        return self
+
+    @property
+    def loss_name(self) -> str:
+        """The chosen loss or the task's first; the task's name where there is no choice."""
+        return self.loss or next(iter(LOSSES.get(self.task, {self.task: {}})))
+
+    @property
+    def loss_values(self) -> dict[str, Any]:
+        """The loss's own settings, those left out as published."""
+        published = LOSSES.get(self.task, {}).get(self.loss_name, {})
+        given = {name: getattr(self, name) for name in published}
+        return {name: published[name] if value is None else value for name, value in given.items()}
 
 
 class EvaluationSettings(ReadingJob):

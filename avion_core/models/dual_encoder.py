@@ -31,7 +31,9 @@ class DualEncoder(VideoModel):
         drop_path: float = 0.0,
         temperature: float = 0.07,
         learn_temperature: bool = False,
+        logit_bias: float | None = None,
     ) -> None:
+        """`logit_bias` is the start of the sigmoid loss's bias; other losses have none."""
         depths = {"vision.": config.vision.layers, "text.": config.text.layers}
         super().__init__(config, frames=frames, image_size_px=image_size_px, towers=depths)
         self.vision = VisionTower(
@@ -45,6 +47,9 @@ class DualEncoder(VideoModel):
         self.text = TextTower(config.text, activation=config.activation, embed_dim=config.embed_dim)
         start = torch.tensor(math.log(1 / temperature))
         self.logit_scale = nn.Parameter(start, requires_grad=learn_temperature)
+        bias = None if logit_bias is None else nn.Parameter(torch.tensor(logit_bias))
+        self.logit_bias: nn.Parameter | None
+        self.register_parameter("logit_bias", bias)
 
     def encode_video(self, frames_BCTHW: Tensor) -> Tensor:
         """Normalised frames to float32 embeddings B,embed_dim of length 1."""

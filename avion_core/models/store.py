@@ -40,7 +40,7 @@ MODELS: dict[str, type[VideoModel]] = {
 """Every model by its kind."""
 
 STARTS: dict[tuple[str, str], tuple[str, ...]] = {
-    ("dual_encoder", "video_classifier"): ("text.*", "logit_scale", "vision.projection"),
+    ("dual_encoder", "video_classifier"): ("text.*", "logit_scale", "logit_bias", "vision.projection"),
     ("videomae", "videomae_classifier"): ("norm.*", "encoder_to_decoder.*", "mask_token", "decoder.*"),
 }
 """Which kind may start from which other, and the source's weights that are left behind then."""
@@ -121,9 +121,12 @@ def load_model(
         image_size_px=image_size_px or description.image_size_px,
     )
     sizes = {"frames": description.frames, "image_size_px": description.image_size_px}
-    heads = {"classes": description.classes} if description.classes else {}
-    model = build_model(description.kind, config, **sizes, **heads)
-    load_weights(model, read_tensors(Path(folder) / WEIGHTS_FILE), source=str(folder))
+    tensors = read_tensors(Path(folder) / WEIGHTS_FILE)
+    optional: dict[str, Any] = {"classes": description.classes} if description.classes else {}
+    if "logit_bias" in tensors:  # of a dual encoder that was trained with the sigmoid loss
+        optional["logit_bias"] = 0.0
+    model = build_model(description.kind, config, **sizes, **optional)
+    load_weights(model, tensors, source=str(folder))
     return model.eval(), description
 
 

@@ -27,12 +27,16 @@ LABELS = {
 }
 """Column headings of our figures, in the order of the columns."""
 
-TASKS = {
-    "contrastive": "contrastive",
-    "relevancy": "retrieval (max margin)",
+OBJECTIVES = {
+    "info_nce": "contrastive (InfoNCE)",
+    "sigmoid": "contrastive (sigmoid)",
+    "symmetric_multi_similarity": "retrieval (symmetric multi-similarity)",
+    "max_margin": "retrieval (max margin)",
+    "adaptive_max_margin": "retrieval (adaptive max margin)",
     "classification": "classification",
     "reconstruction": "masked reconstruction",
 }
+"""What a stage trains, by the name of its loss."""
 
 
 TITLES = {
@@ -215,7 +219,13 @@ def stage_table(runs: Mapping[str, Sequence[StageResult]], clips: Mapping[tuple[
 def _stage_row(stage: StageResult, clips: int) -> list[str | int]:
     recipe, log = stage.settings, stage.log
     narrations = ", ".join(recipe.narrations) if recipe.task == "contrastive" else "–"
-    row: list[str | int] = [stage.name, TASKS[recipe.task], recipe.dataset, recipe.model, narrations]
+    row: list[str | int] = [
+        stage.name,
+        OBJECTIVES[recipe.loss_name],
+        recipe.dataset,
+        recipe.model,
+        narrations,
+    ]
     if recipe.epochs == 0:
         return [*row, "–", "none", "–", "–", "–", "–", "–"]
     losses = log.curve("loss")

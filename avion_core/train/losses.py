@@ -1,22 +1,27 @@
 """The objectives, as pure functions of embeddings, logits and targets.
 
 Shapes: B clips of this process, G clips of all processes, K classes, D embedding size. The ranking
-losses and InfoNCE take embeddings of unit length, row i of `video` belonging to row i of `text`. With
-`gather` (see `distributed.World.gather`) every process computes the loss of the whole batch, so the
-value and the averaged gradient are those of one process that holds all G clips.
+losses, InfoNCE and the sigmoid loss take embeddings of unit length, row i of `video` belonging to row i of
+`text`. With `gather` (see `distributed.World.gather`) the means over the processes of their values and
+gradients are those of one process that holds all G clips.
 
-All losses are computed in 32-bit floats, whatever the precision of the forward pass.
+All losses are computed in 32-bit floats at least, whatever the precision of the forward pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 Gather = Callable[[Tensor], Tensor]
+
+LOGITS_AT_ONCE = 2**22
+"""Logits of InfoNCE and of the sigmoid loss that exist at a time, 16 MiB of 32-bit floats."""
 
 RELEVANCY_RESOLUTION = 1.1 / 240
 """Relevancies that differ by less count as equal: EPIC-KITCHENS' values are multiples of 1/240."""
@@ -28,10 +33,31 @@ def local(x_BD: Tensor) -> Tensor:
 
 
 def info_nce(video_BD: Tensor, text_BD: Tensor, *, scale: Tensor | float, gather: Gather = local) -> Tensor:
-    """Symmetric InfoNCE (CLIP, arXiv 2103.00020, figure 3): `scale` is the inverse temperature."""
-    logits_GG = scale * cosine_similarity(gather(video_BD), gather(text_BD))
-    targets_G = torch.arange(len(logits_GG), device=logits_GG.device)
-    return (F.cross_entropy(logits_GG, targets_G) + F.cross_entropy(logits_GG.T, targets_G)) / 2
+    """Symmetric InfoNCE (CLIP, arXiv 2103.00020, figure 3): `scale` is the inverse temperature.
+
+    A process compares its own clips with all texts and its own texts with all clips.
+    """
+    with _plain_precision(video_BD):
+        video_BD, text_BD, video_GD, text_GD = _own_and_all(video_BD, text_BD, gather)
+        scale = torch.as_tensor(scale).to(video_BD)
+        among_texts = _sum_over_rows(_log_sum_exp, video_BD, text_GD, scale)
+        among_clips = _sum_over_rows(_log_sum_exp, text_BD, video_GD, scale)
+        return (among_texts + among_clips) / (2 * len(video_BD)) - scale * _own_similarity(video_BD, text_BD)
+
+
+def sigmoid(
+    video_BD: Tensor, text_BD: Tensor, *, scale: Tensor | float, bias: Tensor | float, gather: Gather = local
+) -> Tensor:
+    """Sigmoid loss (SigLIP, arXiv 2303.15343, equation 1): each pair alone is told to match or not.
+
+    A process compares its own clips with all texts. A pair that should match costs softplus(−logit), which
+    is softplus(logit) − logit, and any other softplus(logit).
+    """
+    with _plain_precision(video_BD):
+        video_BD, text_BD, _, text_GD = _own_and_all(video_BD, text_BD, gather)
+        scale, bias = torch.as_tensor(scale).to(video_BD), torch.as_tensor(bias).to(video_BD)
+        every_pair = _sum_over_rows(_softplus, video_BD, text_GD, scale, bias)
+        return every_pair / len(video_BD) - (scale * _own_similarity(video_BD, text_BD) + bias)
 
 
 def max_margin(video_BD: Tensor, text_BD: Tensor, *, margin: float, gather: Gather = local) -> Tensor:
@@ -41,11 +67,14 @@ def max_margin(video_BD: Tensor, text_BD: Tensor, *, margin: float, gather: Gath
 
 
 def adaptive_max_margin(
-    video_BD: Tensor, text_BD: Tensor, relevancy_B: Tensor, *, margin: float, gather: Gather = local
+    video_BD: Tensor, text_BD: Tensor, relevancy_GG: Tensor, *, margin: float, gather: Gather = local
 ) -> Tensor:
-    """Max margin whose margin is multiplied by the relevancy of each clip to its own sentence."""
+    """Max margin whose margin is multiplied by the relevancy of each clip to its own sentence.
+
+    `relevancy_GG` as in `symmetric_multi_similarity`; only its diagonal is looked at.
+    """
     gap_2GG = _gaps(cosine_similarity(gather(video_BD), gather(text_BD)))
-    margin_G1 = margin * gather(relevancy_B).float()[:, None]
+    margin_G1 = margin * relevancy_GG.diagonal().to(gap_2GG)[:, None]
     return _mean_off_diagonal(F.relu(margin_G1 - gap_2GG))
 
 
@@ -54,8 +83,8 @@ def symmetric_multi_similarity(
     text_BD: Tensor,
     relevancy_GG: Tensor,
     *,
-    margin: float = 0.6,
-    relaxation: float = 0.1,
+    margin: float,
+    relaxation: float,
     gather: Gather = local,
 ) -> Tensor:
     """Symmetric multi-similarity loss (arXiv 2406.12256).
@@ -80,10 +109,18 @@ def symmetric_multi_similarity(
     return _mean_off_diagonal(loss_2GG)
 
 
+RANKINGS: dict[str, Callable[..., Tensor]] = {
+    "symmetric_multi_similarity": symmetric_multi_similarity,
+    "max_margin": lambda video_BD, text_BD, relevancy_GG, **options: max_margin(video_BD, text_BD, **options),
+    "adaptive_max_margin": adaptive_max_margin,
+}
+"""Ranking losses by name, each called with (video_BD, text_BD, relevancy_GG, margin=, …, gather=)."""
+
+
 def soft_target_cross_entropy(logits_BK: Tensor, targets_BK: Tensor) -> Tensor:
     """Cross-entropy against a distribution over the classes, such as mixup makes."""
     with _plain_precision(logits_BK):
-        return F.cross_entropy(logits_BK.float(), targets_BK.float())
+        return F.cross_entropy(_wide(logits_BK), _wide(targets_BK))
 
 
 def masked_pixels(prediction_BMP: Tensor, target_BMP: Tensor) -> Tensor:
@@ -93,13 +130,76 @@ def masked_pixels(prediction_BMP: Tensor, target_BMP: Tensor) -> Tensor:
 
 
 def cosine_similarity(video_GD: Tensor, text_GD: Tensor) -> Tensor:
-    """Similarity of every clip with every text, in 32-bit floats also under autocast."""
+    """Similarity of every clip with every text, in 32-bit floats at least, also under autocast."""
     with _plain_precision(video_GD):
-        return video_GD.float() @ text_GD.float().T
+        return _wide(video_GD) @ _wide(text_GD).T
 
 
 def _plain_precision(x: Tensor) -> torch.autocast:
     return torch.autocast(x.device.type, enabled=False)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _own_and_all(video_BD: Tensor, text_BD: Tensor, gather: Gather) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Own clips and texts, all clips and texts, in 32-bit floats at least."""
+    video_GD, text_GD = gather(video_BD), gather(text_BD)
+    return _wide(video_BD), _wide(text_BD), _wide(video_GD), _wide(text_GD)
+
+
+def _own_similarity(video_BD: Tensor, text_BD: Tensor) -> Tensor:
+    """Mean similarity of a clip with its own text."""
+    return (video_BD * text_BD).sum(dim=1).mean()
+
+
+def _log_sum_exp(rows_bD: Tensor, others_GD: Tensor, scale: Tensor) -> Tensor:
+    return (scale * rows_bD @ others_GD.T).logsumexp(dim=1).sum()
+
+
+def _softplus(rows_bD: Tensor, others_GD: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    return F.softplus(scale * rows_bD @ others_GD.T + bias).sum()
+
+
+def _sum_over_rows(
+    loss: Callable[..., Tensor], rows_BD: Tensor, others_GD: Tensor, *factors: Tensor
+) -> Tensor:
+    """`loss(rows_BD, others_GD, *factors)`, a sum over rows, with at most LOGITS_AT_ONCE logits in memory."""
+    total: Tensor = _RowBlocks.apply(loss, rows_BD, others_GD, *factors)
+    return total
+
+
+class _RowBlocks(torch.autograd.Function):
+    """A sum over rows and its gradient, block by block.
+
+    What a row adds needs no other row, so a block's gradient is taken as soon as its value is there, and
+    nothing of size B×G waits for the backward pass.
+    """
+
+    @staticmethod
+    def forward(context: Any, loss: Callable[..., Tensor], rows_BD: Tensor, *shared: Tensor) -> Tensor:
+        needed = context.needs_input_grad[1:]
+        leaves = [x.detach().requires_grad_(need) for x, need in zip(shared, needed[1:], strict=True)]
+        blocks = rows_BD.detach().split(max(1, LOGITS_AT_ONCE // len(shared[0])))
+        total = rows_BD.new_zeros(())
+        for rows_bD in blocks:
+            with torch.enable_grad():
+                value = loss(rows_bD.requires_grad_(needed[0]), *leaves)
+            total += value.detach()
+            if value.requires_grad:
+                value.backward()
+        rows_gradient = torch.cat([rows_bD.grad for rows_bD in blocks]) if needed[0] else None
+        context.save_for_backward(rows_gradient, *(leaf.grad for leaf in leaves))
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
+        return (
+            None,
+            *(None if gradient is None else factor * gradient for gradient in context.saved_tensors),
+        )
 
 
 def _gaps(score_GG: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,9 @@ from avion_core.models.store import WEIGHTS_FILE, ModelDescription, build_model,
 from avion_core.train.checkpoint import CheckpointStore
 from avion_core.train.distributed import World, join_world
 from avion_core.train.engine import PREEMPTED_EXIT_CODE, Plan, PreemptedError, Task, Training
+from avion_core.train.losses import RANKINGS, Gather, local
 from avion_core.train.optim import Schedule, make_optimizer, parameter_groups
+from avion_core.train.relevancy import PairRelevancy
 from avion_core.train.tasks import ClassificationTask, ContrastiveTask, ReconstructionTask, RelevancyTask
 from avion_core.train.texts import AnyText, RelevantSentence
 
@@ -89,22 +92,31 @@ class Parts:
     model: Any
     """One of `models.store.MODELS`, on its device."""
     clips: ClipTable
+    sentences: Sentences | None
+    """Of the relevancy task."""
     classes: int
     world: World
 
+    def gather(self, settings: StageSettings) -> Gather:
+        """Where negatives come from."""
+        return self.world.gather if settings.negatives == "global" else local
+
 
 def _contrastive(settings: StageSettings, parts: Parts) -> Task:
-    return ContrastiveTask(parts.model, gather=parts.world.gather)
+    return ContrastiveTask(parts.model, gather=parts.gather(settings))
 
 
 def _relevancy(settings: StageSettings, parts: Parts) -> Task:
-    return RelevancyTask(parts.model, margin=settings.margin, gather=parts.world.gather)
+    assert parts.sentences is not None
+    return RelevancyTask(
+        parts.model,
+        ranking=partial(RANKINGS[settings.loss_name], **settings.loss_values),
+        relevancy=PairRelevancy(parts.clips, parts.sentences, device=parts.world.device),
+        gather=parts.gather(settings),
+    )
 
 
 def _classification(settings: StageSettings, parts: Parts) -> Task:
-    share = settings.batch_size // settings.processes
-    if (settings.mixup or settings.cutmix) and share % 2:
-        raise ValueError(f"mixup and cutmix pair clips: batch_size over processes ({share}) must be even")
     labels = torch.from_numpy(parts.clips.column(LABEL_COLUMN[settings.label]))
     return ClassificationTask(
         parts.model,
@@ -195,8 +207,9 @@ class _Stage:
                 f"{self.title}: {len(clips)} clips do not fill one batch of {settings.batch_size}; "
                 "set a smaller batch_size or give the data set more clips"
             )
-        parts = Parts(model=model, clips=clips, classes=self.classes, world=self.world)
-        loader = self._loader(model, clips)
+        sentences = self._sentences()
+        parts = Parts(model=model, clips=clips, sentences=sentences, classes=self.classes, world=self.world)
+        loader = self._loader(model, clips, sentences)
         groups = parameter_groups(model, weight_decay=settings.weight_decay, layer_decay=settings.layer_decay)
         return Training(
             TASKS[settings.task](settings, parts),
@@ -255,19 +268,18 @@ class _Stage:
         }
         if settings.task == "classification":
             arguments |= {"classes": self.classes, "head_dropout": settings.head_dropout}
-        if self.model_kind == "dual_encoder":
-            arguments["temperature"] = settings.temperature
-            arguments["learn_temperature"] = settings.learn_temperature and settings.task == "contrastive"
+        if settings.task == "contrastive":
+            arguments |= settings.loss_values
         return arguments
 
-    def _loader(self, model: VideoModel, clips: ClipTable) -> BatchLoader:
+    def _loader(self, model: VideoModel, clips: ClipTable, sentences: Sentences | None) -> BatchLoader:
         settings, config = self.settings, model.config
         context = config.text.context_length if isinstance(config, DualEncoderConfig) else 0
         dataset = ClipDataset(
             clips,
             ChunkIndex.load(self.files["chunks"]),
             view_of(settings),
-            choose_text=self._choose_text(clips),
+            choose_text=self._choose_text(clips, sentences),
             context_length=context,
         )
         return BatchLoader(
@@ -283,15 +295,18 @@ class _Stage:
             clip_timeout_s=settings.clip_timeout_seconds,
         )
 
-    def _choose_text(self, clips: ClipTable) -> ChooseText | None:
-        if self.settings.task == "contrastive":
-            return AnyText(clips)
-        if self.settings.task == "relevancy":
-            if "sentences" not in self.files:
-                raise ValueError("the task 'relevancy' needs a table of sentences; the layout ek100 has one")
-            sentences = Sentences.load(self.files["sentences"])
+    def _choose_text(self, clips: ClipTable, sentences: Sentences | None) -> ChooseText | None:
+        if sentences is not None:
             return RelevantSentence(clips, sentences, min_relevancy=self.settings.min_relevancy)
-        return None
+        return AnyText(clips) if self.settings.task == "contrastive" else None
+
+    def _sentences(self) -> Sentences | None:
+        """What the relevancy task ranks, None for other tasks."""
+        if self.settings.task != "relevancy":
+            return None
+        if "sentences" not in self.files:
+            raise ValueError("the task 'relevancy' needs a table of sentences; the layout ek100 has one")
+        return Sentences.load(self.files["sentences"])
 
     def _clip_files(self) -> list[Path]:
         return [path for name, path in self.files.items() if name.startswith("clips_")]

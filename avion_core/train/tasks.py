@@ -7,7 +7,7 @@ Whatever is random here draws from torch's generators, which the engine seeds at
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -24,25 +24,30 @@ from avion_core.train.losses import (
     info_nce,
     local,
     masked_pixels,
-    max_margin,
+    sigmoid,
     soft_target_cross_entropy,
 )
+from avion_core.train.relevancy import PairRelevancy
 
 LARGEST_LOGIT_SCALE = math.log(100)
 """Bound on the logarithm of the inverse temperature (CLIP, section 2.5); the least is 0."""
 
 
 class ContrastiveTask:
-    """InfoNCE between clips and their narrations, against all clips of all processes."""
+    """Clips against narrations: the sigmoid loss where the model has a bias for it, else InfoNCE."""
 
     def __init__(self, model: DualEncoder, *, gather: Gather = local) -> None:
+        """`gather` decides whose clips and narrations are the negatives: this process's or all."""
         self.model, self._gather = model, gather
 
     def loss(self, batch: Batch) -> StepLoss:
         """Batch: `frames`, `tokens`."""
         video_BD, text_BD, scale = self.model(self.model.normalise(batch["frames"]), batch["tokens"])
-        value = info_nce(video_BD, text_BD, scale=scale, gather=self._gather)
-        return StepLoss(value, {"temperature": 1 / scale.detach()})
+        metrics, bias = {"temperature": 1 / scale.detach()}, self.model.logit_bias
+        if bias is None:
+            return StepLoss(info_nce(video_BD, text_BD, scale=scale, gather=self._gather), metrics)
+        value = sigmoid(video_BD, text_BD, scale=scale, bias=bias, gather=self._gather)
+        return StepLoss(value, {**metrics, "logit_bias": bias.detach()})
 
     def after_update(self) -> None:
         """Keep the temperature between 0.01 and 1."""
@@ -51,15 +56,24 @@ class ContrastiveTask:
 
 
 class RelevancyTask:
-    """Max-margin ranking of clips and sentences for multi-instance retrieval."""
+    """Ranking of clips and sentences by their relevancy, for multi-instance retrieval."""
 
-    def __init__(self, model: DualEncoder, *, margin: float, gather: Gather = local) -> None:
-        self.model, self._margin, self._gather = model, margin, gather
+    def __init__(
+        self,
+        model: DualEncoder,
+        *,
+        ranking: Callable[..., Tensor],
+        relevancy: PairRelevancy,
+        gather: Gather = local,
+    ) -> None:
+        """`ranking` is one of `losses.RANKINGS` with its margin filled in."""
+        self.model, self._ranking, self._relevancy, self._gather = model, ranking, relevancy, gather
 
     def loss(self, batch: Batch) -> StepLoss:
-        """Batch: `frames`, `tokens`."""
+        """Batch: `frames`, `tokens`, `rows`, `text_ids`."""
         video_BD, text_BD, _ = self.model(self.model.normalise(batch["frames"]), batch["tokens"])
-        return StepLoss(max_margin(video_BD, text_BD, margin=self._margin, gather=self._gather))
+        relevancy_GG = self._relevancy(self._gather(batch["rows"]), self._gather(batch["text_ids"]))
+        return StepLoss(self._ranking(video_BD, text_BD, relevancy_GG, gather=self._gather))
 
     def after_update(self) -> None:
         """Nothing to bound."""

@@ -33,7 +33,7 @@ def test_max_margin(video, text):
 
 
 def test_adaptive_max_margin(video, text):
-    relevancy = torch.tensor(RECORDED["pair_relevancy"])
+    relevancy = torch.diag(torch.tensor(RECORDED["pair_relevancy"]))
     value = losses.adaptive_max_margin(video, text, relevancy, margin=0.4)
     assert value.item() == pytest.approx(RECORDED["adaptive_max_margin_0.4"], abs=1e-6)
 

@@ -10,8 +10,10 @@ import pytest
 import yaml
 
 from avion_core.config import (
+    LOSSES,
     MACHINE_SETTINGS,
     SettingsError,
+    StageSettings,
     load_settings,
     settings_schema,
     settings_table,
@@ -100,6 +102,50 @@ def test_name_that_refers_to_nothing_is_refused(change: Callable[..., Any], word
 
 def test_common_transcode_setting_out_of_range_is_reported_once() -> None:
     assert broken(lambda c: c["transcode"].update(crf=99)).count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("stage", "change", "words"),
+    [
+        ("finetune_mir", {"loss": "sigmoid"}, ["'relevancy' has no loss 'sigmoid'", "max_margin"]),
+        ("finetune_mir", {"loss": "triplet"}, ["stages.finetune_mir.loss", "'triplet'"]),
+        ("finetune_cls", {"loss": "info_nce"}, ["'classification' has no loss 'info_nce'", "leave loss out"]),
+        ("pretrain", {"margin": 0.2}, ["margin", "'contrastive'", "'info_nce', which takes temperature"]),
+        ("pretrain", {"logit_bias": -5}, ["logit_bias", "'info_nce', which takes"]),
+        ("finetune_mir", {"relaxation": 0.1}, ["relaxation", "'max_margin', which takes margin"]),
+        ("finetune_cls", {"margin": 0.2}, ["margin", "'classification'"]),
+        ("finetune_cls", {"negatives": "local"}, ["negatives", "'classification' compares no clips"]),
+        ("pretrain", {"processes": 32, "negatives": "local"}, ["at least two", "batch_size"]),
+        ("finetune_cls", {"mixup": 0.8, "batch_size": 6, "processes": 2}, ["(3) must be even"]),
+    ],
+)
+def test_what_does_not_fit_the_loss_is_one_clear_error(
+    stage: str, change: dict[str, Any], words: list[str]
+) -> None:
+    message = broken(lambda c: c["stages"][stage].update(change))
+    assert all(word in message for word in words), message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("task", LOSSES)
+def test_a_loss_has_its_published_values_unless_they_are_set(task: str) -> None:
+    common = {"task": task, "dataset": "any", "model": "any"}
+    assert StageSettings.model_validate(common).loss_name == next(iter(LOSSES[task]))
+    for loss, published in LOSSES[task].items():
+        settings = StageSettings.model_validate({**common, "loss": loss})
+        assert settings.loss_values == published
+        for name, value in published.items():
+            wanted = not value if isinstance(value, bool) else 0.25
+            other = StageSettings.model_validate({**common, "loss": loss, name: wanted})
+            assert other.loss_values == {**published, name: wanted}
+
+
+def test_another_loss_in_a_run_brings_its_own_values() -> None:
+    config = copy.deepcopy(DEMO)
+    config["runs"]["llm"]["stages"]["finetune_mir"] = {"loss": "symmetric_multi_similarity"}
+    settings = load_settings(config)
+    assert settings.stages["finetune_mir"].loss_values == {"margin": 0.2}
+    assert settings.stage("llm", "finetune_mir").loss_values == {"margin": 0.6, "relaxation": 0.1}
 
 
 def test_run_changes_only_what_it_names() -> None:

@@ -1,6 +1,7 @@
 """Whole stages over real chunks: what they publish, how they chain, and what stops them."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from avion_core.config import StageSettings, TranscodeSettings
+from avion_core.config import LOSSES, StageSettings, TranscodeSettings
 from avion_core.data.clips import write_clips, write_sentences
 from avion_core.files import read_json, sha256, write_json
 from avion_core.models.store import load_model
@@ -150,10 +151,57 @@ def test_an_untrained_stage_decodes_nothing_and_keeps_the_start(kitchen, pretrai
 
 
 def test_relevancy_goes_on_from_pretraining(kitchen, pretrained, tmp_path):
-    mir = train(kitchen, tmp_path / "mir", {**CONTRASTIVE, "task": "relevancy"}, start=pretrained)
-    assert load_model(mir)[1].kind == "dual_encoder"
-    assert not equal(mir, pretrained)
-    assert all(line["loss"] > 0 for line in lines(mir))
+    first = {}
+    for loss in LOSSES["relevancy"]:
+        mir = train(
+            kitchen, tmp_path / loss, {**CONTRASTIVE, "task": "relevancy", "loss": loss}, start=pretrained
+        )
+        assert load_model(mir)[1].kind == "dual_encoder"
+        assert not equal(mir, pretrained)
+        assert all(line["loss"] > 0 for line in lines(mir))
+        first[loss] = lines(mir)[0]["loss"]
+    assert len(set(first.values())) == 3
+    default = train(kitchen, tmp_path / "default", {**CONTRASTIVE, "task": "relevancy"}, start=pretrained)
+    assert lines(default)[0]["loss"] == first["symmetric_multi_similarity"]
+
+
+SIGMOID = {**CONTRASTIVE, "loss": "sigmoid", "epochs": 2}
+
+
+@pytest.fixture(scope="module")
+def sigmoid(kitchen, tmp_path_factory):
+    return train(kitchen, tmp_path_factory.mktemp("run") / "sigmoid", SIGMOID)
+
+
+def test_the_sigmoid_losss_bias_and_scale_are_trained_from_their_published_start(sigmoid):
+    assert lines(sigmoid)[0]["logit_bias"] == -10
+    assert lines(sigmoid)[0]["temperature"] == pytest.approx(0.1)
+    last = weights(sigmoid)
+    assert -10 < last["logit_bias"] < -9.9
+    assert 0 < abs(last["logit_scale"] - math.log(10)) < 0.1
+
+
+def test_the_sigmoid_losss_bias_is_kept_over_a_stop(kitchen, sigmoid, tmp_path, monkeypatch):
+    updates = count_updates(monkeypatch, sigterm_after=1)
+    with pytest.raises(SystemExit):
+        train(kitchen, tmp_path, SIGMOID)
+    train(kitchen, tmp_path, SIGMOID)
+    assert updates == [1, 2, 3, 4]
+    assert equal(tmp_path, sigmoid)
+
+
+def test_the_sigmoid_losss_bias_is_waived_on_the_way_to_and_from_another_loss(
+    kitchen, pretrained, sigmoid, tmp_path
+):
+    assert "logit_bias" not in weights(pretrained)
+    short = {"epochs": 1, "waive_missing": ["logit_bias"]}
+    on = train(kitchen, tmp_path / "on", {**SIGMOID, **short}, start=pretrained)
+    assert lines(on)[0]["logit_bias"] == -10
+    mir = {**CONTRASTIVE, "task": "relevancy", "epochs": 1}
+    with pytest.raises(ValueError, match="1 unexpected: logit_bias"):
+        train(kitchen, tmp_path / "refused", mir, start=sigmoid)
+    train(kitchen, tmp_path / "mir", {**mir, "waive_unexpected": ["logit_bias"]}, start=sigmoid)
+    train(kitchen, tmp_path / "cls", {**CLASSIFICATION, "epochs": 1}, start=sigmoid)
 
 
 def test_classification_takes_the_video_tower_and_learns_the_label(kitchen, pretrained, tmp_path):
@@ -239,18 +287,28 @@ def test_a_second_job_in_the_same_folder_is_refused(kitchen, tmp_path):
         train(kitchen, tmp_path, CONTRASTIVE)
 
 
-def test_two_processes_have_the_losses_of_one(kitchen, pretrained, tmp_path):
-    recipe = {**CONTRASTIVE, "processes": 2}
+def train_in_two_processes(kitchen, out, recipe):
     process = start_program(
         kitchen,
-        tmp_path,
-        recipe,
+        out,
+        {**recipe, "processes": 2},
         launcher=["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"],
     )
     assert process.wait(timeout=120) == 0
-    assert [line["loss"] for line in lines(tmp_path)] == pytest.approx(
-        [line["loss"] for line in lines(pretrained)], rel=1e-4
+    return [line["loss"] for line in lines(out)]
+
+
+def test_two_processes_have_the_losses_of_one(kitchen, pretrained, tmp_path):
+    losses = train_in_two_processes(kitchen, tmp_path, CONTRASTIVE)
+    assert losses == pytest.approx([line["loss"] for line in lines(pretrained)], rel=1e-4)
+
+
+def test_local_negatives_are_those_of_one_process(kitchen, tmp_path):
+    """A fresh model chooses blindly: among the two clips of a process and not among all four."""
+    losses = train_in_two_processes(
+        kitchen, tmp_path, {**CONTRASTIVE, "negatives": "local", "temperature": 10, "epochs": 1}
     )
+    assert losses[0] == pytest.approx(math.log(2), rel=0.1)
 
 
 @pytest.mark.parametrize(
@@ -262,7 +320,6 @@ def test_two_processes_have_the_losses_of_one(kitchen, pretrained, tmp_path):
             {"task": "classification", "label": "label"},
             "no class names for the label 'label'.*verb, noun, action",
         ),
-        ({"task": "classification", "label": "action", "mixup": 0.5, "batch_size": 3}, "must be even"),
     ],
 )
 def test_what_does_not_fit_is_one_clear_error(kitchen, tmp_path, change, message):

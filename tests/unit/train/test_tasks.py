@@ -1,6 +1,7 @@
 """What one step computes, by hand or by a property, and which sentence it is computed with."""
 
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from avion_core.data.clips import ClipTable, Sentences
 from avion_core.models.architecture import DualEncoderConfig, TextConfig, VideoMAEConfig, VisionConfig
 from avion_core.models.dual_encoder import DualEncoder
 from avion_core.models.videomae import VideoMAE
-from avion_core.train.losses import info_nce, max_margin
+from avion_core.train.losses import RANKINGS, info_nce, local, sigmoid
 from avion_core.train.tasks import ClassificationTask, ContrastiveTask, ReconstructionTask, RelevancyTask, mix
 from avion_core.train.texts import AnyText, RelevantSentence
 
@@ -29,7 +30,12 @@ SMALL_MAE = VideoMAEConfig(width=16, layers=1, heads=2, patch_px=8, decoder_widt
 def batch():
     torch.manual_seed(5)
     frames = torch.randint(256, (4, 2, 16, 16, 3), dtype=torch.uint8)
-    return {"frames": frames, "tokens": torch.randint(1, 20, (4, 8)), "rows": torch.tensor([3, 0, 2, 0])}
+    return {
+        "frames": frames,
+        "tokens": torch.randint(1, 20, (4, 8)),
+        "rows": torch.tensor([3, 0, 2, 0]),
+        "text_ids": torch.tensor([1, 1, 0, 2]),
+    }
 
 
 @pytest.fixture
@@ -62,10 +68,41 @@ def test_the_temperature_stays_in_its_bounds(dual_encoder, moved_to, kept):
     assert dual_encoder.logit_scale.item() == pytest.approx(kept)
 
 
-def test_relevancy_is_max_margin_of_the_models_embeddings(batch, dual_encoder):
-    value = RelevancyTask(dual_encoder, margin=0.3).loss(batch).loss
+def test_a_model_with_a_bias_is_trained_with_the_sigmoid_loss(batch):
+    torch.manual_seed(0)
+    model = DualEncoder(SMALL, frames=2, image_size_px=16, logit_bias=-10.0)
+    result = ContrastiveTask(model).loss(batch)
+    video, text, scale = model(model.normalise(batch["frames"]), batch["tokens"])
+    assert result.loss.item() == pytest.approx(sigmoid(video, text, scale=scale, bias=-10.0).item())
+    assert result.metrics["logit_bias"].item() == -10
+    result.loss.backward()
+    # by hand: the bias's gradient is the mean over clips of the sum over texts of the probabilities, minus 1
+    probabilities = torch.sigmoid(scale * video @ text.T - 10)
+    assert model.logit_bias.grad.item() == pytest.approx(probabilities.sum().item() / 4 - 1, rel=1e-5)
+
+
+def two_processes(x):
+    """A gather from another process that holds the same clips and sentences."""
+    return torch.cat([x, x])
+
+
+@pytest.mark.parametrize("name", RANKINGS)
+@pytest.mark.parametrize("gather", [local, two_processes])
+def test_relevancy_ranks_by_the_relevancy_of_all_gathered_rows_and_sentences(
+    batch, dual_encoder, name, gather
+):
+    matrix = torch.rand(4, 3, generator=torch.Generator().manual_seed(2))
+    values = {"margin": 0.3, **({"relaxation": 0.05} if name == "symmetric_multi_similarity" else {})}
+    task = RelevancyTask(
+        dual_encoder,
+        ranking=partial(RANKINGS[name], **values),
+        relevancy=lambda rows, text_ids: matrix[rows][:, text_ids],
+        gather=gather,
+    )
     video, text, _ = dual_encoder(dual_encoder.normalise(batch["frames"]), batch["tokens"])
-    assert value.item() == pytest.approx(max_margin(video, text, margin=0.3).item())
+    relevancy = matrix[gather(batch["rows"])][:, gather(batch["text_ids"])]
+    expected = RANKINGS[name](gather(video), gather(text), relevancy, **values)
+    assert task.loss(batch).loss.item() == pytest.approx(expected.item())
 
 
 def test_classification_takes_the_labels_of_the_rows(batch):
