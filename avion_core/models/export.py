@@ -68,9 +68,9 @@ tags: [clip, egocentric-video]
 ---
 # {title}
 
-The image and text towers of a video dual encoder trained on clips of {frames} frames at {size} px. For an image the
-temporal embedding is interpolated to one frame and added to the places; whole clips need the project's own folder
-or its export in AVION's layout.
+The image and text towers of a video dual encoder trained on clips of {frames} frames at {size} px. For an
+image the temporal embedding is interpolated to one frame and added to the places; whole clips need the
+project's own folder or its export in AVION's layout.
 
 ```python
 import open_clip
@@ -96,6 +96,7 @@ def avion_state_dict(model: VideoModel, *, flash: bool = False) -> dict[str, Ten
     """Weights under AVION's names. The text tower has the plain names in both layouts."""
     config, towers = model.config, AVION_TOWERS[model.kind]
     tensors: dict[str, Tensor] = {}
+    kernel: tuple[int, ...]
     for name, tensor in model.state_dict().items():
         if isinstance(config, DualEncoderConfig):
             kernel = (3, config.vision.patch_px, config.vision.patch_px)

@@ -9,6 +9,7 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -149,7 +150,7 @@ def run_blocks(
 
 def _run_block(block: nn.Module, x_BND: Tensor, **options: bool) -> Tensor:
     if block.checkpointing and torch.is_grad_enabled():
-        out: Tensor = checkpoint(block, x_BND, use_reentrant=False, **options)
+        out: Tensor = checkpoint(partial(block, **options), x_BND, use_reentrant=False)
     else:
         out = block(x_BND, **options)
     return out

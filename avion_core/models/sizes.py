@@ -1,7 +1,7 @@
-"""How large a model is: weights, multiply-adds and activation memory of one clip, computed without running it.
+"""How large a model is: weights, multiply-adds and activation memory of a clip, computed without running it.
 
-`python -m avion_core.models.sizes` prints the table of `docs/models.md`. Tensors have shapes and no contents, so
-that the largest model takes seconds on any machine.
+`python -m avion_core.models.sizes` prints the table of `docs/models.md`. Tensors have shapes and no contents,
+so that the largest model takes seconds on any machine.
 """
 
 from __future__ import annotations
@@ -53,18 +53,19 @@ class Size:
     """The same with gradient checkpointing; one block's share comes back while it is computed again."""
 
 
-def measure(
-    kind: str, architecture: str | ModelConfig, *, bf16: bool = False, **arguments: Any
-) -> Size:
+def measure(kind: str, architecture: str | ModelConfig, *, bf16: bool = False, **arguments: Any) -> Size:
     """The size of a model of `store.build_model`, in float32 or in bfloat16 mixed precision."""
-    with FakeTensorMode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+    with torch.device("meta"):
         model = build_model(kind, architecture, **arguments).train()
+    shapes_only = FakeTensorMode(allow_non_fake_inputs=True)
+    with shapes_only, torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        model.to_empty(device="cpu")
         kernel = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
         with FlopCounterMode(display=False, custom_mapping=kernel) as counter, torch.no_grad():
-            _forward(model)
-        plain = _kept_bytes(model)
+            _forward(model, clips=1)
+        plain = _kept_bytes(model, clips=2) - _kept_bytes(model, clips=1)
         set_checkpointing(model, True)
-        checkpointed = _kept_bytes(model)
+        checkpointed = _kept_bytes(model, clips=2) - _kept_bytes(model, clips=1)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return Size(parameters, counter.get_total_flops() // 2, plain, checkpointed)
 
@@ -74,24 +75,24 @@ def _attention_flops(q_shape: Any, k_shape: Any, v_shape: Any, *_: Any, **__: An
     return int(sdpa_flop_count(q_shape, k_shape, v_shape))
 
 
-def _forward(model: VideoModel) -> Tensor:
-    """One clip through the model, past all that looks at values: these tensors have none."""
+def _forward(model: VideoModel, *, clips: int) -> Tensor:
+    """Clips through the model, past all that looks at values: these tensors have none."""
     side = model.image_size_px
-    frames_BCTHW = torch.empty(1, 3, model.frames, side, side)
+    frames_BCTHW = torch.empty(clips, 3, model.frames, side, side)
     if isinstance(model, DualEncoder):
-        tokens_BL = torch.zeros(1, TEXT_TOKENS, dtype=torch.long)
+        tokens_BL = torch.zeros(clips, TEXT_TOKENS, dtype=torch.long)
         return model.encode_video(frames_BCTHW) @ model.text.read_at(tokens_BL[:, -1], tokens_BL).float().T
     if isinstance(model, VideoMAE):
         places = (side // model.config.patch_px) ** 2
         masked = int(MASK_RATIO * places) * (model.tokens // places)
-        order_BN = torch.zeros(1, model.tokens, dtype=torch.long)
+        order_BN = torch.zeros(clips, model.tokens, dtype=torch.long)
         return model.reconstruct(frames_BCTHW, order_BN[:, masked:], order_BN[:, :masked])
     logits_BK: Tensor = model(frames_BCTHW)
     return logits_BK
 
 
-def _kept_bytes(model: VideoModel) -> int:
-    """Bytes of what the forward pass keeps, each storage once, without the weights."""
+def _kept_bytes(model: VideoModel, *, clips: int) -> int:
+    """Bytes of what the forward pass keeps, each storage once: of the weights' casts too."""
     kept: dict[int, torch.UntypedStorage] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -99,12 +100,10 @@ def _kept_bytes(model: VideoModel) -> int:
         kept[storage._cdata] = storage
         return tensor
 
-    weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = _forward(model)
-    size = sum(storage.nbytes() for key, storage in kept.items() if key not in weights)
-    del result
-    return size
+        result = _forward(model, clips=clips)
+    del result  # alive until here, so that no storage gives its place to another
+    return sum(storage.nbytes() for storage in kept.values())
 
 
 def table() -> str:
@@ -119,7 +118,9 @@ def table() -> str:
             measure(kind, architecture, bf16=bf16, frames=frames, image_size_px=side, **arguments)
             for bf16 in (False, True)
         ]
-        figures = [size.activation_bytes / 1e6 for size in sizes] + [s.checkpointed_bytes / 1e6 for s in sizes]
+        figures = [size.activation_bytes / 1e6 for size in sizes] + [
+            s.checkpointed_bytes / 1e6 for s in sizes
+        ]
         columns = [f"{architecture}, {kind}", frames, side, f"{sizes[0].parameters / 1e6:.1f}"]
         columns += [f"{sizes[0].multiply_adds / 1e9:.0f}", *(f"{figure:.0f}" for figure in figures)]
         lines.append("| " + " | ".join(map(str, columns)) + " |")

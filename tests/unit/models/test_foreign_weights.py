@@ -19,7 +19,6 @@ from avion_core.models.foreign import import_state_dict, our_name, read_checkpoi
 from avion_core.models.store import ModelError, load_weights
 from avion_core.models.videomae import VideoMAE, VideoMAEClassifier
 
-
 CLIP = DualEncoderConfig(
     vision=VisionConfig(width=64, layers=2, heads=2, patch_px=8, norm_eps=1e-5),
     text=TextConfig(width=32, layers=2, heads=2, context_length=12, vocabulary=50),
@@ -169,7 +168,7 @@ def test_a_stage_starts_from_a_published_clip_in_each_of_its_forms(tmp_path, nam
     publish_clip(tmp_path / name, form)
     model = DualEncoder(CLIP, frames=4, image_size_px=24)
     temporal = model.vision.temporal_embedding.detach().clone()
-    with pytest.raises(ModelError, match="1 missing: vision.temporal_embedding"):
+    with pytest.raises(ModelError, match=r"1 missing: vision\.temporal_embedding"):
         start_from_foreign(model, str(tmp_path / name))
     report = start_from_foreign(model, str(tmp_path / name), waive_missing=["vision.temporal_embedding"])
     assert report.missing == ("vision.temporal_embedding",)
