@@ -85,8 +85,8 @@ class Step:
 
     def seconds(self) -> float:
         start = time.perf_counter()
-        video_BD, text_BD, scale = self.forward()
         self._optimizer.zero_grad()
+        video_BD, text_BD, scale = self.forward()
         info_nce(video_BD, text_BD, scale=scale).backward()
         self._optimizer.step()
         return time.perf_counter() - start
@@ -95,7 +95,9 @@ class Step:
 def our_model() -> DualEncoder:
     """The architecture with fresh weights of seed 0."""
     torch.manual_seed(0)
-    return DualEncoder(load_architecture(ARCHITECTURE), frames=FRAMES, image_size_px=SIDE)
+    config = load_architecture(ARCHITECTURE)
+    assert isinstance(config, DualEncoderConfig)
+    return DualEncoder(config, frames=FRAMES, image_size_px=SIDE)
 
 
 def peak_mb(checkpointing: bool) -> float:
