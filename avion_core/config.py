@@ -32,6 +32,9 @@ MACHINE_SETTINGS = frozenset(
         "log_every_steps",
         "checkpoint_every_steps",
         "clip_timeout_seconds",
+        "attention",
+        "compile",
+        "gradient_checkpointing",
     }
 )
 """Settings of stages and evaluations that say how a job runs, not what it computes: changing one repeats
@@ -48,6 +51,10 @@ PROVIDER_MACHINE_SETTINGS = frozenset(
     }
 )
 """Settings of a language model's server that decide no answer: changing one asks nothing again."""
+
+
+OPEN_CLIP = "open_clip:"
+"""What `start_weights` begins with where it names a model of open_clip's and not a file."""
 
 
 class SettingsError(ValueError):
@@ -325,6 +332,11 @@ class StageSettings(ReadingJob):
     """Architecture, a file in avion_core/models/architectures."""
     start: str | None = None
     """Stage of the same run whose weights are the start; null for a fresh model."""
+    start_weights: str | None = None
+    """Others' weights as the start: a `.pt` or `.safetensors` file, or `open_clip:<model>/<tag>`, such as
+    open_clip:ViT-B-16/openai, which is downloaded; `docs/models.md` lists what is read."""
+    start_fresh: tuple[str, ...] = ()
+    """Weights (fnmatch patterns) that begin fresh although the start has them."""
     waive_missing: tuple[str, ...] = ()
     """Weights (fnmatch patterns) that the start may lack; they begin fresh."""
     waive_unexpected: tuple[str, ...] = ()
@@ -415,6 +427,10 @@ class StageSettings(ReadingJob):
     """A relevancy task's sentence is drawn from those above this."""
     mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.9
     """Share of the tubes that reconstruction hides."""
+    decoder_mask_ratio: Annotated[float, Field(ge=0, lt=1, multiple_of=0.25)] = 0.0
+    """Share of the hidden tubelets that reconstruction does not predict (VideoMAE V2: 0.5); 0 for none."""
+    patch_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of each clip's patches that a dual encoder's video tower leaves out in training (FLIP)."""
 
     processes: Count = 1
     """Processes of the job, started by torchrun; with `gpus` one of them each."""
@@ -424,6 +440,12 @@ class StageSettings(ReadingJob):
     """CPU threads a process."""
     loader_workers: Annotated[int, Field(ge=0)] = 0
     """Processes that decode, per training process; 0 decodes in the training process."""
+    attention: Literal["sdpa", "flash"] = "sdpa"
+    """Attention kernels: torch's own, or the package flash-attn on a GPU in half precision."""
+    gradient_checkpointing: bool = False
+    """Compute each block a second time in the backward pass instead of keeping it in memory."""
+    compile: bool = False
+    """Run the blocks through torch.compile, which needs a C++ compiler."""
     memory_mb: Count = 2000
     """Memory the job asks the scheduler for."""
     runtime_minutes: Count = 60
@@ -448,6 +470,12 @@ class StageSettings(ReadingJob):
         share = self.batch_size // self.processes
         if self.task == "classification" and (self.mixup or self.cutmix) and share % 2:
             raise ValueError(f"mixup and cutmix pair clips: batch_size over processes ({share}) must be even")
+        if self.start and self.start_weights:
+            raise ValueError("start and start_weights exclude each other; set one of them to null")
+        if self.decoder_mask_ratio and self.task != "reconstruction":
+            raise ValueError(
+                f"decoder_mask_ratio does not go with the task '{self.task}', which has no decoder"
+            )
         return self
 
     @model_validator(mode="after")
@@ -478,6 +506,12 @@ class StageSettings(ReadingJob):
         published = LOSSES.get(self.task, {}).get(self.loss_name, {})
         given = {name: getattr(self, name) for name in published}
         return {name: published[name] if value is None else value for name, value in given.items()}
+
+    @property
+    def start_file(self) -> str | None:
+        """The file of `start_weights`; None where there is none or open_clip downloads it."""
+        downloaded = self.start_weights is None or self.start_weights.startswith(OPEN_CLIP)
+        return None if downloaded else self.start_weights
 
 
 class EvaluationSettings(ReadingJob):

@@ -237,6 +237,11 @@ def start_model(wildcards):
     return f"{stage_folder(wildcards.run, start)}/model.safetensors" if start else []
 
 
+def start_weights(wildcards):
+    """The file of others' weights that this stage starts from."""
+    return SETTINGS.stage(wildcards.run, wildcards.stage).start_file or []
+
+
 def machine(wildcards):
     return SETTINGS.stage(wildcards.run, wildcards.stage)
 

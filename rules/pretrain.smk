@@ -9,6 +9,7 @@ rule pretrain_stage:
         sentences=training_sentences,
         classes=training_classes,
         start=start_model,
+        start_weights=start_weights,
     output:
         model=f"{RESULTS}/{{run}}/{{stage}}/model.safetensors",
         description=f"{RESULTS}/{{run}}/{{stage}}/model.json",

@@ -29,6 +29,7 @@ class VideoClassifier(VideoModel):
         frames: int,
         image_size_px: int,
         drop_path: float = 0.0,
+        patch_dropout: float = 0.0,
         head_dropout: float = 0.0,
     ) -> None:
         depths = {"vision.": config.vision.layers}
@@ -39,6 +40,7 @@ class VideoClassifier(VideoModel):
             image_size_px=image_size_px,
             activation=config.activation,
             drop_path=drop_path,
+            patch_dropout=patch_dropout,
         )
         self.dropout = nn.Dropout(head_dropout)
         self.head = nn.Linear(config.vision.width, classes)

@@ -29,6 +29,7 @@ class DualEncoder(VideoModel):
         frames: int,
         image_size_px: int,
         drop_path: float = 0.0,
+        patch_dropout: float = 0.0,
         temperature: float = 0.07,
         learn_temperature: bool = False,
         logit_bias: float | None = None,
@@ -42,6 +43,7 @@ class DualEncoder(VideoModel):
             image_size_px=image_size_px,
             activation=config.activation,
             drop_path=drop_path,
+            patch_dropout=patch_dropout,
             embed_dim=config.embed_dim,
         )
         self.text = TextTower(config.text, activation=config.activation, embed_dim=config.embed_dim)

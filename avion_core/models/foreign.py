@@ -1,4 +1,4 @@
-"""Others' weights under our names: AVION's and VideoMAE's checkpoints, in both of their key layouts.
+"""Others' weights under our names: CLIP's, and AVION's and VideoMAE's in both of their key layouts.
 
 The plain layout (`in_proj_weight`, `mlp.c_fc`, `qkv` with `q_bias` and `v_bias`) and the flash-attention
 layout (`Wqkv`, `mlp.fc1`) hold the same numbers; convolution kernels and matrices of patches do too.
@@ -9,18 +9,21 @@ from __future__ import annotations
 import argparse
 import pickle
 import re
-from collections.abc import Mapping
+import warnings
+import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from avion_core.config import OPEN_CLIP, known
 from avion_core.models.base import VideoModel
-from avion_core.models.store import ModelError, read_tensors
+from avion_core.models.store import STARTS, LoadReport, ModelError, load_weights, read_tensors, without
 
 BLOCK_NAMES: tuple[tuple[str, str], ...] = (
-    (r"^(module\.)+", ""),
+    (r"^((?:module|_orig_mod)\.)+", ""),
     (r"\btransformer\.resblocks\.", "blocks."),
     (r"\battn\.(?:in_proj_|Wqkv\.)", "attn.qkv."),
     (r"\battn\.out_proj\.", "attn.proj."),
@@ -32,14 +35,16 @@ BLOCK_NAMES: tuple[tuple[str, str], ...] = (
 
 CLIP_NAMES: tuple[tuple[str, str], ...] = (
     (r"^visual\.conv1\.", "vision.patch."),
-    (r"^visual\.(?:image_projection|proj)$", "vision.projection"),
+    (r"^(?:visual\.)?image_projection$|^visual\.proj$", "vision.projection"),
     (r"^visual\.", "vision."),
     (r"^textual\.", "text."),
     (r"^(blocks\.|token_embedding\.|positional_embedding$|ln_final\.|text_projection$)", r"text.\1"),
     (r"^text\.text_projection$", "text.projection"),
     (r"^fc_cls\.", "head."),
 )
-"""AVION's towers, and OpenAI's and open_clip's, whose text tower has no prefix."""
+"""AVION's towers, LaViLa's, OpenAI's and open_clip's; the last three have a text tower without prefix."""
+NO_WEIGHTS = ("attn_mask", "input_resolution", "context_length", "vocab_size")
+"""What OpenAI's and older open_clip files hold beside weights."""
 
 ENCODER_NAMES: tuple[tuple[str, str], ...] = (
     (r"^encoder\.norm\.", "norm."),
@@ -86,14 +91,67 @@ def import_state_dict(tensors: Mapping[str, Tensor], model: VideoModel) -> dict[
     return named
 
 
+def start_from_foreign(
+    model: VideoModel,
+    source: str,
+    *,
+    fresh: Sequence[str] = (),
+    waive_missing: Sequence[str] = (),
+    waive_unexpected: Sequence[str] = (),
+) -> LoadReport:
+    """Fill `model` with others' weights: a file, or `open_clip:<model>/<tag>`.
+
+    A classifier leaves behind what STARTS says it leaves of a pretrained model. Which activation, norm
+    epsilon and pixel normalisation the weights were trained with is not in such files: the architecture
+    says it. Raises ModelError as read_checkpoint and load_weights, and for a name open_clip does not know.
+    """
+    path = open_clip_file(source.removeprefix(OPEN_CLIP)) if source.startswith(OPEN_CLIP) else Path(source)
+    tensors = read_checkpoint(path)
+    if any(".timeattn." in name for name in tensors):
+        raise ModelError(f"{source}: LaViLa's TimeSformer, whose divided attention no model here has")
+    left_behind = [p for (_, kind), patterns in STARTS.items() if kind == model.kind for p in patterns]
+    return load_weights(
+        model,
+        without(import_state_dict(tensors, model), [*left_behind, *NO_WEIGHTS]),
+        fresh=fresh,
+        waive_missing=waive_missing,
+        waive_unexpected=waive_unexpected,
+        source=source,
+    )
+
+
+def open_clip_file(name: str) -> Path:
+    """The weights that open_clip has under `<model>/<tag>`, downloaded into its cache where they are not yet.
+
+    Raises ModelError naming the nearest for an unknown model or tag, and when the download fails.
+    """
+    import open_clip
+
+    model, _, tag = name.partition("/")
+    try:
+        known([model], open_clip.list_models(), f"{OPEN_CLIP}{name}: model")
+        known([tag], open_clip.list_pretrained_tags_by_model(model), f"{OPEN_CLIP}{name}: tag")
+        return Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(model, tag)))
+    except ValueError as error:
+        raise ModelError(str(error)) from None
+    except (OSError, RuntimeError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"{OPEN_CLIP}{name}: cannot be downloaded ({reason}); fetch the file elsewhere and name its path"
+        ) from None
+
+
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """Weights of a foreign `.safetensors` or `.pt` file, under their own names.
 
     A `.pt` may be a training checkpoint with `state_dict` or `model` inside and an argparse Namespace
-    beside it; nothing else that could run code is admitted. Raises ModelError for anything else.
+    beside it, or a TorchScript archive such as OpenAI publishes; nothing else that could run code is
+    admitted. Raises ModelError for anything else.
     """
     if Path(path).suffix == ".safetensors":
         return read_tensors(path)
+    if _is_torchscript(path):
+        return _read_torchscript(path)
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content: Any = torch.load(path, map_location="cpu", weights_only=True)
@@ -109,3 +167,23 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ModelError(f"{path}: holds no weights under 'state_dict', 'model' or at its top")
     return dict(content)
+
+
+def _is_torchscript(path: str | Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _read_torchscript(path: str | Path) -> dict[str, Tensor]:
+    """Weights of a TorchScript archive; one that would run code of its own on loading is refused."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            code = [archive.read(name) for name in archive.namelist() if "/code/" in name]
+        if any(b"__setstate__" in text for text in code):
+            raise ModelError(f"{path}: a TorchScript archive that runs code when it is loaded")
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):
+            return dict(torch.jit.load(path, map_location="cpu").state_dict())
+    except (RuntimeError, zipfile.BadZipFile) as error:
+        raise ModelError(f"{path}: not a TorchScript archive ({str(error).splitlines()[0]})") from None

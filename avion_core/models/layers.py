@@ -6,12 +6,16 @@ Shapes: B clips, C channels, T frames, H×W pixels, N tokens, D width, P numbers
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from timm.layers import DropPath
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 AttentionFunction = Callable[[Tensor, Tensor, Tensor, bool], Tensor]
 
@@ -120,6 +124,7 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=norm_eps)
         self.mlp = MLP(width, hidden=int(width * mlp_ratio), activation=activation)
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.checkpointing = False
 
     def forward(self, x_BND: Tensor, *, causal: bool = False, first_only: bool = False) -> Tensor:
         """All tokens, or with `first_only` the first token's output: B,1,D.
@@ -131,6 +136,51 @@ class Block(nn.Module):
         x = kept + self.drop_path(self.attn(self.norm1(x_BND), causal=causal, first_only=first_only))
         out: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
         return out
+
+
+def run_blocks(
+    blocks: Iterable[nn.Module], x_BND: Tensor, *, causal: bool = False, first_only: bool = False
+) -> Tensor:
+    """Tokens through all blocks; with `first_only` the last block gives the first token's output alone."""
+    *others, last = blocks
+    for block in others:
+        x_BND = _run_block(block, x_BND, causal=causal)
+    return _run_block(last, x_BND, causal=causal, first_only=first_only)
+
+
+def _run_block(block: nn.Module, x_BND: Tensor, **options: bool) -> Tensor:
+    if block.checkpointing and torch.is_grad_enabled():
+        out: Tensor = checkpoint(partial(block, **options), x_BND, use_reentrant=False)
+    else:
+        out = block(x_BND, **options)
+    return out
+
+
+def set_checkpointing(model: nn.Module, on: bool) -> None:
+    """Keep only each block's input for the backward pass, and compute the rest a second time there.
+
+    Values and gradients stay the same, drop path included: the second pass repeats the first's randomness.
+    """
+    for layer in model.modules():
+        if isinstance(layer, Block):
+            layer.checkpointing = on
+
+
+def compile_blocks(model: nn.Module) -> None:
+    """Put `torch.compile` on every block of `model`; names of weights stay, copies are plain again.
+
+    Blocks of one size share their code, so that a deep model compiles as fast as a shallow one. Raises
+    ValueError where there is no C++ compiler.
+    """
+    compilers = (os.environ.get("CXX", ""), "g++", "clang++", "c++")
+    if not any(shutil.which(name) for name in compilers):
+        raise ValueError("compile needs a C++ compiler, such as g++; install one or set compile: false")
+    blocks = [layer for layer in model.modules() if isinstance(layer, Block)]
+    # every rate of drop path is code of its own; beyond the limit torch would go on uncompiled
+    limit = torch._dynamo.config.recompile_limit
+    torch._dynamo.config.recompile_limit = max(limit, 4 * len(blocks))
+    for block in blocks:
+        block.compile()
 
 
 def init_clip_blocks(blocks: nn.ModuleList, *, width: int) -> None:
@@ -152,6 +202,11 @@ def patchify(frames_BCTHW: Tensor, *, patch_px: int, tubelet_frames: int = 1) ->
     t, h, w = frames // tubelet_frames, height // patch_px, width // patch_px
     cut = frames_BCTHW.reshape(batch, channels, t, tubelet_frames, h, patch_px, w, patch_px)
     return cut.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(batch, t * h * w, -1)
+
+
+def pick(x_BND: Tensor, rows_BK: Tensor) -> Tensor:
+    """Rows of each clip by number: B,K,D."""
+    return x_BND.gather(1, rows_BK[..., None].expand(-1, -1, x_BND.shape[-1]))
 
 
 class Normalise(nn.Module):

@@ -161,6 +161,7 @@ def start_from(
     model: VideoModel,
     folder: str | Path,
     *,
+    fresh: Sequence[str] = (),
     waive_missing: Sequence[str] = (),
     waive_unexpected: Sequence[str] = (),
 ) -> LoadReport:
@@ -179,15 +180,10 @@ def start_from(
             f"it can from: {', '.join([model.kind, *fits])}"
         )
     _check_same_arithmetic(config, model.config, folder)
-    left_behind = STARTS.get(pair, ())
-    tensors = {
-        name: tensor
-        for name, tensor in read_tensors(Path(folder) / WEIGHTS_FILE).items()
-        if not _matches(name, left_behind)
-    }
     return load_weights(
         model,
-        tensors,
+        without(read_tensors(Path(folder) / WEIGHTS_FILE), STARTS.get(pair, ())),
+        fresh=fresh,
         waive_missing=waive_missing,
         waive_unexpected=waive_unexpected,
         source=str(folder),
@@ -198,6 +194,7 @@ def load_weights(
     model: VideoModel,
     tensors: Mapping[str, Tensor],
     *,
+    fresh: Sequence[str] = (),
     waive_missing: Sequence[str] = (),
     waive_unexpected: Sequence[str] = (),
     source: str = "weights",
@@ -206,30 +203,37 @@ def load_weights(
 
     Position tables of another length or image size are adapted (ADAPTERS). A weight whose name
     matches `waive_missing` (fnmatch) may be absent or of another shape and stays fresh; one that
-    matches `waive_unexpected` is passed over. Raises ModelError listing everything else that differs.
+    matches `fresh` stays so in any case; one that matches `waive_unexpected` is passed over. Raises
+    ModelError listing everything else that differs.
     """
     own = model.state_dict()
+    tensors, waive_missing = without(tensors, fresh), (*waive_missing, *fresh)
     fitted = {name: _adapt(name, tensors[name], own[name]) for name in own if name in tensors}
     missing = [name for name in own if name not in fitted]
     unexpected = [name for name in tensors if name not in own]
     misshapen = [name for name in fitted if fitted[name].shape != own[name].shape]
-    fresh = {name for name in (*missing, *misshapen) if _matches(name, waive_missing)}
+    kept = {name for name in (*missing, *misshapen) if _matches(name, waive_missing)}
     problems = {
-        "missing": [name for name in missing if name not in fresh],
+        "missing": [name for name in missing if name not in kept],
         "unexpected": [name for name in unexpected if not _matches(name, waive_unexpected)],
         "of another shape": [
             f"{name} ({_shape(tensors[name])} for {_shape(own[name])})"
             for name in misshapen
-            if name not in fresh
+            if name not in kept
         ],
     }
     if any(problems.values()):
         raise ModelError(_explain(source, model.kind, problems, foreign=not fitted))
     with torch.no_grad():
-        for name in fitted.keys() - fresh:
+        for name in fitted.keys() - kept:
             own[name].copy_(fitted[name])
-    adapted = [name for name in fitted if fitted[name] is not tensors[name] and name not in fresh]
-    return LoadReport(tuple(sorted(fresh)), tuple(unexpected), tuple(adapted))
+    adapted = [name for name in fitted if fitted[name] is not tensors[name] and name not in kept]
+    return LoadReport(tuple(sorted(kept)), tuple(unexpected), tuple(adapted))
+
+
+def without(tensors: Mapping[str, Tensor], patterns: Sequence[str]) -> dict[str, Tensor]:
+    """Those of `tensors` whose name matches none of the fnmatch patterns."""
+    return {name: tensor for name, tensor in tensors.items() if not _matches(name, patterns)}
 
 
 def interpolate_frames(table_TD: Tensor, target_TD: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from avion_core.models.architecture import TextConfig
-from avion_core.models.layers import Block, init_clip_blocks
+from avion_core.models.layers import Block, init_clip_blocks, run_blocks
 
 
 class TextTower(nn.Module):
@@ -44,10 +44,12 @@ class TextTower(nn.Module):
                 f"texts of {tokens_BL.shape[1]} tokens do not fit the context of {self.context_length}"
             )
         ends_B = tokens_BL.argmax(dim=-1)
-        length = int(ends_B.max()) + 1
-        x_BLD = self.token_embedding(tokens_BL[:, :length]) + self.positional_embedding[:length]
-        for block in self.blocks:
-            x_BLD = block(x_BLD, causal=True)
+        return self.read_at(ends_B, tokens_BL[:, : int(ends_B.max()) + 1])
+
+    def read_at(self, ends_B: Tensor, tokens_BL: Tensor) -> Tensor:
+        """Embeddings B,embed_dim of token ids, read at the places `ends_B`."""
+        x_BLD = self.token_embedding(tokens_BL) + self.positional_embedding[: tokens_BL.shape[1]]
+        x_BLD = run_blocks(self.blocks, x_BLD, causal=True)
         rows_B = torch.arange(len(ends_B), device=ends_B.device)
         x_BD: Tensor = self.ln_final(x_BLD[rows_B, ends_B])
         return x_BD @ self.projection

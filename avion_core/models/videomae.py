@@ -1,7 +1,10 @@
 """VideoMAE: an autoencoder that sees a tenth of a clip's tubelets, and the classifier made from it.
 
 Tong et al., "VideoMAE: Masked Autoencoders are Data-Efficient Learners for Self-Supervised Video
-Pre-Training", NeurIPS 2022. N tokens, V visible, M masked, P numbers in a patch.
+Pre-Training", NeurIPS 2022. Decoder masking: Wang et al., "VideoMAE V2", CVPR 2023, section 3.2.
+
+N tokens, V visible, M masked and predicted, P numbers in a patch. A mask says of each token: 0 the encoder
+sees it, 1 the decoder predicts it, 2 neither; without decoder masking it is as good as a boolean.
 """
 
 from __future__ import annotations
@@ -13,12 +16,14 @@ from torch import Tensor, nn
 
 from avion_core.models.architecture import VideoMAEConfig
 from avion_core.models.base import VideoModel
-from avion_core.models.layers import Block, patchify
+from avion_core.models.layers import Block, patchify, pick, run_blocks
 
 TARGET_EPS = 1e-6
 """Added to a patch's standard deviation, on 0…255, before dividing by it (AVION; VideoMAE's is on 0…1)."""
 HEAD_SCALE = 0.001
 """Factor on the classifier's fresh head, VideoMAE's `init_scale`."""
+CELL = 4
+"""Places of a running cell, 2×2, and the time steps after which it repeats."""
 
 
 class VideoMAEEncoder(nn.Module):
@@ -54,9 +59,7 @@ class VideoMAEEncoder(nn.Module):
             x_BVD = self.patch(patches_BNP) + self.positions
         else:
             x_BVD = self.patch(pick(patches_BNP, visible_BV)) + self.positions[visible_BV]
-        for block in self.blocks:
-            x_BVD = block(x_BVD)
-        return x_BVD
+        return run_blocks(self.blocks, x_BVD)
 
 
 class VideoMAEDecoder(nn.Module):
@@ -74,9 +77,7 @@ class VideoMAEDecoder(nn.Module):
 
     def forward(self, x_BND: Tensor, *, last: int) -> Tensor:
         """Pixels B,last,P of the `last` tokens."""
-        for block in self.blocks:
-            x_BND = block(x_BND)
-        pixels_BMP: Tensor = self.head(self.norm(x_BND[:, -last:]))
+        pixels_BMP: Tensor = self.head(self.norm(run_blocks(self.blocks, x_BND)[:, -last:]))
         return pixels_BMP
 
 
@@ -89,10 +90,24 @@ class VideoMAE(VideoModel):
     decoder_positions: Tensor
 
     def __init__(
-        self, config: VideoMAEConfig, *, frames: int, image_size_px: int, drop_path: float = 0.0
+        self,
+        config: VideoMAEConfig,
+        *,
+        frames: int,
+        image_size_px: int,
+        drop_path: float = 0.0,
+        decoder_mask_ratio: float = 0.0,
     ) -> None:
+        """`decoder_mask_ratio`, a multiple of ¼, is the share of the hidden tubelets that is not predicted.
+
+        Raises ValueError when the clip is no whole number of the running cell's periods.
+        """
         depths = {"encoder.": config.layers}
         super().__init__(config, frames=frames, image_size_px=image_size_px, towers=depths)
+        period = CELL * config.tubelet_frames
+        if decoder_mask_ratio and frames % period:
+            raise ValueError(f"decoder_mask_ratio needs frames in multiples of {period}, not {frames}")
+        self._decoder_mask_ratio = decoder_mask_ratio
         self.encoder = VideoMAEEncoder(
             config, frames=frames, image_size_px=image_size_px, drop_path=drop_path
         )
@@ -115,20 +130,26 @@ class VideoMAE(VideoModel):
         return len(self.encoder.positions)
 
     def tube_mask(self, batch: int, ratio: float, generator: torch.Generator) -> Tensor:
-        """mask_BN, True where hidden: in each clip the same share of places in all its frames.
+        """mask_BN, not 0 where hidden: in each clip the same share of places in all its frames.
 
         Of the places of a frame, the whole number below `ratio` times them is hidden. Raises ValueError
         when that leaves nothing hidden or nothing visible.
         """
-        places = (self.image_size_px // self.config.patch_px) ** 2
+        side = self.image_size_px // self.config.patch_px
+        places = side**2
         hidden = int(ratio * places)
         if not 0 < hidden < places:
             raise ValueError(f"mask_ratio {ratio} hides {hidden} of the {places} places of a frame")
         order_BG = torch.rand(batch, places, generator=generator, device=generator.device).argsort(dim=1)
-        return (order_BG < hidden).repeat(1, self.tokens // places)
+        mask_BN = (order_BG < hidden).repeat(1, self.tokens // places)
+        if not self._decoder_mask_ratio:
+            return mask_BN
+        phase_B = torch.randint(CELL, (batch,), generator=generator, device=generator.device)
+        left_out_BN = running_cells(phase_B, self._decoder_mask_ratio, times=self.tokens // places, side=side)
+        return mask_BN.byte() * (1 + left_out_BN.byte())
 
     def target(self, frames: Tensor, mask_BN: Tensor) -> Tensor:
-        """Pixels of the masked tubelets, normalised per tubelet and channel: target_BMP.
+        """Pixels of the tubelets to predict, normalised per tubelet and channel: target_BMP.
 
         `frames` are uint8 frames_BTHWC, or the float frames_BCTHW that `normalise` made of them. P is in
         order (tubelet, h, w, c); the variance is the unbiased one.
@@ -145,9 +166,12 @@ class VideoMAE(VideoModel):
         return ((patches_BMCx - mean) / (std + TARGET_EPS)).transpose(-1, -2).flatten(-2)
 
     def forward(self, frames_BCTHW: Tensor, mask_BN: Tensor) -> Tensor:
-        """Normalised frames and a mask (True = hidden) to prediction_BMP of the hidden tubelets, in order."""
+        """Normalised frames and a mask to prediction_BMP of the tubelets marked 1, in order."""
         self.check_frames(frames_BCTHW)
-        visible_BV, masked_BM = split_mask(mask_BN.to(frames_BCTHW.device))
+        return self.reconstruct(frames_BCTHW, *split_mask(mask_BN.to(frames_BCTHW.device)))
+
+    def reconstruct(self, frames_BCTHW: Tensor, visible_BV: Tensor, masked_BM: Tensor) -> Tensor:
+        """prediction_BMP of the tubelets `masked_BM` from the tubelets `visible_BV`, both by number."""
         x_BVD = self.encoder_to_decoder(self.norm(self.encoder(frames_BCTHW, visible_BV)))
         x_BVD = x_BVD + self.decoder_positions[visible_BV]
         hidden_BMD = self.mask_token + self.decoder_positions[masked_BM]
@@ -204,17 +228,23 @@ def sine_cosine(tokens: int, width: int) -> Tensor:
 
 
 def split_mask(mask_BN: Tensor) -> tuple[Tensor, Tensor]:
-    """Token numbers visible_BV and masked_BM, each ascending.
+    """Token numbers visible_BV and masked_BM (marked 0 and 1), each ascending.
 
-    Raises ValueError unless all clips hide equally many, and neither all nor none.
+    Raises ValueError unless all clips have equally many of each, and some.
     """
-    hidden = mask_BN.sum(dim=1).tolist()
-    if len(set(hidden)) != 1 or not 0 < hidden[0] < mask_BN.shape[1]:
-        raise ValueError(f"each clip must hide the same number of tubelets, not all or none; got {hidden}")
+    visible, masked = ((mask_BN == mark).sum(dim=1).tolist() for mark in (0, 1))
+    if len(set(visible)) != 1 or len(set(masked)) != 1 or not visible[0] or not masked[0]:
+        raise ValueError(f"each clip must hide the same number of tubelets, not all or none; got {masked}")
     order_BN = mask_BN.byte().argsort(dim=1, stable=True)
-    return order_BN[:, : -hidden[0]], order_BN[:, -hidden[0] :]
+    return order_BN[:, : visible[0]], order_BN[:, visible[0] : visible[0] + masked[0]]
 
 
-def pick(x_BND: Tensor, rows_BK: Tensor) -> Tensor:
-    """Rows of each clip by number: B,K,D."""
-    return x_BND.gather(1, rows_BK[..., None].expand(-1, -1, x_BND.shape[-1]))
+def running_cells(phase_B: Tensor, ratio: float, *, times: int, side: int) -> Tensor:
+    """left_out_BN: in each cell of 2×2 places `ratio` of them, moving on by one place at each time step.
+
+    `phase_B`, 0…3, is where a clip starts. Over four time steps each place is left out equally often.
+    """
+    row = torch.arange(side, device=phase_B.device) % 2
+    place_G = (2 * row[:, None] + row).flatten()
+    step_TG = torch.arange(times, device=phase_B.device)[:, None] + place_G
+    return (step_TG.flatten() + phase_B[:, None]) % CELL < ratio * CELL

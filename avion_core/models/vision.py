@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from avion_core.models.architecture import VisionConfig
-from avion_core.models.layers import Block, init_clip_blocks, patchify
+from avion_core.models.layers import Block, init_clip_blocks, patchify, pick, run_blocks
 
 
 class VisionTower(nn.Module):
@@ -24,10 +24,15 @@ class VisionTower(nn.Module):
         image_size_px: int,
         activation: str,
         drop_path: float = 0.0,
+        patch_dropout: float = 0.0,
         embed_dim: int | None = None,
     ) -> None:
-        """`embed_dim` adds the projection into the embedding space; drop path is equal in all layers."""
+        """`embed_dim` adds the projection into the embedding space; drop path is equal in all layers.
+
+        In training `patch_dropout` of each clip's patches are left out at random (FLIP, arXiv 2212.00794).
+        """
         super().__init__()
+        self.patch_dropout = patch_dropout
         self.patch_px = config.patch_px
         self.frames = frames
         places = (image_size_px // config.patch_px) ** 2
@@ -62,12 +67,20 @@ class VisionTower(nn.Module):
 
     def forward(self, frames_BCTHW: Tensor) -> Tensor:
         """Normalised frames to the class token after `ln_post`: B,width, or projected: B,embed_dim."""
-        x_BND = self.patch(patchify(frames_BCTHW, patch_px=self.patch_px))
-        positions_TGD = self.positional_embedding[1:] + self.temporal_embedding[:, None]
+        patches_BNP = patchify(frames_BCTHW, patch_px=self.patch_px)
+        positions_ND = (self.positional_embedding[1:] + self.temporal_embedding[:, None]).flatten(0, 1)
+        if self.training and self.patch_dropout:
+            kept_BK = self._draw_patches(patches_BNP)
+            patches_BNP, positions_ND = pick(patches_BNP, kept_BK), positions_ND[kept_BK]
+        x_BND = self.patch(patches_BNP) + positions_ND
         first_D = self.class_embedding + self.positional_embedding[0]
         first_B1D = first_D.to(x_BND.dtype).expand(x_BND.shape[0], 1, -1)
-        x_BND = self.ln_pre(torch.cat([first_B1D, x_BND + positions_TGD.flatten(0, 1)], dim=1))
-        for block in self.blocks[:-1]:
-            x_BND = block(x_BND)
-        x_BD: Tensor = self.ln_post(self.blocks[-1](x_BND, first_only=True)[:, 0])
+        x_BND = self.ln_pre(torch.cat([first_B1D, x_BND], dim=1))
+        x_BD: Tensor = self.ln_post(run_blocks(self.blocks, x_BND, first_only=True)[:, 0])
         return x_BD if self.projection is None else x_BD @ self.projection
+
+    def _draw_patches(self, patches_BNP: Tensor) -> Tensor:
+        """Numbers of the patches that stay, at least one a clip."""
+        batch, patches = patches_BNP.shape[:2]
+        kept = max(1, int(patches * (1 - self.patch_dropout)))
+        return torch.rand(batch, patches, device=patches_BNP.device).argsort(dim=1)[:, :kept]

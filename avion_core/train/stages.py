@@ -26,6 +26,8 @@ from avion_core.data.loader import BatchLoader
 from avion_core.files import publish, read_json, sha256, write_manifest
 from avion_core.models.architecture import DualEncoderConfig, load_architecture
 from avion_core.models.base import VideoModel
+from avion_core.models.foreign import start_from_foreign
+from avion_core.models.layers import compile_blocks, set_attention, set_checkpointing
 from avion_core.models.store import WEIGHTS_FILE, ModelDescription, build_model, save_model, start_from
 from avion_core.train.checkpoint import CheckpointStore
 from avion_core.train.distributed import World, join_world
@@ -70,7 +72,12 @@ def train_stage(
     not finite; exits with PREEMPTED_EXIT_CODE after SIGTERM, when the state is saved.
     """
     files = {f"clips_{number}": Path(path) for number, path in enumerate(clips, start=1)}
-    optional = {"sentences": sentences, "classes": classes, "start": start and Path(start) / WEIGHTS_FILE}
+    optional = {
+        "sentences": sentences,
+        "classes": classes,
+        "start": start and Path(start) / WEIGHTS_FILE,
+        "start_weights": settings.start_file,
+    }
     files |= {"chunks": Path(chunks)} | {name: Path(path) for name, path in optional.items() if path}
     preempted: PreemptedError | None = None
     with join_world(processes=settings.processes, gpus=settings.gpus) as world:
@@ -166,6 +173,7 @@ class _Stage:
             self.publish(model, log=None)
             return
         store = CheckpointStore(self.out / "checkpoints", self.world.from_leader(self.identity()))
+        self.choose_kernels(model)
         with store.claim() if self.world.leads else nullcontext():
             self.training(model, store).run(self.title)
             self.publish(model, log=store.log_path)
@@ -177,14 +185,23 @@ class _Stage:
         settings = self.settings
         torch.manual_seed(self.seed)
         model = build_model(self.model_kind, settings.model, **self._model_arguments())
+        waived = {
+            "fresh": settings.start_fresh,
+            "waive_missing": settings.waive_missing,
+            "waive_unexpected": settings.waive_unexpected,
+        }
         if "start" in self.files:
-            start_from(
-                model,
-                self.files["start"].parent,
-                waive_missing=settings.waive_missing,
-                waive_unexpected=settings.waive_unexpected,
-            )
+            start_from(model, self.files["start"].parent, **waived)
+        elif settings.start_weights is not None:
+            start_from_foreign(model, settings.start_weights, **waived)
         return model
+
+    def choose_kernels(self, model: VideoModel) -> None:
+        """How the model computes, which changes neither its weights nor, but for rounding, its results."""
+        set_attention(model, self.settings.attention)
+        set_checkpointing(model, self.settings.gradient_checkpointing)
+        if self.settings.compile:
+            compile_blocks(model)
 
     @property
     def model_kind(self) -> str:
@@ -270,6 +287,12 @@ class _Stage:
             arguments |= {"classes": self.classes, "head_dropout": settings.head_dropout}
         if settings.task == "contrastive":
             arguments |= settings.loss_values
+        if self.model_kind in ("dual_encoder", "video_classifier"):
+            arguments["patch_dropout"] = settings.patch_dropout
+        elif settings.patch_dropout:
+            raise ValueError(f"patch_dropout: '{settings.model}' is not a dual encoder; leave it out")
+        if self.model_kind == "videomae":
+            arguments["decoder_mask_ratio"] = settings.decoder_mask_ratio
         return arguments
 
     def _loader(self, model: VideoModel, clips: ClipTable, sentences: Sentences | None) -> BatchLoader:

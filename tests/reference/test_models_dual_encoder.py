@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from avion_core.models.architecture import DualEncoderConfig, TextConfig, VisionConfig
 from avion_core.models.classifier import VideoClassifier
 from avion_core.models.dual_encoder import DualEncoder
+from avion_core.models.export import avion_state_dict
 from avion_core.models.foreign import import_state_dict, our_name
 from avion_core.models.store import load_weights
 
@@ -61,6 +62,14 @@ def test_a_module_prefix_makes_no_difference(recorded):
     assert prefixed.keys() == import_state_dict(theirs, model).keys() == model.state_dict().keys()
 
 
+def test_exported_weights_are_the_recorded_ones_by_name_shape_and_bit(recorded):
+    tensors, model = recorded
+    theirs = part(tensors, "weights.")
+    ours = avion_state_dict(model, flash="visual.transformer.resblocks.0.attn.Wqkv.weight" in theirs)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
 def test_weights_without_decay_are_the_recorded_ones():
     recorded = json.loads((DATA / "reference.json").read_text())["clip_train_curve"]["no_decay"]
     model = DualEncoder(CONFIG, frames=4, image_size_px=32)
@@ -73,3 +82,6 @@ def test_classifier_logits_are_the_recorded_ones():
     load_weights(model, import_state_dict(part(tensors, "weights."), model))
     logits = model(tensors["inputs.frames_BCTHW"])
     torch.testing.assert_close(logits, tensors["outputs.logits"], atol=1e-5, rtol=0)
+    exported, theirs = avion_state_dict(model, flash=True), part(tensors, "weights.")
+    assert exported.keys() == theirs.keys()
+    assert all(torch.equal(exported[name], theirs[name]) for name in theirs)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from avion_core.models.architecture import VideoMAEConfig
+from avion_core.models.export import avion_state_dict
 from avion_core.models.foreign import import_state_dict, our_name
 from avion_core.models.store import load_weights
 from avion_core.models.videomae import VideoMAE, VideoMAEClassifier
@@ -49,6 +50,23 @@ def test_targets_prediction_loss_and_gradients_are_the_recorded_ones(name):
     gradients = import_state_dict(part(tensors, "grads."), model)
     assert len(gradients) == 28
     assert max(relative(parameters[name].grad, gradients[name]) for name in gradients) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "flash"),
+    [
+        ("videomae_attn_conv", VideoMAE, False),
+        ("videomae_flash_channellast", VideoMAE, True),
+        ("videomae_finetune", VideoMAEClassifier, True),
+    ],
+)
+def test_exported_weights_are_the_recorded_ones_by_name_shape_and_bit(name, kind, flash):
+    theirs = part(load_file(DATA / f"{name}.safetensors"), "weights.")
+    model = fine_tuned() if kind is VideoMAEClassifier else VideoMAE(config(2), frames=16, image_size_px=32)
+    load_weights(model, import_state_dict(theirs, model))
+    ours = avion_state_dict(model, flash=flash)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def fine_tuned() -> VideoMAEClassifier:

@@ -69,6 +69,15 @@ def test_unknown_setting_is_refused_with_the_nearest_name(
             ["runs.llm.stages.finetune_mir", "epochs"],
         ),
         (lambda c: c["narrate"].update(provider="gpt"), ["narrate.provider", "lexicon", "openai"]),
+        (
+            lambda c: c["stages"]["finetune_mir"].update(start_weights="a.pt"),
+            ["start and start_weights exclude each other"],
+        ),
+        (
+            lambda c: c["stages"]["pretrain_videomae"].update(decoder_mask_ratio=0.3),
+            ["decoder_mask_ratio", "multiple of 0.25"],
+        ),
+        (lambda c: c["stages"]["pretrain"].update(patch_dropout=1), ["patch_dropout", "less than 1"]),
     ],
 )
 def test_value_out_of_range_is_refused_by_name(change: Callable[..., Any], words: list[str]) -> None:
@@ -161,6 +170,16 @@ def test_data_set_inherits_transcode_and_may_differ() -> None:
     common = settings.transcode
     assert settings.datasets["ego4d"].transcode == common
     assert settings.datasets["kinetics"].transcode == common.model_copy(update={"short_side_px": 64})
+
+
+@pytest.mark.parametrize(
+    ("start_weights", "file"),
+    [(None, None), ("open_clip:ViT-B-16/openai", None), ("weights/avion.pt", "weights/avion.pt")],
+)
+def test_start_weights_are_a_file_or_are_downloaded(start_weights: str | None, file: str | None) -> None:
+    config = copy.deepcopy(DEMO)
+    config["stages"]["pretrain"]["start_weights"] = start_weights
+    assert load_settings(config).stages["pretrain"].start_file == file
 
 
 def test_recipe_and_machine_part_the_settings() -> None:

@@ -3,33 +3,48 @@
 import argparse
 import os
 import pickle
+import warnings
+from pathlib import Path
 
 import open_clip
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from avion_core.models.architecture import DualEncoderConfig, TextConfig, VisionConfig
+from avion_core.models.architecture import DualEncoderConfig, TextConfig, VideoMAEConfig, VisionConfig
+from avion_core.models.classifier import VideoClassifier
 from avion_core.models.dual_encoder import DualEncoder
-from avion_core.models.foreign import import_state_dict, our_name, read_checkpoint
+from avion_core.models.export import avion_state_dict
+from avion_core.models.foreign import import_state_dict, our_name, read_checkpoint, start_from_foreign
 from avion_core.models.store import ModelError, load_weights
+from avion_core.models.videomae import VideoMAE, VideoMAEClassifier
+
+CLIP = DualEncoderConfig(
+    vision=VisionConfig(width=64, layers=2, heads=2, patch_px=8, norm_eps=1e-5),
+    text=TextConfig(width=32, layers=2, heads=2, context_length=12, vocabulary=50),
+    embed_dim=8,
+    activation="quick_gelu",
+)
+MAE = VideoMAEConfig(
+    width=24, layers=2, heads=2, patch_px=8, decoder_width=12, decoder_layers=1, decoder_heads=2
+)
 
 
-@pytest.mark.parametrize("quick_gelu", [False, True])
-def test_one_frame_of_an_open_clip_model_gives_its_embeddings(quick_gelu):
-    """An independent implementation with the same weights, QuickGELU included."""
+def open_clip_model(*, quick_gelu: bool = True) -> open_clip.CLIP:
     torch.manual_seed(0)
-    theirs = open_clip.CLIP(
+    return open_clip.CLIP(
         embed_dim=8,
         vision_cfg={"layers": 2, "width": 64, "head_width": 32, "patch_size": 8, "image_size": 16},
         text_cfg={"context_length": 12, "vocab_size": 50, "width": 32, "heads": 2, "layers": 2},
         quick_gelu=quick_gelu,
     ).eval()
-    config = DualEncoderConfig(
-        vision=VisionConfig(width=64, layers=2, heads=2, patch_px=8, norm_eps=1e-5),
-        text=TextConfig(width=32, layers=2, heads=2, context_length=12, vocabulary=50),
-        embed_dim=8,
-        activation="quick_gelu" if quick_gelu else "gelu",
-    )
+
+
+@pytest.mark.parametrize("quick_gelu", [False, True])
+def test_one_frame_of_an_open_clip_model_gives_its_embeddings(quick_gelu):
+    """An independent implementation with the same weights, QuickGELU included."""
+    theirs = open_clip_model(quick_gelu=quick_gelu)
+    config = CLIP.model_copy(update={"activation": "quick_gelu" if quick_gelu else "gelu"})
     model = DualEncoder(config, frames=1, image_size_px=16).eval()
     tensors = import_state_dict(theirs.state_dict(), model)
     report = load_weights(
@@ -130,3 +145,169 @@ def test_a_file_without_weights_is_refused(tmp_path):
         read_checkpoint(tmp_path / "a.pt")
     with pytest.raises(ModelError, match="no such file"):
         read_checkpoint(tmp_path / "b.pt")
+
+
+def publish_clip(path: Path, form: str) -> None:
+    """The open_clip model above in one of the forms in which such models are published."""
+    model = open_clip_model()
+    if form == "safetensors":
+        save_file(model.state_dict(), path)
+    elif form == "torchscript":  # OpenAI's: half precision, and numbers beside the weights
+        model.half().register_buffer("input_resolution", torch.tensor(16))
+        given = torch.zeros(1, 3, 16, 16).half(), torch.ones(1, 12, dtype=torch.long)
+        with warnings.catch_warnings(action="ignore"):
+            torch.jit.save(torch.jit.trace(model, given, check_trace=False), path)
+    else:
+        torch.save({"state_dict": {f"module.{name}": t for name, t in model.state_dict().items()}}, path)
+
+
+@pytest.mark.parametrize(
+    ("name", "form"), [("c.safetensors", "safetensors"), ("c.pt", "torchscript"), ("c.pt", "module")]
+)
+def test_a_stage_starts_from_a_published_clip_in_each_of_its_forms(tmp_path, name, form):
+    publish_clip(tmp_path / name, form)
+    model = DualEncoder(CLIP, frames=4, image_size_px=24)
+    temporal = model.vision.temporal_embedding.detach().clone()
+    with pytest.raises(ModelError, match=r"1 missing: vision\.temporal_embedding"):
+        start_from_foreign(model, str(tmp_path / name))
+    report = start_from_foreign(model, str(tmp_path / name), waive_missing=["vision.temporal_embedding"])
+    assert report.missing == ("vision.temporal_embedding",)
+    assert report.adapted == ("vision.positional_embedding",)
+    assert torch.equal(model.vision.temporal_embedding, temporal)
+    theirs, places = open_clip_model(), 3 if form == "torchscript" else 6
+    assert model.logit_scale.item() == pytest.approx(theirs.logit_scale.item(), rel=10**-places)
+    wanted = theirs.visual.transformer.resblocks[1].mlp.c_fc.weight
+    torch.testing.assert_close(model.vision.blocks[1].mlp.fc1.weight, wanted, atol=10**-places, rtol=1e-3)
+
+
+def test_projections_and_temperature_begin_fresh_where_the_recipe_says_so(tmp_path):
+    publish_clip(tmp_path / "c.safetensors", "safetensors")
+    fresh, missing = ["*.projection", "logit_scale"], ["vision.temporal_embedding"]
+    for embed_dim in (8, 6):  # CLIP's own size, and another
+        config = CLIP.model_copy(update={"embed_dim": embed_dim})
+        model = DualEncoder(config, frames=4, image_size_px=16, temperature=0.07)
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        start_from_foreign(model, str(tmp_path / "c.safetensors"), fresh=fresh, waive_missing=missing)
+        for name in ("vision.projection", "text.projection", "logit_scale"):
+            assert torch.equal(model.state_dict()[name], before[name])
+        assert not torch.equal(model.vision.patch.weight, before["vision.patch.weight"])
+
+
+def test_a_projection_of_another_size_is_refused_unless_waived(tmp_path):
+    publish_clip(tmp_path / "c.safetensors", "safetensors")
+    model = DualEncoder(CLIP.model_copy(update={"embed_dim": 6}), frames=1, image_size_px=16)
+    waived = ["vision.temporal_embedding"]
+    with pytest.raises(ModelError, match=r"2 of another shape: vision\.projection \(64×8 for 64×6\), text"):
+        start_from_foreign(model, str(tmp_path / "c.safetensors"), waive_missing=waived)
+    start_from_foreign(model, str(tmp_path / "c.safetensors"), waive_missing=[*waived, "*.projection"])
+
+
+def test_a_model_is_fetched_by_open_clips_name(tmp_path, monkeypatch):
+    publish_clip(tmp_path / "c.safetensors", "safetensors")
+    asked = []
+    monkeypatch.setattr(
+        open_clip, "download_pretrained", lambda c: asked.append(c) or str(tmp_path / "c.safetensors")
+    )
+    model = DualEncoder(CLIP, frames=1, image_size_px=16)
+    start_from_foreign(model, "open_clip:ViT-B-16/openai", waive_missing=["vision.temporal_embedding"])
+    assert asked == [open_clip.get_pretrained_cfg("ViT-B-16", "openai")]
+    assert torch.equal(model.vision.class_embedding, open_clip_model().visual.class_embedding)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("ViT-B16/openai", "model: unknown name 'ViT-B16'; did you mean 'ViT-B-16'"),
+        ("ViT-B-16/opanai", "tag: unknown name 'opanai'; did you mean 'openai'"),
+        ("ViT-B-16", "tag: unknown name ''; known: .*openai"),
+    ],
+)
+def test_a_name_that_open_clip_does_not_know_is_one_clear_error(name, message):
+    with pytest.raises(ModelError, match=message):
+        start_from_foreign(tiny(), f"open_clip:{name}")
+
+
+def test_a_download_that_fails_says_what_to_do(monkeypatch):
+    def fails(config):
+        raise OSError("no route to host\nmore")
+
+    monkeypatch.setattr(open_clip, "download_pretrained", fails)
+    with pytest.raises(ModelError, match=r"cannot be downloaded \(no route to host\); fetch the file"):
+        start_from_foreign(tiny(), "open_clip:ViT-B-16/openai")
+
+
+def test_avions_checkpoint_starts_a_classifier_with_more_frames(tmp_path):
+    source = DualEncoder(CLIP, frames=4, image_size_px=16)
+    args = argparse.Namespace(lr=3e-5)
+    tensors = {f"module.{name}": tensor for name, tensor in avion_state_dict(source, flash=True).items()}
+    torch.save({"state_dict": tensors, "args": args, "epoch": 5}, tmp_path / "avion.pt")
+    model = VideoClassifier(CLIP, classes=3, frames=16, image_size_px=16)
+    report = start_from_foreign(model, str(tmp_path / "avion.pt"), waive_missing=["head.*"])
+    assert report.adapted == ("vision.temporal_embedding",)
+    assert report.unexpected == ()
+    assert torch.equal(model.vision.blocks[1].attn.qkv.bias, source.vision.blocks[1].attn.qkv.bias)
+
+
+def test_a_shorter_context_keeps_its_first_places(tmp_path):
+    source = DualEncoder(CLIP, frames=4, image_size_px=16)
+    torch.save({"state_dict": avion_state_dict(source)}, tmp_path / "avion.pt")
+    short = CLIP.model_copy(update={"text": CLIP.text.model_copy(update={"context_length": 6})})
+    model = DualEncoder(short, frames=4, image_size_px=16)
+    assert start_from_foreign(model, str(tmp_path / "avion.pt")).adapted == ("text.positional_embedding",)
+    assert torch.equal(model.text.positional_embedding, source.text.positional_embedding[:6])
+
+
+def test_videomaes_pretraining_starts_its_classifier(tmp_path):
+    source = VideoMAE(MAE, frames=4, image_size_px=16)
+    torch.save({"model": avion_state_dict(source), "epoch": 799}, tmp_path / "checkpoint-799.pth")
+    model = VideoMAEClassifier(MAE, classes=3, frames=4, image_size_px=16)
+    start_from_foreign(model, str(tmp_path / "checkpoint-799.pth"), waive_missing=["head.*", "fc_norm.*"])
+    assert torch.equal(model.encoder.patch.weight, source.encoder.patch.weight)
+    assert torch.equal(model.encoder.blocks[1].mlp.fc2.weight, source.encoder.blocks[1].mlp.fc2.weight)
+
+
+def test_a_class_list_that_does_not_match_the_head_is_one_clear_error(tmp_path):
+    source = VideoMAEClassifier(MAE, classes=4, frames=4, image_size_px=16)
+    torch.save({"module": avion_state_dict(source)}, tmp_path / "c.pth")
+    model = VideoMAEClassifier(MAE, classes=3, frames=4, image_size_px=16)
+    with pytest.raises(ModelError, match=r"2 of another shape: head\.weight \(4×24 for 3×24\), head\.bias"):
+        start_from_foreign(model, str(tmp_path / "c.pth"))
+    report = start_from_foreign(model, str(tmp_path / "c.pth"), waive_missing=["head.*"])
+    assert report.missing == ("head.bias", "head.weight")
+
+
+def test_weights_of_another_experiment_are_called_so(tmp_path):
+    publish_clip(tmp_path / "c.safetensors", "safetensors")
+    with pytest.raises(ModelError, match="none of its weights belongs to a videomae"):
+        start_from_foreign(VideoMAE(MAE, frames=4, image_size_px=16), str(tmp_path / "c.safetensors"))
+    torch.save({"state_dict": {"visual.blocks.0.timeattn.qkv.weight": torch.zeros(1)}}, tmp_path / "t.pt")
+    with pytest.raises(ModelError, match="LaViLa's TimeSformer"):
+        start_from_foreign(tiny(), str(tmp_path / "t.pt"))
+
+
+def test_a_torchscript_archive_with_code_for_loading_is_refused(tmp_path):
+    class Trap(torch.nn.Module):
+        @torch.jit.export
+        def __getstate__(self):
+            return 1
+
+        @torch.jit.export
+        def __setstate__(self, state: int) -> None:
+            self.training = False
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x
+
+    with warnings.catch_warnings(action="ignore"):
+        torch.jit.save(torch.jit.script(Trap()), tmp_path / "trap.pt")
+    with pytest.raises(ModelError, match="runs code when it is loaded"):
+        read_checkpoint(tmp_path / "trap.pt")
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_a_torchscript_archive_cut_short_is_one_clear_error(tmp_path, share):
+    path = tmp_path / "cut.pt"
+    publish_clip(path, "torchscript")
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    with pytest.raises(ModelError, match=r"cut\.pt: cut short"):
+        read_checkpoint(path)

@@ -117,6 +117,33 @@ def test_classifier_head_starts_small_and_its_dropout_acts_in_training_only():
     assert torch.equal(model.eval()(frames), model(frames))
 
 
+def test_patch_dropout_leaves_out_whole_patches_in_training_only(model):
+    dropping = DualEncoder(CONFIG, **SIZES, patch_dropout=0.75)
+    dropping.load_state_dict(model.state_dict())
+    seen = []
+    dropping.vision.blocks[0].register_forward_pre_hook(lambda block, given: seen.append(given[0]))
+    frames = clip()
+    dropping.train().encode_video(frames)
+    dropping.eval().encode_video(frames)
+    few, all_tokens = seen
+    assert few.shape[1] == 1 + 4
+    assert all_tokens.shape[1] == 1 + 16
+    for kept, every in zip(few, all_tokens, strict=True):
+        assert all(any(torch.allclose(token, other, atol=1e-5) for other in every) for token in kept)
+        assert len(kept.unique(dim=0)) == 5
+    torch.testing.assert_close(dropping.encode_video(frames), model.encode_video(frames), atol=0, rtol=0)
+
+
+def test_patches_are_drawn_anew_for_each_clip_and_step_and_one_is_kept_at_least():
+    tower = DualEncoder(CONFIG, **SIZES, patch_dropout=0.5).vision
+    first, second = (tower._draw_patches(torch.empty(8, 64, 1)) for _ in range(2))
+    assert first.shape == (8, 32)
+    assert not torch.equal(first[0], first[1])
+    assert not torch.equal(first, second)
+    tower.patch_dropout = 0.999
+    assert tower._draw_patches(torch.empty(2, 16, 1)).shape == (2, 1)
+
+
 def test_quick_gelu_is_another_function():
     torch.manual_seed(0)
     exact = DualEncoder(CONFIG, **SIZES)

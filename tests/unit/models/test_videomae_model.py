@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from avion_core.models.architecture import VideoMAEConfig
-from avion_core.models.videomae import VideoMAE, VideoMAEClassifier, sine_cosine, split_mask
+from avion_core.models.videomae import VideoMAE, VideoMAEClassifier, running_cells, sine_cosine, split_mask
 
 CONFIG = VideoMAEConfig(
     width=24, layers=3, heads=2, patch_px=4, decoder_width=12, decoder_layers=1, decoder_heads=2
@@ -64,6 +64,42 @@ def test_the_prediction_does_not_see_hidden_pixels(model):
     scrambled = torch.where(hidden, torch.randn_like(frames), frames)
     assert torch.equal(model(frames, mask), model(scrambled, mask))
     assert not torch.equal(model(frames, mask), model(torch.where(hidden, frames, 0.0), mask))
+
+
+def test_a_running_cell_by_hand():
+    left_out = running_cells(torch.tensor([0, 3]), 0.5, times=2, side=2)
+    assert left_out.int().tolist() == [[1, 1, 0, 0, 1, 0, 0, 1], [0, 1, 1, 0, 1, 1, 0, 0]]
+
+
+def test_decoder_masking_predicts_its_share_of_what_is_hidden():
+    model = VideoMAE(CONFIG, frames=8, image_size_px=16, decoder_mask_ratio=0.75)
+    mask = model.tube_mask(8, 0.9, generator())
+    hidden, predicted = (mask > 0).sum(1), (mask == 1).sum(1)
+    assert hidden.tolist() == [4 * 14] * 8
+    assert predicted.tolist() == [14] * 8
+    places = mask.view(8, 4, 16)
+    assert ((places > 0) == (places[:, :1] > 0)).all()
+    assert torch.equal((places == 1).any(1), places[:, 0] > 0)
+
+
+def test_what_decoder_masking_predicts_has_the_targets_of_the_plain_mask():
+    torch.manual_seed(0)
+    model = VideoMAE(CONFIG, frames=8, image_size_px=16, decoder_mask_ratio=0.5)
+    pixels = clip().repeat(1, 2, 1, 1, 1)
+    mask = model.tube_mask(2, 0.75, generator())
+    prediction, target = model(model.normalise(pixels), mask), model.target(pixels, mask)
+    assert prediction.shape == target.shape == (2, 24, 2 * 4 * 4 * 3)
+    wanted = model.target(pixels, mask > 0)[mask[mask > 0].view(2, -1) == 1].view(2, 24, -1)
+    assert torch.equal(target, wanted)
+    hidden = mask.view(2, 1, 4, 4, 4).repeat_interleave(2, 2) > 0
+    hidden = hidden.repeat_interleave(4, 3).repeat_interleave(4, 4)
+    scrambled = torch.where(hidden, torch.randn(2, 3, 8, 16, 16), model.normalise(pixels))
+    assert torch.equal(model(scrambled, mask), prediction)
+
+
+def test_decoder_masking_needs_whole_periods():
+    with pytest.raises(ValueError, match="decoder_mask_ratio needs frames in multiples of 8, not 4"):
+        VideoMAE(CONFIG, **SIZES, decoder_mask_ratio=0.5)
 
 
 def test_target_of_one_tubelet_by_hand(model):

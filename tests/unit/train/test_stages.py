@@ -17,6 +17,7 @@ import torch
 from avion_core.config import LOSSES, StageSettings, TranscodeSettings
 from avion_core.data.clips import write_clips, write_sentences
 from avion_core.files import read_json, sha256, write_json
+from avion_core.models.export import EXPORTS
 from avion_core.models.store import load_model
 from avion_core.train.checkpoint import CheckpointStore
 from avion_core.train.engine import PREEMPTED_EXIT_CODE, Training
@@ -148,6 +149,58 @@ def test_an_untrained_stage_decodes_nothing_and_keeps_the_start(kitchen, pretrai
     assert lines(kept) == []
     fresh = train(elsewhere, tmp_path / "fresh", recipe)
     assert not equal(fresh, pretrained)
+
+
+@pytest.mark.parametrize("layout", ["avion", "avion_flash"])
+def test_a_stage_starts_from_others_weights_and_its_manifest_says_which(
+    kitchen, pretrained, tmp_path, layout
+):
+    foreign = tmp_path / "avion.pt"
+    EXPORTS[layout](pretrained, foreign)
+    recipe = {**CONTRASTIVE, "epochs": 0, "start_weights": str(foreign)}
+    started = train(kitchen, tmp_path / "started", recipe)
+    assert equal(started, pretrained)
+    assert read_json(started / "manifest.json")["inputs"]["start_weights"]["sha256"] == sha256(foreign)
+    fresh = {**recipe, "start_fresh": ["*.projection"]}
+    partly = weights(train(kitchen, tmp_path / "partly", fresh, seed=1))
+    differing = {
+        name for name, tensor in weights(pretrained).items() if not torch.equal(partly[name], tensor)
+    }
+    assert differing == {"vision.projection", "text.projection"}
+
+
+def test_other_start_weights_do_not_resume_the_old_run(kitchen, pretrained, tmp_path, monkeypatch):
+    foreign = tmp_path / "avion.pt"
+    EXPORTS["avion"](pretrained, foreign)
+    recipe = {**CONTRASTIVE, "start_weights": str(foreign), "checkpoint_every_steps": 1}
+    first = train(kitchen, tmp_path / "first", recipe)
+    updates = count_updates(monkeypatch)
+    EXPORTS["avion_flash"](first, foreign)
+    train(kitchen, tmp_path / "second", recipe)
+    assert len(updates) == 6
+    assert not equal(tmp_path / "second", first)
+
+
+def test_checkpointing_changes_no_bit_of_a_stage(kitchen, masked, tmp_path):
+    assert equal(train(kitchen, tmp_path / "again", {**MASKED, "gradient_checkpointing": True}), masked)
+
+
+def test_the_way_to_compute_comes_from_the_settings(kitchen, tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr("avion_core.train.stages.compile_blocks", compiled.append)
+    train(kitchen, tmp_path / "compiled", {**MASKED, "compile": True})
+    assert [model.kind for model in compiled] == ["videomae"]
+    with pytest.raises(ValueError, match="attention 'flash' needs"):
+        train(kitchen, tmp_path / "flash", {**MASKED, "attention": "flash"})
+
+
+def test_masking_of_decoder_and_patches_come_from_the_settings(kitchen, masked, tmp_path):
+    wide = {**MASKED, "frames": 8, "epochs": 1, "checkpoint_every_steps": 100}
+    plain = train(kitchen, tmp_path / "plain", wide)
+    assert not equal(train(kitchen, tmp_path / "half", {**wide, "decoder_mask_ratio": 0.5}), plain)
+    recipe = {**CONTRASTIVE, "epochs": 1}
+    every = train(kitchen, tmp_path / "every", recipe)
+    assert not equal(train(kitchen, tmp_path / "few", {**recipe, "patch_dropout": 0.5}), every)
 
 
 def test_relevancy_goes_on_from_pretraining(kitchen, pretrained, tmp_path):

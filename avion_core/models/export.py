@@ -1,0 +1,193 @@
+"""Our weights for others: AVION's files, in both of their key layouts, and folders that open_clip reads.
+
+AVION's layout keeps everything and comes back exactly (`foreign.py` reads it). open_clip knows images only:
+its folder holds the dual encoder at one frame, the temporal embedding added to the places.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from avion_core.files import publish, write_json
+from avion_core.models.architecture import DualEncoderConfig
+from avion_core.models.base import VideoModel
+from avion_core.models.store import ModelError, load_model, read_description
+
+Names = tuple[tuple[str, str], ...]
+
+PLAIN_CLIP_BLOCK: Names = (
+    (r"\battn\.qkv\.", "attn.in_proj_"),
+    (r"\battn\.proj\.", "attn.out_proj."),
+    (r"\bnorm([12])\.", r"ln_\1."),
+    (r"\bmlp\.fc1\.", "mlp.c_fc."),
+    (r"\bmlp\.fc2\.", "mlp.c_proj."),
+)
+FLASH_BLOCK: Names = ((r"\battn\.qkv\.", "attn.Wqkv."), (r"\battn\.proj\.", "attn.out_proj."))
+FLASH_CLIP_BLOCK: Names = (*FLASH_BLOCK, (r"\bnorm([12])\.", r"ln_\1."))
+
+AVION_TOWERS: dict[str, Names] = {
+    "dual_encoder": (
+        (r"^vision\.patch\.", "visual.conv1."),
+        (r"^vision\.projection$", "visual.image_projection"),
+        (r"^text\.projection$", "textual.text_projection"),
+        (r"^vision\.", "visual."),
+        (r"^text\.", "textual."),
+        (r"\bblocks\.", "transformer.resblocks."),
+    ),
+    "video_classifier": (
+        (r"^vision\.patch\.", "visual.conv1."),
+        (r"^vision\.", "visual."),
+        (r"\bblocks\.", "transformer.resblocks."),
+        (r"^head\.", "fc_cls."),
+    ),
+    "videomae": ((r"^norm\.", "encoder.norm."), (r"^encoder\.patch\.", "encoder.patch_embed.proj.")),
+    "videomae_classifier": ((r"^encoder\.patch\.", "patch_embed.proj."), (r"^encoder\.", "")),
+}
+"""AVION's names outside the blocks, by kind of model."""
+OPEN_CLIP_TOWERS: Names = (
+    (r"^vision\.patch\.", "visual.conv1."),
+    (r"^vision\.projection$", "visual.proj"),
+    (r"^text\.projection$", "text_projection"),
+    (r"^vision\.", "visual."),
+    (r"^text\.", ""),
+    (r"\bblocks\.", "transformer.resblocks."),
+)
+
+CARD = """---
+library_name: open_clip
+pipeline_tag: zero-shot-image-classification
+tags: [clip, egocentric-video]
+---
+# {title}
+
+The image and text towers of a video dual encoder trained on clips of {frames} frames at {size} px. For an
+image the temporal embedding is interpolated to one frame and added to the places; whole clips need the
+project's own folder or its export in AVION's layout.
+
+```python
+import open_clip
+
+model, _, preprocess = open_clip.create_model_and_transforms("local-dir:path/to/this/folder")
+tokenizer = open_clip.get_tokenizer("local-dir:path/to/this/folder")
+```
+"""
+
+
+def export_avion(folder: str | Path, out: str | Path, *, flash: bool = False) -> None:
+    """Publish the model of `folder` as a `.pt` file with `state_dict` inside, in AVION's names.
+
+    `flash` takes the names of AVION's flash attention and "fast conv" instead of the plain ones. Plain
+    VideoMAE files have no key bias, which attention does not notice; all else comes back exactly.
+    """
+    model, _ = load_model(folder)
+    with publish(out) as draft:
+        torch.save({"state_dict": avion_state_dict(model, flash=flash)}, draft)
+
+
+def avion_state_dict(model: VideoModel, *, flash: bool = False) -> dict[str, Tensor]:
+    """Weights under AVION's names. The text tower has the plain names in both layouts."""
+    config, towers = model.config, AVION_TOWERS[model.kind]
+    tensors: dict[str, Tensor] = {}
+    kernel: tuple[int, ...]
+    for name, tensor in model.state_dict().items():
+        if isinstance(config, DualEncoderConfig):
+            kernel = (3, config.vision.patch_px, config.vision.patch_px)
+            block = FLASH_CLIP_BLOCK if flash and name.startswith("vision.") else PLAIN_CLIP_BLOCK
+        else:
+            kernel = (3, config.tubelet_frames, config.patch_px, config.patch_px)
+            block = FLASH_BLOCK if flash else ()
+        theirs = _rename(name, towers + block)
+        if name.endswith("patch.weight") and not flash:
+            tensor = tensor.unflatten(1, kernel)
+        if theirs.endswith("attn.qkv.bias"):
+            stem = theirs.removesuffix("qkv.bias")
+            tensors[f"{stem}q_bias"], _, tensors[f"{stem}v_bias"] = tensor.chunk(3)
+        else:
+            tensors[theirs] = tensor
+    return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+
+
+def export_open_clip(folder: str | Path, out: str | Path) -> None:
+    """Publish the dual encoder of `folder` as a folder for open_clip and the Hugging Face hub.
+
+    Raises ModelError for a model that is not a dual encoder.
+    """
+    description, config = read_description(folder)
+    if description.kind != "dual_encoder" or not isinstance(config, DualEncoderConfig):
+        raise ModelError(f"{folder}: open_clip has no {description.kind}; export it in AVION's layout")
+    size = description.image_size_px
+    card = CARD.format(title=description.architecture, frames=description.frames, size=size)
+    model, _ = load_model(folder, frames=1)
+    with publish(out) as draft:
+        draft.mkdir()
+        save_file(open_clip_state_dict(model, config), draft / "open_clip_model.safetensors")
+        write_json(draft / "open_clip_config.json", open_clip_config(config, image_size_px=size))
+        (draft / "README.md").write_text(card, encoding="utf-8")
+
+
+def open_clip_state_dict(model: VideoModel, config: DualEncoderConfig) -> dict[str, Tensor]:
+    """Weights of a dual encoder of one frame under open_clip's names, its temporal embedding folded in."""
+    tensors = dict(model.state_dict())
+    places_ND, time_TD = tensors["vision.positional_embedding"], tensors.pop("vision.temporal_embedding")
+    tensors["vision.positional_embedding"] = torch.cat([places_ND[:1], places_ND[1:] + time_TD])
+    kernel = (3, config.vision.patch_px, config.vision.patch_px)
+    tensors["vision.patch.weight"] = tensors["vision.patch.weight"].unflatten(1, kernel)
+    names = OPEN_CLIP_TOWERS + PLAIN_CLIP_BLOCK
+    return {_rename(name, names): tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def open_clip_config(config: DualEncoderConfig, *, image_size_px: int) -> dict[str, Any]:
+    """What open_clip builds the same model and its preprocessing from."""
+    vision, text = config.vision, config.text
+    return {
+        "model_cfg": {
+            "embed_dim": config.embed_dim,
+            "quick_gelu": config.activation == "quick_gelu",
+            "vision_cfg": {
+                "image_size": image_size_px,
+                "patch_size": vision.patch_px,
+                "width": vision.width,
+                "layers": vision.layers,
+                "head_width": vision.width // vision.heads,
+                "mlp_ratio": vision.mlp_ratio,
+                "norm_kwargs": {"eps": vision.norm_eps},
+            },
+            "text_cfg": {
+                "context_length": text.context_length,
+                "vocab_size": text.vocabulary,
+                "width": text.width,
+                "layers": text.layers,
+                "heads": text.heads,
+                "mlp_ratio": text.mlp_ratio,
+                "norm_kwargs": {"eps": text.norm_eps},
+            },
+        },
+        "preprocess_cfg": {
+            "mean": [value / 255 for value in config.pixel_mean],
+            "std": [value / 255 for value in config.pixel_std],
+            "interpolation": "bicubic",
+            "resize_mode": "shortest",
+        },
+    }
+
+
+EXPORTS: dict[str, Callable[[str | Path, str | Path], None]] = {
+    "avion": export_avion,
+    "avion_flash": partial(export_avion, flash=True),
+    "open_clip": export_open_clip,
+}
+"""Every format by its name."""
+
+
+def _rename(name: str, names: Names) -> str:
+    for pattern, replacement in names:
+        name = re.sub(pattern, replacement, name)
+    return name

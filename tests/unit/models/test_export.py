@@ -1,0 +1,108 @@
+"""Our weights in others' layouts: they come back exactly, and open_clip computes the same with them."""
+
+import open_clip
+import pytest
+import torch
+
+from avion_core.models.architecture import DualEncoderConfig, TextConfig, VideoMAEConfig, VisionConfig
+from avion_core.models.export import EXPORTS, avion_state_dict, export_avion, export_open_clip
+from avion_core.models.foreign import start_from_foreign
+from avion_core.models.store import ModelDescription, ModelError, build_model, load_model, save_model
+
+DUAL = DualEncoderConfig(
+    vision=VisionConfig(width=64, layers=2, heads=2, patch_px=8),
+    text=TextConfig(width=32, layers=2, heads=2, context_length=12, vocabulary=50),
+    embed_dim=8,
+)
+MAE = VideoMAEConfig(
+    width=24, layers=2, heads=2, patch_px=8, decoder_width=12, decoder_layers=1, decoder_heads=2
+)
+SIZES = {"frames": 4, "image_size_px": 16}
+MODELS = {
+    "dual_encoder": (DUAL, {}),
+    "video_classifier": (DUAL, {"classes": 5}),
+    "videomae": (MAE, {}),
+    "videomae_classifier": (MAE, {"classes": 5}),
+}
+
+
+def fresh(kind, config=None):
+    default, arguments = MODELS[kind]
+    model = build_model(kind, config or default, **SIZES, **arguments)
+    for parameter in model.parameters():  # biases too, which a fresh model has at zero
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model.eval()
+
+
+def saved(folder, kind="dual_encoder", config=None):
+    torch.manual_seed(0)
+    model = fresh(kind, config)
+    save_model(
+        folder, model, ModelDescription(kind, "tiny", **SIZES, classes=MODELS[kind][1].get("classes", 0))
+    )
+    return model
+
+
+@pytest.mark.parametrize("layout", ["avion", "avion_flash"])
+@pytest.mark.parametrize("kind", MODELS)
+def test_avions_layout_comes_back_exactly(tmp_path, kind, layout):
+    model, again = saved(tmp_path / "m", kind), fresh(kind)
+    EXPORTS[layout](tmp_path / "m", tmp_path / "out.pt")
+    report = start_from_foreign(again, str(tmp_path / "out.pt"))
+    assert report.missing == report.unexpected == report.adapted == ()
+    theirs = again.state_dict()
+    for name, tensor in model.state_dict().items():
+        if layout == "avion" and "videomae" in kind and name.endswith("qkv.bias"):
+            tensor, width = tensor.clone(), len(tensor) // 3
+            tensor[width : 2 * width] = 0  # keys have no bias in that layout
+        assert torch.equal(theirs[name], tensor), name
+
+
+def test_a_key_bias_is_not_missed(tmp_path):
+    model, again = saved(tmp_path / "m", "videomae_classifier"), fresh("videomae_classifier")
+    export_avion(tmp_path / "m", tmp_path / "out.pt")
+    start_from_foreign(again, str(tmp_path / "out.pt"))
+    frames = torch.randn(2, 3, 4, 16, 16)
+    torch.testing.assert_close(again(frames), model(frames), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
+def test_open_clip_gives_the_embeddings_of_one_frame(tmp_path, activation):
+    model = saved(tmp_path / "m", config=DUAL.model_copy(update={"activation": activation}))
+    export_open_clip(tmp_path / "m", tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "README.md",
+        "open_clip_config.json",
+        "open_clip_model.safetensors",
+    ]
+    theirs, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{tmp_path / 'out'}")
+    theirs.eval()
+    image, tokens = torch.randn(2, 3, 16, 16), torch.tensor([[1, 7, 49, 0], [1, 8, 3, 49]])
+    ours, _ = load_model(tmp_path / "m", frames=1)
+    torch.testing.assert_close(
+        theirs.encode_image(image, normalize=True), ours.encode_video(image[:, :, None]), atol=1e-5, rtol=0
+    )
+    torch.testing.assert_close(
+        theirs.encode_text(torch.nn.functional.pad(tokens, (0, 8)), normalize=True),
+        model.encode_text(tokens),
+        atol=1e-5,
+        rtol=0,
+    )
+    assert preprocess.transforms[-1].mean == pytest.approx([value / 255 for value in DUAL.pixel_mean])
+    assert preprocess.transforms[-1].std == pytest.approx([value / 255 for value in DUAL.pixel_std])
+
+
+def test_what_open_clip_cannot_hold_is_refused(tmp_path):
+    saved(tmp_path / "m", "videomae")
+    with pytest.raises(ModelError, match="open_clip has no videomae; export it in AVION's layout"):
+        export_open_clip(tmp_path / "m", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_are_the_recorded_originals():
+    names = avion_state_dict(fresh("dual_encoder"), flash=True)
+    assert names["visual.conv1.weight"].shape == (64, 192)
+    assert "visual.transformer.resblocks.1.attn.Wqkv.weight" in names
+    assert "visual.transformer.resblocks.0.mlp.fc1.bias" in names
+    assert "textual.transformer.resblocks.1.attn.in_proj_weight" in names
+    assert avion_state_dict(fresh("dual_encoder"))["visual.conv1.weight"].shape == (64, 3, 8, 8)
