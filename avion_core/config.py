@@ -31,6 +31,8 @@ MACHINE_SETTINGS = frozenset(
         "runtime_minutes",
         "log_every_steps",
         "checkpoint_every_steps",
+        "checkpoint_every_minutes",
+        "accumulation_steps",
         "clip_timeout_seconds",
     }
 )
@@ -366,8 +368,12 @@ class StageSettings(ReadingJob):
     """Factor on the rate for each layer further from the head."""
     gradient_clip: Positive | None = None
     """Largest gradient norm; null for no clipping."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the forward pass."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of the forward pass; weights stay fp32. fp16 scales the loss, and where a gradient
+    overflows, skips the update and lowers the factor; bf16 needs no such care where the hardware has it."""
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """The published model is the running average of the weights, each update's share 1 - ema_decay; null for
+    the last weights."""
     drop_path: Fraction = 0.0
     """Rate of stochastic depth."""
     head_dropout: Fraction = 0.0
@@ -399,6 +405,11 @@ class StageSettings(ReadingJob):
     """Distance of the log's lines."""
     checkpoint_every_steps: Count = 100
     """Steps between resumable checkpoints."""
+    checkpoint_every_minutes: Positive | None = 10.0
+    """A checkpoint also when the last one is this old; null for steps alone."""
+    accumulation_steps: Count = 1
+    """Micro-batches that each process makes of its share of `batch_size`, for less memory: the gradient is
+    that of the whole batch, contrastive negatives included. Mixup mixes the clips of the whole share."""
     max_bad_share: Fraction = 0.05
     """The run stops when more than this share of the clips cannot be decoded."""
 
@@ -409,6 +420,12 @@ class StageSettings(ReadingJob):
         if self.batch_size % self.processes:
             raise ValueError(
                 f"batch_size ({self.batch_size}) must divide among the processes ({self.processes})"
+            )
+        share = self.batch_size // self.processes
+        if share % self.accumulation_steps:
+            raise ValueError(
+                f"accumulation_steps ({self.accumulation_steps}) must divide each process's share of the "
+                f"batch ({share}: batch_size {self.batch_size} over processes {self.processes})"
             )
         if self.crop_scale[0] > self.crop_scale[1] or self.crop_scale[0] == 0:
             raise ValueError("crop_scale is (smallest, largest) share of the area, both above 0")

@@ -31,6 +31,7 @@ BOOKKEEPING = {
     "loss",
     "learning_rate",
     "gradient_norm",
+    "skipped_steps",
     "clips_per_s",
     "data_wait_share",
     "elapsed_s",

@@ -2,14 +2,15 @@
 
 One line every few steps, all values flat: `step` (updates done), `epoch` (from 0), `loss` and the task's
 own metrics (means since the last line, over all processes), `learning_rate` and `gradient_norm` (of the
-line's step), `clips_per_s`, `data_wait_share` (part of the time spent waiting for the loader),
-`elapsed_s` (time spent in steps, over all legs), and `bad_clips` (those that could not be decoded since
-the last line).
+line's step, null where fp16 overflowed), `skipped_steps` (overflows since the last line), `clips_per_s`,
+`data_wait_share` (part of the time spent waiting for the loader), `elapsed_s` (time spent in steps, over
+all legs), and `bad_clips` (those that could not be decoded since the last line).
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ class Window:
     """What has been measured since the last line."""
 
     steps: int = 0
+    skipped: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     clips: int = 0
     seconds: float = 0.0
@@ -37,11 +39,17 @@ class TrainingLog:
         self._window = Window()
         self._elapsed_s = 0.0
 
-    def add(self, values: Mapping[str, float], *, clips: int, wait_s: float, work_s: float) -> None:
-        """Take in one step: its loss and metrics, its clips over all processes, and how long it took."""
+    def add(
+        self, values: Mapping[str, float], *, clips: int, wait_s: float, work_s: float, skipped: bool = False
+    ) -> None:
+        """Take in one step: its loss and metrics, its clips over all processes, and how long it took.
+
+        `skipped` says that it left the weights where they were.
+        """
         seconds = wait_s + work_s
         window = self._window
         window.steps += 1
+        window.skipped += skipped
         for name, value in values.items():
             window.sums[name] = window.sums.get(name, 0.0) + value
         window.clips += clips
@@ -65,7 +73,8 @@ class TrainingLog:
             "epoch": epoch,
             **{name: total / window.steps for name, total in window.sums.items()},
             "learning_rate": learning_rate,
-            "gradient_norm": gradient_norm,
+            "gradient_norm": gradient_norm if math.isfinite(gradient_norm) else None,
+            "skipped_steps": window.skipped,
             "clips_per_s": round(window.clips / max(window.seconds, 1e-9), 3),
             "data_wait_share": round(window.wait_seconds / max(window.seconds, 1e-9), 4),
             "elapsed_s": round(self._elapsed_s, 3),
@@ -80,7 +89,7 @@ class TrainingLog:
             os.fsync(stream.fileno())
         return {
             "bytes": self._path.stat().st_size,
-            "window": vars(self._window).copy(),
+            "window": asdict(self._window),
             "elapsed_s": self._elapsed_s,
         }
 

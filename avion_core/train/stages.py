@@ -28,8 +28,10 @@ from avion_core.models.base import VideoModel
 from avion_core.models.store import WEIGHTS_FILE, ModelDescription, build_model, save_model, start_from
 from avion_core.train.checkpoint import CheckpointStore
 from avion_core.train.distributed import World, join_world
-from avion_core.train.engine import PREEMPTED_EXIT_CODE, Plan, PreemptedError, Task, Training
+from avion_core.train.engine import Plan, Training
 from avion_core.train.optim import Schedule, make_optimizer, parameter_groups
+from avion_core.train.preemption import PREEMPTED_EXIT_CODE, PreemptedError
+from avion_core.train.protocols import Task
 from avion_core.train.tasks import ClassificationTask, ContrastiveTask, ReconstructionTask, RelevancyTask
 from avion_core.train.texts import AnyText, RelevantSentence
 
@@ -64,7 +66,7 @@ def train_stage(
     the folder of the stage whose weights are the start. Started by torchrun, every process calls this.
 
     Raises ValueError for settings that do not fit the data or the start weights, and for a loss that is
-    not finite; exits with PREEMPTED_EXIT_CODE after SIGTERM, when the state is saved.
+    not finite; exits with PREEMPTED_EXIT_CODE after SIGTERM or SIGUSR1, when the state is saved.
     """
     files = {f"clips_{number}": Path(path) for number, path in enumerate(clips, start=1)}
     optional = {"sentences": sentences, "classes": classes, "start": start and Path(start) / WEIGHTS_FILE}
@@ -155,7 +157,10 @@ class _Stage:
             return
         store = CheckpointStore(self.out / "checkpoints", self.world.from_leader(self.identity()))
         with store.claim() if self.world.leads else nullcontext():
-            self.training(model, store).run(self.title)
+            training = self.training(model, store)
+            training.run(self.title)
+            if training.average:
+                model.load_state_dict(training.average.weights)
             self.publish(model, log=store.log_path)
         if self.world.leads:
             store.remove()
@@ -209,6 +214,9 @@ class _Stage:
                 batch_size=settings.batch_size,
                 log_every_steps=settings.log_every_steps,
                 checkpoint_every_steps=settings.checkpoint_every_steps,
+                checkpoint_every_minutes=settings.checkpoint_every_minutes,
+                accumulation_steps=settings.accumulation_steps,
+                ema_decay=settings.ema_decay,
                 gradient_clip=settings.gradient_clip,
                 precision=settings.precision,
             ),

@@ -18,7 +18,6 @@ from torch import Tensor
 from avion_core.models.classifier import VideoClassifier
 from avion_core.models.dual_encoder import DualEncoder
 from avion_core.models.videomae import VideoMAE, VideoMAEClassifier
-from avion_core.train.engine import Batch, StepLoss
 from avion_core.train.losses import (
     Gather,
     info_nce,
@@ -27,20 +26,45 @@ from avion_core.train.losses import (
     max_margin,
     soft_target_cross_entropy,
 )
+from avion_core.train.protocols import Batch, StepLoss
 
 LARGEST_LOGIT_SCALE = math.log(100)
 """Bound on the logarithm of the inverse temperature (CLIP, section 2.5); the least is 0."""
 
 
-class ContrastiveTask:
+class _VideoTextTask:
+    """What the tasks of a dual encoder share; `loss_of` is their own."""
+
+    model: DualEncoder
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Nothing is drawn for the batch as a whole."""
+        return batch
+
+    def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Batch: `frames`, `tokens`; (video_BD, text_BD)."""
+        frames_BCTHW = self.model.normalise(batch["frames"])
+        return self.model.encode_video(frames_BCTHW), self.model.encode_text(batch["tokens"])
+
+    def loss_of(self, embeddings: tuple[Tensor, ...], batch: Batch) -> StepLoss:
+        """The task's loss."""
+        raise NotImplementedError
+
+    def loss(self, batch: Batch) -> StepLoss:
+        """Batch: `frames`, `tokens`."""
+        return self.loss_of(self.embed(batch), batch)
+
+
+class ContrastiveTask(_VideoTextTask):
     """InfoNCE between clips and their narrations, against all clips of all processes."""
 
     def __init__(self, model: DualEncoder, *, gather: Gather = local) -> None:
         self.model, self._gather = model, gather
 
-    def loss(self, batch: Batch) -> StepLoss:
-        """Batch: `frames`, `tokens`."""
-        video_BD, text_BD, scale = self.model(self.model.normalise(batch["frames"]), batch["tokens"])
+    def loss_of(self, embeddings: tuple[Tensor, ...], batch: Batch) -> StepLoss:
+        """InfoNCE of (video_BD, text_BD)."""
+        video_BD, text_BD = embeddings
+        scale = self.model.logit_scale.exp()
         value = info_nce(video_BD, text_BD, scale=scale, gather=self._gather)
         return StepLoss(value, {"temperature": 1 / scale.detach()})
 
@@ -50,15 +74,15 @@ class ContrastiveTask:
             self.model.logit_scale.clamp_(0, LARGEST_LOGIT_SCALE)
 
 
-class RelevancyTask:
+class RelevancyTask(_VideoTextTask):
     """Max-margin ranking of clips and sentences for multi-instance retrieval."""
 
     def __init__(self, model: DualEncoder, *, margin: float, gather: Gather = local) -> None:
         self.model, self._margin, self._gather = model, margin, gather
 
-    def loss(self, batch: Batch) -> StepLoss:
-        """Batch: `frames`, `tokens`."""
-        video_BD, text_BD, _ = self.model(self.model.normalise(batch["frames"]), batch["tokens"])
+    def loss_of(self, embeddings: tuple[Tensor, ...], batch: Batch) -> StepLoss:
+        """Max margin of (video_BD, text_BD)."""
+        video_BD, text_BD = embeddings
         return StepLoss(max_margin(video_BD, text_BD, margin=self._margin, gather=self._gather))
 
     def after_update(self) -> None:
@@ -97,16 +121,22 @@ class ClassificationTask:
             else None
         )
 
-    def loss(self, batch: Batch) -> StepLoss:
-        """Batch: `frames`, `rows`."""
+    def prepare(self, batch: Batch) -> Batch:
+        """Batch: `frames`, `rows`. Clips are mixed with others of the whole batch."""
         frames_BCTHW, labels_B = self.model.normalise(batch["frames"]), self._labels[batch["rows"]]
         if self._mixup is not None:
             frames_BCTHW, targets_BK = mix(frames_BCTHW, labels_B, self._mixup)
-            return StepLoss(soft_target_cross_entropy(self.model(frames_BCTHW), targets_BK))
-        targets_BK = mixup_target(labels_B, self._classes, smoothing=self._smoothing)
-        logits_BK = self.model(frames_BCTHW)
-        right = (logits_BK.argmax(dim=1) == labels_B).float().mean()
-        return StepLoss(soft_target_cross_entropy(logits_BK, targets_BK), {"accuracy": right})
+        else:
+            targets_BK = mixup_target(labels_B, self._classes, smoothing=self._smoothing)
+        return {"frames": frames_BCTHW, "labels": labels_B, "targets": targets_BK}
+
+    def loss(self, batch: Batch) -> StepLoss:
+        """Batch: `frames` BCTHW, `labels` B, `targets` BK; the accuracy is that of unmixed clips."""
+        logits_BK = self.model(batch["frames"])
+        loss = soft_target_cross_entropy(logits_BK, batch["targets"])
+        if self._mixup is not None:
+            return StepLoss(loss)
+        return StepLoss(loss, {"accuracy": (logits_BK.argmax(dim=1) == batch["labels"]).float().mean()})
 
     def after_update(self) -> None:
         """Nothing to bound."""
@@ -118,10 +148,14 @@ class ReconstructionTask:
     def __init__(self, model: VideoMAE, *, mask_ratio: float) -> None:
         self.model, self._mask_ratio = model, mask_ratio
 
+    def prepare(self, batch: Batch) -> Batch:
+        """Batch: `frames`. Draws the masks."""
+        count = len(batch["frames"])
+        return {**batch, "mask": self.model.tube_mask(count, self._mask_ratio, torch.default_generator)}
+
     def loss(self, batch: Batch) -> StepLoss:
-        """Batch: `frames`."""
-        frames_BTHWC = batch["frames"]
-        mask_BN = self.model.tube_mask(len(frames_BTHWC), self._mask_ratio, torch.default_generator)
+        """Batch: `frames`, `mask` BN."""
+        frames_BTHWC, mask_BN = batch["frames"], batch["mask"]
         prediction_BMP = self.model(self.model.normalise(frames_BTHWC), mask_BN)
         return StepLoss(masked_pixels(prediction_BMP, self.model.target(frames_BTHWC, mask_BN)))
 

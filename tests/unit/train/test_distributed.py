@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,13 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
+from avion_core.train.accumulation import Accumulation
 from avion_core.train.distributed import World, alone, join_world
 from avion_core.train.losses import info_nce, max_margin
+from tests.unit.train.tiny_tasks import make_batch, make_task
 from tests.unit.train.tiny_training import STEPS, STEPS_PER_EPOCH, tiny_training
 
-ROWS, PROCESSES = 6, 2
+ROWS, PROCESSES, ACCUMULATED = 6, 2, 2
 
 
 def gathered_gradients(world: World) -> dict[str, torch.Tensor]:
@@ -37,6 +40,15 @@ def gathered_gradients(world: World) -> dict[str, torch.Tensor]:
         loss.backward()
         world.average_gradients([weight])
         found[name], found[f"{name}.grad"] = loss.detach(), weight.grad.clone()
+    for name in ("contrastive", "relevancy"):
+        task, parts = make_task(name, world=world), ACCUMULATED if world.size > 1 else 1
+        result = Accumulation(
+            parts=parts, reseed=torch.manual_seed, autocast=nullcontext, scale=lambda loss: loss
+        ).backward(task, make_batch(0, world=world))
+        trained = [weight for weight in task.model.parameters() if weight.grad is not None]
+        world.average_gradients(trained)
+        found[name] = result.loss
+        found[f"{name}.grad"] = torch.cat([weight.grad.flatten() for weight in trained])
     found["mean"] = torch.tensor(world.mean([torch.tensor(float(world.rank))]))
     found["collected"] = torch.tensor(world.collect(world.rank))
     return found
@@ -68,6 +80,14 @@ def test_gathered_losses_have_the_value_and_gradient_of_one_process(pair):
     one, two = gathered_gradients(alone()), load_file(pair / "gradients.safetensors")
     for name in ("info_nce", "max_margin", "info_nce.grad", "max_margin.grad"):
         torch.testing.assert_close(two[name], one[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["contrastive", "relevancy"])
+def test_micro_batches_of_two_processes_have_the_gradient_of_one_big_batch(pair, name):
+    one, two = gathered_gradients(alone()), load_file(pair / "gradients.safetensors")
+    torch.testing.assert_close(two[name], one[name], rtol=1e-5, atol=0)
+    largest = one[f"{name}.grad"].abs().max().item()
+    torch.testing.assert_close(two[f"{name}.grad"], one[f"{name}.grad"], rtol=1e-5, atol=1e-5 * largest)
 
 
 def test_means_and_collections_cover_all_processes(pair):

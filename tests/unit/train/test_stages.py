@@ -18,7 +18,8 @@ from avion_core.data.clips import write_clips, write_sentences
 from avion_core.files import read_json, sha256, write_json
 from avion_core.models.store import load_model
 from avion_core.train.checkpoint import CheckpointStore
-from avion_core.train.engine import PREEMPTED_EXIT_CODE, Training
+from avion_core.train.engine import Training
+from avion_core.train.preemption import PREEMPTED_EXIT_CODE
 from avion_core.train.stages import train_stage
 from tests.unit.media.chunked import transcode_all
 from tests.unit.media.counted_video import write_counted

@@ -17,8 +17,9 @@ from torch import nn
 
 from avion_core.train.checkpoint import CheckpointStore
 from avion_core.train.distributed import World, alone, join_world
-from avion_core.train.engine import Plan, StepLoss, Training
+from avion_core.train.engine import Plan, Training
 from avion_core.train.optim import Schedule, make_optimizer, parameter_groups
+from avion_core.train.protocols import StepLoss
 
 STEPS_PER_EPOCH, EPOCHS, BATCH = 5, 3, 4
 STEPS = STEPS_PER_EPOCH * EPOCHS
@@ -57,6 +58,9 @@ class TinyTask:
         self.diary = folder / "steps-computed.txt"
         self.calls = 0
         self.signal_at, self.number, self.nan_at = signal_at, number, nan_at
+
+    def prepare(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return batch
 
     def loss(self, batch: dict[str, torch.Tensor]) -> StepLoss:
         step = int(batch["step"])
