@@ -33,6 +33,7 @@ MACHINE_SETTINGS = frozenset(
         "checkpoint_every_steps",
         "checkpoint_every_minutes",
         "accumulation_steps",
+        "shard_optimizer",
         "clip_timeout_seconds",
     }
 )
@@ -410,6 +411,8 @@ class StageSettings(ReadingJob):
     accumulation_steps: Count = 1
     """Micro-batches that each process makes of its share of `batch_size`, for less memory: the gradient is
     that of the whole batch, contrastive negatives included. Mixup mixes the clips of the whole share."""
+    shard_optimizer: bool = False
+    """Each process keeps a part of the optimiser's state (ZeRO stage 1) instead of all of it."""
     max_bad_share: Fraction = 0.05
     """The run stops when more than this share of the clips cannot be decoded."""
 

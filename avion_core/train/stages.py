@@ -206,7 +206,13 @@ class _Stage:
         return Training(
             TASKS[settings.task](settings, parts),
             loader,
-            make_optimizer(settings.optimizer, groups, betas=settings.betas, momentum=settings.momentum),
+            make_optimizer(
+                settings.optimizer,
+                groups,
+                betas=settings.betas,
+                momentum=settings.momentum,
+                shard=settings.shard_optimizer and self.world.size > 1,
+            ),
             schedule=schedule_of(settings, steps_per_epoch=loader.steps_per_epoch),
             plan=Plan(
                 steps=settings.epochs * loader.steps_per_epoch,

@@ -66,7 +66,7 @@ def test_the_second_pass_repeats_the_randomness_of_the_first(name):
 
 @pytest.mark.parametrize("name", TASKS)
 def test_memory_is_that_of_a_micro_batch(name, monkeypatch):
-    """No forward pass with a graph sees more clips than a micro-batch has."""
+    """One forward pass with a graph for each micro-batch, and none that sees more clips."""
     task, seen = make_task(name), []
     parts = [part for part in task.model.modules() if type(part).__name__ == "Block"]
 
@@ -77,8 +77,7 @@ def test_memory_is_that_of_a_micro_batch(name, monkeypatch):
     for part in parts:
         part.register_forward_pre_hook(note)
     accumulation(4).backward(task, make_batch(0))
-    assert parts
-    assert set(seen) == {CLIPS // 4}
+    assert seen == [CLIPS // 4] * 4 * len(parts) != []
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -55,7 +55,7 @@ def test_a_full_disk_is_one_clear_error_at_the_next_step(tmp_path, monkeypatch):
     monkeypatch.setattr(training.store, "save", fail)
     with pytest.raises(ValueError, match=r"after step 3 could not be written .*No space left"):
         training.run("tiny")
-    assert training.step < STEPS
+    assert training.step < 6  # when the next state is due
 
 
 def test_a_failure_of_the_last_save_is_not_lost(store, monkeypatch):

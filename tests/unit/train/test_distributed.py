@@ -1,9 +1,13 @@
 """Two processes over loopback: the same loss, gradient and weights as one process with the whole batch."""
 
+import contextlib
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -15,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from avion_core.train.accumulation import Accumulation
 from avion_core.train.distributed import World, alone, join_world
 from avion_core.train.losses import info_nce, max_margin
+from avion_core.train.preemption import PreemptedError
 from tests.unit.train.tiny_tasks import make_batch, make_task
 from tests.unit.train.tiny_training import STEPS, STEPS_PER_EPOCH, tiny_training
 
@@ -102,7 +107,7 @@ def test_a_whole_training_ends_in_the_weights_of_one_process(pair, tmp_path):
     two = load_file(pair / "final.safetensors")
     for name, weight in one.task.model.state_dict().items():
         torch.testing.assert_close(two[name], weight, rtol=1e-4, atol=1e-5)
-    entries = [[json.loads(line) for line in path.read_text().splitlines()] for path in logs(pair, tmp_path)]
+    entries = [entries_of(pair / "whole"), entries_of(tmp_path)]
     assert [entry["step"] for entry in entries[0]] == [entry["step"] for entry in entries[1]]
     assert [entry["loss"] for entry in entries[0]] == pytest.approx([e["loss"] for e in entries[1]], rel=1e-4)
     assert len(entries[0][0]["bad_clips"]) == PROCESSES
@@ -113,6 +118,41 @@ def test_a_rank_that_dies_ends_the_job(tmp_path):
     assert done.returncode != 0
     assert "SIGKILL" in done.stderr or "-9" in done.stderr
     assert max(int(step) for step in (tmp_path / "steps-computed.txt").read_text().split()) <= STEPS_PER_EPOCH
+
+
+def test_an_exception_on_one_rank_ends_the_job_in_seconds_with_its_traceback(tmp_path):
+    began = time.monotonic()
+    done = start(Path(__file__).with_name("tiny_training.py"), tmp_path, STEPS_PER_EPOCH, 1, "raise")
+    assert done.returncode != 0
+    assert "in loss" in done.stderr
+    assert "RuntimeError: this rank has had enough" in done.stderr
+    assert time.monotonic() - began < 60  # starting two processes included; the group's timeout is 600 s
+
+
+def test_a_sharded_optimizer_gives_the_weights_of_a_whole_one_and_resumes_in_the_same_bits(pair):
+    whole, sharded = (load_file(pair / f"{name}.safetensors") for name in ("final", "sharded"))
+    for name, weight in whole.items():
+        torch.testing.assert_close(sharded[name], weight, rtol=1e-6, atol=1e-7)
+    resumed = load_file(pair / "sharded-resumed.safetensors")
+    assert all(torch.equal(resumed[name], weight) for name, weight in sharded.items())
+    held = [int(number) for number in (pair / "state-held.txt").read_text().split()]
+    assert 0 < held[0] < held[1]
+
+
+def test_one_process_goes_on_from_two_and_two_from_one(pair, tmp_path):
+    """The order of the clips is the same; the losses are, up to the rounding of sums."""
+    alone_throughout = without_dropout(tiny_training(tmp_path / "one", log_every_steps=1))
+    alone_throughout.run("one")
+    expected = [entry["loss"] for entry in entries_of(tmp_path / "one")]
+    shutil.copytree(pair / "changing", tmp_path / "changing")
+    last = without_dropout(tiny_training(tmp_path / "changing", log_every_steps=1))
+    last.run("one again")
+    assert [entry["loss"] for entry in entries_of(tmp_path / "changing")] == pytest.approx(expected, rel=1e-4)
+    steps = [int(step) for step in (tmp_path / "changing" / "steps-computed.txt").read_text().split()]
+    assert sorted(set(steps)) == list(range(STEPS))
+    assert steps.count(4) == 1  # one process
+    assert steps.count(5) == steps.count(9) == 2  # two
+    assert steps.count(10) == 1  # one again
 
 
 def test_a_world_of_another_size_than_the_setting_is_refused():
@@ -127,8 +167,17 @@ def test_gpus_that_are_not_there_are_refused():
         pass
 
 
-def logs(*folders: Path) -> list[Path]:
-    return [next(folder.glob("**/train.jsonl")) for folder in folders]
+def entries_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in next(folder.glob("**/train.jsonl")).read_text().splitlines()]
+
+
+def stopped_after(steps: int, training):
+    """The training, asked to stop so early, has run and saved its state."""
+    task = training.task
+    task.signal_at, task.number = steps - 1, signal.SIGTERM
+    with contextlib.suppress(PreemptedError):
+        training.run("stopped")
+    return training
 
 
 def without_dropout(training):
@@ -141,11 +190,23 @@ def main() -> None:
     folder = Path(sys.argv[1])
     with join_world(processes=PROCESSES, gpus=0) as world:
         found = gathered_gradients(world)
-        training = without_dropout(tiny_training(folder, world=world))
-        training.run("two")
+        whole = without_dropout(tiny_training(folder / "whole", world=world))
+        whole.run("two")
+        sharded = without_dropout(tiny_training(folder / "sharded", world=world, shard=True))
+        sharded.run("sharded")
+        stopped_after(7, without_dropout(tiny_training(folder / "stopped", world=world, shard=True)))
+        resumed = without_dropout(tiny_training(folder / "stopped", world=world, shard=True))
+        resumed.run("resumed")
+        if world.leads:
+            stopped_after(5, without_dropout(tiny_training(folder / "changing", log_every_steps=1)))
+        world.wait()
+        stopped_after(10, without_dropout(tiny_training(folder / "changing", world=world, log_every_steps=1)))
         if world.leads:
             save_file(found, folder / "gradients.safetensors")
-            save_file(training.task.model.state_dict(), folder / "final.safetensors")
+            for name, training in {"final": whole, "sharded": sharded, "sharded-resumed": resumed}.items():
+                save_file(training.task.model.state_dict(), folder / f"{name}.safetensors")
+            held = [len(each.state) for each in (sharded.optimizer.optim, whole.optimizer)]
+            (folder / "state-held.txt").write_text(" ".join(map(str, held)))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A training small enough to repeat many times, with dropout so that its randomness matters.
 
 As a program it trains in the folder it is given; the test that starts it says where it kills itself:
-`python tiny_training.py FOLDER [KILL_AT_STEP [RANK]]`.
+`python tiny_training.py FOLDER [KILL_AT_STEP [RANK [raise]]]`; with `raise` it raises instead.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class TinyTask:
         folder: Path,
         *,
         signal_at: int | None = None,
-        number: int = signal.SIGKILL,
+        number: int | None = signal.SIGKILL,
         nan_at: int | None = None,
     ) -> None:
         self.model = TinyModel()
@@ -64,6 +64,8 @@ class TinyTask:
 
     def loss(self, batch: dict[str, torch.Tensor]) -> StepLoss:
         step = int(batch["step"])
+        if step == self.signal_at and self.number is None:
+            raise RuntimeError("this rank has had enough")
         if step == self.signal_at:
             os.kill(os.getpid(), self.number)
         with self.diary.open("a") as stream:
@@ -118,6 +120,7 @@ def tiny_training(
     *,
     world: World | None = None,
     identity: str = "tiny",
+    shard: bool = False,
     **plan,
 ) -> Training:
     torch.set_num_threads(1)
@@ -136,7 +139,7 @@ def tiny_training(
     return Training(
         task,
         TinyBatches(world or alone()),
-        make_optimizer("adamw", groups),
+        make_optimizer("adamw", groups, shard=shard),
         schedule=Schedule("cosine", peak=0.05, steps=STEPS, warmup_steps=2),
         plan=Plan(**{**settings, **plan}),
         world=world or alone(),
@@ -146,8 +149,9 @@ def tiny_training(
 
 def main() -> None:
     folder, at, rank = Path(sys.argv[1]), *(int(value) for value in [*sys.argv[2:4], "-1", "-1"][:2])
+    number = None if "raise" in sys.argv else signal.SIGKILL
     with join_world(processes=int(os.environ.get("WORLD_SIZE", "1")), gpus=0) as world:
-        task = TinyTask(folder, signal_at=at if rank in (-1, world.rank) else None)
+        task = TinyTask(folder, signal_at=at if rank in (-1, world.rank) else None, number=number)
         tiny_training(folder, task, world=world).run("tiny")
 
 
