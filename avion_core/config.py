@@ -34,6 +34,8 @@ MACHINE_SETTINGS = frozenset(
         "checkpoint_every_minutes",
         "accumulation_steps",
         "shard_optimizer",
+        "wandb_project",
+        "peak_tflops",
         "clip_timeout_seconds",
     }
 )
@@ -404,6 +406,10 @@ class StageSettings(ReadingJob):
     """Time limit the job asks the scheduler for, doubled at each further attempt."""
     log_every_steps: Count = 10
     """Distance of the log's lines."""
+    wandb_project: str | None = None
+    """Weights & Biases project that gets the log's lines too; the package `wandb` must be installed."""
+    peak_tflops: Positive | None = None
+    """Peak arithmetic of one device, for the logged utilisation; null looks GPUs up, in bf16 and fp16."""
     checkpoint_every_steps: Count = 100
     """Steps between resumable checkpoints."""
     checkpoint_every_minutes: Positive | None = 10.0

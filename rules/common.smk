@@ -231,9 +231,11 @@ def machine(wildcards):
 
 
 def launcher(wildcards):
-    """One process is plain Python; more are started by torchrun on the job's node."""
+    """One process is plain Python; more are started by torchrun on the job's node, which hands signals on."""
     processes = machine(wildcards).processes
-    return f"torchrun --standalone --nproc-per-node={processes}" if processes > 1 else "python"
+    signals = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
+    torchrun = f"torchrun --standalone --nproc-per-node={processes} --signals-to-handle={signals}"
+    return torchrun if processes > 1 else "python"
 
 
 # Evaluate

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -27,9 +27,11 @@ from avion_core.train.average import WeightAverage
 from avion_core.train.checkpoint import BackgroundWriter, CheckpointStore, State, to_memory
 from avion_core.train.distributed import World
 from avion_core.train.log import BadClips, Stopwatch, TrainingLog
+from avion_core.train.meter import Meter
 from avion_core.train.optim import Schedule, load_tensor_state, tensor_state
 from avion_core.train.preemption import PreemptedError, StopFlag, stop_requests
 from avion_core.train.protocols import Batch, Batches, Task
+from avion_core.train.sinks import Sink
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """What autocast computes in; None for no autocast."""
@@ -52,6 +54,8 @@ class Plan:
     """Micro-batches that a process makes of its share of a step's clips."""
     ema_decay: float | None = None
     """Decay of the average of the weights, None for no average."""
+    peak_tflops: float | None = None
+    """Of one device, for the log's utilisation; None leaves it unknown."""
     gradient_clip: float | None = None
     """Largest gradient norm, None for no clipping."""
     precision: str = "fp32"
@@ -88,7 +92,9 @@ class Training:
         plan: Plan,
         world: World,
         store: CheckpointStore,
+        sinks: Sequence[Sink] = (),
     ) -> None:
+        """`sinks` take rank 0's lines of the log."""
         self.task, self.batches, self.optimizer = task, batches, optimizer
         self.schedule, self.plan, self.world, self.store = schedule, plan, world, store
         self.log = TrainingLog(store.log_path)
@@ -101,6 +107,8 @@ class Training:
             autocast=self._autocast,
             scale=self.scaler.scale,
         )
+        self._sinks = sinks
+        self._meter = Meter(device=world.device, processes=world.size, peak_tflops=plan.peak_tflops)
         self._writer = BackgroundWriter(store)
         self._saved_at = time.monotonic()
         self._bad = BadClips()
@@ -145,9 +153,12 @@ class Training:
     def update(self, batch: Batch, stop: StopFlag | None = None) -> Update:
         """One step: rate, forward, backward, average, check, and move the weights."""
         rate = self.schedule.apply(self.optimizer, self.step)
+        on_device = _on_device(batch, self.world.device)
+        if self.world.leads:
+            self._meter.see(self.task, on_device, self._autocast)
         self._seed()
         self.optimizer.zero_grad(set_to_none=True)
-        result = self._accumulation.backward(self.task, _on_device(batch, self.world.device))
+        result = self._accumulation.backward(self.task, on_device)
         weights = [weight for weight in self.task.model.parameters() if weight.grad is not None]
         self.world.average_gradients(weights)
         self.scaler.unscale_(self.optimizer)
@@ -269,13 +280,17 @@ class Training:
         self._bad.take_in(self.batches.bad)
         bad_clips = [clip for clips in self.world.collect(self._bad.not_yet_logged()) for clip in clips]
         if self.world.leads:
-            self.log.write(
+            line = self.log.write(
                 step=self.step,
                 epoch=(self.step - 1) // self.batches.steps_per_epoch,
                 learning_rate=update.learning_rate,
                 gradient_norm=update.gradient_norm,
                 bad_clips=bad_clips,
+                steps_left=self.plan.steps - self.step,
+                meter=self._meter,
             )
+            for sink in self._sinks:
+                sink(line)
 
     def _not_finite(self, batch: Batch, loss: float, gradient_norm: float) -> str:
         rows = ", ".join(str(row) for row in batch["rows"].tolist())

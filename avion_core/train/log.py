@@ -4,7 +4,8 @@ One line every few steps, all values flat: `step` (updates done), `epoch` (from 
 own metrics (means since the last line, over all processes), `learning_rate` and `gradient_norm` (of the
 line's step, null where fp16 overflowed), `skipped_steps` (overflows since the last line), `clips_per_s`,
 `data_wait_share` (part of the time spent waiting for the loader), `elapsed_s` (time spent in steps, over
-all legs), and `bad_clips` (those that could not be decoded since the last line).
+all legs), the readings of `meter.Meter`, and `bad_clips` (those that could not be decoded since the last
+line).
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from avion_core.train.meter import Meter
 
 
 @dataclass
@@ -65,9 +68,13 @@ class TrainingLog:
         learning_rate: float,
         gradient_norm: float,
         bad_clips: Sequence[Mapping[str, Any]],
-    ) -> None:
-        """Append the line of the window and open the next."""
+        steps_left: int,
+        meter: Meter,
+    ) -> dict[str, Any]:
+        """Append the line of the window, which is returned, and open the next."""
         window, self._window = self._window, Window()
+        seconds = max(window.seconds, 1e-9)
+        clips_per_s = window.clips / seconds
         line = {
             "step": step,
             "epoch": epoch,
@@ -75,13 +82,15 @@ class TrainingLog:
             "learning_rate": learning_rate,
             "gradient_norm": gradient_norm if math.isfinite(gradient_norm) else None,
             "skipped_steps": window.skipped,
-            "clips_per_s": round(window.clips / max(window.seconds, 1e-9), 3),
-            "data_wait_share": round(window.wait_seconds / max(window.seconds, 1e-9), 4),
+            "clips_per_s": round(clips_per_s, 3),
+            "data_wait_share": round(window.wait_seconds / seconds, 4),
             "elapsed_s": round(self._elapsed_s, 3),
+            **meter.readings(clips_per_s=clips_per_s, seconds_left=seconds / window.steps * steps_left),
             "bad_clips": list(bad_clips),
         }
         with self._path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+        return line
 
     def state(self) -> dict[str, Any]:
         """The log's place, safely on disk: what `restore` needs to go on from here."""

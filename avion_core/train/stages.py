@@ -29,9 +29,11 @@ from avion_core.models.store import WEIGHTS_FILE, ModelDescription, build_model,
 from avion_core.train.checkpoint import CheckpointStore
 from avion_core.train.distributed import World, join_world
 from avion_core.train.engine import Plan, Training
+from avion_core.train.meter import peak_tflops
 from avion_core.train.optim import Schedule, make_optimizer, parameter_groups
 from avion_core.train.preemption import PREEMPTED_EXIT_CODE, PreemptedError
 from avion_core.train.protocols import Task
+from avion_core.train.sinks import Sink, open_sinks
 from avion_core.train.tasks import ClassificationTask, ContrastiveTask, ReconstructionTask, RelevancyTask
 from avion_core.train.texts import AnyText, RelevantSentence
 
@@ -225,9 +227,17 @@ class _Stage:
                 ema_decay=settings.ema_decay,
                 gradient_clip=settings.gradient_clip,
                 precision=settings.precision,
+                peak_tflops=settings.peak_tflops or peak_tflops(self.world.device, settings.precision),
             ),
             world=self.world,
             store=store,
+            sinks=self._sinks(store) if self.world.leads else (),
+        )
+
+    def _sinks(self, store: CheckpointStore) -> list[Sink]:
+        identity = f"{self.title.replace('/', '-')}-{store.room.name}"
+        return open_sinks(
+            self.out, title=self.title, identity=identity, wandb_project=self.settings.wandb_project
         )
 
     def publish(self, model: VideoModel, *, log: Path | None) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from avion_core.train.optim import Schedule, make_optimizer, parameter_groups
 from avion_core.train.preemption import PreemptedError
 from tests.unit.train.tiny_training import STEPS, TinyBatches, TinyTask, alone, tiny_training
 
-TIMES = ("clips_per_s", "data_wait_share", "elapsed_s")
+TIMES = ("clips_per_s", "data_wait_share", "elapsed_s", "memory_mb", "finish")
 
 
 def lines(training) -> list[dict]:
@@ -228,6 +229,25 @@ def test_minutes_bring_a_checkpoint_between_those_by_steps(tmp_path):
     training = tiny_training(tmp_path, checkpoint_every_steps=1000, checkpoint_every_minutes=1e-9)
     training.run("tiny")
     assert training.store.steps() == [STEPS - 1, STEPS]
+
+
+def test_the_log_estimates_the_end_and_what_the_device_is_used_for(tmp_path):
+    unknown = tiny_training(tmp_path / "unknown")
+    unknown.run("tiny")
+    assert {entry["model_flops_utilisation"] for entry in lines(unknown)} == {None}
+    assert lines(unknown)[-1]["gpu_memory_mb"] is None
+    assert 50 < lines(unknown)[-1]["memory_mb"] < 100_000
+    training = tiny_training(tmp_path / "known", peak_tflops=1e-9, log_every_steps=1)
+    before = datetime.now(UTC)
+    training.run("tiny")
+    # 6x8 and 8x1 products a clip, two operations each, three times for the backward pass
+    for entry in lines(training):
+        assert entry["model_flops_utilisation"] == pytest.approx(
+            3 * 2 * (48 + 8) * entry["clips_per_s"] / 1e3, rel=1e-4
+        )
+        assert before - timedelta(seconds=1) < datetime.fromisoformat(entry["finish"])
+        assert datetime.fromisoformat(entry["finish"]) < before + timedelta(minutes=5)
+    assert same(training, unknown)
 
 
 def environment() -> dict[str, str]:
