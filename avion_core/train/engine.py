@@ -107,9 +107,9 @@ class Training:
             autocast=self._autocast,
             scale=self.scaler.scale,
         )
-        self._sinks = sinks
+        self.sinks = sinks
         self._meter = Meter(device=world.device, processes=world.size, peak_tflops=plan.peak_tflops)
-        self._writer = BackgroundWriter(store)
+        self.writer = BackgroundWriter(store)
         self._saved_at = time.monotonic()
         self._bad = BadClips()
 
@@ -122,7 +122,7 @@ class Training:
         self.resume()
         with (
             stop_requests() as stop,
-            self._writer,
+            self.writer,
             _progress(title, self.plan.steps, self.step, self.world) as advance,
         ):
             for batch, wait_seconds in self._remaining_batches(stop):
@@ -139,13 +139,13 @@ class Training:
                     self._write_log(update)
                 if self._due(self.plan.checkpoint_every_steps) or update.checkpoint_due:
                     self.save()
-                self._writer.check()
+                self.writer.check()
                 advance(f"loss {update.values['loss']:.4f}")
                 if update.stop_requested:
                     break
             if self.step < self.plan.steps:
                 self.save()
-                self._writer.wait()
+                self.writer.wait()
                 raise PreemptedError(
                     f"{title}: asked to stop; saved after step {self.step} of {self.plan.steps}"
                 )
@@ -196,9 +196,9 @@ class Training:
         optimizer = tensor_state(self.optimizer)
         self._saved_at = time.monotonic()
         if self.world.leads:
-            self._writer.wait()
+            self.writer.wait()
             if self.step not in self.store.steps():
-                self._writer.save(
+                self.writer.save(
                     State(
                         step=self.step,
                         model=to_memory(self.task.model.state_dict()),
@@ -289,7 +289,7 @@ class Training:
                 steps_left=self.plan.steps - self.step,
                 meter=self._meter,
             )
-            for sink in self._sinks:
+            for sink in self.sinks:
                 sink(line)
 
     def _not_finite(self, batch: Batch, loss: float, gradient_norm: float) -> str:

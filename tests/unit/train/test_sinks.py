@@ -54,7 +54,7 @@ def test_tensorboard_gets_every_line_and_a_second_leg_replaces_the_steps_it_repe
     absent(monkeypatch, "wandb")
     install(monkeypatch, "torch.utils.tensorboard", SummaryWriter=SummaryWriter)
     training = tiny_training(tmp_path)
-    training._sinks = sinks(tmp_path)
+    training.sinks = sinks(tmp_path)
     training.run("tiny")
     assert opened == [(str(tmp_path / "tensorboard"), 4)]
     assert [step for name, _, step in written if name == "loss"] == [4, 8, 12, 15]
