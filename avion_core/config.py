@@ -55,6 +55,15 @@ PROVIDER_MACHINE_SETTINGS = frozenset(
 """Settings of a language model's server that decide no answer: changing one asks nothing again."""
 
 
+VALIDATES = {
+    "contrastive": ("retrieval", "multiple_choice"),
+    "relevancy": ("retrieval", "multiple_choice"),
+    "classification": ("recognition",),
+    "reconstruction": (),
+}
+"""Kinds of evaluation that a task's model can be validated by."""
+
+
 class SettingsError(ValueError):
     """A setting is unknown, missing or out of range. The message names it and the way out."""
 
@@ -377,6 +386,14 @@ class StageSettings(ReadingJob):
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     """The published model is the running average of the weights, each update's share 1 - ema_decay; null for
     the last weights."""
+    validate_with: Name | None = None
+    """Evaluation whose data set, views and figures validate the model while it is trained, with the stage's
+    own number of frames; null for none. Figures go into the log."""
+    validate_every_epochs: Count = 1
+    """Epochs between validations; the end is validated too."""
+    best_metric: str | None = None
+    """The published model is the validated one that is highest in this figure, such as `mAP.mean` or
+    `action_top1`; null for the last one."""
     drop_path: Fraction = 0.0
     """Rate of stochastic depth."""
     head_dropout: Fraction = 0.0
@@ -436,6 +453,8 @@ class StageSettings(ReadingJob):
                 f"accumulation_steps ({self.accumulation_steps}) must divide each process's share of the "
                 f"batch ({share}: batch_size {self.batch_size} over processes {self.processes})"
             )
+        if self.best_metric and not self.validate_with:
+            raise ValueError(f"best_metric ({self.best_metric}) needs validate_with, an evaluation's name")
         if self.crop_scale[0] > self.crop_scale[1] or self.crop_scale[0] == 0:
             raise ValueError("crop_scale is (smallest, largest) share of the area, both above 0")
         return self
@@ -552,8 +571,19 @@ class Settings(Section):
         except ValidationError as error:
             raise ValueError(f"{where}: {_first_problem(error)}") from None
         known([recipe.dataset], self.datasets, f"{where}.dataset")
+        if recipe.validate_with is not None:
+            self._check_validation(recipe.validate_with, recipe.task, where)
         if recipe.start is not None:
             known([recipe.start], self.runs[run].stages, f"{where}.start")
+
+    def _check_validation(self, name: str, task: str, where: str) -> None:
+        known([name], self.evaluations, f"{where}.validate_with")
+        kind = self.evaluations[name].kind
+        if kind not in VALIDATES[task]:
+            fits = " or ".join(VALIDATES[task]) or "nothing"
+            raise ValueError(
+                f"{where}.validate_with: '{name}' measures {kind}; {task} is validated by {fits}"
+            )
 
 
 def known(names: Iterable[str], among: Iterable[str], where: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -33,3 +34,18 @@ class WeightAverage:
         """Go on from an average that was saved."""
         for name, value in self.weights.items():
             value.copy_(weights[name])
+
+
+@contextmanager
+def evaluated(model: nn.Module, average: WeightAverage | None) -> Iterator[None]:
+    """For a while the model is in evaluation mode and has the average's weights, where there is one."""
+    present = {name: value.clone() for name, value in model.state_dict().items()} if average else {}
+    if average:
+        model.load_state_dict(average.weights)
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train()
+        if present:
+            model.load_state_dict(present)

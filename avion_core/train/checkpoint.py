@@ -4,6 +4,7 @@
                               train.jsonl      the log so far
                               step-00000120/   model.safetensors  optimizer.safetensors  state.json
                                                average.safetensors (with ema_decay)
+                              best-00000100.safetensors (with best_metric)
 
 The fingerprint is of everything that decides the result: recipe, seed and the inputs' checksums. States
 of another fingerprint are set aside by lying in another folder. Randomness inside a step comes from
@@ -95,6 +96,16 @@ class CheckpointStore:
             (draft / NOTES).write_text(json.dumps({"step": state.step, **state.notes}), encoding="utf-8")
         for step in self.steps()[:-STATES_KEPT]:
             shutil.rmtree(self._path(step))
+        self._drop_best()
+
+    def save_best(self, step: int, model: Mapping[str, Tensor]) -> None:
+        """Publish the weights that validation found best so far; states refer to them by their step."""
+        with publish(self._best_path(step)) as draft:
+            save_file({name: value.contiguous() for name, value in model.items()}, draft)
+
+    def load_best(self, step: int) -> dict[str, Tensor]:
+        """Read what `save_best` wrote after `step` updates."""
+        return load_file(self._best_path(step))
 
     def newest(self) -> State | None:
         """The newest state that can be read; one that cannot is named on standard error."""
@@ -144,8 +155,19 @@ class CheckpointStore:
         finally:
             os.close(descriptor)
 
+    def _drop_best(self) -> None:
+        """Delete best weights that no state refers to any more; newer ones may not be referred to yet."""
+        referred = read_json(self._path(self.steps()[0]) / NOTES).get("best")
+        if referred:
+            for path in self.room.glob("best-*"):
+                if path < self._best_path(int(referred["step"])):
+                    path.unlink()
+
     def _path(self, step: int) -> Path:
         return self.room / f"step-{step:08}"
+
+    def _best_path(self, step: int) -> Path:
+        return self.room / f"best-{step:08}.safetensors"
 
 
 def to_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -13,17 +13,18 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from avion_core.progress import Progress
 from avion_core.train.accumulation import Accumulation
-from avion_core.train.average import WeightAverage
+from avion_core.train.average import WeightAverage, evaluated
 from avion_core.train.checkpoint import BackgroundWriter, CheckpointStore, State, to_memory
 from avion_core.train.distributed import World
 from avion_core.train.log import BadClips, Stopwatch, TrainingLog
@@ -32,6 +33,7 @@ from avion_core.train.optim import Schedule, load_tensor_state, tensor_state
 from avion_core.train.preemption import PreemptedError, StopFlag, stop_requests
 from avion_core.train.protocols import Batch, Batches, Task
 from avion_core.train.sinks import Sink
+from avion_core.train.validation import Validation
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """What autocast computes in; None for no autocast."""
@@ -93,6 +95,7 @@ class Training:
         world: World,
         store: CheckpointStore,
         sinks: Sequence[Sink] = (),
+        validation: Validation | None = None,
     ) -> None:
         """`sinks` take rank 0's lines of the log."""
         self.task, self.batches, self.optimizer = task, batches, optimizer
@@ -107,7 +110,8 @@ class Training:
             autocast=self._autocast,
             scale=self.scaler.scale,
         )
-        self.sinks = sinks
+        self.sinks, self.validation = sinks, validation
+        self._best: dict[str, float] | None = None
         self._meter = Meter(device=world.device, processes=world.size, peak_tflops=plan.peak_tflops)
         self.writer = BackgroundWriter(store)
         self._saved_at = time.monotonic()
@@ -137,6 +141,8 @@ class Training:
                 )
                 if self._due(self.plan.log_every_steps):
                     self._write_log(update)
+                if self.validation and self._due(self.validation.every_steps):
+                    self._validate(self.validation)
                 if self._due(self.plan.checkpoint_every_steps) or update.checkpoint_due:
                     self.save()
                 self.writer.check()
@@ -208,6 +214,7 @@ class Training:
                             "log": self.log.state(),
                             "bad_by_rank": bad_by_rank,
                             "scaler": self.scaler.state_dict(),
+                            "best": self._best,
                         },
                     )
                 )
@@ -225,7 +232,7 @@ class Training:
             self.scaler.load_state_dict(dict(state.notes["scaler"]))
             if self.average:
                 self.average.load(state.average)
-            self.step = step
+            self.step, self._best = step, state.notes["best"]
             self._bad.restore(state.notes["bad_by_rank"], rank=self.world.rank, size=self.world.size)
         if self.world.leads:
             self.log.restore(state.notes["log"] if state else None)
@@ -245,6 +252,26 @@ class Training:
                 if stop.requested and self.world.size == 1:
                     return
                 raise
+
+    def result(self) -> Mapping[str, Tensor]:
+        """The weights to publish, on rank 0: the best by validation, else the average, else the last."""
+        if self._best is not None:
+            return self.store.load_best(int(self._best["step"]))
+        return self.average.weights if self.average else self.task.model.state_dict()
+
+    def _validate(self, validation: Validation) -> None:
+        """Measure the average of the weights, or the weights, on rank 0; the others wait."""
+        if self.world.leads:
+            with evaluated(self.task.model, self.average):
+                figures = validation.measure()
+                rank = validation.rank(figures)
+                if rank is not None and (self._best is None or rank > self._best["value"]):
+                    self._best = {"step": self.step, "value": rank}
+                    self.store.save_best(self.step, self.task.model.state_dict())
+            self.log.write_validation(self.step, figures)
+            for sink in self.sinks:
+                sink({"step": self.step, **{f"validation/{name}": value for name, value in figures.items()}})
+        self.world.wait()
 
     def _move_weights(self) -> None:
         self.optimizer.step()

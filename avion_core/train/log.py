@@ -5,7 +5,7 @@ own metrics (means since the last line, over all processes), `learning_rate` and
 line's step, null where fp16 overflowed), `skipped_steps` (overflows since the last line), `clips_per_s`,
 `data_wait_share` (part of the time spent waiting for the loader), `elapsed_s` (time spent in steps, over
 all legs), the readings of `meter.Meter`, and `bad_clips` (those that could not be decoded since the last
-line).
+line). Between them stand lines of what validation measured.
 """
 
 from __future__ import annotations
@@ -91,6 +91,11 @@ class TrainingLog:
         with self._path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line, ensure_ascii=False) + "\n")
         return line
+
+    def write_validation(self, step: int, figures: Mapping[str, float]) -> None:
+        """Append a line `{"step", "validation": {…}}`."""
+        with self._path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"step": step, "validation": dict(figures)}) + "\n")
 
     def state(self) -> dict[str, Any]:
         """The log's place, safely on disk: what `restore` needs to go on from here."""

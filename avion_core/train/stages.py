@@ -36,6 +36,7 @@ from avion_core.train.protocols import Task
 from avion_core.train.sinks import Sink, open_sinks
 from avion_core.train.tasks import ClassificationTask, ContrastiveTask, ReconstructionTask, RelevancyTask
 from avion_core.train.texts import AnyText, RelevantSentence
+from avion_core.train.validation import Validation, ValidationData
 
 MODEL_OF: dict[tuple[str, str], str] = {
     ("contrastive", "dual_encoder"): "dual_encoder",
@@ -61,11 +62,13 @@ def train_stage(
     classes: Path | None,
     start: Path | None,
     out: Path,
+    validation: ValidationData | None = None,
 ) -> None:
     """Train a stage and publish it in the folder `out`, going on from its checkpoints if it has any.
 
     `sentences` is the table of the relevancy task, `classes` the class names of classification, `start`
-    the folder of the stage whose weights are the start. Started by torchrun, every process calls this.
+    the folder of the stage whose weights are the start, `validation` what `validate_with` names. Started by
+    torchrun, every process calls this.
 
     Raises ValueError for settings that do not fit the data or the start weights, and for a loss that is
     not finite; exits with PREEMPTED_EXIT_CODE after SIGTERM or SIGUSR1, when the state is saved.
@@ -77,7 +80,7 @@ def train_stage(
     with join_world(processes=settings.processes, gpus=settings.gpus) as world:
         _fix_arithmetic(settings.threads, world)
         try:
-            _Stage(settings, files, title=title, seed=seed, out=Path(out), world=world).run()
+            _Stage(settings, files, validation, title=title, seed=seed, out=Path(out), world=world).run()
         except PreemptedError as stop:
             preempted = stop
     if preempted is not None:
@@ -140,13 +143,15 @@ class _Stage:
         self,
         settings: StageSettings,
         files: Mapping[str, Path],
+        validation: ValidationData | None,
         *,
         title: str,
         seed: int,
         out: Path,
         world: World,
     ) -> None:
-        self.settings, self.files = settings, files
+        self.settings, self.validation = settings, validation
+        self.files = {**files, **(validation.files() if validation else {})}
         self.title, self.seed, self.out, self.world = title, seed, out, world
         self.classes = self._count_classes()
 
@@ -161,8 +166,8 @@ class _Stage:
         with store.claim() if self.world.leads else nullcontext():
             training = self.training(model, store)
             training.run(self.title)
-            if training.average:
-                model.load_state_dict(training.average.weights)
+            if self.world.leads:
+                model.load_state_dict(training.result())
             self.publish(model, log=store.log_path)
         if self.world.leads:
             store.remove()
@@ -232,6 +237,7 @@ class _Stage:
             world=self.world,
             store=store,
             sinks=self._sinks(store) if self.world.leads else (),
+            validation=self._validation(model, loader.steps_per_epoch),
         )
 
     def _sinks(self, store: CheckpointStore) -> list[Sink]:
@@ -244,8 +250,26 @@ class _Stage:
         """Write the stage's four files, the manifest last; without a log the curve is empty."""
         if not self.world.leads:
             return
+        save_model(self.out, model, self._description(model))
+        with publish(self.out / "train.jsonl") as draft:
+            if log is None:
+                draft.touch()
+            else:
+                shutil.copyfile(log, draft)
+        recorded = {"title": self.title, "seed": self.seed, "stage": self.settings.model_dump(mode="json")}
+        write_manifest(self.out / "manifest.json", settings=recorded, inputs=self.files)
+
+    def identity(self) -> dict[str, Any] | None:
+        """What decides the result: checkpoints of another identity are not taken up. For rank 0."""
+        if not self.world.leads:
+            return None
+        checksums = {name: sha256(path) for name, path in self.files.items()}
+        measured = {"validation": self.validation.settings.recipe()} if self.validation else {}
+        return {"recipe": self.settings.recipe(), "seed": self.seed, "inputs": checksums, **measured}
+
+    def _description(self, model: VideoModel) -> ModelDescription:
         settings = self.settings
-        description = ModelDescription(
+        return ModelDescription(
             kind=model.kind,
             architecture=settings.model,
             frames=settings.frames,
@@ -254,21 +278,16 @@ class _Stage:
             label=settings.label if self.classes else "",
             extras={"task": settings.task, "sampling": settings.sampling, "stride": settings.stride},
         )
-        save_model(self.out, model, description)
-        with publish(self.out / "train.jsonl") as draft:
-            if log is None:
-                draft.touch()
-            else:
-                shutil.copyfile(log, draft)
-        recorded = {"title": self.title, "seed": self.seed, "stage": settings.model_dump(mode="json")}
-        write_manifest(self.out / "manifest.json", settings=recorded, inputs=self.files)
 
-    def identity(self) -> dict[str, Any] | None:
-        """What decides the result: checkpoints of another identity are not taken up. For rank 0."""
-        if not self.world.leads:
+    def _validation(self, model: VideoModel, steps_per_epoch: int) -> Validation | None:
+        data, description = self.validation, self._description(model)
+        if data is None:
             return None
-        checksums = {name: sha256(path) for name, path in self.files.items()}
-        return {"recipe": self.settings.recipe(), "seed": self.seed, "inputs": checksums}
+        return Validation(
+            measure=lambda: data.measure(model, description, title=self.title, device=self.world.device),
+            every_steps=self.settings.validate_every_epochs * steps_per_epoch,
+            best_metric=self.settings.best_metric,
+        )
 
     def _model_arguments(self) -> dict[str, Any]:
         settings = self.settings

@@ -68,6 +68,10 @@ def test_unknown_setting_is_refused_with_the_nearest_name(
         ),
         (lambda c: c["stages"]["finetune_mir"].update(ema_decay=1), ["stages.finetune_mir.ema_decay", "1"]),
         (
+            lambda c: c["stages"]["finetune_mir"].update(best_metric="mAP.mean"),
+            ["best_metric", "validate_with"],
+        ),
+        (
             lambda c: c["runs"]["llm"]["stages"]["finetune_mir"].update(epochs=-1),
             ["runs.llm.stages.finetune_mir", "epochs"],
         ),

@@ -20,6 +20,7 @@ from avion_core.train.distributed import World, alone, join_world
 from avion_core.train.engine import Plan, Training
 from avion_core.train.optim import Schedule, make_optimizer, parameter_groups
 from avion_core.train.protocols import StepLoss
+from avion_core.train.validation import Validation
 
 STEPS_PER_EPOCH, EPOCHS, BATCH = 5, 3, 4
 STEPS = STEPS_PER_EPOCH * EPOCHS
@@ -121,6 +122,7 @@ def tiny_training(
     world: World | None = None,
     identity: str = "tiny",
     shard: bool = False,
+    validation: Validation | None = None,
     **plan,
 ) -> Training:
     torch.set_num_threads(1)
@@ -144,6 +146,7 @@ def tiny_training(
         plan=Plan(**{**settings, **plan}),
         world=world or alone(),
         store=store,
+        validation=validation,
     )
 
 
