@@ -61,6 +61,7 @@ def gathered_gradients(world: World) -> dict[str, torch.Tensor]:
 
 def start(program: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={PROCESSES}"]
+    command += ["--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"]  # as the rule does
     repository = Path(__file__).parents[3]
     environment = {**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
@@ -127,6 +128,13 @@ def test_an_exception_on_one_rank_ends_the_job_in_seconds_with_its_traceback(tmp
     assert "in loss" in done.stderr
     assert "RuntimeError: this rank has had enough" in done.stderr
     assert time.monotonic() - began < 60  # starting two processes included; the group's timeout is 600 s
+
+
+def test_a_queues_signal_to_torchrun_reaches_the_processes_which_save(tmp_path):
+    done = start(Path(__file__).with_name("tiny_training.py"), tmp_path, 4, 0, "launcher")
+    assert done.returncode != 0
+    assert f"saved after step 5 of {STEPS}" in done.stderr
+    assert max(path.name for path in tmp_path.glob("checkpoints/*/step-*")) == "step-00000005"
 
 
 def test_a_sharded_optimizer_gives_the_weights_of_a_whole_one_and_resumes_in_the_same_bits(pair):
