@@ -152,6 +152,7 @@ class Training:
             if self.step < self.plan.steps:
                 self.save()
                 self.writer.wait()
+                self.world.wait()  # a process that ends early has torchrun end the one that writes
                 raise PreemptedError(
                     f"{title}: asked to stop; saved after step {self.step} of {self.plan.steps}"
                 )

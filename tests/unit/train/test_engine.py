@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from avion_core.train.log import TrainingLog
 from avion_core.train.optim import Schedule, make_optimizer, parameter_groups
 from avion_core.train.preemption import PreemptedError
 from tests.unit.train.tiny_training import STEPS, TinyBatches, TinyTask, alone, tiny_training
@@ -248,6 +249,15 @@ def test_the_log_estimates_the_end_and_what_the_device_is_used_for(tmp_path):
         assert before - timedelta(seconds=1) < datetime.fromisoformat(entry["finish"])
         assert datetime.fromisoformat(entry["finish"]) < before + timedelta(minutes=5)
     assert same(training, unknown)
+
+
+def test_the_logs_state_does_not_change_with_the_log(tmp_path):
+    log = TrainingLog(tmp_path / "train.jsonl")
+    log.add({"loss": 2.0}, clips=4, wait_s=0.0, work_s=1.0)
+    state = log.state()
+    log.add({"loss": 5.0}, clips=4, wait_s=0.0, work_s=1.0)
+    assert state["window"]["sums"] == {"loss": 2.0}
+    assert state["window"]["steps"] == 1
 
 
 def environment() -> dict[str, str]:

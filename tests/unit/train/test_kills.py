@@ -20,7 +20,6 @@ from avion_core.train.distributed import World, alone
 from avion_core.train.engine import Training
 from tests.unit.train.tiny_tasks import STEPS, TASKS, make_training
 
-KILLS = 2
 FORK = multiprocessing.get_context("fork")
 
 
@@ -30,7 +29,7 @@ def leg(folder: Path, name: str, rank: int, size: int, port: int, kill_at: int |
         store = dist.TCPStore("127.0.0.1", port, size, is_master=rank == 0, timeout=timedelta(seconds=60))
         dist.init_process_group("gloo", store=store, rank=rank, world_size=size)
     world = World(rank=rank, size=size, device=torch.device("cpu")) if size > 1 else alone()
-    training = make_training(folder, name, world=world, drop_path=0.3)
+    training = make_training(folder, name, world=world, drop_path=0.3, checkpoint_every_steps=2)
     update = Training.update
 
     def noted(self, *arguments):
@@ -70,14 +69,15 @@ def test_kills_at_random_steps_change_no_bit(name, size, tmp_path):
     assert run_leg(tmp_path / "undisturbed", name, size) == [0] * size
     draw = random.Random(f"{name} {size}")
     folder = tmp_path / "killed"
-    for kill_at in [*sorted(draw.sample(range(1, STEPS), KILLS)), None]:
+    for kill_at in [draw.randrange(1, 4), draw.randrange(4, STEPS), None]:
         saved = max((int(path.name[5:]) for path in folder.glob("checkpoints/*/step-*")), default=0)
         codes = run_leg(folder, name, size, kill_at)
         assert codes == [0] * size if kill_at is None else codes[-1] == -signal.SIGKILL
-        computed = [int(step) for step in (folder / "steps.txt").read_text().split()]
+        steps = folder / "steps.txt"
+        computed = [int(step) for step in steps.read_text().split()] if steps.exists() else []
         end = STEPS if kill_at is None else kill_at
         # the first of two processes may begin the step that the other does not live to
         assert [step for step in computed if step < end] == list(range(saved, end))
-        (folder / "steps.txt").unlink()
+        steps.unlink(missing_ok=True)
     one, other = (load_file(tmp_path / each / "final.safetensors") for each in ("undisturbed", "killed"))
     assert all(torch.equal(one[key], weight) for key, weight in other.items())
