@@ -92,6 +92,20 @@ def test_a_training_in_micro_batches_has_the_losses_of_the_whole(name, tmp_path)
     assert len(set(losses[0])) == len(losses[0])
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("name", TASKS)
+def test_half_precision_accumulates_to_the_loss_and_gradient_of_fp32(name, precision, tmp_path):
+    exact = make_training(tmp_path / "fp32", name).update(make_batch(0))
+    for parts in (1, 4):
+        folder = tmp_path / str(parts)
+        training = make_training(folder, name, precision=precision, accumulation_steps=parts)
+        training.scaler.load_state_dict({**training.scaler.state_dict(), "scale": 256.0})  # no overflow
+        update = training.update(make_batch(0))
+        assert not update.skipped
+        assert update.values["loss"] == pytest.approx(exact.values["loss"], rel=2e-3)
+        assert update.gradient_norm == pytest.approx(exact.gradient_norm, rel=1e-2)
+
+
 def test_rows_that_do_not_divide_are_refused():
     with pytest.raises(ValueError, match="8 clips do not divide into 3 micro-batches"):
         split(make_batch(0), 3)
