@@ -31,6 +31,11 @@ MACHINE_SETTINGS = frozenset(
         "runtime_minutes",
         "log_every_steps",
         "checkpoint_every_steps",
+        "checkpoint_every_minutes",
+        "accumulation_steps",
+        "shard_optimizer",
+        "wandb_project",
+        "peak_tflops",
         "clip_timeout_seconds",
         "attention",
         "compile",
@@ -55,6 +60,14 @@ PROVIDER_MACHINE_SETTINGS = frozenset(
 
 OPEN_CLIP = "open_clip:"
 """What `start_weights` begins with where it names a model of open_clip's and not a file."""
+
+VALIDATES = {
+    "contrastive": ("retrieval", "multiple_choice"),
+    "relevancy": ("retrieval", "multiple_choice"),
+    "classification": ("recognition",),
+    "reconstruction": (),
+}
+"""Kinds of evaluation that a task's model can be validated by."""
 
 
 class SettingsError(ValueError):
@@ -395,8 +408,20 @@ class StageSettings(ReadingJob):
     """Factor on the rate for each layer further from the head."""
     gradient_clip: Positive | None = None
     """Largest gradient norm; null for no clipping."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the forward pass."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of the forward pass; weights stay fp32. fp16 scales the loss, and where a gradient
+    overflows, skips the update and lowers the factor; bf16 needs no such care where the hardware has it."""
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """The published model is the running average of the weights, each update's share 1 - ema_decay; null for
+    the last weights."""
+    validate_with: Name | None = None
+    """Evaluation whose data set, views and figures validate the model while it is trained, with the stage's
+    own number of frames; null for none. Figures go into the log."""
+    validate_every_epochs: Count = 1
+    """Epochs between validations; the end is validated too."""
+    best_metric: str | None = None
+    """The published model is the validated one that is highest in this figure, such as `mAP.mean` or
+    `action_top1`; null for the last one."""
     drop_path: Fraction = 0.0
     """Rate of stochastic depth."""
     head_dropout: Fraction = 0.0
@@ -452,8 +477,19 @@ class StageSettings(ReadingJob):
     """Time limit the job asks the scheduler for, doubled at each further attempt."""
     log_every_steps: Count = 10
     """Distance of the log's lines."""
+    wandb_project: str | None = None
+    """Weights & Biases project that gets the log's lines too; the package `wandb` must be installed."""
+    peak_tflops: Positive | None = None
+    """Peak arithmetic of one device, for the logged utilisation; null looks GPUs up, in bf16 and fp16."""
     checkpoint_every_steps: Count = 100
     """Steps between resumable checkpoints."""
+    checkpoint_every_minutes: Positive | None = 10.0
+    """A checkpoint also when the last one is this old; null for steps alone."""
+    accumulation_steps: Count = 1
+    """Micro-batches that each process makes of its share of `batch_size`, for less memory: the gradient is
+    that of the whole batch, contrastive negatives included. Mixup mixes the clips of the whole share."""
+    shard_optimizer: bool = False
+    """Each process keeps a part of the optimiser's state (ZeRO stage 1) instead of all of it."""
     max_bad_share: Fraction = 0.05
     """The run stops when more than this share of the clips cannot be decoded."""
 
@@ -465,6 +501,14 @@ class StageSettings(ReadingJob):
             raise ValueError(
                 f"batch_size ({self.batch_size}) must divide among the processes ({self.processes})"
             )
+        share = self.batch_size // self.processes
+        if share % self.accumulation_steps:
+            raise ValueError(
+                f"accumulation_steps ({self.accumulation_steps}) must divide each process's share of the "
+                f"batch ({share}: batch_size {self.batch_size} over processes {self.processes})"
+            )
+        if self.best_metric and not self.validate_with:
+            raise ValueError(f"best_metric ({self.best_metric}) needs validate_with, an evaluation's name")
         if self.crop_scale[0] > self.crop_scale[1] or self.crop_scale[0] == 0:
             raise ValueError("crop_scale is (smallest, largest) share of the area, both above 0")
         share = self.batch_size // self.processes
@@ -625,8 +669,19 @@ class Settings(Section):
         except ValidationError as error:
             raise ValueError(f"{where}: {_first_problem(error)}") from None
         known([recipe.dataset], self.datasets, f"{where}.dataset")
+        if recipe.validate_with is not None:
+            self._check_validation(recipe.validate_with, recipe.task, where)
         if recipe.start is not None:
             known([recipe.start], self.runs[run].stages, f"{where}.start")
+
+    def _check_validation(self, name: str, task: str, where: str) -> None:
+        known([name], self.evaluations, f"{where}.validate_with")
+        kind = self.evaluations[name].kind
+        if kind not in VALIDATES[task]:
+            fits = " or ".join(VALIDATES[task]) or "nothing"
+            raise ValueError(
+                f"{where}.validate_with: '{name}' measures {kind}; {task} is validated by {fits}"
+            )
 
 
 def known(names: Iterable[str], among: Iterable[str], where: str) -> None:

@@ -6,6 +6,7 @@ Rules that make data have priority 10 and fine-tuning 5, so that cores are not k
 
 import json
 import os
+import shlex
 import socket
 import sys
 from pathlib import Path
@@ -242,14 +243,50 @@ def start_weights(wildcards):
     return SETTINGS.stage(wildcards.run, wildcards.stage).start_file or []
 
 
+def validation(wildcards):
+    """The evaluation that validates a stage while it is trained, or None."""
+    name = SETTINGS.stage(wildcards.run, wildcards.stage).validate_with
+    return SETTINGS.evaluations[name] if name else None
+
+
+def validation_files(wildcards):
+    """What that evaluation reads."""
+    entry = validation(wildcards)
+    if entry is None:
+        return []
+    return list(validation_paths(entry).values())
+
+
+def validation_paths(entry):
+    paths = {
+        "chunks": f"{DATA}/{entry.dataset}/chunks.parquet",
+        "clips": evaluation_table(entry.dataset),
+        "sentences": sentences_of(entry),
+        "classes": classes_of(entry),
+    }
+    return {name: path for name, path in paths.items() if path}
+
+
+def validation_options(wildcards, input):
+    entry = validation(wildcards)
+    if entry is None:
+        return ""
+    settings = shlex.quote(json.dumps(entry.recipe()))
+    names = validation_paths(entry)
+    files = " ".join(f"{name}={path}" for name, path in zip(names, input.validation, strict=True))
+    return f"--validation {settings} --validation-files {files}"
+
+
 def machine(wildcards):
     return SETTINGS.stage(wildcards.run, wildcards.stage)
 
 
 def launcher(wildcards):
-    """One process is plain Python; more are started by torchrun on the job's node."""
+    """One process is plain Python; more are started by torchrun on the job's node, which hands signals on."""
     processes = machine(wildcards).processes
-    return f"torchrun --standalone --nproc-per-node={processes}" if processes > 1 else "python"
+    signals = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
+    torchrun = f"torchrun --standalone --nproc-per-node={processes} --signals-to-handle={signals}"
+    return torchrun if processes > 1 else "python"
 
 
 # Evaluate
@@ -260,14 +297,20 @@ def evaluated(wildcards):
 
 
 def evaluation_sentences(wildcards):
+    return sentences_of(evaluated(wildcards))
+
+
+def sentences_of(entry):
     """The sentences of EPIC-KITCHENS retrieval; other layouts are searched by their own texts."""
-    entry = evaluated(wildcards)
     has_sentences = SETTINGS.datasets[entry.dataset].layout == "ek100" and entry.kind == "retrieval"
     return clip_table(entry.dataset, "sentences_test") if has_sentences else []
 
 
 def evaluation_classes(wildcards):
-    entry = evaluated(wildcards)
+    return classes_of(evaluated(wildcards))
+
+
+def classes_of(entry):
     return f"{DATA}/{entry.dataset}/clips/classes.json" if entry.kind == "recognition" else []
 
 

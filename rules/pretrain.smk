@@ -10,6 +10,7 @@ rule pretrain_stage:
         classes=training_classes,
         start=start_model,
         start_weights=start_weights,
+        validation=validation_files,
     output:
         model=f"{RESULTS}/{{run}}/{{stage}}/model.safetensors",
         description=f"{RESULTS}/{{run}}/{{stage}}/model.json",
@@ -38,10 +39,12 @@ rule pretrain_stage:
         sentences=lambda wildcards, input: as_option("sentences", input.sentences),
         classes=lambda wildcards, input: as_option("classes", input.classes),
         start=lambda wildcards, input: as_option("start", os.path.dirname(str(input.start))),
+        validation=validation_options,
     message:
         "Train {wildcards.stage} of the run {wildcards.run}"
     shell:
         "{resources.launcher} -m workflow_scripts.train --title {wildcards.run}/{wildcards.stage}"
         " --recipe {params.recipe:q} --machine {resources.machine:q} --seed {params.seed}"
         " --clips {input.clips} --chunks {input.chunks} {params.sentences} {params.classes} {params.start}"
+        " {params.validation}"
         " --out {params.folder} 2>&1 | tee {log}"

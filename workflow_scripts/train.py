@@ -7,6 +7,7 @@ from pathlib import Path
 from avion_core.command import run
 from avion_core.config import StageSettings
 from avion_core.train.stages import train_stage
+from avion_core.train.validation import ValidationData
 
 
 def main() -> None:
@@ -21,7 +22,12 @@ def main() -> None:
     parser.add_argument("--classes", type=Path, help="class names of a classification task")
     parser.add_argument("--start", type=Path, help="folder of the stage to start from")
     parser.add_argument("--out", type=Path, required=True, help="folder of this stage")
+    parser.add_argument("--validation", help="settings of the evaluation that validates, as JSON")
+    parser.add_argument(
+        "--validation-files", nargs="*", default=[], help="its files: chunks=PATH clips=PATH …"
+    )
     arguments = parser.parse_args()
+    files = {name: Path(path) for name, path in (pair.split("=", 1) for pair in arguments.validation_files)}
     train_stage(
         StageSettings.model_validate(json.loads(arguments.recipe) | json.loads(arguments.machine)),
         title=arguments.title,
@@ -32,6 +38,7 @@ def main() -> None:
         classes=arguments.classes,
         start=arguments.start,
         out=arguments.out,
+        validation=ValidationData.parse(arguments.validation, files) if arguments.validation else None,
     )
 
 

@@ -31,9 +31,13 @@ BOOKKEEPING = {
     "loss",
     "learning_rate",
     "gradient_norm",
+    "skipped_steps",
     "clips_per_s",
     "data_wait_share",
     "elapsed_s",
+    "memory_mb",
+    "gpu_memory_mb",
+    "model_flops_utilisation",
 }
 """Logged quantities that get no curve of their own (the loss has one anyway)."""
 

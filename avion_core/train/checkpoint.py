@@ -3,6 +3,8 @@
     checkpoints/<fingerprint>/recipe.json      what the fingerprint was made of
                               train.jsonl      the log so far
                               step-00000120/   model.safetensors  optimizer.safetensors  state.json
+                                               average.safetensors (with ema_decay)
+                              best-00000100.safetensors (with best_metric)
 
 The fingerprint is of everything that decides the result: recipe, seed and the inputs' checksums. States
 of another fingerprint are set aside by lying in another folder. Randomness inside a step comes from
@@ -16,10 +18,12 @@ import json
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from safetensors import SafetensorError
@@ -29,6 +33,8 @@ from torch import Tensor
 from avion_core.files import fingerprint, publish, read_json, remove_partials, write_json
 
 MODEL, OPTIMIZER, NOTES = "model.safetensors", "optimizer.safetensors", "state.json"
+AVERAGE = "average.safetensors"
+"""The average of the weights, where there is one."""
 
 STATES_KEPT = 2
 """The newest and the one before it, in case the newest cannot be read."""
@@ -42,7 +48,9 @@ class State:
     model: Mapping[str, Tensor]
     optimizer: Mapping[str, Tensor]
     notes: Mapping[str, Any]
-    """JSON-able: the log's length and open window, bad clips by rank."""
+    """JSON-able: the log's length and open window, bad clips by rank, the gradient scaler."""
+    average: Mapping[str, Tensor] = field(default_factory=dict)
+    """The average of the weights, empty without one."""
 
 
 class CheckpointStore:
@@ -81,13 +89,23 @@ class CheckpointStore:
         """Publish a state as a whole folder, then drop those that are no longer kept."""
         with publish(self._path(state.step)) as draft:
             draft.mkdir()
-            save_file({name: value.contiguous() for name, value in state.model.items()}, draft / MODEL)
-            save_file(
-                {name: value.contiguous() for name, value in state.optimizer.items()}, draft / OPTIMIZER
-            )
+            files = {MODEL: state.model, OPTIMIZER: state.optimizer, AVERAGE: state.average}
+            for name, tensors in files.items():
+                if tensors or name != AVERAGE:
+                    save_file({key: value.contiguous() for key, value in tensors.items()}, draft / name)
             (draft / NOTES).write_text(json.dumps({"step": state.step, **state.notes}), encoding="utf-8")
         for step in self.steps()[:-STATES_KEPT]:
             shutil.rmtree(self._path(step))
+        self._drop_best()
+
+    def save_best(self, step: int, model: Mapping[str, Tensor]) -> None:
+        """Publish the weights that validation found best so far; states refer to them by their step."""
+        with publish(self._best_path(step)) as draft:
+            save_file({name: value.contiguous() for name, value in model.items()}, draft)
+
+    def load_best(self, step: int) -> dict[str, Tensor]:
+        """Read what `save_best` wrote after `step` updates."""
+        return load_file(self._best_path(step))
 
     def newest(self) -> State | None:
         """The newest state that can be read; one that cannot is named on standard error."""
@@ -105,6 +123,7 @@ class CheckpointStore:
             step=step,
             model=load_file(path / MODEL),
             optimizer=load_file(path / OPTIMIZER),
+            average=load_file(path / AVERAGE) if (path / AVERAGE).exists() else {},
             notes=read_json(path / NOTES),
         )
 
@@ -136,5 +155,74 @@ class CheckpointStore:
         finally:
             os.close(descriptor)
 
+    def _drop_best(self) -> None:
+        """Delete best weights that no state refers to any more; newer ones may not be referred to yet."""
+        referred = read_json(self._path(self.steps()[0]) / NOTES).get("best")
+        if referred:
+            for path in self.room.glob("best-*"):
+                if path < self._best_path(int(referred["step"])):
+                    path.unlink()
+
     def _path(self, step: int) -> Path:
         return self.room / f"step-{step:08}"
+
+    def _best_path(self, step: int) -> Path:
+        return self.room / f"best-{step:08}.safetensors"
+
+
+def to_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies in the main memory, which go on to hold what they hold now."""
+    return {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}
+
+
+class BackgroundWriter:
+    """Saves states to a store in a thread while training goes on; as a context it waits for the last.
+
+    A state must be a copy (`to_memory`). A save that failed is one clear ValueError at the next call.
+    """
+
+    def __init__(self, store: CheckpointStore) -> None:
+        self._store = store
+        self._thread: threading.Thread | None = None
+        self._failure: str | None = None
+
+    def save(self, state: State) -> None:
+        """Begin to save, when the save before is done."""
+        self.wait()
+        self._thread = threading.Thread(target=self._write, args=(state,), name="checkpoint")
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raise ValueError if a save has failed."""
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise ValueError(failure)
+
+    def wait(self) -> None:
+        """Wait for the save in progress, and check it."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self.check()
+
+    def __enter__(self) -> BackgroundWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.wait()
+        except ValueError as failure:
+            if error is None:
+                raise
+            print(failure, file=sys.stderr, flush=True)
+
+    def _write(self, state: State) -> None:
+        try:
+            self._store.save(state)
+        except Exception as error:
+            self._failure = (
+                f"{self._store.folder}: the checkpoint after step {state.step} could not be written "
+                f"({error}). Training stopped so that no more work is lost; make room and start it again"
+            )

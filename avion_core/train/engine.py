@@ -11,67 +11,32 @@ as one that was not.
 from __future__ import annotations
 
 import math
-import os
-import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from types import FrameType
-from typing import Any, Protocol
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from avion_core.progress import Progress
-from avion_core.train.checkpoint import CheckpointStore, State
+from avion_core.train.accumulation import Accumulation
+from avion_core.train.average import WeightAverage, evaluated
+from avion_core.train.checkpoint import BackgroundWriter, CheckpointStore, State, to_memory
 from avion_core.train.distributed import World
 from avion_core.train.log import BadClips, Stopwatch, TrainingLog
+from avion_core.train.meter import Meter
 from avion_core.train.optim import Schedule, load_tensor_state, tensor_state
+from avion_core.train.preemption import PreemptedError, StopFlag, stop_requests
+from avion_core.train.protocols import Batch, Batches, Task
+from avion_core.train.sinks import Sink
+from avion_core.train.validation import Validation
 
-PREEMPTED_EXIT_CODE = 3
-"""Exit code of a training that was asked to stop, has saved its state, and waits to be started again."""
-
-Batch = Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class StepLoss:
-    """What a task makes of a batch."""
-
-    loss: Tensor
-    """0-d, with a gradient."""
-    metrics: Mapping[str, Tensor] = field(default_factory=dict)
-    """0-d tensors to log, averaged over steps and processes."""
-
-
-class Task(Protocol):
-    """Joins a model and a loss."""
-
-    @property
-    def model(self) -> nn.Module:
-        """The model that is trained."""
-
-    def loss(self, batch: Batch) -> StepLoss:
-        """Loss of one step from a batch on the model's device."""
-
-    def after_update(self) -> None:
-        """Called after the optimiser's step, for bounds on parameters."""
-
-
-class Batches(Protocol):
-    """Where batches come from: `avion_core.data.loader.BatchLoader`."""
-
-    bad: list[Any]
-    """Clips that could not be decoded, in the order they were met: dataclasses of JSON-able fields."""
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches of one pass over the clips."""
-
-    def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[Batch]:
-        """Batches of an epoch from `first_step` on."""
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""What autocast computes in; None for no autocast."""
 
 
 @dataclass(frozen=True)
@@ -85,14 +50,18 @@ class Plan:
     """Clips a step over all processes."""
     log_every_steps: int
     checkpoint_every_steps: int
+    checkpoint_every_minutes: float | None = None
+    """None for steps alone."""
+    accumulation_steps: int = 1
+    """Micro-batches that a process makes of its share of a step's clips."""
+    ema_decay: float | None = None
+    """Decay of the average of the weights, None for no average."""
+    peak_tflops: float | None = None
+    """Of one device, for the log's utilisation; None leaves it unknown."""
     gradient_clip: float | None = None
     """Largest gradient norm, None for no clipping."""
     precision: str = "fp32"
-    """`fp32`, or `bf16` for autocast."""
-
-
-class PreemptedError(Exception):
-    """The training was asked to stop; its state is saved."""
+    """One of PRECISIONS; `fp16` scales the loss so that small gradients are not lost."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +72,13 @@ class Update:
     """Loss and the task's metrics, means over the processes."""
     learning_rate: float
     gradient_norm: float
-    """Of all gradients together, before clipping."""
+    """Of all gradients together, before clipping; not finite where the update was skipped."""
+    skipped: bool
+    """Whether the weights were not moved, as scaled fp16 gradients overflowed; the scale is lower now."""
     stop_requested: bool
     """Whether any process has been asked to stop."""
+    checkpoint_due: bool
+    """Whether the last checkpoint is `checkpoint_every_minutes` old."""
 
 
 class Training:
@@ -121,36 +94,65 @@ class Training:
         plan: Plan,
         world: World,
         store: CheckpointStore,
+        sinks: Sequence[Sink] = (),
+        validation: Validation | None = None,
     ) -> None:
+        """`sinks` take rank 0's lines of the log."""
         self.task, self.batches, self.optimizer = task, batches, optimizer
         self.schedule, self.plan, self.world, self.store = schedule, plan, world, store
         self.log = TrainingLog(store.log_path)
         self.step = 0
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=plan.precision == "fp16")
+        self.average = WeightAverage(task.model, plan.ema_decay) if plan.ema_decay is not None else None
+        self._accumulation = Accumulation(
+            parts=plan.accumulation_steps,
+            reseed=lambda part: self._seed(part + 1),
+            autocast=self._autocast,
+            scale=self.scaler.scale,
+        )
+        self.sinks, self.validation = sinks, validation
+        self._best: dict[str, float] | None = None
+        self._meter = Meter(device=world.device, processes=world.size, peak_tflops=plan.peak_tflops)
+        self.writer = BackgroundWriter(store)
+        self._saved_at = time.monotonic()
         self._bad = BadClips()
 
     def run(self, title: str) -> None:
         """Train from the newest checkpoint, if there is one, to the end.
 
-        Raises ValueError when a loss or gradient is not finite, before it reaches the weights, and
-        PreemptedError after SIGTERM, when the state is saved.
+        Raises ValueError when a loss or gradient is not finite, before it reaches the weights, and when a
+        checkpoint could not be written; PreemptedError after one of STOP_SIGNALS, when the state is saved.
         """
         self.resume()
-        with _stop_requests() as stop, _progress(title, self.plan.steps, self.step, self.world) as advance:
+        with (
+            stop_requests() as stop,
+            self.writer,
+            _progress(title, self.plan.steps, self.step, self.world) as advance,
+        ):
             for batch, wait_seconds in self._remaining_batches(stop):
                 watch = Stopwatch()
                 update = self.update(batch, stop)
                 self.log.add(
-                    update.values, clips=self.plan.batch_size, wait_s=wait_seconds, work_s=watch.lap()
+                    update.values,
+                    clips=self.plan.batch_size,
+                    skipped=update.skipped,
+                    wait_s=wait_seconds,
+                    work_s=watch.lap(),
                 )
                 if self._due(self.plan.log_every_steps):
                     self._write_log(update)
-                if self._due(self.plan.checkpoint_every_steps):
+                if self.validation and self._due(self.validation.every_steps):
+                    self._validate(self.validation)
+                if self._due(self.plan.checkpoint_every_steps) or update.checkpoint_due:
                     self.save()
+                self.writer.check()
                 advance(f"loss {update.values['loss']:.4f}")
                 if update.stop_requested:
                     break
             if self.step < self.plan.steps:
                 self.save()
+                self.writer.wait()
+                self.world.wait()  # a process that ends early has torchrun end the one that writes
                 raise PreemptedError(
                     f"{title}: asked to stop; saved after step {self.step} of {self.plan.steps}"
                 )
@@ -158,43 +160,65 @@ class Training:
     def update(self, batch: Batch, stop: StopFlag | None = None) -> Update:
         """One step: rate, forward, backward, average, check, and move the weights."""
         rate = self.schedule.apply(self.optimizer, self.step)
-        _seed_step(self.plan.seed, self.step, self.world.rank)
+        on_device = _on_device(batch, self.world.device)
+        if self.world.leads:
+            self._meter.see(self.task, on_device, self._autocast)
+        self._seed()
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(
-            self.world.device.type, dtype=torch.bfloat16, enabled=self.plan.precision == "bf16"
-        ):
-            result = self.task.loss(_on_device(batch, self.world.device))
-        result.loss.backward()
+        result = self._accumulation.backward(self.task, on_device)
         weights = [weight for weight in self.task.model.parameters() if weight.grad is not None]
         self.world.average_gradients(weights)
+        self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
-        asked = torch.tensor(stop is not None and stop.requested)
-        measured = {"loss": result.loss, **result.metrics, "norm": norm, "stop": asked}
+        asked = {
+            "stop": torch.tensor(stop is not None and stop.requested),
+            "checkpoint": torch.tensor(self.world.leads and self._minutes_are_up()),
+        }
+        measured = {"loss": result.loss, **result.metrics, "norm": norm, **asked}
         values = dict(zip(measured, self.world.mean(list(measured.values())), strict=True))
-        gradient_norm, stop_share = values.pop("norm"), values.pop("stop")
-        if not (math.isfinite(values["loss"]) and math.isfinite(gradient_norm)):
-            raise ValueError(self._not_finite(batch, values["loss"], gradient_norm))
-        if self.plan.gradient_clip is not None:
-            torch.nn.utils.clip_grads_with_norm_(weights, self.plan.gradient_clip, norm)
-        self.optimizer.step()
-        self.task.after_update()
+        gradient_norm, stop_share, checkpoint_share = (values.pop(name) for name in ("norm", *asked))
+        skipped = self._overflowed(values["loss"], gradient_norm)
+        if not skipped:
+            if not (math.isfinite(values["loss"]) and math.isfinite(gradient_norm)):
+                raise ValueError(self._not_finite(batch, values["loss"], gradient_norm))
+            if self.plan.gradient_clip is not None:
+                torch.nn.utils.clip_grads_with_norm_(weights, self.plan.gradient_clip, norm)
+            self._move_weights()
+        if self.scaler.is_enabled():
+            self.scaler.update()
         self.step += 1
-        return Update(values, rate, gradient_norm, stop_requested=stop_share > 0)
+        return Update(
+            values,
+            rate,
+            gradient_norm,
+            skipped=skipped,
+            stop_requested=stop_share > 0,
+            checkpoint_due=checkpoint_share > 0,
+        )
 
     def save(self) -> None:
-        """Publish the state after `self.step` updates; all processes take part, rank 0 writes."""
+        """Hand the state after `self.step` updates to the writer; all processes take part."""
         self._bad.take_in(self.batches.bad)
         bad_by_rank = self.world.collect(self._bad.state())
-        if self.world.leads and self.step not in self.store.steps():
-            self.store.save(
-                State(
-                    step=self.step,
-                    model=self.task.model.state_dict(),
-                    optimizer=tensor_state(self.optimizer),
-                    notes={"log": self.log.state(), "bad_by_rank": bad_by_rank},
+        optimizer = tensor_state(self.optimizer)
+        self._saved_at = time.monotonic()
+        if self.world.leads:
+            self.writer.wait()
+            if self.step not in self.store.steps():
+                self.writer.save(
+                    State(
+                        step=self.step,
+                        model=to_memory(self.task.model.state_dict()),
+                        optimizer=to_memory(optimizer),
+                        average=to_memory(self.average.weights) if self.average else {},
+                        notes={
+                            "log": self.log.state(),
+                            "bad_by_rank": bad_by_rank,
+                            "scaler": self.scaler.state_dict(),
+                            "best": self._best,
+                        },
+                    )
                 )
-            )
-        self.world.wait()
 
     def resume(self) -> None:
         """Take up the newest state of the store, or start at step 0."""
@@ -206,7 +230,10 @@ class Training:
             state = state or self.store.load(step)
             self.task.model.load_state_dict(state.model)
             load_tensor_state(self.optimizer, state.optimizer)
-            self.step = step
+            self.scaler.load_state_dict(dict(state.notes["scaler"]))
+            if self.average:
+                self.average.load(state.average)
+            self.step, self._best = step, state.notes["best"]
             self._bad.restore(state.notes["bad_by_rank"], rank=self.world.rank, size=self.world.size)
         if self.world.leads:
             self.log.restore(state.notes["log"] if state else None)
@@ -227,6 +254,53 @@ class Training:
                     return
                 raise
 
+    def result(self) -> Mapping[str, Tensor]:
+        """The weights to publish, on rank 0: the best by validation, else the average, else the last."""
+        if self._best is not None:
+            return self.store.load_best(int(self._best["step"]))
+        return self.average.weights if self.average else self.task.model.state_dict()
+
+    def _validate(self, validation: Validation) -> None:
+        """Measure the average of the weights, or the weights, on rank 0; the others wait."""
+        if self.world.leads:
+            with evaluated(self.task.model, self.average):
+                figures = validation.measure()
+                rank = validation.rank(figures)
+                if rank is not None and (self._best is None or rank > self._best["value"]):
+                    self._best = {"step": self.step, "value": rank}
+                    self.store.save_best(self.step, self.task.model.state_dict())
+            self.log.write_validation(self.step, figures)
+            for sink in self.sinks:
+                sink({"step": self.step, **{f"validation/{name}": value for name, value in figures.items()}})
+        self.world.wait()
+
+    def _move_weights(self) -> None:
+        self.optimizer.step()
+        self.task.after_update()
+        if self.average:
+            self.average.take_in(self.task.model)
+
+    def _overflowed(self, loss: float, gradient_norm: float) -> bool:
+        """Whether the scaler's factor made the gradient overflow; at a factor of 1 the loss is broken."""
+        fine = math.isfinite(gradient_norm) or not math.isfinite(loss)
+        return self.scaler.is_enabled() and not fine and self.scaler.get_scale() > 1
+
+    def _seed(self, part: int = 0) -> None:
+        """Seed torch's generators for one step of one process: dropout, drop path, masks, mixup.
+
+        Part 0 is the whole batch, the micro-batches follow it.
+        """
+        entropy = [self.plan.seed, self.step, self.world.rank, part]
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        kind = PRECISIONS[self.plan.precision]
+        return torch.autocast(self.world.device.type, dtype=kind, enabled=kind is not None)
+
+    def _minutes_are_up(self) -> bool:
+        every = self.plan.checkpoint_every_minutes
+        return every is not None and time.monotonic() - self._saved_at >= 60 * every
+
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.plan.steps
 
@@ -234,13 +308,17 @@ class Training:
         self._bad.take_in(self.batches.bad)
         bad_clips = [clip for clips in self.world.collect(self._bad.not_yet_logged()) for clip in clips]
         if self.world.leads:
-            self.log.write(
+            line = self.log.write(
                 step=self.step,
                 epoch=(self.step - 1) // self.batches.steps_per_epoch,
                 learning_rate=update.learning_rate,
                 gradient_norm=update.gradient_norm,
                 bad_clips=bad_clips,
+                steps_left=self.plan.steps - self.step,
+                meter=self._meter,
             )
+            for sink in self.sinks:
+                sink(line)
 
     def _not_finite(self, batch: Batch, loss: float, gradient_norm: float) -> str:
         rows = ", ".join(str(row) for row in batch["rows"].tolist())
@@ -250,11 +328,6 @@ class Training:
             f"{gradient_norm}; the weights were not moved. Rows of the clip tables in this batch: {rows}. "
             "Look at these clips, lower learning_rate, or set gradient_clip"
         )
-
-
-def _seed_step(seed: int, step: int, rank: int) -> None:
-    """Seed torch's generators for one step of one process: dropout, drop path, masks, mixup."""
-    torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0]))
 
 
 def _on_device(batch: Batch, device: torch.device) -> Batch:
@@ -271,28 +344,3 @@ def _progress(title: str, steps: int, done: int, world: World) -> Iterator[Calla
         return
     with Progress(title, steps, unit="steps", done=done) as progress:
         yield lambda note: progress.advance(note=note)
-
-
-@dataclass
-class StopFlag:
-    """Whether the queue or the user has asked this process to stop."""
-
-    requested: bool = False
-
-
-@contextmanager
-def _stop_requests() -> Iterator[StopFlag]:
-    """Turn SIGTERM into a flag that is looked at after each step."""
-    flag, owner = StopFlag(), os.getpid()
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        if os.getpid() == owner:
-            flag.requested = True
-        else:  # a forked loader worker that inherited this handler
-            os._exit(128 + number)
-
-    previous = signal.signal(signal.SIGTERM, on_signal)
-    try:
-        yield flag
-    finally:
-        signal.signal(signal.SIGTERM, previous)

@@ -2,14 +2,16 @@
 
 One line every few steps, all values flat: `step` (updates done), `epoch` (from 0), `loss` and the task's
 own metrics (means since the last line, over all processes), `learning_rate` and `gradient_norm` (of the
-line's step), `clips_per_s`, `data_wait_share` (part of the time spent waiting for the loader),
-`elapsed_s` (time spent in steps, over all legs), and `bad_clips` (those that could not be decoded since
-the last line).
+line's step, null where fp16 overflowed), `skipped_steps` (overflows since the last line), `clips_per_s`,
+`data_wait_share` (part of the time spent waiting for the loader), `elapsed_s` (time spent in steps, over
+all legs), the readings of `meter.Meter`, and `bad_clips` (those that could not be decoded since the last
+line). Between them stand lines of what validation measured.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -17,12 +19,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from avion_core.train.meter import Meter
+
 
 @dataclass
 class Window:
     """What has been measured since the last line."""
 
     steps: int = 0
+    skipped: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     clips: int = 0
     seconds: float = 0.0
@@ -37,11 +42,17 @@ class TrainingLog:
         self._window = Window()
         self._elapsed_s = 0.0
 
-    def add(self, values: Mapping[str, float], *, clips: int, wait_s: float, work_s: float) -> None:
-        """Take in one step: its loss and metrics, its clips over all processes, and how long it took."""
+    def add(
+        self, values: Mapping[str, float], *, clips: int, wait_s: float, work_s: float, skipped: bool = False
+    ) -> None:
+        """Take in one step: its loss and metrics, its clips over all processes, and how long it took.
+
+        `skipped` says that it left the weights where they were.
+        """
         seconds = wait_s + work_s
         window = self._window
         window.steps += 1
+        window.skipped += skipped
         for name, value in values.items():
             window.sums[name] = window.sums.get(name, 0.0) + value
         window.clips += clips
@@ -57,22 +68,34 @@ class TrainingLog:
         learning_rate: float,
         gradient_norm: float,
         bad_clips: Sequence[Mapping[str, Any]],
-    ) -> None:
-        """Append the line of the window and open the next."""
+        steps_left: int,
+        meter: Meter,
+    ) -> dict[str, Any]:
+        """Append the line of the window, which is returned, and open the next."""
         window, self._window = self._window, Window()
+        seconds = max(window.seconds, 1e-9)
+        clips_per_s = window.clips / seconds
         line = {
             "step": step,
             "epoch": epoch,
             **{name: total / window.steps for name, total in window.sums.items()},
             "learning_rate": learning_rate,
-            "gradient_norm": gradient_norm,
-            "clips_per_s": round(window.clips / max(window.seconds, 1e-9), 3),
-            "data_wait_share": round(window.wait_seconds / max(window.seconds, 1e-9), 4),
+            "gradient_norm": gradient_norm if math.isfinite(gradient_norm) else None,
+            "skipped_steps": window.skipped,
+            "clips_per_s": round(clips_per_s, 3),
+            "data_wait_share": round(window.wait_seconds / seconds, 4),
             "elapsed_s": round(self._elapsed_s, 3),
+            **meter.readings(clips_per_s=clips_per_s, seconds_left=seconds / window.steps * steps_left),
             "bad_clips": list(bad_clips),
         }
         with self._path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+        return line
+
+    def write_validation(self, step: int, figures: Mapping[str, float]) -> None:
+        """Append a line `{"step", "validation": {…}}`."""
+        with self._path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"step": step, "validation": dict(figures)}) + "\n")
 
     def state(self) -> dict[str, Any]:
         """The log's place, safely on disk: what `restore` needs to go on from here."""
@@ -80,7 +103,7 @@ class TrainingLog:
             os.fsync(stream.fileno())
         return {
             "bytes": self._path.stat().st_size,
-            "window": vars(self._window).copy(),
+            "window": asdict(self._window),
             "elapsed_s": self._elapsed_s,
         }
 

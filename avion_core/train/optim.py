@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import nn
+from torch.distributed.optim import ZeroRedundancyOptimizer
 
 EPSILON = 1e-8
 """AdamW's epsilon in every recipe."""
@@ -61,46 +62,71 @@ def make_optimizer(
     *,
     betas: tuple[float, float] = (0.9, 0.999),
     momentum: float = 0.9,
+    shard: bool = False,
 ) -> torch.optim.Optimizer:
     """`adamw` and `lion` decay decoupled from the gradient; `sgd` adds the decay to it, as torch's does.
 
-    The rate comes from a `Schedule` before each step. Raises ValueError for another name.
+    With `shard` each process keeps the state of its part of the weights, updates those and sends them to
+    the others (ZeRO stage 1, arXiv 1910.02054); the processes' group must exist. The rate comes from a
+    `Schedule` before each step. Raises ValueError for another name.
     """
+    kind, options = _update_rule(rule, betas, momentum)
+    if shard:
+        return ZeroRedundancyOptimizer(groups, kind, lr=0.0, **options)  # type: ignore[arg-type]
+    return kind(groups, lr=0.0, **options)
+
+
+def _update_rule(
+    rule: str, betas: tuple[float, float], momentum: float
+) -> tuple[Callable[..., torch.optim.Optimizer], dict[str, Any]]:
     if rule == "adamw":
-        return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=EPSILON, fused=True)
+        return torch.optim.AdamW, {"betas": betas, "eps": EPSILON, "fused": True}
     if rule == "sgd":
-        return torch.optim.SGD(groups, lr=0.0, momentum=momentum)
+        return torch.optim.SGD, {"momentum": momentum}
     if rule == "lion":
         from timm.optim import Lion  # timm takes seconds to import
 
-        return Lion(groups, lr=0.0, betas=betas)
+        return Lion, {"betas": betas}
     raise ValueError(f"unknown optimizer '{rule}'; known: adamw, sgd, lion")
 
 
 def tensor_state(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The optimiser's state as flat tensors, `<quantity>/<parameter name>`, fit for a safetensors file."""
+    """The optimiser's state as flat tensors, `<quantity>/<parameter name>`, fit for a safetensors file.
+
+    Of a sharded optimiser all processes must ask; rank 0 gets the whole state, the others none.
+    """
+    if isinstance(optimizer, ZeroRedundancyOptimizer):
+        optimizer.consolidate_state_dict(to=0)
+        if optimizer.rank != 0:
+            return {}
+    state = optimizer.state_dict()["state"]
     return {
         f"{quantity}/{name}": value if isinstance(value, torch.Tensor) else torch.tensor(value)
-        for name, weight in _named(optimizer)
-        for quantity, value in optimizer.state.get(weight, {}).items()
+        for index, name in enumerate(_names(optimizer))
+        for quantity, value in state.get(index, {}).items()
         if value is not None
     }
 
 
 def load_tensor_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
     """Put back what `tensor_state` took; the groups and their rates stay as they are."""
-    order = {name: index for index, (name, _) in enumerate(_named(optimizer))}
+    order = {name: index for index, name in enumerate(_names(optimizer))}
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():
         quantity, _, name = key.partition("/")
         state.setdefault(order[name], {})[quantity] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def _named(optimizer: torch.optim.Optimizer) -> list[tuple[str, nn.Parameter]]:
-    return [
-        pair for group in optimizer.param_groups for pair in zip(group["names"], group["params"], strict=True)
+    indices = iter(range(len(order)))
+    groups = [
+        {**group, "params": [next(indices) for _ in group["params"]]} for group in optimizer.param_groups
     ]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    if isinstance(optimizer, ZeroRedundancyOptimizer):
+        optimizer.state.clear()  # the wrapper's copy of what its inner optimiser now holds
+
+
+def _names(optimizer: torch.optim.Optimizer) -> list[str]:
+    """Names of the parameters in the order of torch's own numbers for them."""
+    return [name for group in optimizer.param_groups for name in group["names"]]
 
 
 @dataclass(frozen=True)

@@ -31,12 +31,17 @@ from avion_core.models.layers import compile_blocks, set_attention, set_checkpoi
 from avion_core.models.store import WEIGHTS_FILE, ModelDescription, build_model, save_model, start_from
 from avion_core.train.checkpoint import CheckpointStore
 from avion_core.train.distributed import World, join_world
-from avion_core.train.engine import PREEMPTED_EXIT_CODE, Plan, PreemptedError, Task, Training
+from avion_core.train.engine import Plan, Training
 from avion_core.train.losses import RANKINGS, Gather, local
+from avion_core.train.meter import peak_tflops
 from avion_core.train.optim import Schedule, make_optimizer, parameter_groups
+from avion_core.train.preemption import PREEMPTED_EXIT_CODE, PreemptedError
+from avion_core.train.protocols import Task
 from avion_core.train.relevancy import PairRelevancy
+from avion_core.train.sinks import Sink, open_sinks
 from avion_core.train.tasks import ClassificationTask, ContrastiveTask, ReconstructionTask, RelevancyTask
 from avion_core.train.texts import AnyText, RelevantSentence
+from avion_core.train.validation import Validation, ValidationData
 
 MODEL_OF: dict[tuple[str, str], str] = {
     ("contrastive", "dual_encoder"): "dual_encoder",
@@ -62,14 +67,16 @@ def train_stage(
     classes: Path | None,
     start: Path | None,
     out: Path,
+    validation: ValidationData | None = None,
 ) -> None:
     """Train a stage and publish it in the folder `out`, going on from its checkpoints if it has any.
 
     `sentences` is the table of the relevancy task, `classes` the class names of classification, `start`
-    the folder of the stage whose weights are the start. Started by torchrun, every process calls this.
+    the folder of the stage whose weights are the start, `validation` what `validate_with` names. Started by
+    torchrun, every process calls this.
 
     Raises ValueError for settings that do not fit the data or the start weights, and for a loss that is
-    not finite; exits with PREEMPTED_EXIT_CODE after SIGTERM, when the state is saved.
+    not finite; exits with PREEMPTED_EXIT_CODE after SIGTERM or SIGUSR1, when the state is saved.
     """
     files = {f"clips_{number}": Path(path) for number, path in enumerate(clips, start=1)}
     optional = {
@@ -83,7 +90,7 @@ def train_stage(
     with join_world(processes=settings.processes, gpus=settings.gpus) as world:
         _fix_arithmetic(settings.threads, world)
         try:
-            _Stage(settings, files, title=title, seed=seed, out=Path(out), world=world).run()
+            _Stage(settings, files, validation, title=title, seed=seed, out=Path(out), world=world).run()
         except PreemptedError as stop:
             preempted = stop
     if preempted is not None:
@@ -155,13 +162,15 @@ class _Stage:
         self,
         settings: StageSettings,
         files: Mapping[str, Path],
+        validation: ValidationData | None,
         *,
         title: str,
         seed: int,
         out: Path,
         world: World,
     ) -> None:
-        self.settings, self.files = settings, files
+        self.settings, self.validation = settings, validation
+        self.files = {**files, **(validation.files() if validation else {})}
         self.title, self.seed, self.out, self.world = title, seed, out, world
         self.classes = self._count_classes()
 
@@ -175,7 +184,10 @@ class _Stage:
         store = CheckpointStore(self.out / "checkpoints", self.world.from_leader(self.identity()))
         self.choose_kernels(model)
         with store.claim() if self.world.leads else nullcontext():
-            self.training(model, store).run(self.title)
+            training = self.training(model, store)
+            training.run(self.title)
+            if self.world.leads:
+                model.load_state_dict(training.result())
             self.publish(model, log=store.log_path)
         if self.world.leads:
             store.remove()
@@ -231,7 +243,13 @@ class _Stage:
         return Training(
             TASKS[settings.task](settings, parts),
             loader,
-            make_optimizer(settings.optimizer, groups, betas=settings.betas, momentum=settings.momentum),
+            make_optimizer(
+                settings.optimizer,
+                groups,
+                betas=settings.betas,
+                momentum=settings.momentum,
+                shard=settings.shard_optimizer and self.world.size > 1,
+            ),
             schedule=schedule_of(settings, steps_per_epoch=loader.steps_per_epoch),
             plan=Plan(
                 steps=settings.epochs * loader.steps_per_epoch,
@@ -239,19 +257,49 @@ class _Stage:
                 batch_size=settings.batch_size,
                 log_every_steps=settings.log_every_steps,
                 checkpoint_every_steps=settings.checkpoint_every_steps,
+                checkpoint_every_minutes=settings.checkpoint_every_minutes,
+                accumulation_steps=settings.accumulation_steps,
+                ema_decay=settings.ema_decay,
                 gradient_clip=settings.gradient_clip,
                 precision=settings.precision,
+                peak_tflops=settings.peak_tflops or peak_tflops(self.world.device, settings.precision),
             ),
             world=self.world,
             store=store,
+            sinks=self._sinks(store) if self.world.leads else (),
+            validation=self._validation(model, loader.steps_per_epoch),
+        )
+
+    def _sinks(self, store: CheckpointStore) -> list[Sink]:
+        identity = f"{self.title.replace('/', '-')}-{store.room.name}"
+        return open_sinks(
+            self.out, title=self.title, identity=identity, wandb_project=self.settings.wandb_project
         )
 
     def publish(self, model: VideoModel, *, log: Path | None) -> None:
         """Write the stage's four files, the manifest last; without a log the curve is empty."""
         if not self.world.leads:
             return
+        save_model(self.out, model, self._description(model))
+        with publish(self.out / "train.jsonl") as draft:
+            if log is None:
+                draft.touch()
+            else:
+                shutil.copyfile(log, draft)
+        recorded = {"title": self.title, "seed": self.seed, "stage": self.settings.model_dump(mode="json")}
+        write_manifest(self.out / "manifest.json", settings=recorded, inputs=self.files)
+
+    def identity(self) -> dict[str, Any] | None:
+        """What decides the result: checkpoints of another identity are not taken up. For rank 0."""
+        if not self.world.leads:
+            return None
+        checksums = {name: sha256(path) for name, path in self.files.items()}
+        measured = {"validation": self.validation.settings.recipe()} if self.validation else {}
+        return {"recipe": self.settings.recipe(), "seed": self.seed, "inputs": checksums, **measured}
+
+    def _description(self, model: VideoModel) -> ModelDescription:
         settings = self.settings
-        description = ModelDescription(
+        return ModelDescription(
             kind=model.kind,
             architecture=settings.model,
             frames=settings.frames,
@@ -260,21 +308,16 @@ class _Stage:
             label=settings.label if self.classes else "",
             extras={"task": settings.task, "sampling": settings.sampling, "stride": settings.stride},
         )
-        save_model(self.out, model, description)
-        with publish(self.out / "train.jsonl") as draft:
-            if log is None:
-                draft.touch()
-            else:
-                shutil.copyfile(log, draft)
-        recorded = {"title": self.title, "seed": self.seed, "stage": settings.model_dump(mode="json")}
-        write_manifest(self.out / "manifest.json", settings=recorded, inputs=self.files)
 
-    def identity(self) -> dict[str, Any] | None:
-        """What decides the result: checkpoints of another identity are not taken up. For rank 0."""
-        if not self.world.leads:
+    def _validation(self, model: VideoModel, steps_per_epoch: int) -> Validation | None:
+        data, description = self.validation, self._description(model)
+        if data is None:
             return None
-        checksums = {name: sha256(path) for name, path in self.files.items()}
-        return {"recipe": self.settings.recipe(), "seed": self.seed, "inputs": checksums}
+        return Validation(
+            measure=lambda: data.measure(model, description, title=self.title, device=self.world.device),
+            every_steps=self.settings.validate_every_epochs * steps_per_epoch,
+            best_metric=self.settings.best_metric,
+        )
 
     def _model_arguments(self) -> dict[str, Any]:
         settings = self.settings

@@ -18,7 +18,6 @@ from torch import Tensor
 from avion_core.models.classifier import VideoClassifier
 from avion_core.models.dual_encoder import DualEncoder
 from avion_core.models.videomae import VideoMAE, VideoMAEClassifier
-from avion_core.train.engine import Batch, StepLoss
 from avion_core.train.losses import (
     Gather,
     info_nce,
@@ -27,23 +26,48 @@ from avion_core.train.losses import (
     sigmoid,
     soft_target_cross_entropy,
 )
+from avion_core.train.protocols import Batch, StepLoss
 from avion_core.train.relevancy import PairRelevancy
 
 LARGEST_LOGIT_SCALE = math.log(100)
 """Bound on the logarithm of the inverse temperature (CLIP, section 2.5); the least is 0."""
 
 
-class ContrastiveTask:
+class _VideoTextTask:
+    """What the tasks of a dual encoder share; `loss_of` is their own."""
+
+    model: DualEncoder
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Nothing is drawn for the batch as a whole."""
+        return batch
+
+    def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Batch: `frames`, `tokens`; (video_BD, text_BD)."""
+        frames_BCTHW = self.model.normalise(batch["frames"])
+        return self.model.encode_video(frames_BCTHW), self.model.encode_text(batch["tokens"])
+
+    def loss_of(self, embeddings: tuple[Tensor, ...], batch: Batch) -> StepLoss:
+        """The task's loss."""
+        raise NotImplementedError
+
+    def loss(self, batch: Batch) -> StepLoss:
+        """Batch: `frames`, `tokens`, and what `loss_of` asks for."""
+        return self.loss_of(self.embed(batch), batch)
+
+
+class ContrastiveTask(_VideoTextTask):
     """Clips against narrations: the sigmoid loss where the model has a bias for it, else InfoNCE."""
 
     def __init__(self, model: DualEncoder, *, gather: Gather = local) -> None:
         """`gather` decides whose clips and narrations are the negatives: this process's or all."""
         self.model, self._gather = model, gather
 
-    def loss(self, batch: Batch) -> StepLoss:
-        """Batch: `frames`, `tokens`."""
-        video_BD, text_BD, scale = self.model(self.model.normalise(batch["frames"]), batch["tokens"])
-        metrics, bias = {"temperature": 1 / scale.detach()}, self.model.logit_bias
+    def loss_of(self, embeddings: tuple[Tensor, ...], batch: Batch) -> StepLoss:
+        """The loss of (video_BD, text_BD)."""
+        video_BD, text_BD = embeddings
+        scale, bias = self.model.logit_scale.exp(), self.model.logit_bias
+        metrics = {"temperature": 1 / scale.detach()}
         if bias is None:
             return StepLoss(info_nce(video_BD, text_BD, scale=scale, gather=self._gather), metrics)
         value = sigmoid(video_BD, text_BD, scale=scale, bias=bias, gather=self._gather)
@@ -55,7 +79,7 @@ class ContrastiveTask:
             self.model.logit_scale.clamp_(0, LARGEST_LOGIT_SCALE)
 
 
-class RelevancyTask:
+class RelevancyTask(_VideoTextTask):
     """Ranking of clips and sentences by their relevancy, for multi-instance retrieval."""
 
     def __init__(
@@ -69,9 +93,9 @@ class RelevancyTask:
         """`ranking` is one of `losses.RANKINGS` with its margin filled in."""
         self.model, self._ranking, self._relevancy, self._gather = model, ranking, relevancy, gather
 
-    def loss(self, batch: Batch) -> StepLoss:
-        """Batch: `frames`, `tokens`, `rows`, `text_ids`."""
-        video_BD, text_BD, _ = self.model(self.model.normalise(batch["frames"]), batch["tokens"])
+    def loss_of(self, embeddings: tuple[Tensor, ...], batch: Batch) -> StepLoss:
+        """The ranking loss of (video_BD, text_BD); batch: `rows`, `text_ids`."""
+        video_BD, text_BD = embeddings
         relevancy_GG = self._relevancy(self._gather(batch["rows"]), self._gather(batch["text_ids"]))
         return StepLoss(self._ranking(video_BD, text_BD, relevancy_GG, gather=self._gather))
 
@@ -111,16 +135,22 @@ class ClassificationTask:
             else None
         )
 
-    def loss(self, batch: Batch) -> StepLoss:
-        """Batch: `frames`, `rows`."""
+    def prepare(self, batch: Batch) -> Batch:
+        """Batch: `frames`, `rows`. Clips are mixed with others of the whole batch."""
         frames_BCTHW, labels_B = self.model.normalise(batch["frames"]), self._labels[batch["rows"]]
         if self._mixup is not None:
             frames_BCTHW, targets_BK = mix(frames_BCTHW, labels_B, self._mixup)
-            return StepLoss(soft_target_cross_entropy(self.model(frames_BCTHW), targets_BK))
-        targets_BK = mixup_target(labels_B, self._classes, smoothing=self._smoothing)
-        logits_BK = self.model(frames_BCTHW)
-        right = (logits_BK.argmax(dim=1) == labels_B).float().mean()
-        return StepLoss(soft_target_cross_entropy(logits_BK, targets_BK), {"accuracy": right})
+        else:
+            targets_BK = mixup_target(labels_B, self._classes, smoothing=self._smoothing)
+        return {"frames": frames_BCTHW, "labels": labels_B, "targets": targets_BK}
+
+    def loss(self, batch: Batch) -> StepLoss:
+        """Batch: `frames` BCTHW, `labels` B, `targets` BK; the accuracy is that of unmixed clips."""
+        logits_BK = self.model(batch["frames"])
+        loss = soft_target_cross_entropy(logits_BK, batch["targets"])
+        if self._mixup is not None:
+            return StepLoss(loss)
+        return StepLoss(loss, {"accuracy": (logits_BK.argmax(dim=1) == batch["labels"]).float().mean()})
 
     def after_update(self) -> None:
         """Nothing to bound."""
@@ -132,10 +162,14 @@ class ReconstructionTask:
     def __init__(self, model: VideoMAE, *, mask_ratio: float) -> None:
         self.model, self._mask_ratio = model, mask_ratio
 
+    def prepare(self, batch: Batch) -> Batch:
+        """Batch: `frames`. Draws the masks."""
+        count = len(batch["frames"])
+        return {**batch, "mask": self.model.tube_mask(count, self._mask_ratio, torch.default_generator)}
+
     def loss(self, batch: Batch) -> StepLoss:
-        """Batch: `frames`."""
-        frames_BTHWC = batch["frames"]
-        mask_BN = self.model.tube_mask(len(frames_BTHWC), self._mask_ratio, torch.default_generator)
+        """Batch: `frames`, `mask` BN."""
+        frames_BTHWC, mask_BN = batch["frames"], batch["mask"]
         prediction_BMP = self.model(self.model.normalise(frames_BTHWC), mask_BN)
         return StepLoss(masked_pixels(prediction_BMP, self.model.target(frames_BTHWC, mask_BN)))
 

@@ -65,6 +65,15 @@ def test_unknown_setting_is_refused_with_the_nearest_name(
         (lambda c: c["stages"]["finetune_mir"].update(batch_size=0), ["stages.finetune_mir.batch_size"]),
         (lambda c: c["stages"]["finetune_mir"].update(batch_size=9, processes=2), ["batch_size (9)", "(2)"]),
         (
+            lambda c: c["stages"]["finetune_mir"].update(batch_size=12, processes=2, accumulation_steps=4),
+            ["accumulation_steps (4)", "(6: batch_size 12 over processes 2)"],
+        ),
+        (lambda c: c["stages"]["finetune_mir"].update(ema_decay=1), ["stages.finetune_mir.ema_decay", "1"]),
+        (
+            lambda c: c["stages"]["finetune_mir"].update(best_metric="mAP.mean"),
+            ["best_metric", "validate_with"],
+        ),
+        (
             lambda c: c["runs"]["llm"]["stages"]["finetune_mir"].update(epochs=-1),
             ["runs.llm.stages.finetune_mir", "epochs"],
         ),

@@ -1,23 +1,49 @@
 """Two processes over loopback: the same losses and weights as one process with the whole batch."""
 
+import contextlib
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from avion_core.train.distributed import join_world
+from avion_core.train.accumulation import Accumulation
+from avion_core.train.distributed import World, alone, join_world
+from avion_core.train.preemption import PreemptedError
+from tests.unit.train.tiny_tasks import make_batch, make_task
 from tests.unit.train.tiny_training import STEPS, STEPS_PER_EPOCH, tiny_training
 
-PROCESSES = 2
+PROCESSES, ACCUMULATED = 2, 2
+
+
+def gathered_gradients(world: World) -> dict[str, torch.Tensor]:
+    """Losses of micro-batches and their averaged gradients, each process holding its share of a batch."""
+    found = {}
+    for name in ("contrastive", "relevancy"):
+        task, parts = make_task(name, world=world), ACCUMULATED if world.size > 1 else 1
+        result = Accumulation(
+            parts=parts, reseed=torch.manual_seed, autocast=nullcontext, scale=lambda loss: loss
+        ).backward(task, make_batch(0, world=world))
+        trained = [weight for weight in task.model.parameters() if weight.grad is not None]
+        world.average_gradients(trained)
+        found[name] = torch.tensor(world.mean([result.loss]))
+        found[f"{name}.grad"] = torch.cat([weight.grad.flatten() for weight in trained])
+    found["mean"] = torch.tensor(world.mean([torch.tensor(float(world.rank))]))
+    found["collected"] = torch.tensor(world.collect(world.rank))
+    return found
 
 
 def start(program: Path, *arguments: object, processes: int = PROCESSES) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command += ["--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"]  # as the rule does
     repository = Path(__file__).parents[3]
     environment = {**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
@@ -38,8 +64,16 @@ def pair(tmp_path_factory):
     return folder
 
 
+@pytest.mark.parametrize("name", ["contrastive", "relevancy"])
+def test_micro_batches_of_two_processes_have_the_gradient_of_one_big_batch(pair, name):
+    one, two = gathered_gradients(alone()), load_file(pair / "gradients.safetensors")
+    torch.testing.assert_close(two[name], one[name], rtol=1e-5, atol=0)
+    largest = one[f"{name}.grad"].abs().max().item()
+    torch.testing.assert_close(two[f"{name}.grad"], one[f"{name}.grad"], rtol=1e-5, atol=1e-5 * largest)
+
+
 def test_means_and_collections_cover_all_processes(pair):
-    two = load_file(pair / "met.safetensors")
+    two = load_file(pair / "gradients.safetensors")
     assert two["mean"].tolist() == [0.5]
     assert two["collected"].tolist() == [0, 1]
 
@@ -50,7 +84,7 @@ def test_a_whole_training_ends_in_the_weights_of_one_process(pair, tmp_path):
     two = load_file(pair / "final.safetensors")
     for name, weight in one.task.model.state_dict().items():
         torch.testing.assert_close(two[name], weight, rtol=1e-4, atol=1e-5)
-    entries = [[json.loads(line) for line in path.read_text().splitlines()] for path in logs(pair, tmp_path)]
+    entries = [entries_of(pair / "whole"), entries_of(tmp_path)]
     assert [entry["step"] for entry in entries[0]] == [entry["step"] for entry in entries[1]]
     assert [entry["loss"] for entry in entries[0]] == pytest.approx([e["loss"] for e in entries[1]], rel=1e-4)
     assert len(entries[0][0]["bad_clips"]) == PROCESSES
@@ -61,6 +95,48 @@ def test_a_rank_that_dies_ends_the_job(tmp_path):
     assert done.returncode != 0
     assert "SIGKILL" in done.stderr or "-9" in done.stderr
     assert max(int(step) for step in (tmp_path / "steps-computed.txt").read_text().split()) <= STEPS_PER_EPOCH
+
+
+def test_an_exception_on_one_rank_ends_the_job_in_seconds_with_its_traceback(tmp_path):
+    began = time.monotonic()
+    done = start(Path(__file__).with_name("tiny_training.py"), tmp_path, STEPS_PER_EPOCH, 1, "raise")
+    assert done.returncode != 0
+    assert "in loss" in done.stderr
+    assert "RuntimeError: this rank has had enough" in done.stderr
+    assert time.monotonic() - began < 60  # starting two processes included; the group's timeout is 600 s
+
+
+def test_a_queues_signal_to_torchrun_reaches_the_processes_which_save(tmp_path):
+    done = start(Path(__file__).with_name("tiny_training.py"), tmp_path, 4, 0, "launcher")
+    assert done.returncode != 0
+    assert f"saved after step 5 of {STEPS}" in done.stderr
+    assert max(path.name for path in tmp_path.glob("checkpoints/*/step-*")) == "step-00000005"
+
+
+def test_a_sharded_optimizer_gives_the_weights_of_a_whole_one_and_resumes_in_the_same_bits(pair):
+    whole, sharded = (load_file(pair / f"{name}.safetensors") for name in ("final", "sharded"))
+    for name, weight in whole.items():
+        torch.testing.assert_close(sharded[name], weight, rtol=1e-6, atol=1e-7)
+    resumed = load_file(pair / "sharded-resumed.safetensors")
+    assert all(torch.equal(resumed[name], weight) for name, weight in sharded.items())
+    held = [int(number) for number in (pair / "state-held.txt").read_text().split()]
+    assert 0 < held[0] < held[1]
+
+
+def test_one_process_goes_on_from_two_and_two_from_one(pair, tmp_path):
+    """The order of the clips is the same; the losses are, up to the rounding of sums."""
+    alone_throughout = without_dropout(tiny_training(tmp_path / "one", log_every_steps=1))
+    alone_throughout.run("one")
+    expected = [entry["loss"] for entry in entries_of(tmp_path / "one")]
+    shutil.copytree(pair / "changing", tmp_path / "changing")
+    last = without_dropout(tiny_training(tmp_path / "changing", log_every_steps=1))
+    last.run("one again")
+    assert [entry["loss"] for entry in entries_of(tmp_path / "changing")] == pytest.approx(expected, rel=1e-4)
+    steps = [int(step) for step in (tmp_path / "changing" / "steps-computed.txt").read_text().split()]
+    assert sorted(set(steps)) == list(range(STEPS))
+    assert steps.count(4) == 1  # one process
+    assert steps.count(5) == steps.count(9) == 2  # two
+    assert steps.count(10) == 1  # one again
 
 
 def test_a_world_of_another_size_than_the_setting_is_refused():
@@ -75,8 +151,17 @@ def test_gpus_that_are_not_there_are_refused():
         pass
 
 
-def logs(*folders: Path) -> list[Path]:
-    return [next(folder.glob("**/train.jsonl")) for folder in folders]
+def entries_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in next(folder.glob("**/train.jsonl")).read_text().splitlines()]
+
+
+def stopped_after(steps: int, training):
+    """The training, asked to stop so early, has run and saved its state."""
+    task = training.task
+    task.signal_at, task.number = steps - 1, signal.SIGTERM
+    with contextlib.suppress(PreemptedError):
+        training.run("stopped")
+    return training
 
 
 def without_dropout(training):
@@ -88,13 +173,24 @@ def without_dropout(training):
 def main() -> None:
     folder = Path(sys.argv[1])
     with join_world(processes=PROCESSES, gpus=0) as world:
-        mean = torch.tensor(world.mean([torch.tensor(float(world.rank))]))
-        met = {"mean": mean, "collected": torch.tensor(world.collect(world.rank))}
-        training = without_dropout(tiny_training(folder, world=world))
-        training.run("two")
+        found = gathered_gradients(world)
+        whole = without_dropout(tiny_training(folder / "whole", world=world))
+        whole.run("two")
+        sharded = without_dropout(tiny_training(folder / "sharded", world=world, shard=True))
+        sharded.run("sharded")
+        stopped_after(7, without_dropout(tiny_training(folder / "stopped", world=world, shard=True)))
+        resumed = without_dropout(tiny_training(folder / "stopped", world=world, shard=True))
+        resumed.run("resumed")
         if world.leads:
-            save_file(met, folder / "met.safetensors")
-            save_file(training.task.model.state_dict(), folder / "final.safetensors")
+            stopped_after(5, without_dropout(tiny_training(folder / "changing", log_every_steps=1)))
+        world.wait()
+        stopped_after(10, without_dropout(tiny_training(folder / "changing", world=world, log_every_steps=1)))
+        if world.leads:
+            save_file(found, folder / "gradients.safetensors")
+            for name, training in {"final": whole, "sharded": sharded, "sharded-resumed": resumed}.items():
+                save_file(training.task.model.state_dict(), folder / f"{name}.safetensors")
+            held = [len(each.state) for each in (sharded.optimizer.optim, whole.optimizer)]
+            (folder / "state-held.txt").write_text(" ".join(map(str, held)))
 
 
 if __name__ == "__main__":

@@ -5,17 +5,19 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from avion_core.train.engine import PreemptedError
+from avion_core.train.log import TrainingLog
 from avion_core.train.optim import Schedule, make_optimizer, parameter_groups
+from avion_core.train.preemption import PreemptedError
 from tests.unit.train.tiny_training import STEPS, TinyBatches, TinyTask, alone, tiny_training
 
-TIMES = ("clips_per_s", "data_wait_share", "elapsed_s")
+TIMES = ("clips_per_s", "data_wait_share", "elapsed_s", "memory_mb", "finish")
 
 
 def lines(training) -> list[dict]:
@@ -93,19 +95,21 @@ def test_after_a_kill_only_the_rest_runs_and_the_bits_are_the_same(tmp_path, und
     assert killed.returncode == -signal.SIGKILL
     assert computed(tmp_path) == list(range(killed_at))
     second = tiny_training(tmp_path)
+    last_saved = max(second.store.steps(), default=0)
+    assert killed_at - last_saved <= 2 * 3  # the newest may have been in the writer's hands
     second.run("tiny")
-    last_saved = killed_at // 3 * 3
     assert computed(tmp_path)[killed_at:] == list(range(last_saved, STEPS))
     assert same(second, undisturbed)
     assert without_times(lines(second)) == without_times(lines(undisturbed))
 
 
-def test_sigterm_saves_at_once_and_the_rest_follows(tmp_path, undisturbed):
-    stopped = tiny_training(tmp_path, TinyTask(tmp_path, signal_at=4, number=signal.SIGTERM))
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_request_to_stop_saves_at_once_and_the_rest_follows(tmp_path, undisturbed, number):
+    stopped = tiny_training(tmp_path, TinyTask(tmp_path, signal_at=4, number=number))
+    before = signal.getsignal(number)
     with pytest.raises(PreemptedError, match=f"after step 5 of {STEPS}"):
         stopped.run("tiny")
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert signal.getsignal(number) == before
     second = tiny_training(tmp_path)
     second.run("tiny")
     assert computed(tmp_path) == list(range(STEPS))
@@ -161,6 +165,99 @@ def test_bf16_changes_the_arithmetic_not_the_weights(tmp_path):
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
     assert losses[0] != losses[1]
     assert {weight.dtype for weight in training.task.model.parameters()} == {torch.float32}
+
+
+def test_fp16_skips_overflows_counts_them_and_resumes_in_the_same_bits(tmp_path):
+    whole = tiny_training(tmp_path / "whole", precision="fp16")
+    overflowing = {**whole.scaler.state_dict(), "scale": 2.0**20}  # until it has been halved a few times
+    whole.scaler.load_state_dict(overflowing)
+    whole.run("tiny")
+    skipped = sum(entry["skipped_steps"] for entry in lines(whole))
+    assert 0 < skipped < STEPS
+    assert whole.scaler.get_scale() == 2.0 ** (20 - skipped)
+    assert whole.task.calls == STEPS - skipped
+    assert lines(whole)[-1]["loss"] < lines(whole)[0]["loss"]
+    task = TinyTask(tmp_path / "stopped", signal_at=2, number=signal.SIGTERM)
+    stopped = tiny_training(tmp_path / "stopped", task, precision="fp16")
+    stopped.scaler.load_state_dict(overflowing)
+    with pytest.raises(PreemptedError):
+        stopped.run("tiny")
+    second = tiny_training(tmp_path / "stopped", precision="fp16")
+    second.run("tiny")
+    assert same(second, whole)
+    assert without_times(lines(second)) == without_times(lines(whole))
+
+
+def test_an_overflow_is_told_from_a_broken_loss(tmp_path):
+    broken = tiny_training(tmp_path / "loss", TinyTask(tmp_path / "loss", nan_at=4), precision="fp16")
+    with pytest.raises(ValueError, match=r"step 5 .*the loss is nan"):
+        broken.run("tiny")
+    endless = tiny_training(tmp_path / "gradient", precision="fp16")
+    endless.task.model.first.weight.register_hook(lambda gradient: gradient * float("inf"))
+    weights = {name: weight.clone() for name, weight in endless.task.model.state_dict().items()}
+    batch, halvings = next(endless.batches.epoch(0)), 16  # from 65536 to 1
+    for _ in range(halvings):
+        assert endless.update(batch).skipped
+    with pytest.raises(ValueError, match=r"the gradient's norm (inf|nan)"):
+        endless.update(batch)
+    assert all(torch.equal(weight, weights[name]) for name, weight in endless.task.model.state_dict().items())
+
+
+def test_the_average_follows_the_weights_and_survives_a_stop(tmp_path):
+    whole = tiny_training(tmp_path / "whole", ema_decay=0.9)
+    expected = {name: weight.clone() for name, weight in whole.task.model.state_dict().items()}
+    after_update = whole.task.after_update
+
+    def note() -> None:
+        after_update()
+        for name, weight in whole.task.model.state_dict().items():
+            expected[name] = 0.9 * expected[name] + 0.1 * weight
+
+    whole.task.after_update = note
+    whole.run("tiny")
+    for name, weight in whole.average.weights.items():
+        torch.testing.assert_close(weight, expected[name])
+    task = TinyTask(tmp_path / "stopped", signal_at=7, number=signal.SIGTERM)
+    with pytest.raises(PreemptedError):
+        tiny_training(tmp_path / "stopped", task, ema_decay=0.9).run("tiny")
+    second = tiny_training(tmp_path / "stopped", ema_decay=0.9)
+    second.run("tiny")
+    averages = whole.average.weights, second.average.weights
+    assert all(torch.equal(averages[0][name], averages[1][name]) for name in averages[0])
+
+
+def test_minutes_bring_a_checkpoint_between_those_by_steps(tmp_path):
+    training = tiny_training(tmp_path, checkpoint_every_steps=1000, checkpoint_every_minutes=1e-9)
+    training.run("tiny")
+    assert training.store.steps() == [STEPS - 1, STEPS]
+
+
+def test_the_log_estimates_the_end_and_what_the_device_is_used_for(tmp_path):
+    unknown = tiny_training(tmp_path / "unknown")
+    unknown.run("tiny")
+    assert {entry["model_flops_utilisation"] for entry in lines(unknown)} == {None}
+    assert lines(unknown)[-1]["gpu_memory_mb"] is None
+    assert 50 < lines(unknown)[-1]["memory_mb"] < 100_000
+    training = tiny_training(tmp_path / "known", peak_tflops=1e-9, log_every_steps=1)
+    before = datetime.now(UTC)
+    training.run("tiny")
+    # 6x8 and 8x1 products a clip, two operations each, three times for the backward pass
+    for entry in lines(training):
+        assert entry["model_flops_utilisation"] == pytest.approx(
+            3 * 2 * (48 + 8) * entry["clips_per_s"] / 1e3, rel=1e-4
+        )
+        assert before - timedelta(seconds=1) < datetime.fromisoformat(entry["finish"])
+        assert datetime.fromisoformat(entry["finish"]) < before + timedelta(minutes=5)
+    assert same(training, unknown)
+
+
+def test_the_logs_state_does_not_change_with_the_log(tmp_path):
+    log = TrainingLog(tmp_path / "train.jsonl")
+    log.add({"loss": 2.0}, clips=4, wait_s=0.0, work_s=1.0)
+    state = log.state()
+    log.add({"loss": 5.0}, clips=4, wait_s=0.0, work_s=1.0)
+    assert state["window"]["sums"] == {"loss": 2.0}
+    assert state["window"]["steps"] == 1
 
 
 def environment() -> dict[str, str]:

@@ -14,14 +14,16 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from avion_core.config import LOSSES, StageSettings, TranscodeSettings
+from avion_core.config import LOSSES, EvaluationSettings, StageSettings, TranscodeSettings
 from avion_core.data.clips import write_clips, write_sentences
 from avion_core.files import read_json, sha256, write_json
 from avion_core.models.export import EXPORTS
 from avion_core.models.store import load_model
 from avion_core.train.checkpoint import CheckpointStore
-from avion_core.train.engine import PREEMPTED_EXIT_CODE, Training
+from avion_core.train.engine import Training
+from avion_core.train.preemption import PREEMPTED_EXIT_CODE
 from avion_core.train.stages import train_stage
+from avion_core.train.validation import ValidationData
 from tests.unit.media.chunked import transcode_all
 from tests.unit.media.counted_video import write_counted
 
@@ -82,7 +84,15 @@ def kitchen(tmp_path_factory):
     return home
 
 
-def train(home: Path, out: Path, recipe: dict, *, start: Path | None = None, seed: int = 0) -> Path:
+def train(
+    home: Path,
+    out: Path,
+    recipe: dict,
+    *,
+    start: Path | None = None,
+    seed: int = 0,
+    validation: ValidationData | None = None,
+) -> Path:
     train_stage(
         StageSettings.model_validate(recipe),
         title="run/stage",
@@ -93,6 +103,7 @@ def train(home: Path, out: Path, recipe: dict, *, start: Path | None = None, see
         classes=home / "classes.json" if recipe["task"] == "classification" else None,
         start=start,
         out=out,
+        validation=validation,
     )
     return out
 
@@ -262,6 +273,32 @@ def test_classification_takes_the_video_tower_and_learns_the_label(kitchen, pret
     model, description = load_model(train(kitchen, tmp_path / "cls", recipe, start=pretrained))
     assert (description.kind, description.classes, description.label) == ("video_classifier", 9, "action")
     assert model.head.out_features == 9
+
+
+@pytest.mark.parametrize(
+    ("recipe", "kind", "metric"),
+    [
+        (CLASSIFICATION, "recognition", "action_top1"),
+        ({**CONTRASTIVE, "task": "relevancy"}, "retrieval", "mAP.mean"),
+    ],
+)
+def test_a_stage_is_validated_by_an_evaluation_and_publishes_its_best(
+    kitchen, pretrained, tmp_path, recipe, kind, metric
+):
+    names = {"retrieval": "sentences.arrow", "recognition": "classes.json"}
+    files = {"chunks": kitchen / "chunks.parquet", "clips": kitchen / "clips.arrow"}
+    files[names[kind].partition(".")[0]] = kitchen / names[kind]
+    settings = EvaluationSettings(kind=kind, dataset="any", stage="any", batch_size=4)
+    validation = ValidationData.parse(json.dumps(settings.recipe()), files)
+    recipe = {**recipe, "validate_with": kind, "best_metric": metric, "ema_decay": 0.5}
+    published = train(kitchen, tmp_path, recipe, start=pretrained, validation=validation)
+    found = [line["validation"][metric] for line in lines(published) if "validation" in line]
+    assert len(found) == recipe["epochs"]
+    model, description = load_model(published)
+    device = torch.device("cpu")
+    again = validation.measure(model.eval(), description, title="again", device=device)
+    assert again[metric] == pytest.approx(max(found), abs=1e-6)
+    assert "validation_clips" in read_json(published / "manifest.json")["inputs"]
 
 
 def test_videomae_is_fine_tuned(kitchen, masked, tmp_path):

@@ -107,7 +107,7 @@ def test_relevancy_ranks_by_the_relevancy_of_all_gathered_rows_and_sentences(
 
 def test_classification_takes_the_labels_of_the_rows(batch):
     task = ClassificationTask(Pixels(), labels=torch.tensor([1, 0, 2, 1]), classes=3, label_smoothing=0.1)
-    result, model = task.loss(batch), Pixels()
+    result, model = task.loss(task.prepare(batch)), Pixels()
     logits, labels = model(model.normalise(batch["frames"])), torch.tensor([1, 1, 2, 1])
     assert result.loss.item() == pytest.approx(F.cross_entropy(logits, labels, label_smoothing=0.1).item())
     assert result.metrics["accuracy"].item() == (logits.argmax(1) == labels).float().mean().item()
@@ -153,7 +153,7 @@ def test_reconstruction_compares_hidden_pixels_and_repeats_with_the_seed(batch):
     losses = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        losses.append(task.loss(batch).loss.item())
+        losses.append(task.loss(task.prepare(batch)).loss.item())
     torch.manual_seed(1)
     mask = model.tube_mask(4, 0.5, torch.default_generator)
     expected = F.mse_loss(model(model.normalise(batch["frames"]), mask), model.target(batch["frames"], mask))

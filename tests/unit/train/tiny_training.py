@@ -1,7 +1,8 @@
 """A training small enough to repeat many times, with dropout so that its randomness matters.
 
 As a program it trains in the folder it is given; the test that starts it says where it kills itself:
-`python tiny_training.py FOLDER [KILL_AT_STEP [RANK]]`.
+`python tiny_training.py FOLDER [KILL_AT_STEP [RANK [raise | launcher]]]`: instead it raises, or sends
+SIGUSR1 to its launcher and gives it time.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +19,10 @@ from torch import nn
 
 from avion_core.train.checkpoint import CheckpointStore
 from avion_core.train.distributed import World, alone, join_world
-from avion_core.train.engine import Plan, StepLoss, Training
+from avion_core.train.engine import Plan, Training
 from avion_core.train.optim import Schedule, make_optimizer, parameter_groups
+from avion_core.train.protocols import StepLoss
+from avion_core.train.validation import Validation
 
 STEPS_PER_EPOCH, EPOCHS, BATCH = 5, 3, 4
 STEPS = STEPS_PER_EPOCH * EPOCHS
@@ -49,19 +53,27 @@ class TinyTask:
         folder: Path,
         *,
         signal_at: int | None = None,
-        number: int = signal.SIGKILL,
+        number: int | None = signal.SIGKILL,
         nan_at: int | None = None,
+        to_launcher: bool = False,
     ) -> None:
         self.model = TinyModel()
         folder.mkdir(parents=True, exist_ok=True)
         self.diary = folder / "steps-computed.txt"
         self.calls = 0
         self.signal_at, self.number, self.nan_at = signal_at, number, nan_at
+        self.to_launcher = to_launcher
+
+    def prepare(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return batch
 
     def loss(self, batch: dict[str, torch.Tensor]) -> StepLoss:
         step = int(batch["step"])
+        if step == self.signal_at and self.number is None:
+            raise RuntimeError("this rank has had enough")
         if step == self.signal_at:
-            os.kill(os.getpid(), self.number)
+            os.kill(os.getppid() if self.to_launcher else os.getpid(), self.number)
+            time.sleep(2 if self.to_launcher else 0)
         with self.diary.open("a") as stream:
             stream.write(f"{step}\n")
         error = (self.model(batch["x"]) - batch["y"]).square().mean()
@@ -114,6 +126,8 @@ def tiny_training(
     *,
     world: World | None = None,
     identity: str = "tiny",
+    shard: bool = False,
+    validation: Validation | None = None,
     **plan,
 ) -> Training:
     torch.set_num_threads(1)
@@ -132,18 +146,25 @@ def tiny_training(
     return Training(
         task,
         TinyBatches(world or alone()),
-        make_optimizer("adamw", groups),
+        make_optimizer("adamw", groups, shard=shard),
         schedule=Schedule("cosine", peak=0.05, steps=STEPS, warmup_steps=2),
         plan=Plan(**{**settings, **plan}),
         world=world or alone(),
         store=store,
+        validation=validation,
     )
 
 
 def main() -> None:
     folder, at, rank = Path(sys.argv[1]), *(int(value) for value in [*sys.argv[2:4], "-1", "-1"][:2])
+    number = {"raise": None, "launcher": signal.SIGUSR1}.get(sys.argv[-1], signal.SIGKILL)
     with join_world(processes=int(os.environ.get("WORLD_SIZE", "1")), gpus=0) as world:
-        task = TinyTask(folder, signal_at=at if rank in (-1, world.rank) else None)
+        task = TinyTask(
+            folder,
+            signal_at=at if rank in (-1, world.rank) else None,
+            number=number,
+            to_launcher=sys.argv[-1] == "launcher",
+        )
         tiny_training(folder, task, world=world).run("tiny")
 
 

@@ -1,0 +1,80 @@
+"""What a line of the log says of the machine: memory, utilisation, and when training will be done."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from avion_core.train.protocols import Batch, PairwiseTask, Task
+
+HALF_PRECISION_TFLOPS = {
+    "H100 PCIe": 756.0,
+    "H100": 989.0,
+    "H200": 989.0,
+    "A100": 312.0,
+    "L40S": 362.0,
+    "V100": 125.0,
+}
+"""Peak of dense bf16 or fp16 arithmetic by a part of the GPU's name, from NVIDIA's data sheets."""
+
+CLIPS_COUNTED = 2
+"""The smallest batch that every task can take."""
+
+
+def peak_tflops(device: torch.device, precision: str) -> float | None:
+    """The device's peak where it is known: GPUs of the table in half precision."""
+    if device.type != "cuda" or precision == "fp32":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for part, peak in HALF_PRECISION_TFLOPS.items() if part in name), None)
+
+
+class Meter:
+    """Reads memory and time; of the model it learns the operations a clip from the first batch it sees."""
+
+    def __init__(self, *, device: torch.device, processes: int, peak_tflops: float | None) -> None:
+        """`peak_tflops` is of one device; None leaves the utilisation unknown and counts nothing."""
+        self._device, self._processes, self._peak_tflops = device, processes, peak_tflops
+        self._flops_per_clip: float | None = None
+
+    def see(self, task: Task, batch: Batch, autocast: Callable[[], AbstractContextManager[object]]) -> None:
+        """Count the operations of a clip, the first time only."""
+        if self._peak_tflops is not None and self._flops_per_clip is None:
+            self._flops_per_clip = flops_per_clip(task, batch, autocast)
+
+    def readings(self, *, clips_per_s: float, seconds_left: float) -> dict[str, Any]:
+        """`memory_mb` and `gpu_memory_mb` (peaks of this process), `model_flops_utilisation`, `finish`."""
+        on_gpu = self._device.type == "cuda"
+        utilisation = None
+        if self._peak_tflops is not None and self._flops_per_clip is not None:
+            peak = 1e12 * self._peak_tflops * self._processes
+            utilisation = round(self._flops_per_clip * clips_per_s / peak, 4)
+        finish = datetime.now(UTC) + timedelta(seconds=seconds_left)
+        return {
+            "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            "gpu_memory_mb": torch.cuda.max_memory_allocated(self._device) // 2**20 if on_gpu else None,
+            "model_flops_utilisation": utilisation,
+            "finish": finish.isoformat(timespec="seconds"),
+        }
+
+
+def flops_per_clip(task: Task, batch: Batch, autocast: Callable[[], AbstractContextManager[object]]) -> float:
+    """Operations of a clip's forward and backward pass: three times those of the forward pass.
+
+    Recomputation is no work of the model (PaLM, arXiv 2204.02311, appendix B), so that of gradient
+    checkpointing and of accumulation does not count.
+    """
+    some = {name: value[:CLIPS_COUNTED] if value.ndim else value for name, value in batch.items()}
+    with torch.no_grad(), FlopCounterMode(display=False) as counter, autocast():
+        prepared = task.prepare(some)
+        if isinstance(task, PairwiseTask):
+            task.embed(prepared)
+        else:
+            task.loss(prepared)
+    return 3 * counter.get_total_flops() / CLIPS_COUNTED

@@ -1,0 +1,46 @@
+"""A queue's or user's request to stop, turned into a flag that the engine looks at after each step."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+"""SIGUSR1 is what queues are asked to send some time before the limit (Slurm: `--signal=USR1@120`)."""
+
+PREEMPTED_EXIT_CODE = 3
+"""Exit code of a training that was asked to stop, has saved its state, and waits to be started again."""
+
+
+class PreemptedError(Exception):
+    """The training was asked to stop; its state is saved."""
+
+
+@dataclass
+class StopFlag:
+    """Whether the queue or the user has asked this process to stop."""
+
+    requested: bool = False
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopFlag]:
+    """Turn STOP_SIGNALS into a flag while the context lasts."""
+    flag, owner = StopFlag(), os.getpid()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == owner:
+            flag.requested = True
+        else:  # a forked loader worker that inherited this handler
+            os._exit(128 + number)
+
+    previous = {number: signal.signal(number, on_signal) for number in STOP_SIGNALS}
+    try:
+        yield flag
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

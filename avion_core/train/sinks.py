@@ -1,0 +1,67 @@
+"""Where the log's lines go beside `train.jsonl`: TensorBoard, and Weights & Biases when it is asked for.
+
+Neither package is among the requirements. TensorBoard's files are written wherever it is installed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+Sink = Callable[[Mapping[str, Any]], None]
+"""Takes a line of the log."""
+
+
+def open_sinks(folder: Path, *, title: str, identity: str, wandb_project: str | None) -> list[Sink]:
+    """What there is to write to. `identity` is the same for all legs of a training.
+
+    Raises ValueError when `wandb_project` is set and Weights & Biases is not installed.
+    """
+    sinks: list[Sink] = []
+    if find_spec("tensorboard") is not None:
+        sinks.append(TensorBoard(folder / "tensorboard"))
+    if wandb_project is not None:
+        sinks.append(WeightsAndBiases(folder, project=wandb_project, title=title, identity=identity))
+    return sinks
+
+
+class TensorBoard:
+    """Event files in a folder. A leg's first line replaces what an earlier leg wrote from that step on."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._writer: Any = None
+
+    def __call__(self, line: Mapping[str, Any]) -> None:
+        """Write the line's numbers at its step."""
+        if self._writer is None:
+            summaries: Any = importlib.import_module("torch.utils.tensorboard")
+            self._writer = summaries.SummaryWriter(str(self._folder), purge_step=line["step"])
+        for name, value in numbers(line).items():
+            self._writer.add_scalar(name, value, line["step"])
+        self._writer.flush()
+
+
+class WeightsAndBiases:
+    """One W&B run for all legs of a training."""
+
+    def __init__(self, folder: Path, *, project: str, title: str, identity: str) -> None:
+        if find_spec("wandb") is None:
+            raise ValueError(
+                f"wandb_project is '{project}', but Weights & Biases is not installed: "
+                "`pip install wandb`, or set wandb_project: null"
+            )
+        wandb: Any = importlib.import_module("wandb")
+        self._run = wandb.init(project=project, name=title, id=identity, resume="allow", dir=str(folder))
+
+    def __call__(self, line: Mapping[str, Any]) -> None:
+        """Send the line's numbers at its step."""
+        self._run.log(numbers(line), step=line["step"])
+
+
+def numbers(line: Mapping[str, Any]) -> dict[str, float]:
+    """What can be drawn of a line."""
+    return {name: value for name, value in line.items() if isinstance(value, int | float) and name != "step"}

@@ -1,0 +1,91 @@
+"""Measuring a model while it is trained: one of the config's evaluations, on a schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from avion_core.config import EvaluationSettings, known
+from avion_core.data.chunks import ChunkIndex
+from avion_core.evaluate.evaluators import EVALUATORS, Subject
+from avion_core.models.base import VideoModel
+from avion_core.models.store import ModelDescription
+
+NOT_MEASURED = {"chance", "bad_clips"}
+"""Parts of an evaluation's figures that say nothing of the model."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What the engine does on a schedule."""
+
+    measure: Callable[[], Mapping[str, float]]
+    """Called on rank 0 while the model holds the weights that would be published."""
+    every_steps: int
+    """Its distance; the last step is measured too."""
+    best_metric: str | None = None
+    """The weights that are highest in this figure are the result; None for the last ones."""
+
+    def rank(self, figures: Mapping[str, float]) -> float | None:
+        """The figure that decides. Raises ValueError when there is none of that name."""
+        if self.best_metric is None:
+            return None
+        known([self.best_metric], figures, "best_metric")
+        return figures[self.best_metric]
+
+
+@dataclass(frozen=True)
+class ValidationData:
+    """One of the config's evaluations and the files that it reads."""
+
+    settings: EvaluationSettings
+    chunks: Path
+    clips: Path
+    sentences: Path | None = None
+    classes: Path | None = None
+
+    @classmethod
+    def parse(cls, settings: str, files: Mapping[str, Path]) -> ValidationData:
+        """From the evaluation's settings as JSON and its files by the names of the fields here."""
+        return cls(EvaluationSettings.model_validate_json(settings), **files)
+
+    def files(self) -> dict[str, Path]:
+        """The files by name."""
+        optional = {"sentences": self.sentences, "classes": self.classes}
+        found = {"chunks": self.chunks, "clips": self.clips, **optional}
+        return {f"validation_{name}": Path(path) for name, path in found.items() if path}
+
+    def measure(
+        self, model: VideoModel, description: ModelDescription, *, title: str, device: torch.device
+    ) -> dict[str, float]:
+        """Figures of the model with as many frames as it is trained with, by dotted names (`mAP.mean`)."""
+        own = {"frames": description.frames, "threads": torch.get_num_threads()}
+        subject = Subject(
+            title=f"{title}: validation",
+            settings=self.settings.model_copy(update=own),
+            model=model,
+            description=description,
+            chunks=ChunkIndex.load(self.chunks),
+            clips=self.clips,
+            sentences=self.sentences,
+            classes=self.classes,
+            device=device,
+        )
+        return flat(EVALUATORS[self.settings.kind](subject).run().figures)
+
+
+def flat(figures: Mapping[str, Any]) -> dict[str, float]:
+    """Nested figures by dotted names, without NOT_MEASURED."""
+    found: dict[str, float] = {}
+    for name, value in figures.items():
+        if name in NOT_MEASURED:
+            continue
+        if isinstance(value, Mapping):
+            found |= {f"{name}.{inner}": number for inner, number in flat(value).items()}
+        else:
+            found[name] = float(value)
+    return found

@@ -1,0 +1,97 @@
+"""Validation on a schedule: what is measured, what is kept, and that training does not notice it."""
+
+import json
+import signal
+
+import pytest
+import torch
+
+from avion_core.train.preemption import PreemptedError
+from avion_core.train.validation import Validation, flat
+from tests.unit.train.tiny_training import STEPS, STEPS_PER_EPOCH, TinyTask, tiny_training
+
+SCORES = {5: 0.2, 10: 0.9, 15: 0.4}
+
+
+def lines(training) -> list[dict]:
+    return [json.loads(line) for line in training.store.log_path.read_text().splitlines()]
+
+
+def validated(folder, *, best: str | None = "score", task: TinyTask | None = None, **plan):
+    """A training with invented figures; `measured` collects the weights that were measured, by step."""
+    measured = {}
+
+    def measure():
+        weights, step = training.task.model.state_dict(), training.step
+        assert not training.task.model.training
+        torch.manual_seed(99)  # an evaluation may draw what it likes
+        measured[step] = {name: weight.clone() for name, weight in weights.items()}
+        return {"score": SCORES[step], "other": -SCORES[step]}
+
+    validation = Validation(measure, every_steps=STEPS_PER_EPOCH, best_metric=best)
+    training = tiny_training(folder, task, validation=validation, **plan)
+    return training, measured
+
+
+def equal(one, other) -> bool:
+    return one.keys() == other.keys() and all(
+        torch.equal(one[name], weight) for name, weight in other.items()
+    )
+
+
+def test_figures_are_logged_on_schedule_and_training_does_not_notice(tmp_path):
+    plain, (training, _) = tiny_training(tmp_path / "plain"), validated(tmp_path / "validated")
+    plain.run("tiny")
+    training.run("tiny")
+    found = {line["step"]: line["validation"] for line in lines(training) if "validation" in line}
+    assert found == {step: {"score": score, "other": -score} for step, score in SCORES.items()}
+    assert equal(plain.task.model.state_dict(), training.task.model.state_dict())
+    assert training.task.model.training
+
+
+def test_the_result_is_the_best_by_the_named_figure_or_the_last(tmp_path):
+    for best, step in {"score": 10, "other": 5, None: STEPS}.items():
+        training, measured = validated(tmp_path / str(best), best=best)
+        training.run("tiny")
+        assert equal(training.result(), measured[step])
+
+
+def test_what_is_measured_and_kept_is_the_average(tmp_path):
+    training, measured = validated(tmp_path, best=None, ema_decay=0.9)
+    training.run("tiny")
+    assert equal(measured[STEPS], training.average.weights)
+    assert equal(training.result(), training.average.weights)
+    assert not equal(measured[STEPS], training.task.model.state_dict())
+
+
+@pytest.mark.parametrize("stopped_at", [6, 12])
+def test_the_best_survives_a_stop(tmp_path, stopped_at):
+    whole, _ = validated(tmp_path / "whole")
+    whole.run("tiny")
+    task = TinyTask(tmp_path / "stopped", signal_at=stopped_at, number=signal.SIGTERM)
+    with pytest.raises(PreemptedError):
+        validated(tmp_path / "stopped", task=task)[0].run("tiny")
+    second, measured = validated(tmp_path / "stopped")
+    second.run("tiny")
+    assert set(measured) == {step for step in SCORES if step > stopped_at}
+    assert equal(second.result(), whole.result())
+    assert [line for line in lines(second) if "validation" in line] == [
+        line for line in lines(whole) if "validation" in line
+    ]
+
+
+def test_only_the_best_that_a_state_refers_to_is_kept(tmp_path):
+    training, _ = validated(tmp_path)
+    training.run("tiny")
+    assert [path.name for path in training.store.room.glob("best-*")] == ["best-00000010.safetensors"]
+
+
+def test_an_unknown_figure_is_named_with_the_known_ones(tmp_path):
+    training, _ = validated(tmp_path, best="scores")
+    with pytest.raises(ValueError, match="best_metric: unknown name 'scores'; did you mean 'score'"):
+        training.run("tiny")
+
+
+def test_figures_get_dotted_names_and_chance_is_left_out():
+    figures = {"mAP": {"mean": 0.5, "text_to_video": 1}, "chance": {"mAP": 0.1}, "clips": 3, "bad_clips": []}
+    assert flat(figures) == {"mAP.mean": 0.5, "mAP.text_to_video": 1.0, "clips": 3.0}
