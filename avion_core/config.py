@@ -114,7 +114,7 @@ class TranscodeSettings(Section):
     """Nothing refers to B frames, so that the decoder skips those not asked for, and they refer across
     keyframes, so that few other frames are needed; false leaves references and scene cuts to x264, which
     makes smaller files."""
-    crf: Annotated[float, Field(ge=0, le=51)] = 19.8
+    crf: Annotated[float, Field(ge=0, le=51)] = 20.0
     """x264 quality: lower is better and larger."""
     preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"] = "medium"
     """x264 effort."""

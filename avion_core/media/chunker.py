@@ -106,12 +106,13 @@ def chunk_command(source: Path, info: VideoInfo, settings: TranscodeSettings, *,
         .filter("setsar", "1")
         .filter("format", "yuv420p")
     )
-    x264: dict[str, str | int] = {
+    x264: dict[str, str | float] = {
         "keyint": min(settings.keyframe_interval_frames, frames),
         "bframes": settings.b_frames,
     }
     if settings.skippable_frames:
         x264 |= {"open-gop": 1, "min-keyint": 1, "scenecut": 0, "b-adapt": 0, "b-pyramid": "none", "ref": 1}
+        x264["ipratio"] = 1.3  # keyframes that follow so closely need less to be better than other frames
     tune = {} if settings.tune == "none" else {"tune": settings.tune}
     output = ffmpeg.output(
         picture,

@@ -18,6 +18,7 @@ from typing import cast
 
 import av
 import numpy as np
+from av.video.plane import VideoPlane
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
@@ -53,23 +54,25 @@ def decode_frames(
     if backend not in BACKENDS:
         raise ValueError(f"unknown decoding backend '{backend}'; known: {', '.join(BACKENDS)}")
     path = Path(path)
-    numbers = np.asarray(frames, dtype=np.int64)
-    clip_THWC = empty_clip(len(numbers), size_px)
-    missing = set(numbers.tolist())
-    if missing and min(missing) < 0:
-        raise MediaError(path, f"frame {min(missing)} is asked for; the first is 0")
-    if missing and not path.is_file():
+    clip_THWC = empty_clip(len(frames), size_px)
+    places: dict[int, list[int]] = {}
+    for place, number in enumerate(frames):
+        places.setdefault(int(number), []).append(place)
+    if not places:
+        return clip_THWC
+    if min(places) < 0:
+        raise MediaError(path, f"frame {min(places)} is asked for; the first is 0")
+    if not path.is_file():
         raise MediaError(path, "no such file")
     scale = Scaler(crop, size_px)
-    for number, picture in BACKENDS[backend](path, sorted(missing), packets) if missing else ():
-        if number in missing:
-            first, *repeats = np.flatnonzero(numbers == number).tolist()
+    for number, picture in BACKENDS[backend](path, sorted(places), packets):
+        first, *repeats = places.pop(number, (None,))
+        if first is not None:
             scale(picture, clip_THWC[first])
             for repeat in repeats:
                 clip_THWC[repeat] = clip_THWC[first]
-            missing.remove(number)
-    if missing:
-        raise MediaError(path, f"frame {min(missing)} is asked for, but the file ends before it")
+    if places:
+        raise MediaError(path, f"frame {min(places)} is asked for, but the file ends before it")
     return clip_THWC
 
 
@@ -91,11 +94,10 @@ class Scaler:
 
     def __init__(self, crop: Crop, size_px: int) -> None:
         self._crop, self._size_px, self._reformatter = crop, size_px, VideoReformatter()
+        self._box: _Box | None = None
 
     def __call__(self, picture: Picture, out_HWC: NDArray[np.uint8]) -> None:
         """Write the scaled box to `out_HWC`, uint8 [size_px, size_px, 3]."""
-        if isinstance(picture, av.VideoFrame) and picture.format.name not in PLANAR_420:
-            picture = np.asarray(picture.to_ndarray(format="rgb24"), dtype=np.uint8)
         # to planes: twice as fast as to packed RGB, and with colour at full resolution
         scaled = self._reformatter.reformat(
             self._cut(picture),
@@ -106,29 +108,47 @@ class Scaler:
             threads=1,
         )
         order = slice(None, None, -1) if self._crop.flip else slice(None)
-        for channel, plane in enumerate((2, 0, 1)):  # red, green, blue
-            out_HWC[:, order, channel] = _plane(scaled, plane)[:, : self._size_px]
+        for channel, plane in zip((1, 2, 0), scaled.planes, strict=True):  # green, blue, red
+            out_HWC[:, order, channel] = _rows(plane)[:, : self._size_px]
 
     def _cut(self, picture: Picture) -> av.VideoFrame:
-        if not isinstance(picture, av.VideoFrame):
-            left, top, width, height = self._crop.on_whole_pixels(picture.shape[1], picture.shape[0])
-            cut = np.ascontiguousarray(picture[top : top + height, left : left + width])
-            return av.VideoFrame.from_ndarray(cut, format="rgb24")
-        left, top, width, height = self._crop.on_whole_pixels(picture.width, picture.height)
-        if (width, height) == (picture.width, picture.height):
-            return picture
-        box = av.VideoFrame(width, height, picture.format.name)
-        box.colorspace, box.color_range = picture.colorspace, picture.color_range
-        for index, step in ((0, 1), (1, 2), (2, 2)):
+        if isinstance(picture, av.VideoFrame) and picture.format.name in PLANAR_420:
+            if self._box is None or self._box.source != (picture.width, picture.height, picture.format.name):
+                self._box = _Box(picture, self._crop)
+            return self._box.cut(picture)
+        if isinstance(picture, av.VideoFrame):
+            picture = np.asarray(picture.to_ndarray(format="rgb24"), dtype=np.uint8)
+        left, top, width, height = self._crop.on_whole_pixels(picture.shape[1], picture.shape[0])
+        cut = np.ascontiguousarray(picture[top : top + height, left : left + width])
+        return av.VideoFrame.from_ndarray(cut, format="rgb24")
+
+
+class _Box:
+    """A part of 4:2:0 frames of one size: one frame's memory, filled for each picture of a clip."""
+
+    def __init__(self, picture: av.VideoFrame, crop: Crop) -> None:
+        self.source = picture.width, picture.height, picture.format.name
+        left, top, width, height = crop.on_whole_pixels(picture.width, picture.height)
+        self._whole = (width, height) == (picture.width, picture.height)
+        self._frame = av.VideoFrame(width, height, picture.format.name)
+        self._frame.colorspace, self._frame.color_range = picture.colorspace, picture.color_range
+        self._parts = []
+        for plane, step in zip(self._frame.planes, (1, 2, 2), strict=True):
             columns, rows = -(-width // step), -(-height // step)
-            x, y = left // step, top // step
-            _plane(box, index)[:rows, :columns] = _plane(picture, index)[y : y + rows, x : x + columns]
-        return box
+            inside = slice(top // step, top // step + rows), slice(left // step, left // step + columns)
+            self._parts.append((_rows(plane)[:rows, :columns], inside))
+
+    def cut(self, picture: av.VideoFrame) -> av.VideoFrame:
+        """The part of a picture; it holds until the next call."""
+        if self._whole:
+            return picture
+        for plane, (part, inside) in zip(picture.planes, self._parts, strict=True):
+            part[:] = _rows(plane)[inside]
+        return self._frame
 
 
-def _plane(frame: av.VideoFrame, index: int) -> NDArray[np.uint8]:
+def _rows(plane: VideoPlane) -> NDArray[np.uint8]:
     """A plane's bytes as they lie in memory, [rows, bytes a row], without a copy."""
-    plane = frame.planes[index]
     return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)  # type: ignore[call-overload]
 
 
