@@ -102,11 +102,13 @@ class ChunkIndex:
         crop: Crop,
         size_px: int,
         backend: str = "pyav",
+        out_THWC: NDArray[np.uint8] | None = None,
     ) -> NDArray[np.uint8]:
         """Frames by their number in the video, in any order, repeated or not, through one crop.
 
-        Returns uint8 [T, size_px, size_px, 3]. Raises MediaError for an unknown video, a frame beyond
-        its end, and a chunk that is gone, damaged or not the one that was indexed.
+        Returns uint8 [T, size_px, size_px, 3], in `out_THWC` if that is given. Raises MediaError for an
+        unknown video, a frame beyond its end, and a chunk that is gone, damaged or not the one that was
+        indexed.
         """
         rows = self._video(video_id)
         wanted = np.asarray(frames, dtype=np.int64)
@@ -120,15 +122,22 @@ class ChunkIndex:
         rows_here = np.unique(chunk_of_frame).tolist()
         read = partial(self._read_chunk, crop=crop, size_px=size_px, backend=backend)
         if len(rows_here) == 1:
-            return read(rows_here[0], wanted)
-        clip_THWC = empty_clip(len(wanted), size_px)
+            return read(rows_here[0], wanted, out_THWC=out_THWC)
+        clip_THWC = empty_clip(len(wanted), size_px) if out_THWC is None else out_THWC
         for row in rows_here:
             here = np.flatnonzero(chunk_of_frame == row)
             clip_THWC[here] = read(row, wanted[here])
         return clip_THWC
 
     def _read_chunk(
-        self, row: int, frames: NDArray[np.int64], *, crop: Crop, size_px: int, backend: str
+        self,
+        row: int,
+        frames: NDArray[np.int64],
+        *,
+        crop: Crop,
+        size_px: int,
+        backend: str,
+        out_THWC: NDArray[np.uint8] | None = None,
     ) -> NDArray[np.uint8]:
         """Frames of the video that lie in this row's chunk."""
         return decode_frames(
@@ -138,6 +147,7 @@ class ChunkIndex:
             size_px=size_px,
             backend=backend,
             packets=self.packet_index(row),
+            out_THWC=out_THWC,
         )
 
     def packet_index(self, row: int) -> PacketIndex | None:

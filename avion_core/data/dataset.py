@@ -88,24 +88,29 @@ class ClipDataset:
     def __len__(self) -> int:
         return len(self.clips)
 
-    def sample(self, row: int, rng: np.random.Generator) -> dict[str, Any]:
+    def sample(
+        self, row: int, rng: np.random.Generator, out: NDArray[np.uint8] | None = None
+    ) -> dict[str, Any]:
         """One clip: `row` and `frames`, uint8 [T, H, W, 3] in training, [V, T, H, W, 3] in evaluation.
 
         The V = clips × crops views are in that order, crops fastest. With texts also `text_id` and
-        `tokens`, int64 [L]. Raises MediaError if the frames cannot be read.
+        `tokens`, int64 [L]. A training clip is read into `out`, if that is given, and stays there unless it
+        is augmented further. Raises MediaError if the frames cannot be read.
         """
-        frames = self._training_clip(row, rng) if self.view.training else self._evaluation_views(row)
+        frames = self._training_clip(row, rng, out) if self.view.training else self._evaluation_views(row)
         sample: dict[str, Any] = {"row": row, "frames": frames}
         if self._choose_text is not None:
             text_id, text = self._choose_text(row, rng)
             sample["text_id"], sample["tokens"] = text_id, tokenize([text], self._context_length)[0]
         return sample
 
-    def _training_clip(self, row: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-        view = self.view
-        numbers = self._frame_numbers(row, rng=rng)
-        crop = training_crop(*self.chunks.size(self.clips.video_id(row)), view=view, rng=rng)
-        clip_THWC = self._read(row, numbers, crop)
+    def _training_clip(
+        self, row: int, rng: np.random.Generator, out: NDArray[np.uint8] | None
+    ) -> NDArray[np.uint8]:
+        view, video_id = self.view, self.clips.video_id(row)
+        numbers = self._frame_numbers(row, video_id, rng=rng)
+        crop = training_crop(*self.chunks.size(video_id), view=view, rng=rng)
+        clip_THWC = self._read(video_id, numbers, crop, out)
         if view.rand_augment is not None:
             clip_THWC = rand_augment_clip(clip_THWC, policy=view.rand_augment, rng=rng)
         if view.random_erasing > 0:
@@ -113,32 +118,36 @@ class ClipDataset:
         return clip_THWC
 
     def _evaluation_views(self, row: int) -> NDArray[np.uint8]:
-        width, height = self.chunks.size(self.clips.video_id(row))
+        video_id = self.clips.video_id(row)
+        width, height = self.chunks.size(video_id)
         crops = three_crops(width, height) if self.view.crops == 3 else (center_crop(width, height),)
-        times = [self._frame_numbers(row, view=view) for view in range(self.view.clips)]
-        return stack_clips([self._read(row, numbers, crop) for numbers in times for crop in crops])
+        times = [self._frame_numbers(row, video_id, view=view) for view in range(self.view.clips)]
+        return stack_clips([self._read(video_id, numbers, crop) for numbers in times for crop in crops])
 
     def _frame_numbers(
-        self, row: int, *, rng: np.random.Generator | None = None, view: int = 0
+        self, row: int, video_id: str, *, rng: np.random.Generator | None = None, view: int = 0
     ) -> NDArray[np.int64]:
         start, end = frame_range(
             self.clips.start_s(row),
             self.clips.end_s(row),
-            fps=float(self.chunks.fps(self.clips.video_id(row))),
-            frame_count=self.chunks.frame_count(self.clips.video_id(row)),
+            fps=float(self.chunks.fps(video_id)),
+            frame_count=self.chunks.frame_count(video_id),
         )
         count, views = self.view.frames, self.view.clips
         if self.view.sampling == "segments":
             return segment_frames(start, end, count, rng=rng, view=view, views=views)
         return window_frames(start, end, count, stride=self.view.stride, rng=rng, view=view, views=views)
 
-    def _read(self, row: int, numbers: NDArray[np.int64], crop: Crop) -> NDArray[np.uint8]:
+    def _read(
+        self, video_id: str, numbers: NDArray[np.int64], crop: Crop, out: NDArray[np.uint8] | None = None
+    ) -> NDArray[np.uint8]:
         return self.chunks.read(
-            self.clips.video_id(row),
+            video_id,
             numbers,
             crop=crop,
             size_px=self.view.image_size_px,
             backend=self._backend,
+            out_THWC=out,
         )
 
 

@@ -7,6 +7,7 @@ decoded gives its place to the next row of the epoch's order; it is recorded, an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from avion_core.data.clips import ClipTable
 from avion_core.data.deadline import time_limit
@@ -36,8 +37,13 @@ class Samples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def sample(self, row: int, rng: np.random.Generator) -> dict[str, Any]:
-        """`frames`, and with texts `tokens` and `text_id`, of a row; MediaError if it cannot be read."""
+    def sample(
+        self, row: int, rng: np.random.Generator, out: NDArray[np.uint8] | None = None
+    ) -> dict[str, Any]:
+        """`frames`, and with texts `tokens` and `text_id`, of a row; MediaError if it cannot be read.
+
+        The frames may be read into `out`, which has the shape of an earlier sample's.
+        """
 
 
 @dataclass(frozen=True)
@@ -86,9 +92,9 @@ class BatchLoader:
             drop_last=drop_last,
         )
         self._loader = DataLoader(
-            _SeededSamples(dataset, seed, clip_timeout_s),
+            _SeededBatches(dataset, seed, clip_timeout_s),
             batch_sampler=self._steps,
-            collate_fn=_collate,
+            collate_fn=_as_it_is,
             num_workers=workers,
             persistent_workers=workers > 0,
             multiprocessing_context="fork" if workers else None,
@@ -177,37 +183,68 @@ class _Steps:
         return np.take(order, range(place, place + 1 + min(SPARE_ROWS, self._clips - 1)), mode="wrap")
 
 
-class _SeededSamples(Dataset[dict[str, Any]]):
-    """Runs in the workers: the first of the given rows that can be decoded, with its own generator."""
+class _SeededBatches(Dataset[dict[str, Any]]):
+    """Runs in the workers: a batch of the first rows that can be decoded, each with its own generator."""
 
     def __init__(self, dataset: Samples, seed: int, clip_timeout_s: float) -> None:
         self._dataset, self._seed, self._clip_timeout_s = dataset, seed, clip_timeout_s
 
-    def __getitem__(self, request: tuple[int, NDArray[np.uint32]]) -> dict[str, Any]:
-        epoch, rows = request
+    def __getitems__(self, requests: Sequence[tuple[int, NDArray[np.uint32]]]) -> dict[str, Any]:
+        """The whole batch: clips are read into the memory that is handed over."""
+        frames: torch.Tensor | None = None
+        samples: list[dict[str, Any]] = []
         bad: list[tuple[int, str]] = []
-        for row in rows.tolist():
+        for place, (epoch, rows) in enumerate(requests):
+            out = None if frames is None else frames[place].numpy()
+            sample = self._first_readable(epoch, rows.tolist(), out, bad)
+            if sample is None:
+                return {"rows": torch.empty(0, dtype=torch.int64), "bad": bad}
+            if frames is None:
+                frames = _empty_batch(len(requests), sample["frames"].shape)
+            if sample["frames"] is not out:
+                frames[place] = torch.from_numpy(sample["frames"])
+            samples.append(sample)
+        assert frames is not None
+        return _batch(frames, samples, bad)
+
+    def _first_readable(
+        self, epoch: int, rows: Sequence[int], out: NDArray[np.uint8] | None, bad: list[tuple[int, str]]
+    ) -> dict[str, Any] | None:
+        """The sample of the first row that can be decoded; those that cannot join `bad`."""
+        for row in rows:
             try:
                 with time_limit(self._clip_timeout_s, self._dataset.clips.video_id(row)):
-                    sample = self._dataset.sample(row, np.random.default_rng([self._seed, epoch, row]))
+                    return self._dataset.sample(row, np.random.default_rng([self._seed, epoch, row]), out)
             except MediaError as error:
                 bad.append((row, str(error)))
-            else:
-                return {**sample, "bad": bad}
-        return {"bad": bad}
+        return None
 
 
-def _collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    bad = [entry for sample in samples for entry in sample["bad"]]
-    if any("frames" not in sample for sample in samples):
-        return {"rows": torch.empty(0, dtype=torch.int64), "bad": bad}
-    planes = [torch.from_numpy(np.moveaxis(sample["frames"], -1, -3)) for sample in samples]
+def _empty_batch(clips: int, shape: tuple[int, ...]) -> torch.Tensor:
+    """Room for clips of this shape [..., H, W, C] with planes in one piece; in a worker, shared memory."""
+    *leading, height, width, channels = shape
+    planes_shape = (clips, *leading, channels, height, width)
+    if get_worker_info() is None:
+        planes = torch.empty(planes_shape, dtype=torch.uint8)
+    else:  # as torch's own collation does, so that nothing is copied on its way to the main process
+        storage = torch.UntypedStorage._new_shared(math.prod(planes_shape), device="cpu")
+        planes = torch.empty(0, dtype=torch.uint8).set_(storage).view(planes_shape)
+    return planes.movedim(-3, -1)
+
+
+def _batch(
+    frames: torch.Tensor, samples: Sequence[dict[str, Any]], bad: list[tuple[int, str]]
+) -> dict[str, Any]:
     batch: dict[str, Any] = {
-        "frames": default_collate(planes).movedim(-3, -1),  # in a worker, straight into shared memory
+        "frames": frames,
         "rows": torch.tensor([sample["row"] for sample in samples], dtype=torch.int64),
         "bad": bad,
     }
     if "tokens" in samples[0]:
         batch["tokens"] = torch.stack([torch.as_tensor(sample["tokens"]) for sample in samples])
         batch["text_ids"] = torch.tensor([sample["text_id"] for sample in samples], dtype=torch.int64)
+    return batch
+
+
+def _as_it_is(batch: Any) -> Any:
     return batch

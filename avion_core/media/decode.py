@@ -41,20 +41,21 @@ def decode_frames(
     size_px: int,
     backend: str = "pyav",
     packets: PacketIndex | None = None,
+    out_THWC: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]:
     """The frames with these numbers (0 is the file's first), cropped, then scaled to a square.
 
     Numbers may repeat and come in any order. The box is rounded to whole pixels (of 4:2:0 colour, to the
     nearest); scaling is bilinear, with antialiasing where it shrinks. `packets` is the file's index, if
-    there is one; without it `pyav` makes its own. Returns uint8 [T, size_px, size_px, 3], RGB, as
-    `empty_clip` lays it out. Raises MediaError for a missing, changed or damaged file and a frame that it
-    does not have; ValueError for a crop outside the frame or an unknown backend; ImportError if the
-    backend cannot be loaded.
+    there is one; without it `pyav` makes its own. Returns uint8 [T, size_px, size_px, 3], RGB: `out_THWC`,
+    or a clip as `empty_clip` lays it out. Raises MediaError for a missing, changed or damaged file and a
+    frame that it does not have; ValueError for a crop outside the frame or an unknown backend; ImportError
+    if the backend cannot be loaded.
     """
     if backend not in BACKENDS:
         raise ValueError(f"unknown decoding backend '{backend}'; known: {', '.join(BACKENDS)}")
     path = Path(path)
-    clip_THWC = empty_clip(len(frames), size_px)
+    clip_THWC = empty_clip(len(frames), size_px) if out_THWC is None else out_THWC
     places: dict[int, list[int]] = {}
     for place, number in enumerate(frames):
         places.setdefault(int(number), []).append(place)

@@ -25,7 +25,7 @@ class Clips:
     def __len__(self) -> int:
         return len(self.clips)
 
-    def sample(self, row: int, rng: np.random.Generator) -> dict[str, Any]:
+    def sample(self, row: int, rng: np.random.Generator, out: Any = None) -> dict[str, Any]:
         self.read.append(row)
         if row in self._bad:
             raise MediaError(f"v{row}.mp4", "the chunk is gone")
@@ -185,7 +185,7 @@ def test_fewer_clips_than_a_batch_are_refused():
 class SlowClips(Clips):
     """Row 3 never comes."""
 
-    def sample(self, row: int, rng: np.random.Generator) -> dict[str, Any]:
+    def sample(self, row: int, rng: np.random.Generator, out: Any = None) -> dict[str, Any]:
         if row == 3:
             time.sleep(60)
         return super().sample(row, rng)
