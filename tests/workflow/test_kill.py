@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 from harness import ChatServer, copy_workspace, finished, kill_when, snakemake
 
 
@@ -16,7 +17,7 @@ def contents(folder: Path, pattern: str) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.glob(pattern))}
 
 
-def test_transcode_continues_at_the_video(annotated: Path, tmp_path: Path) -> None:
+def test_transcode_continues_at_the_chunk(annotated: Path, tmp_path: Path) -> None:
     workspace = copy_workspace(annotated, tmp_path / "workspace")
     for dataset in ("ego4d", "ek100", "kinetics"):
         for name in ("chunks", "clips"):
@@ -33,10 +34,16 @@ def test_transcode_continues_at_the_video(annotated: Path, tmp_path: Path) -> No
     finished(workspace, "transcode")
     assert len(written()) > len(before)
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert contents(workspace, "data/*/chunks/*/chunks/*.mp4") == contents(
-        annotated, "data/*/chunks/*/chunks/*.mp4"
-    )
-    assert contents(workspace, "data/*/chunks.parquet") == contents(annotated, "data/*/chunks.parquet")
+    pattern = "data/*/chunks/*/chunks/*.mp4"
+    killed, undisturbed = contents(workspace, pattern), contents(annotated, pattern)
+    assert killed.keys() == undisturbed.keys()
+    # An encoder that begins with a later chunk has another rate control's history, so bytes may differ there.
+    other = {Path(name).parent for name in killed if killed[name] != undisturbed[name]}
+    assert len(other) <= 2  # the shards' videos in work
+    places = ["video_id", "chunk", "start_frame", "frames", "fps_num", "fps_den", "width", "height"]
+    for dataset in ("ego4d", "ek100", "kinetics"):
+        tables = [pq.read_table(at / "data" / dataset / "chunks.parquet") for at in (workspace, annotated)]
+        assert tables[0].select(places).equals(tables[1].select(places))
 
 
 def test_narration_asks_only_what_was_not_answered(
