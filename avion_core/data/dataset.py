@@ -18,7 +18,6 @@ from avion_core.data.chunks import ChunkIndex
 from avion_core.data.clips import ClipTable
 from avion_core.data.tokenizer import tokenize
 from avion_core.media.crop import Crop, center_crop, multi_scale_crop, random_resized_crop, three_crops
-from avion_core.media.decode import stack_clips
 from avion_core.media.sample import frame_range, segment_frames, window_frames
 
 ChooseText = Callable[[int, np.random.Generator], tuple[int, str]]
@@ -122,7 +121,7 @@ class ClipDataset:
         width, height = self.chunks.size(video_id)
         crops = three_crops(width, height) if self.view.crops == 3 else (center_crop(width, height),)
         times = [self._frame_numbers(row, video_id, view=view) for view in range(self.view.clips)]
-        return stack_clips([self._read(video_id, numbers, crop) for numbers in times for crop in crops])
+        return np.stack([self._read(video_id, numbers, crop) for numbers in times for crop in crops])
 
     def _frame_numbers(
         self, row: int, video_id: str, *, rng: np.random.Generator | None = None, view: int = 0

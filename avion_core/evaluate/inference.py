@@ -25,7 +25,6 @@ from torch import Tensor
 from avion_core.data.clips import ClipTable
 from avion_core.data.deadline import too_slow
 from avion_core.media import MediaError
-from avion_core.media.decode import stack_clips
 from avion_core.progress import Progress
 
 TEXTS_AT_ONCE = 256
@@ -92,7 +91,7 @@ def over_clips(
     ):
         readable = _readable(readers, clips, ahead=2 * threads + 1, bad=bad, progress=progress)
         while batch := list(islice(readable, max(1, batch_size // views))):
-            frames_BVTHWC = torch.from_numpy(stack_clips([frames for _, frames in batch])).to(device)
+            frames_BVTHWC = torch.from_numpy(np.stack([frames for _, frames in batch])).to(device)
             output_BVD = forward(frames_BVTHWC.flatten(0, 1)).float().unflatten(0, (len(batch), views))
             outputs.append(output_BVD.mean(1).cpu())
             rows += [row for row, _ in batch]

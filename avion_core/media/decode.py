@@ -80,14 +80,10 @@ def decode_frames(
 def empty_clip(frames: int, size_px: int) -> NDArray[np.uint8]:
     """Room for a clip, uint8 [T, size_px, size_px, 3], each channel of a frame in one piece.
 
-    Decoders scale to planes and models take planes, so nothing is interleaved on the way.
+    Decoders scale to planes and models take planes, so nothing is interleaved on the way; np.stack keeps
+    planes as they are.
     """
     return np.empty((frames, 3, size_px, size_px), np.uint8).transpose(0, 2, 3, 1)
-
-
-def stack_clips(clips: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """One array of clips of the same shape [..., H, W, C] along a new first axis; planes stay planes."""
-    return np.moveaxis(np.stack([np.moveaxis(clip, -1, -3) for clip in clips]), -3, -1)
 
 
 class Scaler:

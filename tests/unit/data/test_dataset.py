@@ -7,6 +7,7 @@ import pytest
 from avion_core.data.chunks import ChunkIndex
 from avion_core.data.clips import ClipTable
 from avion_core.data.dataset import ClipDataset, View, training_crop
+from avion_core.data.loader import BatchLoader
 from avion_core.files import sha256
 from avion_core.media import MediaError
 from avion_core.media.chunk_table import write_chunk_table
@@ -53,7 +54,7 @@ def clips() -> ClipTable:
     return ClipTable.from_rows(ROWS)
 
 
-def rng(seed: int = 0) -> np.random.Generator:
+def rng(seed: int | list[int] = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
@@ -90,6 +91,18 @@ def test_a_clip_across_chunks_is_one_clip_with_one_crop(clips, chunks):
     expected = chunks.read("v", numbers, crop=center_crop(170, 128), size_px=128)
     np.testing.assert_array_equal(frames, expected)
     assert numbers.min() < 60 <= numbers.max()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("augment", [None, "rand-m7-n4-mstd0.5-inc1"])
+def test_a_batch_holds_its_samples_in_planes(chunks, workers, augment):
+    """Read straight into the batch, or augmented and copied: the same frames as one by one."""
+    dataset = ClipDataset(ClipTable.from_rows(ROWS[:2]), chunks, replace(TRAINING, rand_augment=augment))
+    options = {"batch_size": 2, "seed": 3, "workers": workers, "shuffle": False, "drop_last": True}
+    [batch] = BatchLoader(dataset, **options, clip_timeout_s=60.0).epoch(1)
+    alone = [dataset.sample(row, rng([3, 1, row]))["frames"] for row in range(2)]
+    np.testing.assert_array_equal(batch["frames"].numpy(), np.stack(alone))
+    assert batch["frames"].movedim(-1, -3).is_contiguous()
 
 
 def test_evaluation_views_are_clips_times_crops_with_crops_fastest(clips, chunks):

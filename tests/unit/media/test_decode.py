@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from avion_core.media import MediaError
 from avion_core.media import decode as decode_module
 from avion_core.media.crop import Crop, center_crop
-from avion_core.media.decode import BACKENDS, decode_frames, decode_packets, stack_clips
+from avion_core.media.decode import BACKENDS, decode_frames, decode_packets
 from avion_core.media.packets import index_packets
 from tests.unit.media.counted_video import RANDOM_ACCESS, read_number, write_counted
 
@@ -213,16 +213,6 @@ def test_a_damaged_frame_or_reference_is_an_error(videos, tmp_path, name):
 def test_torchcodec_that_cannot_load_says_what_it_needs(videos):
     with pytest.raises(ImportError, match="FFmpeg's shared libraries"):
         decode_frames(videos["all intra"], [0], crop=WHOLE, size_px=64, backend="torchcodec")
-
-
-def test_clips_are_stacked_as_they_lie_in_memory(videos):
-    """Values as np.stack has them; every plane in one piece, as it came out of the scaler."""
-    clips = [
-        decode_frames(videos["all intra"], [number, 3], crop=WHOLE, size_px=32) for number in (0, 40, 99)
-    ]
-    stacked = stack_clips(clips)
-    np.testing.assert_array_equal(stacked, np.stack(clips))
-    assert stacked.shape == (3, 2, 32, 32, 3) and stacked.transpose(0, 1, 4, 2, 3).flags.c_contiguous
 
 
 def test_decoders_are_used_again_only_after_a_clean_end(videos, monkeypatch):
