@@ -264,7 +264,7 @@ def validation_packets(wildcards):
 
 
 def validation_paths(entry):
-    """The files of that which a command names."""
+    """Its files by the names that the command line gives them."""
     paths = {
         "chunks": f"{DATA}/{entry.dataset}/chunks.parquet",
         "clips": evaluation_table(entry.dataset),
