@@ -92,9 +92,8 @@ def chunk_command(source: Path, info: VideoInfo, settings: TranscodeSettings, *,
     width = f"if(lt(iw*sar,ih),{short},2*round({short}*iw*sar/ih/2))"
     height = f"if(lt(iw*sar,ih),2*round({short}*ih/(iw*sar)/2),{short})"
     opened = ffmpeg.input(f"file:{source.resolve()}", threads=threads, itsoffset=info.forgotten_s)
-    picture = opened[str(info.stream)]
-    if info.interlaced:
-        picture = picture.filter("bwdif", mode="send_frame", deint="interlaced")
+    # Frames that say that they are two fields become one; others pass as they are.
+    picture = opened[str(info.stream)].filter("bwdif", mode="send_frame", deint="interlaced")
     # A late first picture fills the time before it. Where the file gives no display times it is not late.
     beginning = {"start_time": 0} if info.has_times else {}
     picture = (

@@ -37,8 +37,6 @@ class VideoInfo:
     width: int
     height: int
     """Size in pixels as coded, before any rotation."""
-    interlaced: bool
-    """Whether the first frame is two fields."""
     codec: str
     has_audio: bool
     stream: int
@@ -74,8 +72,7 @@ def _read(path: Path, container: av.container.InputContainer) -> VideoInfo:
     if stream is None:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
         raise MediaError(path, f"no video stream (it holds {kinds})")
-    first = next(container.decode(stream), None)
-    if first is None:
+    if next(container.decode(stream), None) is None:
         raise MediaError(path, "corrupt: not one frame can be decoded")
     flags, late_s = Flags(container.format.flags), _late_s(container, stream)
     end_s, exact = _end(container, stream, late_s)
@@ -87,7 +84,6 @@ def _read(path: Path, container: av.container.InputContainer) -> VideoInfo:
         fps=Fraction(stream.average_rate or stream.guessed_rate or 0),
         width=stream.width,
         height=stream.height,
-        interlaced=first.interlaced_frame,
         codec=stream.codec_context.name,
         has_audio=bool(container.streams.audio),
         stream=stream.index,

@@ -13,7 +13,6 @@ import pytest
 from numpy.typing import NDArray
 
 from avion_core.media import MediaError, chunker
-from avion_core.media.probe import probe
 from tests.unit.media.counted_video import read_number, write_counted
 from tests.unit.media.place import SETTINGS, read_all
 
@@ -132,27 +131,39 @@ def combing(frames: NDArray[np.uint8]) -> float:
     return float(np.abs(lines[:, 1:-1] - (lines[:, :-2] + lines[:, 2:]) / 2).mean())
 
 
-@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "libx264"), ("a.ts", "mpeg2video -q:v 2")])
-def test_interlaced_sources_lose_their_combs_and_keep_their_times(tmp_path, name, codec):
-    """25 pictures a second of two fields each, 50th of a second apart."""
-    fields = write_counted(
-        tmp_path / "fields.mkv", 100, width=128, height=128, fps=50, codec="ffv1", pixel_format="yuv420p"
-    )
-    options = f"-c:v {codec} -pix_fmt yuv420p -flags +ildct+ilme"
-    source = ffmpeg(f"-i {fields} -vf tinterlace=interleave_top,setfield=tff {options}", tmp_path / name)
-    frames = pictures(source, tmp_path)
+TWO_FIELDS = "-vf tinterlace=interleave_top,setfield=tff -flags +ildct+ilme -pix_fmt yuv420p"
+MPEG2 = "-c:v mpeg2video -q:v 2"
+
+
+@pytest.fixture
+def fields(tmp_path) -> Path:
+    """100 pictures, a 50th of a second apart."""
+    path = tmp_path / "fields.mkv"
+    return write_counted(path, 100, width=128, height=128, fps=50, codec="ffv1", pixel_format="yuv420p")
+
+
+def assert_no_combs(source: Path, fields: Path, folder: Path) -> None:
+    """The source is every other field, or two of them a frame: what is seen are whole pictures in time."""
+    frames = pictures(source, folder)
     assert len(frames) == 60
-    smooth = pictures(
-        ffmpeg(f"-i {fields} -vf framestep=2 {X264}", tmp_path / "smooth.mp4"), tmp_path / "smooth"
-    )
+    smooth = pictures(ffmpeg(f"-i {fields} -vf framestep=2 {X264}", folder / "smooth.mp4"), folder / "smooth")
     assert combing(frames) < 1.2 * combing(smooth)
     for place in range(0, 60, 6):  # where a chunk's frame and a source's coincide
         assert np.abs(frames[place, 72:].astype(int) - smooth[place, 72:]).mean() < 6
 
 
-def test_progressive_sources_pass_no_deinterlacer(master, tmp_path):
-    for path in (master, write_counted(tmp_path / "a.mp4", 5)):
-        assert "bwdif" not in " ".join(chunker.chunk_command(path, probe(path), SETTINGS, finished=0))
+@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "-c:v libx264"), ("a.ts", MPEG2)])
+def test_interlaced_sources_lose_their_combs_and_keep_their_times(fields, tmp_path, name, codec):
+    assert_no_combs(ffmpeg(f"-i {fields} {TWO_FIELDS} {codec}", tmp_path / name), fields, tmp_path)
+
+
+def test_a_source_that_becomes_interlaced_loses_its_combs_too(fields, tmp_path):
+    ffmpeg(f"-i {fields} -vf trim=end_frame=50,framestep=2 {MPEG2}", tmp_path / "first.ts")
+    ffmpeg(f"-ss 1 -i {fields} {TWO_FIELDS} {MPEG2}", tmp_path / "second.ts")
+    parts = tmp_path / "parts"
+    parts.write_text("ffconcat version 1.0\nfile first.ts\nfile second.ts\n")
+    source = ffmpeg(f"-i {parts} -c copy", tmp_path / "a.ts")
+    assert_no_combs(source, fields, tmp_path)
 
 
 @pytest.mark.parametrize(
