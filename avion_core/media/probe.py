@@ -14,8 +14,9 @@ from avion_core.media import MediaError
 
 STILL_FORMATS = ("image2", "_pipe", "tty", "gif")
 """Demuxers that find a picture, or text drawn as one, where a video was expected."""
-PLAYLISTS = (b"#EXTM3U", b"<")
-"""How lists of other files begin; of a live one, FFmpeg would wait for the next entry for ever."""
+PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<")
+"""How lists of other files begin, which FFmpeg would read in their place; of a live one it would wait for the
+next entry for ever."""
 RUN_IN_SECONDS = 0.1
 """Sound encoders put up to this much before the first sample, which is not to be heard."""
 
@@ -58,7 +59,7 @@ def probe(path: str | Path) -> VideoInfo:
         if file.read(16).startswith(PLAYLISTS):
             raise MediaError(path, "not a video (text or a playlist)")
     try:
-        with av.open(str(path), metadata_errors="ignore") as container:
+        with av.open(str(path.absolute()), metadata_errors="ignore") as container:
             return _read(path, container)
     except (av.FFmpegError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
