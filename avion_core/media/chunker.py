@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import functools
+import os
 import re
 import shutil
 import signal
@@ -42,6 +43,11 @@ _NOT_THE_VIDEO = re.compile(
     r"unknown encoder|unrecognized option|option not found|permission denied", re.IGNORECASE
 )
 """What FFmpeg prints when it, not the source, is at fault."""
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
+"""Signals that a damaged source may be the cause of; others come from the system or a person."""
+_INTERRUPTED = 255
+"""FFmpeg's exit status where it was told to end by a signal that it handles."""
 
 
 @functools.cache
@@ -217,11 +223,12 @@ def _frame_times(container: av.container.InputContainer, stream: VideoStream) ->
 
 
 def _raise_if_not_the_video(source: Path, code: int, lines: list[str]) -> None:
-    for line in lines:
-        if "No space left on device" in line:
-            raise OSError(errno.ENOSPC, f"no space left on the disk while transcoding {source}")
-    if code in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT):
-        raise RuntimeError(f"FFmpeg was ended by signal {-code} while transcoding {source}")
+    for number in _CANNOT_WRITE:
+        if any(os.strerror(number) in line for line in lines):
+            raise OSError(number, f"{os.strerror(number)} while transcoding {source}")
+    if code == _INTERRUPTED or (code < 0 and -code not in _CRASHES):
+        which = f"signal {-code}" if code < 0 else "a signal"
+        raise RuntimeError(f"FFmpeg was ended by {which} while transcoding {source}")
     blamed = [line for line in lines if _NOT_THE_VIDEO.search(line)]
     if code and blamed:
         raise RuntimeError(f"{ffmpeg_binary()} cannot transcode {source}: {_plain(blamed[0])}")

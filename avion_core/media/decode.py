@@ -161,6 +161,8 @@ def _pyav_pictures(path: Path, wanted: Sequence[int], packets: PacketIndex | Non
             yield from _in_sequence(path, left)
     except av.FFmpegError as error:
         raise MediaError(path, f"cannot be decoded ({error.strerror})") from None
+    except OSError as error:
+        raise MediaError(path, f"cannot be read ({error.strerror})") from None
 
 
 @functools.lru_cache(maxsize=64)

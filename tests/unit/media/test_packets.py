@@ -1,3 +1,6 @@
+import errno
+import os
+
 import numpy as np
 import pytest
 
@@ -115,3 +118,15 @@ def test_another_content_of_the_same_size_is_refused(tmp_path):
         decode_frames(path, [number], crop=WHOLE, size_px=64, packets=index)
     other = next(n for n in range(40) if all(5 not in run for run in index.runs([n])))
     decode_frames(path, [other], crop=WHOLE, size_px=64, packets=index)  # untouched frames can be read
+
+
+def test_a_disk_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    path = write_counted(tmp_path / "a.mp4", 40, options=RANDOM_ACCESS)
+    index = index_packets(path)
+
+    def fails(*arguments):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "pread", fails)
+    with pytest.raises(MediaError, match=r"a\.mp4: cannot be read \(Input/output error\)"):
+        decode_frames(path, [3], crop=WHOLE, size_px=64, packets=index)

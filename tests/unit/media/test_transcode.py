@@ -1,5 +1,5 @@
-import errno
 import os
+import resource
 import signal
 import subprocess
 from fractions import Fraction
@@ -235,7 +235,10 @@ def test_a_video_id_that_leaves_the_folder_is_refused(place):
     ("message", "code", "error"),
     [
         ("av_interleaved_write_frame(): No space left on device", 228, OSError),
+        ("av_interleaved_write_frame(): Disk quota exceeded", 134, OSError),
+        ("[segment] Failed to open segment '00001.mp4': Read-only file system", 226, OSError),
         ("[vost#0:0] Unknown encoder 'libx264'", 8, RuntimeError),
+        ("it was sent SIGTERM, of which it says nothing", 255, RuntimeError),
     ],
 )
 def test_faults_of_the_machine_stop_the_run_and_blame_no_video(place, monkeypatch, message, code, error):
@@ -248,7 +251,17 @@ def test_faults_of_the_machine_stop_the_run_and_blame_no_video(place, monkeypatc
         place.transcode()
     assert not place.quarantine.exists() and not list(place.chunks.rglob("done.json"))
     if error is OSError:
-        assert caught.value.errno == errno.ENOSPC
+        assert os.strerror(caught.value.errno) in message
+
+
+def test_a_file_as_large_as_the_system_allows_blames_no_video(place):
+    """The kernel ends FFmpeg by a signal, as it does where a job is out of processor time."""
+    place.list_videos(write_counted(place.folder / "a.mp4", 60, width=256, height=256))
+    process = place.start(
+        SETTINGS, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
+    )
+    assert process.wait() != 0
+    assert not place.quarantine.exists() and not list(place.chunks.rglob("done.json"))
 
 
 def test_a_table_that_is_no_chunk_index_is_refused(tmp_path):
