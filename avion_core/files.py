@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import fcntl
 import hashlib
 import json
 import os
@@ -42,6 +43,30 @@ def publish(path: str | Path, *, key: str | None = None) -> Iterator[Path]:
     finally:
         if not kept:
             shutil.rmtree(room, ignore_errors=True)
+
+
+@contextmanager
+def claim(path: str | Path) -> Iterator[None]:
+    """Let only one process at a time, of all that see this file system, have the body for `path`.
+
+    Raises RuntimeError at once while another one has it. The kernel ends the claim of a killed process. Where
+    the file system has no locks, everyone is let in.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    lock = target.with_name(f".{target.name}.lock")
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            busy = not os.fstat(file.fileno()).st_nlink  # it was opened just before its owner deleted it
+        except OSError as error:
+            busy = isinstance(error, BlockingIOError)
+        if busy:
+            raise RuntimeError(f"{path}: another process is at work on it; wait for it or stop it")
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def _room(target: Path, key: str) -> Path:
