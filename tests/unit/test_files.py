@@ -135,7 +135,7 @@ def test_a_claim_is_of_one_process_until_it_ends(tmp_path: Path) -> None:
     program = (
         "import sys, time; from avion_core.files import claim\n"
         "with claim(sys.argv[1]):\n"
-        "    print('claimed', flush=True); time.sleep(30)\n"
+        "    print('claimed', flush=True); time.sleep(10)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-c", program, str(target)]
