@@ -49,6 +49,7 @@ def hand_made(kinds: str, numbers: list[int]) -> PacketIndex:
 def test_closed_groups(wanted, runs):
     """K0 P3 b1 b2 | K4 P7 b5 b6: a B frame needs both its neighbours, and nothing else is read."""
     index = hand_made("KPbbKPbb", [0, 3, 1, 2, 4, 7, 5, 6])
+    assert index.groups_are_closed
     assert [run.tolist() for run in index.runs(wanted)] == runs
 
 
@@ -66,6 +67,7 @@ def test_closed_groups(wanted, runs):
 def test_open_groups(wanted, runs):
     """K0 P3 b1 b2 | K6 b4 b5 P8 b7."""
     index = hand_made("KPbbKbbPb", [0, 3, 1, 2, 6, 4, 5, 8, 7])
+    assert not index.groups_are_closed
     found = [run.tolist() for run in index.runs(wanted)]
     assert found == runs or found == [sorted({place for run in runs for place in run})]
 
