@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import fcntl
 import hashlib
 import json
@@ -17,6 +18,8 @@ from typing import Any
 
 PARTIAL = ".partial-"
 """Prefix of names that are being written; a name with it is never a result."""
+CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""Error numbers of a disk that takes no more."""
 
 
 @contextmanager
@@ -24,7 +27,8 @@ def publish(path: str | Path, *, key: str | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is synced and renamed to `path`.
 
     The body writes one file there (or makes one folder). After an exception or a kill, `path` is
-    what it was before. The temporary name keeps the suffix, so that writers which look at it work.
+    what it was before; OSError of a full disk names it. The temporary name keeps the suffix, so that
+    writers which look at it work.
     With a `key`, what an unfinished body wrote is kept, and the next one with this key finds it there.
     """
     target = Path(path)
@@ -40,6 +44,10 @@ def publish(path: str | Path, *, key: str | None = None) -> Iterator[Path]:
         draft.replace(target)
         _sync(target.parent)
         kept = False
+    except OSError as error:
+        if error.errno in CANNOT_WRITE and error.filename is None:
+            error.filename = str(target)
+        raise
     finally:
         if not kept:
             shutil.rmtree(room, ignore_errors=True)

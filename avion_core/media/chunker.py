@@ -8,7 +8,6 @@ for.
 from __future__ import annotations
 
 import ctypes
-import errno
 import functools
 import os
 import re
@@ -25,6 +24,7 @@ import ffmpeg
 from av.video.stream import VideoStream
 
 from avion_core.config import TranscodeSettings
+from avion_core.files import CANNOT_WRITE
 from avion_core.media import MediaError
 from avion_core.media.decode import decode_packets
 from avion_core.media.packets import NotIndexableError, PacketIndex, index_packets
@@ -43,7 +43,6 @@ _NOT_THE_VIDEO = re.compile(
     r"unknown encoder|unrecognized option|option not found|permission denied", re.IGNORECASE
 )
 """What FFmpeg prints when it, not the source, is at fault."""
-_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
 """Signals that a damaged source may be the cause of; others come from the system or a person."""
 _INTERRUPTED = 255
@@ -223,7 +222,7 @@ def _frame_times(container: av.container.InputContainer, stream: VideoStream) ->
 
 
 def _raise_if_not_the_video(source: Path, code: int, lines: list[str]) -> None:
-    for number in _CANNOT_WRITE:
+    for number in CANNOT_WRITE:
         if any(os.strerror(number) in line for line in lines):
             raise OSError(number, f"{os.strerror(number)} while transcoding {source}")
     if code == _INTERRUPTED or (code < 0 and -code not in _CRASHES):

@@ -1,6 +1,7 @@
 """Publication: whole or not at all, also after a kill."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -147,4 +148,15 @@ def test_a_claim_is_of_one_process_until_it_ends(tmp_path: Path) -> None:
         other.wait()
     with claim(target), claim(tmp_path / "others"):
         assert list(tmp_path.iterdir())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_takes_no_more_is_named_with_the_file(tmp_path: Path) -> None:
+    _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match=r"File too large: '.*list\.json'"):
+            write_json(tmp_path / "list.json", ["x" * 10_000])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not list(tmp_path.iterdir())
