@@ -27,9 +27,9 @@ def publish(path: str | Path, *, key: str | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is synced and renamed to `path`.
 
     The body writes one file there (or makes one folder). After an exception or a kill, `path` is
-    what it was before; OSError of a full disk names it. The temporary name keeps the suffix, so that
-    writers which look at it work.
+    what it was before. The temporary name keeps the suffix, so that writers which look at it work.
     With a `key`, what an unfinished body wrote is kept, and the next one with this key finds it there.
+    The OSError of a full disk names `path`.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
