@@ -36,7 +36,7 @@ CUT_SHORT_SECONDS = 0.5
 _DAMAGE = re.compile(
     r"corrupt|error while decoding|error submitting packet|invalid data found|invalid nal|concealing"
     r"|partial file|ended prematurely|truncat|crc mismatch|invalid as first byte of an ebml"
-    r"|exceeds containing master|undecodable|bad vlc|error y=\d",
+    r"|exceeds containing master|bad vlc|error y=\d",
     re.IGNORECASE,
 )
 """What FFmpeg prints when a source is damaged although it goes on."""

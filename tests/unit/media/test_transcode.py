@@ -264,6 +264,25 @@ def test_a_file_as_large_as_the_system_allows_blames_no_video(place):
     assert not place.quarantine.exists() and not list(place.chunks.rglob("done.json"))
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[mjpeg @ 0x55d0] mjpeg_decode_dc: bad vlc: 0:0 (0x7f52)",
+        "[mjpeg @ 0x55d0] error y=12 x=3",
+        "[in#0/matroska,webm @ 0x55d0] Element at 0x9 ending at 0x7 exceeds containing master element ending at 0x5",
+        "[dec:ffv1 @ 0x55d0] slice CRC mismatch 5F1D!at 0.1 seconds",
+    ],
+)
+def test_messages_of_damage_are_known(place, monkeypatch, line):
+    """As FFmpeg 9 prints them of a video stream, though it goes on and ends well."""
+    fake = place.folder / "ffmpeg"
+    fake.write_text(f'#!/bin/sh\n{chunker.ffmpeg_binary()} "$@"\necho "{line}" >&2\n')
+    fake.chmod(0o755)
+    monkeypatch.setattr(chunker, "ffmpeg_binary", lambda: str(fake))
+    place.list_videos(write_counted(place.folder / "a.mp4", 10))
+    assert place.transcode() == [] and place.reasons()["a_mp4"].startswith("damaged: 1 decoding messages")
+
+
 def test_a_table_that_is_no_chunk_index_is_refused(tmp_path):
     write_json(tmp_path / "a.parquet", {})
     with pytest.raises(ValueError, match=r"a\.parquet: not a Parquet file"):

@@ -243,3 +243,18 @@ def test_damaged_sources_are_refused(master, tmp_path, name, codec, damage):
     (tmp_path / name).write_bytes(content[:middle] + rest)
     with pytest.raises(MediaError, match=r"cut short: |damaged: |corrupt or not a video"):
         chunker.make_chunks(tmp_path / name, tmp_path / "chunks", SETTINGS)
+
+
+@pytest.mark.parametrize(
+    "codec", ["-c:v libx265 -preset ultrafast -x265-params log-level=error", "-c:v libvpx-vp9"]
+)
+def test_few_frames_lost_at_the_end_are_damage(master, tmp_path, codec):
+    """Too few to be cut short: a block's header is overwritten, and all before it decodes without complaint."""
+    path = ffmpeg(f"-i {master} {codec} -pix_fmt yuv420p", tmp_path / "a.mkv")
+    with av.open(str(path)) as container:
+        place = [packet.pos for packet in container.demux(video=0) if packet.size][-8]
+    content = bytearray(path.read_bytes())
+    content[place : place + 8] = bytes(8)
+    path.write_bytes(content)
+    with pytest.raises(MediaError, match="damaged: "):
+        chunker.make_chunks(path, tmp_path / "chunks", SETTINGS)
