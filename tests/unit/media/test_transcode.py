@@ -269,7 +269,7 @@ def test_a_file_as_large_as_the_system_allows_blames_no_video(place):
     [
         "[mjpeg @ 0x55d0] mjpeg_decode_dc: bad vlc: 0:0 (0x7f52)",
         "[mjpeg @ 0x55d0] error y=12 x=3",
-        "[in#0/matroska,webm @ 0x55d0] Element at 0x9 ending at 0x7 exceeds containing master element ending at 0x5",
+        "[in#0/matroska,webm @ 0x55d0] Element at 0x9 ending at 0x7 exceeds containing master element",
         "[dec:ffv1 @ 0x55d0] slice CRC mismatch 5F1D!at 0.1 seconds",
     ],
 )

@@ -249,7 +249,7 @@ def test_damaged_sources_are_refused(master, tmp_path, name, codec, damage):
     "codec", ["-c:v libx265 -preset ultrafast -x265-params log-level=error", "-c:v libvpx-vp9"]
 )
 def test_few_frames_lost_at_the_end_are_damage(master, tmp_path, codec):
-    """Too few to be cut short: a block's header is overwritten, and all before it decodes without complaint."""
+    """Too few to be cut short; all before the block whose header is overwritten decodes without complaint."""
     path = ffmpeg(f"-i {master} {codec} -pix_fmt yuv420p", tmp_path / "a.mkv")
     with av.open(str(path)) as container:
         place = [packet.pos for packet in container.demux(video=0) if packet.size][-8]
