@@ -17,6 +17,8 @@ STILL_FORMATS = ("image2", "_pipe", "tty", "gif")
 PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<")
 """How lists of other files begin, which FFmpeg would read in their place; of a live one it would wait for the
 next entry for ever."""
+SLOWEST_FPS = Fraction(1, 10)
+"""A video with fewer frames a second has a damaged time stamp, and would become hours of one picture."""
 RUN_IN_SECONDS = 0.1
 """Sound encoders put up to this much before the first sample, which is not to be heard."""
 
@@ -75,6 +77,9 @@ def _read(path: Path, container: av.container.InputContainer) -> VideoInfo:
         raise MediaError(path, f"no video stream (it holds {kinds})")
     if next(container.decode(stream), None) is None:
         raise MediaError(path, "corrupt: not one frame can be decoded")
+    fps = Fraction(stream.average_rate or stream.guessed_rate or 0)
+    if 0 < fps < SLOWEST_FPS:
+        raise MediaError(path, f"damaged: one frame in {float(1 / fps):.0f} seconds")
     flags, late_s = Flags(container.format.flags), _late_s(container, stream)
     end_s, exact = _end(container, stream, late_s)
     return VideoInfo(
@@ -82,7 +87,7 @@ def _read(path: Path, container: av.container.InputContainer) -> VideoInfo:
         end_is_exact=exact,
         forgotten_s=late_s if Flags.ts_discont in flags else 0.0,
         has_times=container.format.name != "avi" and Flags.no_timestamps not in flags,
-        fps=Fraction(stream.average_rate or stream.guessed_rate or 0),
+        fps=fps,
         width=stream.width,
         height=stream.height,
         codec=stream.codec_context.name,

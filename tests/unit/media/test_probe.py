@@ -73,3 +73,12 @@ def test_a_name_with_a_colon_is_a_file(tmp_path, monkeypatch):
     write_counted(tmp_path / "a.mp4", 5).rename(tmp_path / "12:30 walk.mp4")
     monkeypatch.chdir(tmp_path)
     assert probe(Path("12:30 walk.mp4")).fps == 30
+
+
+def test_a_time_stamp_gone_astray_is_damage_and_not_a_day_of_one_picture(tmp_path):
+    day = 86400 * 30  # frames
+    path = write_counted(tmp_path / "a.mp4", 20, times=[*range(10), *range(day, day + 10)])
+    with pytest.raises(MediaError, match="damaged: one frame in 4320 seconds"):
+        probe(path)
+    slides = write_counted(tmp_path / "b.mp4", 4, times=[0, 150, 300, 450])
+    assert probe(slides).fps < 1
