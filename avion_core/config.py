@@ -88,7 +88,7 @@ CHUNK_FORMATS: dict[str, dict[str, Any]] = {
         "crf": 23.0,
         "tune": "none",
     },
-    "all_intra": {"keyframe_interval_frames": 1, "b_frames": 0, "crf": 23.0},
+    "all_intra": {"keyframe_interval_frames": 1, "b_frames": 0, "crf": 26.0},
 }
 """What `transcode.format` sets where the settings below it are left out."""
 
@@ -105,15 +105,15 @@ class TranscodeSettings(Section):
     """The frame's shorter side after scaling; the other follows, rounded to an even number."""
     fps: Positive = 30.0
     """Constant frame rate of every chunk, frames per second."""
-    keyframe_interval_frames: Count = 12
+    keyframe_interval_frames: Count = 14
     """A keyframe every so many frames: smaller is faster to read and larger on disk."""
-    b_frames: Annotated[int, Field(ge=0, le=16)] = 11
+    b_frames: Annotated[int, Field(ge=0, le=16)] = 13
     """B frames between two references, at most."""
     skippable_frames: bool = True
     """Nothing refers to B frames, so that the decoder skips those not asked for, and they refer across
     keyframes, so that few other frames are needed; false leaves references and scene cuts to x264, which
     makes smaller files."""
-    crf: Annotated[float, Field(ge=0, le=51)] = 20.0
+    crf: Annotated[float, Field(ge=0, le=51)] = 19.5
     """x264 quality: lower is better and larger."""
     preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"] = "medium"
     """x264 effort."""

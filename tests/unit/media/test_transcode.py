@@ -48,7 +48,9 @@ def test_a_whole_number_of_chunks_leaves_no_empty_last_one(place, frames, expect
 def test_keyframes_lie_at_their_distance_and_nothing_refers_to_b_frames(place, b_frames, references):
     """70 frames, a keyframe every 12: between two of them 11 B frames, or 5, a reference and 5."""
     place.list_videos(write_counted(place.folder / "a.mp4", 70))
-    settings = SETTINGS.model_copy(update={"b_frames": b_frames, "chunk_seconds": 3.0})
+    settings = SETTINGS.model_copy(
+        update={"keyframe_interval_frames": 12, "b_frames": b_frames, "chunk_seconds": 3.0}
+    )
     [row] = place.transcode(settings=settings)
     with av.open(row["path"]) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
