@@ -7,7 +7,6 @@ decoded gives its place to the next row of the epoch's order; it is recorded, an
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -19,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from avion_core.data.clips import ClipTable
 from avion_core.data.deadline import time_limit
+from avion_core.data.shared import Pool, Room
 from avion_core.media import MediaError
 
 Batch = dict[str, torch.Tensor]
@@ -114,7 +114,7 @@ class BatchLoader:
         self._steps.epoch, self._steps.first_step = epoch, first_step
         for batch in self._loader:
             self._record(batch.pop("bad"), len(batch["rows"]))
-            yield batch
+            yield {"frames": batch.pop("planes").movedim(-3, -1), **batch}
 
     def _record(self, bad: Sequence[tuple[int, str]], good: int) -> None:
         for row, reason in bad:
@@ -188,9 +188,11 @@ class _SeededBatches(Dataset[dict[str, Any]]):
 
     def __init__(self, dataset: Samples, seed: int, clip_timeout_s: float) -> None:
         self._dataset, self._seed, self._clip_timeout_s = dataset, seed, clip_timeout_s
+        self._pool = Pool()
 
     def __getitems__(self, requests: Sequence[tuple[int, NDArray[np.uint32]]]) -> dict[str, Any]:
         """The whole batch: clips are read into the memory that is handed over."""
+        room: Room | None = None
         frames: torch.Tensor | None = None
         samples: list[dict[str, Any]] = []
         bad: list[tuple[int, str]] = []
@@ -200,12 +202,15 @@ class _SeededBatches(Dataset[dict[str, Any]]):
             if sample is None:
                 return {"rows": torch.empty(0, dtype=torch.int64), "bad": bad}
             if frames is None:
-                frames = _empty_batch(len(requests), sample["frames"].shape)
+                *leading, height, width, channels = sample["frames"].shape
+                shape = (len(requests), *leading, channels, height, width)
+                room = self._pool.room(shape) if get_worker_info() else None
+                planes = room.tensor if room else torch.empty(shape, dtype=torch.uint8)
+                frames = planes.movedim(-3, -1)
             if sample["frames"] is not out:
                 frames[place] = torch.from_numpy(sample["frames"])
             samples.append(sample)
-        assert frames is not None
-        return _batch(frames, samples, bad)
+        return {"planes": room.hand_over() if room else planes, "bad": bad, **_labels(samples)}
 
     def _first_readable(
         self, epoch: int, rows: Sequence[int], out: NDArray[np.uint8] | None, bad: list[tuple[int, str]]
@@ -220,30 +225,13 @@ class _SeededBatches(Dataset[dict[str, Any]]):
         return None
 
 
-def _empty_batch(clips: int, shape: tuple[int, ...]) -> torch.Tensor:
-    """Room for clips of this shape [..., H, W, C] with planes in one piece; in a worker, shared memory."""
-    *leading, height, width, channels = shape
-    planes_shape = (clips, *leading, channels, height, width)
-    if get_worker_info() is None:
-        planes = torch.empty(planes_shape, dtype=torch.uint8)
-    else:  # as torch's own collation does, so that nothing is copied on its way to the main process
-        storage = torch.UntypedStorage._new_shared(math.prod(planes_shape), device="cpu")
-        planes = torch.empty(0, dtype=torch.uint8).set_(storage).view(planes_shape)
-    return planes.movedim(-3, -1)
-
-
-def _batch(
-    frames: torch.Tensor, samples: Sequence[dict[str, Any]], bad: list[tuple[int, str]]
-) -> dict[str, Any]:
-    batch: dict[str, Any] = {
-        "frames": frames,
-        "rows": torch.tensor([sample["row"] for sample in samples], dtype=torch.int64),
-        "bad": bad,
-    }
+def _labels(samples: Sequence[dict[str, Any]]) -> Batch:
+    """All of a batch but its frames."""
+    labels = {"rows": torch.tensor([sample["row"] for sample in samples], dtype=torch.int64)}
     if "tokens" in samples[0]:
-        batch["tokens"] = torch.stack([torch.as_tensor(sample["tokens"]) for sample in samples])
-        batch["text_ids"] = torch.tensor([sample["text_id"] for sample in samples], dtype=torch.int64)
-    return batch
+        labels["tokens"] = torch.stack([torch.as_tensor(sample["tokens"]) for sample in samples])
+        labels["text_ids"] = torch.tensor([sample["text_id"] for sample in samples], dtype=torch.int64)
+    return labels
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -108,6 +108,14 @@ def test_the_number_of_workers_changes_nothing():
         assert all(torch.equal(alone[name], by_workers[name]) for name in alone)
 
 
+def test_batches_that_are_kept_stay_what_they_were():
+    """More of them than a worker keeps pieces of memory for, of one epoch and the next, views too."""
+    batches = loader(Clips(40), workers=1)
+    kept = [batch["frames"][:, 0, 0, 0, 0] for epoch in (0, 1) for batch in batches.epoch(epoch)]
+    expected = [torch.tensor(rows) for epoch in (0, 1) for rows in rows_of(loader(Clips(40)).epoch(epoch))]
+    assert all(torch.equal(seen, rows) for seen, rows in zip(kept, expected, strict=True))
+
+
 def test_an_epoch_left_in_the_middle_does_not_disturb_the_next():
     for workers in (0, 2):
         batches = loader(Clips(24), workers=workers)
