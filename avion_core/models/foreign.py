@@ -70,8 +70,8 @@ ADMITTED: list[Any] = [
     np.dtype,
     *{type(np.dtype(code)) for code in "?" + np.typecodes["AllInteger"] + np.typecodes["AllFloat"]},
 ]
-"""What a `.pt` may hold beside tensors and Python's own values: options, and numbers of numpy 1 or 2, which is
-what a best accuracy is kept as."""
+"""What a `.pt` may hold beside tensors and Python's own values: options, and numbers of numpy 1 or 2, such as
+a best accuracy."""
 
 
 def our_name(foreign_name: str, kind: str) -> str:

@@ -19,7 +19,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 TIMEOUT_SECONDS = 600
-"""A process that waits longer for another gives up, and with it the job."""
+"""A process that waits longer for another in a step gives up, and with it the job."""
+LONGEST_WAIT = timedelta(days=7)
+"""The same where one process works and the others wait: torchrun ends the job when that one dies."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class World:
     rank: int
     size: int
     device: torch.device
+    patient: dist.ProcessGroup | None = None
+    """The processes as a group that waits up to LONGEST_WAIT."""
 
     @property
     def leads(self) -> bool:
@@ -80,9 +84,9 @@ class World:
         return box
 
     def wait(self) -> None:
-        """Meet all processes here."""
+        """Meet all processes here, however long one of them validates or writes."""
         if self.size > 1:
-            dist.barrier()
+            dist.barrier(group=self.patient)
 
 
 class _Gather(torch.autograd.Function):
@@ -124,7 +128,9 @@ def join_world(*, processes: int, gpus: int) -> Iterator[World]:
         yield World(rank=0, size=1, device=device)
         return
     dist.init_process_group("nccl" if gpus else "gloo", timeout=timedelta(seconds=TIMEOUT_SECONDS))
-    yield World(rank=rank, size=size, device=device)
+    patient = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
+    assert isinstance(patient, dist.ProcessGroup)
+    yield World(rank=rank, size=size, device=device, patient=patient)
     dist.destroy_process_group()
 
 
