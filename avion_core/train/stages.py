@@ -229,7 +229,7 @@ class _Stage:
         return kind
 
     def training(self, model: VideoModel, store: CheckpointStore) -> Training:
-        """Model, data and update rule put together. Raises ValueError when there are too few clips."""
+        """Model, data and update rule put together. Raises ValueError for too few clips or too short ones."""
         settings, clips = self.settings, ClipTable.load(*self._clip_files())
         if len(clips) < settings.batch_size:
             raise ValueError(
@@ -348,6 +348,12 @@ class _Stage:
             choose_text=self._choose_text(clips, sentences),
             context_length=context,
         )
+        longest = dataset.longest_clip()
+        if 0 < longest < settings.frames:
+            raise ValueError(
+                f"{self.title}: frames is {settings.frames}, and the longest clip has {longest}; "
+                "set fewer frames (a short clip repeats some, but all of them would)"
+            )
         return BatchLoader(
             dataset,
             batch_size=settings.batch_size // settings.processes,

@@ -405,6 +405,7 @@ def test_local_negatives_are_those_of_one_process(kitchen, tmp_path):
     ("change", "message"),
     [
         ({"batch_size": 10}, "9 clips do not fill one batch of 10; set a smaller batch_size"),
+        ({"frames": 25}, "run/stage: frames is 25, and the longest clip has 24; set fewer frames"),
         ({"model": "toy_videomae"}, "cannot train 'toy_videomae', a videomae; it can train: dual_encoder"),
         (
             {"task": "classification", "label": "label"},
