@@ -119,7 +119,7 @@ RECIPES: dict[tuple[str, str, str], tuple[dict[str, Any], tuple[float, float, fl
         (2e-3, 2e-6, 2e-6),
     ),
 }
-"""By experiment, run and stage: settings, and the rates as they are used (peak, start of the warm-up, end)."""
+"""By experiment, run and stage: settings, and the rates as they are used: peak, start of warm-up, end."""
 
 
 def experiment(name: str) -> Settings:
