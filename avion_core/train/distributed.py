@@ -63,7 +63,8 @@ class World:
         return [float(value) for value in stacked.cpu()]
 
     def same_weights(self, model: nn.Module) -> None:
-        """Give every process the weights and buffers of rank 0."""
+        """Give every process the weights and buffers of rank 0, which may first have downloaded them."""
+        self.wait()
         if self.size > 1:
             for tensor in model.state_dict().values():
                 dist.broadcast(tensor, src=0)
@@ -84,7 +85,7 @@ class World:
         return box
 
     def wait(self) -> None:
-        """Meet all processes here, however long one of them validates or writes."""
+        """Meet all processes here, however long one of them works alone."""
         if self.size > 1:
             dist.barrier(group=self.patient)
 

@@ -193,10 +193,12 @@ class _Stage:
             store.remove()
 
     def fresh_model(self) -> VideoModel:
-        """The model that the training starts from: the seed's, with the start stage's weights."""
+        """The model that the training starts from: the seed's, on rank 0 with the start weights."""
         settings = self.settings
         torch.manual_seed(self.seed)
         model = build_model(self.model_kind, settings.model, **self._model_arguments())
+        if not self.world.leads:  # one download, one error; `World.same_weights` hands them on
+            return model
         waived = {
             "fresh": settings.start_fresh,
             "waive_missing": settings.waive_missing,

@@ -377,13 +377,11 @@ def test_a_second_job_in_the_same_folder_is_refused(kitchen, tmp_path):
         train(kitchen, tmp_path, CONTRASTIVE)
 
 
+TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+
+
 def train_in_two_processes(kitchen, out, recipe):
-    process = start_program(
-        kitchen,
-        out,
-        {**recipe, "processes": 2},
-        launcher=["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"],
-    )
+    process = start_program(kitchen, out, {**recipe, "processes": 2}, launcher=TWO)
     assert process.wait(timeout=120) == 0
     return [line["loss"] for line in lines(out)]
 
@@ -391,6 +389,17 @@ def train_in_two_processes(kitchen, out, recipe):
 def test_two_processes_have_the_losses_of_one(kitchen, pretrained, tmp_path):
     losses = train_in_two_processes(kitchen, tmp_path, CONTRASTIVE)
     assert losses == pytest.approx([line["loss"] for line in lines(pretrained)], rel=1e-4)
+
+
+def test_start_weights_are_read_once_and_reach_every_process(kitchen, pretrained, tmp_path, capfd):
+    foreign = tmp_path / "avion.pt"
+    recipe = {**CONTRASTIVE, "start_weights": str(foreign), "epochs": 1, "processes": 2}
+    assert start_program(kitchen, tmp_path / "missing", recipe, launcher=TWO).wait(timeout=120) != 0
+    assert capfd.readouterr().err.count("ModelError: ") == 1
+    EXPORTS["avion"](pretrained, foreign)
+    losses = train_in_two_processes(kitchen, tmp_path / "two", recipe)
+    one = train(kitchen, tmp_path / "one", {**recipe, "processes": 1})
+    assert losses == pytest.approx([line["loss"] for line in lines(one)], rel=1e-4)
 
 
 def test_local_negatives_are_those_of_one_process(kitchen, tmp_path):
