@@ -129,7 +129,7 @@ class Training:
             self.writer,
             _progress(title, self.plan.steps, self.step, self.world) as advance,
         ):
-            for batch, wait_seconds in self._remaining_batches(stop):
+            for batch, wait_seconds in self._remaining_batches():
                 watch = Stopwatch()
                 update = self.update(batch, stop)
                 self.log.add(
@@ -240,19 +240,14 @@ class Training:
             if state:
                 print(f"resumed after step {step} of {self.plan.steps}", file=sys.stderr, flush=True)
 
-    def _remaining_batches(self, stop: StopFlag) -> Iterator[tuple[Batch, float]]:
+    def _remaining_batches(self) -> Iterator[tuple[Batch, float]]:
         """Batches from the present step to the end, each with the seconds it was waited for."""
         while self.step < self.plan.steps:
             epoch, first = divmod(self.step, self.batches.steps_per_epoch)
             watch = Stopwatch()
-            try:
-                for batch in self.batches.epoch(epoch, first_step=first):
-                    yield batch, watch.lap()
-                    watch = Stopwatch()
-            except RuntimeError:  # a signal to the whole process group ends the loader's workers too
-                if stop.requested and self.world.size == 1:
-                    return
-                raise
+            for batch in self.batches.epoch(epoch, first_step=first):
+                yield batch, watch.lap()
+                watch = Stopwatch()
 
     def result(self) -> Mapping[str, Tensor]:
         """The weights to publish, on rank 0: the best by validation, else the average, else the last."""

@@ -3,10 +3,12 @@
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -349,6 +351,21 @@ def test_sigterm_saves_and_exits_with_its_own_code(kitchen, masked, tmp_path, mo
     assert equal(tmp_path, masked)
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_the_whole_job_its_loaders_workers_too_saves(kitchen, tmp_path, capfd, number, processes):
+    """torchrun hands a signal on to the groups of its processes, and so may the queue."""
+    recipe = {**MASKED, "epochs": 5000, "loader_workers": 1, "processes": processes}
+    launcher = [*TWO, "--signals-to-handle=SIGTERM,SIGUSR1"] if processes == 2 else []
+    job = start_program(kitchen, tmp_path, recipe, launcher=launcher, start_new_session=True)
+    wait_for(lambda: list(tmp_path.glob("checkpoints/*/step-*")), job)
+    os.killpg(job.pid, number)
+    assert job.wait(timeout=60) == (PREEMPTED_EXIT_CODE if processes == 1 else 1)
+    saved = re.search(r"asked to stop; saved after step (\d+)", capfd.readouterr().err)
+    assert saved
+    assert max(int(path.name[5:]) for path in tmp_path.glob("checkpoints/*/step-*")) == int(saved[1])
+
+
 def test_checkpoints_of_another_recipe_are_set_aside(kitchen, masked, tmp_path, monkeypatch, capsys):
     count_updates(monkeypatch, sigterm_after=1)
     with pytest.raises(SystemExit):
@@ -443,11 +460,11 @@ def count_updates(monkeypatch, *, sigterm_after: int | None = None) -> list[int]
 
 
 def start_program(
-    home: Path, out: Path, recipe: dict, *, launcher: list[str] | None = None
+    home: Path, out: Path, recipe: dict, *, launcher: Sequence[str] = (), start_new_session: bool = False
 ) -> subprocess.Popen:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *(launcher or []), __file__, str(home), str(out), json.dumps(recipe)]
-    return subprocess.Popen(command, env=environment)
+    command = [sys.executable, *launcher, __file__, str(home), str(out), json.dumps(recipe)]
+    return subprocess.Popen(command, env=environment, start_new_session=start_new_session)
 
 
 def wait_for(condition, process: subprocess.Popen) -> None:
