@@ -30,8 +30,8 @@ text_ids int64 [B]."""
 SPARE_ROWS = 8
 """Rows tried in place of a bad one, one after the other."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-"""What a queue sends to every process of a job that is to end; it can be asked for SIGUSR1 some time before the
-limit (Slurm: `--signal=USR1@120`)."""
+"""What a queue sends to every process of a job that is to end; SIGUSR1 some time before the limit, if it is
+asked to (Slurm: `--signal=USR1@120`)."""
 GRACE_CLIPS = 200
 """The share of bad clips is taken of at least this many (or of all, if there are fewer)."""
 

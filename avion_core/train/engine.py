@@ -146,9 +146,9 @@ class Training:
                 if self._due(self.plan.checkpoint_every_steps) or update.checkpoint_due:
                     self.save()
                 self.writer.check()
-                advance(f"loss {update.values['loss']:.4f}")
-                if update.stop_requested:
+                if update.stop_requested:  # before a word of progress, whose reader may have been ended too
                     break
+                advance(f"loss {update.values['loss']:.4f}")
             if self.step < self.plan.steps:
                 self.save()
                 self.writer.wait()
