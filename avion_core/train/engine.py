@@ -166,7 +166,8 @@ class Training:
         self._seed()
         self.optimizer.zero_grad(set_to_none=True)
         result = self._accumulation.backward(self.task, on_device)
-        weights = [weight for weight in self.task.model.parameters() if weight.grad is not None]
+        trained = (weight for group in self.optimizer.param_groups for weight in group["params"])
+        weights = [weight for weight in trained if weight.grad is not None]
         self.world.average_gradients(weights)
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
@@ -286,7 +287,12 @@ class Training:
         Part 0 is the whole batch, the micro-batches follow it.
         """
         entropy = [self.plan.seed, self.step, self.world.rank, part]
-        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))
+        seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
+        torch.default_generator.manual_seed(
+            seed
+        )  # torch.manual_seed costs a millisecond where no GPU is used
+        if self.world.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         kind = PRECISIONS[self.plan.precision]
