@@ -288,9 +288,8 @@ class Training:
         """
         entropy = [self.plan.seed, self.step, self.world.rank, part]
         seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
-        torch.default_generator.manual_seed(
-            seed
-        )  # torch.manual_seed costs a millisecond where no GPU is used
+        # torch.manual_seed would keep a formatted stack for GPUs that are not used, a millisecond each time
+        torch.default_generator.manual_seed(seed)
         if self.world.device.type == "cuda":
             torch.cuda.manual_seed(seed)
 
