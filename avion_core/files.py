@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -16,6 +18,8 @@ from typing import Any
 
 PARTIAL = ".partial-"
 """Prefix of names that are being written; a name with it is never a result."""
+CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""Error numbers of a disk that takes no more."""
 
 
 @contextmanager
@@ -25,6 +29,7 @@ def publish(path: str | Path, *, key: str | None = None) -> Iterator[Path]:
     The body writes one file there (or makes one folder). After an exception or a kill, `path` is
     what it was before. The temporary name keeps the suffix, so that writers which look at it work.
     With a `key`, what an unfinished body wrote is kept, and the next one with this key finds it there.
+    The OSError of a full disk names `path`.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -39,9 +44,37 @@ def publish(path: str | Path, *, key: str | None = None) -> Iterator[Path]:
         draft.replace(target)
         _sync(target.parent)
         kept = False
+    except OSError as error:
+        if error.errno in CANNOT_WRITE and error.filename is None:
+            error.filename = str(target)
+        raise
     finally:
         if not kept:
             shutil.rmtree(room, ignore_errors=True)
+
+
+@contextmanager
+def claim(path: str | Path) -> Iterator[None]:
+    """Let only one process at a time, of all that see this file system, have the body for `path`.
+
+    Raises RuntimeError at once while another one has it. The kernel ends the claim of a killed process. Where
+    the file system has no locks, everyone is let in.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    lock = target.with_name(f".{target.name}.lock")
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            busy = not os.fstat(file.fileno()).st_nlink  # it was opened just before its owner deleted it
+        except OSError as error:
+            busy = isinstance(error, BlockingIOError)
+        if busy:
+            raise RuntimeError(f"{path}: another process is at work on it; wait for it or stop it")
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def _room(target: Path, key: str) -> Path:

@@ -250,14 +250,21 @@ def validation(wildcards):
 
 
 def validation_files(wildcards):
-    """What that evaluation reads."""
+    """What that evaluation reads, but for the packets."""
     entry = validation(wildcards)
     if entry is None:
         return []
     return list(validation_paths(entry).values())
 
 
+def validation_packets(wildcards):
+    """The packets that its chunk index points into."""
+    entry = validation(wildcards)
+    return f"{DATA}/{entry.dataset}/packets.npy" if entry else []
+
+
 def validation_paths(entry):
+    """Its files by the names that the command line gives them."""
     paths = {
         "chunks": f"{DATA}/{entry.dataset}/chunks.parquet",
         "clips": evaluation_table(entry.dataset),

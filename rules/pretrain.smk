@@ -11,6 +11,7 @@ rule pretrain_stage:
         start=start_model,
         start_weights=start_weights,
         validation=validation_files,
+        validation_packets=validation_packets,
     output:
         model=f"{RESULTS}/{{run}}/{{stage}}/model.safetensors",
         description=f"{RESULTS}/{{run}}/{{stage}}/model.json",

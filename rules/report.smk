@@ -7,6 +7,8 @@ rule build_report:
         outputs=[path.replace("metrics.json", "outputs.safetensors") for path in all_metrics()],
         curves=[f"{stage_folder(run, stage)}/train.jsonl" for run, stage, _ in selected_stages()],
         narrations=[narration_table(dataset) for dataset in rephrased_datasets()],
+        chunks=collect(f"{DATA}/{{dataset}}/chunks.parquet", dataset=used_datasets()),
+        packets=collect(f"{DATA}/{{dataset}}/packets.npy", dataset=used_datasets()),
         dropped=collect(f"{DATA}/{{dataset}}/clips/dropped.json", dataset=used_datasets()),
         quarantines=collect(f"{DATA}/{{dataset}}/quarantine.json", dataset=used_datasets()),
     output:

@@ -8,8 +8,8 @@ for.
 from __future__ import annotations
 
 import ctypes
-import errno
 import functools
+import os
 import re
 import shutil
 import signal
@@ -24,6 +24,7 @@ import ffmpeg
 from av.video.stream import VideoStream
 
 from avion_core.config import TranscodeSettings
+from avion_core.files import CANNOT_WRITE
 from avion_core.media import MediaError
 from avion_core.media.decode import decode_packets
 from avion_core.media.packets import NotIndexableError, PacketIndex, index_packets
@@ -34,7 +35,8 @@ CUT_SHORT_SECONDS = 0.5
 """A video whose frames end this much before its declared length, or more, was cut short."""
 _DAMAGE = re.compile(
     r"corrupt|error while decoding|error submitting packet|invalid data found|invalid nal|concealing"
-    r"|partial file|ended prematurely|truncat",
+    r"|partial file|ended prematurely|truncat|crc mismatch|invalid as first byte of an ebml"
+    r"|exceeds containing master|bad vlc|error y=\d",
     re.IGNORECASE,
 )
 """What FFmpeg prints when a source is damaged although it goes on."""
@@ -42,6 +44,10 @@ _NOT_THE_VIDEO = re.compile(
     r"unknown encoder|unrecognized option|option not found|permission denied", re.IGNORECASE
 )
 """What FFmpeg prints when it, not the source, is at fault."""
+_CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
+"""Signals that a damaged source may be the cause of; others come from the system or a person."""
+_INTERRUPTED = 255
+"""FFmpeg's exit status where it was told to end by a signal that it handles."""
 
 
 @functools.cache
@@ -92,9 +98,8 @@ def chunk_command(source: Path, info: VideoInfo, settings: TranscodeSettings, *,
     width = f"if(lt(iw*sar,ih),{short},2*round({short}*iw*sar/ih/2))"
     height = f"if(lt(iw*sar,ih),2*round({short}*ih/(iw*sar)/2),{short})"
     opened = ffmpeg.input(f"file:{source.resolve()}", threads=threads, itsoffset=info.forgotten_s)
-    picture = opened[str(info.stream)]
-    if info.interlaced:
-        picture = picture.filter("bwdif", mode="send_frame", deint="interlaced")
+    # Frames that say that they are two fields become one; others pass as they are.
+    picture = opened[str(info.stream)].filter("bwdif", mode="send_frame", deint="interlaced")
     # A late first picture fills the time before it. Where the file gives no display times it is not late.
     beginning = {"start_time": 0} if info.has_times else {}
     picture = (
@@ -218,11 +223,12 @@ def _frame_times(container: av.container.InputContainer, stream: VideoStream) ->
 
 
 def _raise_if_not_the_video(source: Path, code: int, lines: list[str]) -> None:
-    for line in lines:
-        if "No space left on device" in line:
-            raise OSError(errno.ENOSPC, f"no space left on the disk while transcoding {source}")
-    if code in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT):
-        raise RuntimeError(f"FFmpeg was ended by signal {-code} while transcoding {source}")
+    for number in CANNOT_WRITE:
+        if any(os.strerror(number) in line for line in lines):
+            raise OSError(number, f"{os.strerror(number)} while transcoding {source}")
+    if code == _INTERRUPTED or (code < 0 and -code not in _CRASHES):
+        which = f"signal {-code}" if code < 0 else "a signal"
+        raise RuntimeError(f"FFmpeg was ended by {which} while transcoding {source}")
     blamed = [line for line in lines if _NOT_THE_VIDEO.search(line)]
     if code and blamed:
         raise RuntimeError(f"{ffmpeg_binary()} cannot transcode {source}: {_plain(blamed[0])}")

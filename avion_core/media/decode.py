@@ -161,6 +161,8 @@ def _pyav_pictures(path: Path, wanted: Sequence[int], packets: PacketIndex | Non
             yield from _in_sequence(path, left)
     except av.FFmpegError as error:
         raise MediaError(path, f"cannot be decoded ({error.strerror})") from None
+    except OSError as error:
+        raise MediaError(path, f"cannot be read ({error.strerror})") from None
 
 
 @functools.lru_cache(maxsize=64)
@@ -264,10 +266,18 @@ def _decord_pictures(path: Path, wanted: Sequence[int], packets: PacketIndex | N
         reader = decord.VideoReader(str(path), num_threads=1)
         if wanted[-1] >= len(reader):
             raise MediaError(path, f"frame {wanted[-1]} is asked for, the file has {len(reader)}")
-        pictures = reader.get_batch(list(wanted)).asnumpy()
-    except (decord.DECORDError, RuntimeError) as error:
+        index = packets or _own_index(path, path.stat().st_mtime_ns)
+        if index is not None and index.groups_are_closed:
+            yield from zip(wanted, reader.get_batch(list(wanted)).asnumpy(), strict=True)
+            return
+        # Where groups are open decord seeks to wrong frames; without a seek it is right, and slow.
+        asked = set(wanted)
+        for number in range(wanted[-1] + 1):
+            picture = reader.next()
+            if number in asked:
+                yield number, picture.asnumpy()
+    except (decord.DECORDError, av.FFmpegError, RuntimeError) as error:
         raise MediaError(path, f"cannot be decoded ({str(error).splitlines()[0]})") from None
-    yield from zip(wanted, pictures, strict=True)
 
 
 def _torchcodec_pictures(path: Path, wanted: Sequence[int], packets: PacketIndex | None) -> NumberedPictures:

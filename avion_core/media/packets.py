@@ -87,6 +87,15 @@ class PacketIndex:
             for first, last in _joined(keys[entry].tolist(), places.tolist())
         ]
 
+    @property
+    def groups_are_closed(self) -> bool:
+        """Whether no frame is shown before the keyframe that it is decoded after."""
+        places = np.arange(len(self))
+        numbers = places + self.packets["shift"]
+        keys = np.flatnonzero(self.packets["flags"] & KEYFRAME)
+        latest_key = keys[np.searchsorted(keys, places, side="right") - 1]
+        return bool((numbers >= numbers[latest_key]).all())
+
     def _around(self, first: int, last: int) -> tuple[int, int]:
         """A range of places that holds the packets of these frames and two keyframes before them."""
         lowest = max(first - LARGEST_SHIFT, 0)

@@ -14,8 +14,11 @@ from avion_core.media import MediaError
 
 STILL_FORMATS = ("image2", "_pipe", "tty", "gif")
 """Demuxers that find a picture, or text drawn as one, where a video was expected."""
-PLAYLISTS = (b"#EXTM3U", b"<")
-"""How lists of other files begin; of a live one, FFmpeg would wait for the next entry for ever."""
+PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<")
+"""How lists of other files begin, which FFmpeg would read in their place; of a live one it would wait for the
+next entry for ever."""
+SLOWEST_FPS = Fraction(1, 10)
+"""A video with fewer frames a second has a damaged time stamp, and would become hours of one picture."""
 RUN_IN_SECONDS = 0.1
 """Sound encoders put up to this much before the first sample, which is not to be heard."""
 
@@ -37,8 +40,6 @@ class VideoInfo:
     width: int
     height: int
     """Size in pixels as coded, before any rotation."""
-    interlaced: bool
-    """Whether the first frame is two fields."""
     codec: str
     has_audio: bool
     stream: int
@@ -60,7 +61,7 @@ def probe(path: str | Path) -> VideoInfo:
         if file.read(16).startswith(PLAYLISTS):
             raise MediaError(path, "not a video (text or a playlist)")
     try:
-        with av.open(str(path), metadata_errors="ignore") as container:
+        with av.open(str(path.absolute()), metadata_errors="ignore") as container:
             return _read(path, container)
     except (av.FFmpegError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
@@ -74,9 +75,11 @@ def _read(path: Path, container: av.container.InputContainer) -> VideoInfo:
     if stream is None:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
         raise MediaError(path, f"no video stream (it holds {kinds})")
-    first = next(container.decode(stream), None)
-    if first is None:
+    if next(container.decode(stream), None) is None:
         raise MediaError(path, "corrupt: not one frame can be decoded")
+    fps = Fraction(stream.average_rate or stream.guessed_rate or 0)
+    if 0 < fps < SLOWEST_FPS:
+        raise MediaError(path, f"damaged: one frame in {float(1 / fps):.0f} seconds")
     flags, late_s = Flags(container.format.flags), _late_s(container, stream)
     end_s, exact = _end(container, stream, late_s)
     return VideoInfo(
@@ -84,10 +87,9 @@ def _read(path: Path, container: av.container.InputContainer) -> VideoInfo:
         end_is_exact=exact,
         forgotten_s=late_s if Flags.ts_discont in flags else 0.0,
         has_times=container.format.name != "avi" and Flags.no_timestamps not in flags,
-        fps=Fraction(stream.average_rate or stream.guessed_rate or 0),
+        fps=fps,
         width=stream.width,
         height=stream.height,
-        interlaced=first.interlaced_frame,
         codec=stream.codec_context.name,
         has_audio=bool(container.streams.audio),
         stream=stream.index,

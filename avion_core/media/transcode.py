@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from avion_core.config import TranscodeSettings
-from avion_core.files import fingerprint, publish, read_json, remove_partials, sha256, write_json
+from avion_core.files import claim, fingerprint, publish, read_json, remove_partials, sha256, write_json
 from avion_core.media import MediaError
 from avion_core.media.chunk_table import read_chunk_table, write_chunk_table
 from avion_core.media.chunker import ffmpeg_binary, frame_rate, make_chunks
@@ -50,7 +50,8 @@ def transcode_shard(
     sources = _videos_of_shard(videos, shard)
     with Progress(f"transcode {shard}", len(sources), unit="videos") as progress:
         for video_id, source in sources:
-            marker = _transcode_video(source, chunks_dir / video_id, settings)
+            with claim(chunks_dir / video_id / "chunks"):
+                marker = _transcode_video(source, chunks_dir / video_id, settings)
             if marker["reason"] is None:
                 rows += [_index_row(video_id, chunks_dir, entry) for entry in marker["chunks"]]
             else:

@@ -1,7 +1,4 @@
-"""Where the log's lines go beside `train.jsonl`: TensorBoard, and Weights & Biases when it is asked for.
-
-Neither package is among the requirements. TensorBoard's files are written wherever it is installed.
-"""
+"""Where the log's lines go beside `train.jsonl`: TensorBoard, and Weights & Biases when it is asked for."""
 
 from __future__ import annotations
 
@@ -11,18 +8,19 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from torch.utils.tensorboard import SummaryWriter
+
 Sink = Callable[[Mapping[str, Any]], None]
 """Takes a line of the log."""
 
 
 def open_sinks(folder: Path, *, title: str, identity: str, wandb_project: str | None) -> list[Sink]:
-    """What there is to write to. `identity` is the same for all legs of a training.
+    """TensorBoard's folder, and a W&B run if `wandb_project` is set.
 
-    Raises ValueError when `wandb_project` is set and Weights & Biases is not installed.
+    `identity` is the same for all legs of a training. Raises ValueError when `wandb_project` is set and
+    Weights & Biases, which is not among the requirements, is not installed.
     """
-    sinks: list[Sink] = []
-    if find_spec("tensorboard") is not None:
-        sinks.append(TensorBoard(folder / "tensorboard"))
+    sinks: list[Sink] = [TensorBoard(folder / "tensorboard")]
     if wandb_project is not None:
         sinks.append(WeightsAndBiases(folder, project=wandb_project, title=title, identity=identity))
     return sinks
@@ -33,13 +31,12 @@ class TensorBoard:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._writer: Any = None
+        self._writer: SummaryWriter | None = None
 
     def __call__(self, line: Mapping[str, Any]) -> None:
         """Write the line's numbers at its step."""
         if self._writer is None:
-            summaries: Any = importlib.import_module("torch.utils.tensorboard")
-            self._writer = summaries.SummaryWriter(str(self._folder), purge_step=line["step"])
+            self._writer = SummaryWriter(str(self._folder), purge_step=line["step"])
         for name, value in numbers(line).items():
             self._writer.add_scalar(name, value, line["step"])
         self._writer.flush()

@@ -1,6 +1,7 @@
 """Publication: whole or not at all, also after a kill."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 from avion_core.files import (
     PARTIAL,
+    claim,
     code_fingerprint,
     fingerprint,
     publish,
@@ -127,3 +129,34 @@ def test_writers_of_one_folder_do_not_touch_each_other(tmp_path: Path) -> None:
             draft.write_text("whole")
         neighbour.joinpath("first").write_text("whole too")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["first", "second"]
+
+
+def test_a_claim_is_of_one_process_until_it_ends(tmp_path: Path) -> None:
+    target = tmp_path / "chunks"
+    program = (
+        "import sys, time; from avion_core.files import claim\n"
+        "with claim(sys.argv[1]):\n"
+        "    print('claimed', flush=True); time.sleep(10)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", program, str(target)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"claimed\n"
+        with pytest.raises(RuntimeError, match="chunks: another process is at work on it"), claim(target):
+            pass
+        other.kill()
+        other.wait()
+    with claim(target), claim(tmp_path / "others"):
+        assert list(tmp_path.iterdir())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_takes_no_more_is_named_with_the_file(tmp_path: Path) -> None:
+    _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match=r"File too large: '.*list\.json'"):
+            write_json(tmp_path / "list.json", ["x" * 10_000])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())

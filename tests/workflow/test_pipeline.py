@@ -50,6 +50,16 @@ def test_stage_brings_what_it_needs_and_no_more(tmp_path: Path) -> None:
     assert jobs["report"] == jobs["evaluate"] | {"build_report"}
 
 
+def test_data_that_validate_a_stage_are_its_inputs(tmp_path: Path) -> None:
+    """Also those of another data set than it trains on, with what their tables point into."""
+    overlay = {"stages": {"pretrain": {"validate_with": "zero_shot_mir"}}, "selected_runs": ["llm"]}
+    plan = planned_files(tmp_path, "pretrain", overlay=overlay)
+    reason = plan.split("Train pretrain of the run llm\n")[1].splitlines()[0]
+    inputs = reason.partition("Input files updated by another job: ")[2].split(", ")
+    names = ("chunks.parquet", "packets.npy", "clips/validation.arrow", "clips/sentences_test.arrow")
+    assert {f"data/ek100/{name}" for name in names} <= set(inputs)
+
+
 def test_preflight_looks_at_every_data_set_before_any_training(annotated: Path, tmp_path: Path) -> None:
     workspace = copy_workspace(annotated, tmp_path / "workspace")
     overlay = {"preflight_clips": 5}

@@ -1,14 +1,19 @@
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from avion_core.config import CHUNK_FORMATS, TranscodeSettings
 from avion_core.data.chunks import ChunkIndex
 from avion_core.files import sha256
 from avion_core.media import MediaError
 from avion_core.media.chunk_table import write_chunk_table
 from avion_core.media.crop import Crop
+from tests.unit.media.chunked import transcode_all
 from tests.unit.media.counted_video import RANDOM_ACCESS, read_number, write_counted
 
 WHOLE = Crop(0, 0, 128, 128)
@@ -85,3 +90,24 @@ def test_an_index_without_rows(tmp_path):
     write_chunk_table(tmp_path / "chunks.parquet", [])
     index = ChunkIndex.load(tmp_path / "chunks.parquet")
     assert index.video_ids == [] and not index.has("a")
+
+
+@pytest.mark.parametrize("name", CHUNK_FORMATS)
+def test_every_format_and_decoder_gives_the_frames_of_a_plain_decode(tmp_path, name):
+    source = write_counted(tmp_path / "a.mp4", 100, width=128, height=128)
+    listed = {"video_id": ["a"], "path": [str(source)], "bytes": [1]}
+    pq.write_table(pa.table(listed), tmp_path / "videos.parquet")
+    settings = TranscodeSettings(format=name, chunk_seconds=2, short_side_px=128, preset="veryfast")
+    index = ChunkIndex.load(transcode_all(tmp_path, settings))
+    plain = []
+    for path in sorted((tmp_path / "chunks").rglob("*.mp4")):
+        with av.open(str(path)) as container:
+            plain += [frame.to_ndarray(format="gbrp") for frame in container.decode(video=0)]
+    assert len(plain) == index.frame_count("a") == 100
+    for number in range(100):
+        [frame] = index.read("a", [number], crop=WHOLE, size_px=128)
+        np.testing.assert_array_equal(frame, plain[number])
+        assert read_number(frame) == number
+    mixed = [99, 11, 12, 13, 60, 59, 70, 85, 0]
+    clip = index.read("a", mixed, crop=WHOLE, size_px=128, backend="decord")
+    assert [read_number(frame) for frame in clip] == mixed

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -57,10 +58,10 @@ class Place:
         )
         return read_chunk_table(self.index).to_pylist()
 
-    def start(self, settings: TranscodeSettings) -> subprocess.Popen[bytes]:
-        """`transcode` in a process of its own."""
+    def start(self, settings: TranscodeSettings, **options: Any) -> subprocess.Popen[bytes]:
+        """`transcode` in a process of its own; `options` are Popen's."""
         command = [sys.executable, "-c", PROGRAM, str(self.folder), settings.model_dump_json()]
-        return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(Path.cwd())})
+        return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(Path.cwd())}, **options)
 
     def reasons(self) -> dict[str, str]:
         return {entry["video_id"]: entry["reason"] for entry in read_json(self.quarantine)}

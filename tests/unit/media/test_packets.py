@@ -1,3 +1,6 @@
+import errno
+import os
+
 import numpy as np
 import pytest
 
@@ -46,6 +49,7 @@ def hand_made(kinds: str, numbers: list[int]) -> PacketIndex:
 def test_closed_groups(wanted, runs):
     """K0 P3 b1 b2 | K4 P7 b5 b6: a B frame needs both its neighbours, and nothing else is read."""
     index = hand_made("KPbbKPbb", [0, 3, 1, 2, 4, 7, 5, 6])
+    assert index.groups_are_closed
     assert [run.tolist() for run in index.runs(wanted)] == runs
 
 
@@ -63,6 +67,7 @@ def test_closed_groups(wanted, runs):
 def test_open_groups(wanted, runs):
     """K0 P3 b1 b2 | K6 b4 b5 P8 b7."""
     index = hand_made("KPbbKbbPb", [0, 3, 1, 2, 6, 4, 5, 8, 7])
+    assert not index.groups_are_closed
     found = [run.tolist() for run in index.runs(wanted)]
     assert found == runs or found == [sorted({place for run in runs for place in run})]
 
@@ -115,3 +120,15 @@ def test_another_content_of_the_same_size_is_refused(tmp_path):
         decode_frames(path, [number], crop=WHOLE, size_px=64, packets=index)
     other = next(n for n in range(40) if all(5 not in run for run in index.runs([n])))
     decode_frames(path, [other], crop=WHOLE, size_px=64, packets=index)  # untouched frames can be read
+
+
+def test_a_disk_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    path = write_counted(tmp_path / "a.mp4", 40, options=RANDOM_ACCESS)
+    index = index_packets(path)
+
+    def fails(*arguments):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "pread", fails)
+    with pytest.raises(MediaError, match=r"a\.mp4: cannot be read \(Input/output error\)"):
+        decode_frames(path, [3], crop=WHOLE, size_px=64, packets=index)

@@ -45,7 +45,8 @@ def test_files_that_are_no_video_are_refused_with_the_reason(tmp_path):
     no_index.write_bytes(whole[: len(whole) * 3 // 4])
     picture = write_counted(tmp_path / "picture.png", 1, codec="png", pixel_format="rgb24")
     renamed = picture.rename(tmp_path / "renamed.mp4")
-    playlist, fifo = tmp_path / "live.m3u8", tmp_path / "fifo.mp4"
+    playlist, parts, fifo = (tmp_path / name for name in ("live.m3u8", "parts.mp4", "fifo.mp4"))
+    parts.write_text("ffconcat version 1.0\nfile whole.mp4\n")
     playlist.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{tmp_path / 'whole.mp4'}\n")
     os.mkfifo(fifo)
     reasons = {
@@ -55,6 +56,7 @@ def test_files_that_are_no_video_are_refused_with_the_reason(tmp_path):
         fifo: "not a file",
         Path("/dev/zero"): "not a file",
         playlist: "not a video (text or a playlist)",
+        parts: "not a video (text or a playlist)",
         text: "corrupt or not a video",
         no_index: "corrupt or not a video",
         renamed: "not a video",
@@ -64,3 +66,19 @@ def test_files_that_are_no_video_are_refused_with_the_reason(tmp_path):
         with pytest.raises(MediaError) as caught:
             probe(path)
         assert caught.value.reason.startswith(reason) and str(path) in str(caught.value)
+
+
+def test_a_name_with_a_colon_is_a_file(tmp_path, monkeypatch):
+    """FFmpeg takes what stands before a colon for a protocol."""
+    write_counted(tmp_path / "a.mp4", 5).rename(tmp_path / "12:30 walk.mp4")
+    monkeypatch.chdir(tmp_path)
+    assert probe(Path("12:30 walk.mp4")).fps == 30
+
+
+def test_a_time_stamp_gone_astray_is_damage_and_not_a_day_of_one_picture(tmp_path):
+    day = 86400 * 30  # frames
+    path = write_counted(tmp_path / "a.mp4", 20, times=[*range(10), *range(day, day + 10)])
+    with pytest.raises(MediaError, match="damaged: one frame in 4320 seconds"):
+        probe(path)
+    slides = write_counted(tmp_path / "b.mp4", 4, times=[0, 150, 300, 450])
+    assert probe(slides).fps < 1

@@ -1,5 +1,5 @@
-import errno
 import os
+import resource
 import signal
 import subprocess
 from fractions import Fraction
@@ -235,7 +235,10 @@ def test_a_video_id_that_leaves_the_folder_is_refused(place):
     ("message", "code", "error"),
     [
         ("av_interleaved_write_frame(): No space left on device", 228, OSError),
+        ("av_interleaved_write_frame(): Disk quota exceeded", 134, OSError),
+        ("[segment] Failed to open segment '00001.mp4': Read-only file system", 226, OSError),
         ("[vost#0:0] Unknown encoder 'libx264'", 8, RuntimeError),
+        ("it was sent SIGTERM, of which it says nothing", 255, RuntimeError),
     ],
 )
 def test_faults_of_the_machine_stop_the_run_and_blame_no_video(place, monkeypatch, message, code, error):
@@ -248,7 +251,36 @@ def test_faults_of_the_machine_stop_the_run_and_blame_no_video(place, monkeypatc
         place.transcode()
     assert not place.quarantine.exists() and not list(place.chunks.rglob("done.json"))
     if error is OSError:
-        assert caught.value.errno == errno.ENOSPC
+        assert os.strerror(caught.value.errno) in message
+
+
+def test_a_file_as_large_as_the_system_allows_blames_no_video(place):
+    """The kernel ends FFmpeg by a signal, as it does where a job is out of processor time."""
+    place.list_videos(write_counted(place.folder / "a.mp4", 60, width=256, height=256))
+    process = place.start(
+        SETTINGS, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
+    )
+    assert process.wait() != 0
+    assert not place.quarantine.exists() and not list(place.chunks.rglob("done.json"))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[mjpeg @ 0x55d0] mjpeg_decode_dc: bad vlc: 0:0 (0x7f52)",
+        "[mjpeg @ 0x55d0] error y=12 x=3",
+        "[in#0/matroska,webm @ 0x55d0] Element at 0x9 ending at 0x7 exceeds containing master element",
+        "[dec:ffv1 @ 0x55d0] slice CRC mismatch 5F1D!at 0.1 seconds",
+    ],
+)
+def test_messages_of_damage_are_known(place, monkeypatch, line):
+    """As FFmpeg 9 prints them of a video stream, though it goes on and ends well."""
+    fake = place.folder / "ffmpeg"
+    fake.write_text(f'#!/bin/sh\n{chunker.ffmpeg_binary()} "$@"\necho "{line}" >&2\n')
+    fake.chmod(0o755)
+    monkeypatch.setattr(chunker, "ffmpeg_binary", lambda: str(fake))
+    place.list_videos(write_counted(place.folder / "a.mp4", 10))
+    assert place.transcode() == [] and place.reasons()["a_mp4"].startswith("damaged: 1 decoding messages")
 
 
 def test_a_table_that_is_no_chunk_index_is_refused(tmp_path):

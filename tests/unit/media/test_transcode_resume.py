@@ -58,6 +58,20 @@ def test_after_a_kill_finished_chunks_stay_and_the_others_hold_the_frames_they_w
     assert not list(place.chunks.rglob(".partial-*"))
 
 
+def test_a_video_that_another_process_works_on_is_left_to_it(place):
+    """Whatever the settings: two that write into each other's chunks would spoil them unseen."""
+    settings = SECOND_CHUNKS.model_copy(update={"preset": "slow", "short_side_px": 256})
+    place.list_videos(write_counted(place.folder / "a.mp4", FRAMES, width=256, height=256))
+    process = place.start(settings)
+    wait_until(lambda: len(place.drafts()) > 1)
+    for own in (settings, SECOND_CHUNKS):
+        with pytest.raises(RuntimeError, match="a_mp4/chunks: another process is at work on it"):
+            place.transcode(settings=own)
+    assert process.wait() == 0
+    rows = place.transcode(settings=settings)
+    assert [read_number(frame) for frame in read_all(rows)] == list(range(FRAMES))
+
+
 def test_a_full_disk_loses_only_the_chunk_in_work(broken_off):
     finished = identity(broken_off.drafts()[:3])
     rows = broken_off.transcode(settings=SECOND_CHUNKS)
