@@ -1,6 +1,6 @@
 """A stage: which task, data, model and start weights belong together, and what is published at the end.
 
-    <out>/model.safetensors  model.json  train.jsonl  manifest.json
+    <out>/model.safetensors  model.json  train.jsonl  tensorboard/  manifest.json
 
 Until these are there, `<out>/checkpoints/` holds what a restart needs.
 """
