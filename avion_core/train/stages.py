@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -95,7 +95,8 @@ def train_stage(
             preempted = stop
     if preempted is not None:
         if world.leads:
-            print(f"{preempted}; start it again to go on", file=sys.stderr, flush=True)
+            with suppress(BrokenPipeError):  # the same signal may have ended what reads it
+                print(f"{preempted}; start it again to go on", file=sys.stderr, flush=True)
         raise SystemExit(PREEMPTED_EXIT_CODE)
 
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -366,6 +367,14 @@ def test_a_signal_to_the_whole_job_its_loaders_workers_too_saves(kitchen, tmp_pa
     assert max(int(path.name[5:]) for path in tmp_path.glob("checkpoints/*/step-*")) == int(saved[1])
 
 
+def test_the_exit_code_is_its_own_though_nobody_reads_the_last_words(kitchen, tmp_path):
+    job = start_program(kitchen, tmp_path, {**MASKED, "epochs": 5000}, stderr=subprocess.PIPE)
+    wait_for(lambda: list(tmp_path.glob("checkpoints/*/step-*")), job)
+    job.stderr.close()
+    job.terminate()
+    assert job.wait(timeout=60) == PREEMPTED_EXIT_CODE
+
+
 def test_checkpoints_of_another_recipe_are_set_aside(kitchen, masked, tmp_path, monkeypatch, capsys):
     count_updates(monkeypatch, sigterm_after=1)
     with pytest.raises(SystemExit):
@@ -460,11 +469,11 @@ def count_updates(monkeypatch, *, sigterm_after: int | None = None) -> list[int]
 
 
 def start_program(
-    home: Path, out: Path, recipe: dict, *, launcher: Sequence[str] = (), start_new_session: bool = False
+    home: Path, out: Path, recipe: dict, *, launcher: Sequence[str] = (), **options: Any
 ) -> subprocess.Popen:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, *launcher, __file__, str(home), str(out), json.dumps(recipe)]
-    return subprocess.Popen(command, env=environment, start_new_session=start_new_session)
+    return subprocess.Popen(command, env=environment, **options)
 
 
 def wait_for(condition, process: subprocess.Popen) -> None:
