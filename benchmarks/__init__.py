@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,22 @@ def machine() -> dict[str, Any]:
         "system": platform.system(),
         "python": platform.python_version(),
     }
+
+
+def median_seconds(work: Mapping[str, Callable[[], None]], *, rounds: int) -> dict[str, float]:
+    """Median seconds of each piece of work, after one call of it that is not measured (caches, first state).
+
+    In each round every piece has its turn, so that a slow minute of the machine meets them all.
+    """
+    measured: dict[str, list[float]] = {name: [] for name in work}
+    for call in work.values():
+        call()
+    for _ in range(rounds):
+        for name, call in work.items():
+            start = time.perf_counter()
+            call()
+            measured[name].append(time.perf_counter() - start)
+    return {name: statistics.median(seconds) for name, seconds in measured.items()}
 
 
 def write_result(name: str, *, figures: dict[str, Any], ratios: dict[str, float]) -> Path:

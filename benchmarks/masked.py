@@ -7,8 +7,6 @@ encoder sees all tubelets and whose decoder predicts as many; and with half of t
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
@@ -18,7 +16,7 @@ from avion_core.models.architecture import VideoMAEConfig, load_architecture
 from avion_core.models.layers import pick
 from avion_core.models.videomae import VideoMAE, split_mask
 from avion_core.train.losses import masked_pixels
-from benchmarks import write_result
+from benchmarks import median_seconds, write_result
 
 ARCHITECTURE, FRAMES, SIDE, CLIPS, MASK_RATIO, ROUNDS = "videomae_vit_b", 16, 224, 1, 0.9, 5
 
@@ -52,14 +50,13 @@ class Step:
         self._optimizer = torch.optim.AdamW(self._model.parameters(), lr=1e-8)
         self._pixels_BTHWC = torch.randint(0, 256, (CLIPS, FRAMES, SIDE, SIDE, 3), dtype=torch.uint8)
 
-    def seconds(self) -> float:
-        start, model = time.perf_counter(), self._model
+    def __call__(self) -> None:
+        model = self._model
         self._optimizer.zero_grad()
         mask_BN = model.tube_mask(CLIPS, MASK_RATIO, torch.default_generator)
         prediction_BMP = self._predict(model, model.normalise(self._pixels_BTHWC), mask_BN)
         masked_pixels(prediction_BMP, model.target(self._pixels_BTHWC, mask_BN)).backward()
         self._optimizer.step()
-        return time.perf_counter() - start
 
 
 def main() -> None:
@@ -69,13 +66,7 @@ def main() -> None:
         "masked_decoder_too": Step(hidden, decoder_mask_ratio=0.5),
         "all_visible": Step(all_visible),
     }
-    for step in steps.values():
-        step.seconds()  # caches, allocators and the optimiser's state
-    measured: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(ROUNDS):
-        for name, step in steps.items():
-            measured[name].append(step.seconds())
-    seconds = {name: statistics.median(values) for name, values in measured.items()}
+    seconds = median_seconds(steps, rounds=ROUNDS)
     write_result(
         "masked",
         figures={"clips": CLIPS, "seconds_a_step": seconds},

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import multiprocessing
 import resource
-import statistics
-import time
 
 import open_clip
 import torch
@@ -23,7 +21,7 @@ from avion_core.models.dual_encoder import DualEncoder
 from avion_core.models.export import open_clip_config, open_clip_state_dict
 from avion_core.models.layers import patchify, set_checkpointing
 from avion_core.train.losses import info_nce
-from benchmarks import write_result
+from benchmarks import median_seconds, write_result
 
 ARCHITECTURE, FRAMES, SIDE, CLIPS, TOKENS, ROUNDS = "clip_vit_b_16", 4, 224, 4, 12, 5
 
@@ -83,13 +81,11 @@ class Step:
             video_BD, text_BD, scale = self._model(self._frames_BCTHW, self._tokens_BL)
             return video_BD, text_BD, scale
 
-    def seconds(self) -> float:
-        start = time.perf_counter()
+    def __call__(self) -> None:
         self._optimizer.zero_grad()
         video_BD, text_BD, scale = self.forward()
         info_nce(video_BD, text_BD, scale=scale).backward()
         self._optimizer.step()
-        return time.perf_counter() - start
 
 
 def our_model() -> DualEncoder:
@@ -107,7 +103,7 @@ def peak_mb(checkpointing: bool) -> float:
     set_checkpointing(model, checkpointing)
     step = Step(model, bf16=False)
     for _ in range(2):
-        step.seconds()
+        step()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
 
 
@@ -126,13 +122,7 @@ def main() -> None:
         pairs = (steps[f"{name}_{precision}"].forward()[:2] for name in models)
         for one, other in zip(*pairs, strict=True):
             torch.testing.assert_close(one, other, atol=tolerance, rtol=0)
-    for step in steps.values():
-        step.seconds()  # caches, allocators and the optimiser's state
-    measured: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(ROUNDS):
-        for name, step in steps.items():
-            measured[name].append(step.seconds())
-    seconds = {name: statistics.median(values) for name, values in measured.items()}
+    seconds = median_seconds(steps, rounds=ROUNDS)
     write_result(
         "train_step",
         figures={

@@ -6,6 +6,7 @@ and that generator.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -86,6 +87,19 @@ class ClipDataset:
 
     def __len__(self) -> int:
         return len(self.clips)
+
+    def longest_clip(self) -> int:
+        """Frames of the longest clip; a video without chunks has none."""
+        longest = 0.0
+        for batch in self.clips.arrow().to_batches():
+            coded = batch["video_id"].dictionary_encode()
+            videos = coded.dictionary.to_pylist()
+            fps = np.array(
+                [float(self.chunks.fps(name)) if self.chunks.has(name) else 0.0 for name in videos]
+            )
+            seconds = batch["end_s"].to_numpy() - batch["start_s"].to_numpy()
+            longest = max(longest, float((seconds * fps[coded.indices.to_numpy()]).max(initial=0.0)))
+        return math.ceil(longest - 1e-6)
 
     def sample(
         self, row: int, rng: np.random.Generator, out: NDArray[np.uint8] | None = None

@@ -7,6 +7,9 @@ decoded gives its place to the next row of the epoch's order; it is recorded, an
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -26,6 +29,9 @@ Batch = dict[str, torch.Tensor]
 text_ids int64 [B]."""
 SPARE_ROWS = 8
 """Rows tried in place of a bad one, one after the other."""
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+"""What a queue sends to every process of a job that is to end; SIGUSR1 some time before the limit, if it is
+asked to (Slurm: `--signal=USR1@120`)."""
 GRACE_CLIPS = 200
 """The share of bad clips is taken of at least this many (or of all, if there are fewer)."""
 
@@ -98,6 +104,7 @@ class BatchLoader:
             num_workers=workers,
             persistent_workers=workers > 0,
             multiprocessing_context="fork" if workers else None,
+            worker_init_fn=_obey_the_parent_alone,
             pin_memory=torch.cuda.is_available(),
         )
 
@@ -129,6 +136,21 @@ class BatchLoader:
                 f"{len(self.bad)} of {considered} clips cannot be decoded, more than the share of "
                 f"{self._max_bad_share} that max_bad_share allows; the last: {self.bad[-1].reason}"
             )
+
+
+def _obey_the_parent_alone(worker: int) -> None:
+    """Runs in a worker: a queue's signal to the whole job must not end it while its process needs a batch.
+
+    That process finishes its step, saves, and then ends its workers itself.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    threading.Thread(target=_end_when_told_by, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_when_told_by(parent: int) -> None:
+    while signal.sigwaitinfo(STOP_SIGNALS).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 class _Steps:

@@ -128,8 +128,10 @@ def export_open_clip(folder: str | Path, out: str | Path) -> None:
     model, _ = load_model(folder, frames=1)
     with publish(out) as draft:
         draft.mkdir()
-        save_file(open_clip_state_dict(model, config), draft / "open_clip_model.safetensors")
-        write_json(draft / "open_clip_config.json", open_clip_config(config, image_size_px=size))
+        tensors = open_clip_state_dict(model, config)
+        save_file(tensors, draft / "open_clip_model.safetensors")
+        built_from = open_clip_config(config, image_size_px=size, biased="logit_bias" in tensors)
+        write_json(draft / "open_clip_config.json", built_from)
         (draft / "README.md").write_text(card, encoding="utf-8")
 
 
@@ -144,12 +146,15 @@ def open_clip_state_dict(model: VideoModel, config: DualEncoderConfig) -> dict[s
     return {_rename(name, names): tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
-def open_clip_config(config: DualEncoderConfig, *, image_size_px: int) -> dict[str, Any]:
-    """What open_clip builds the same model and its preprocessing from."""
+def open_clip_config(
+    config: DualEncoderConfig, *, image_size_px: int, biased: bool = False
+) -> dict[str, Any]:
+    """What open_clip builds the same model and its preprocessing from; `biased` after the sigmoid loss."""
     vision, text = config.vision, config.text
     return {
         "model_cfg": {
             "embed_dim": config.embed_dim,
+            "init_logit_bias": 0.0 if biased else None,
             "quick_gelu": config.activation == "quick_gelu",
             "vision_cfg": {
                 "image_size": image_size_px,

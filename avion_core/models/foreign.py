@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -62,6 +63,15 @@ FOREIGN_NAMES: dict[str, tuple[tuple[str, str], ...]] = {
     "videomae_classifier": BLOCK_NAMES + CLASSIFIER_NAMES,
 }
 """Regular expressions and their replacements, applied in order, by kind of model."""
+
+ADMITTED: list[Any] = [
+    argparse.Namespace,
+    *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    np.dtype,
+    *{type(np.dtype(code)) for code in "?" + np.typecodes["AllInteger"] + np.typecodes["AllFloat"]},
+]
+"""What a `.pt` may hold beside tensors and Python's own values: options, and numbers of numpy 1 or 2, such as
+a best accuracy."""
 
 
 def our_name(foreign_name: str, kind: str) -> str:
@@ -144,21 +154,22 @@ def open_clip_file(name: str) -> Path:
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """Weights of a foreign `.safetensors` or `.pt` file, under their own names.
 
-    A `.pt` may be a training checkpoint with `state_dict` or `model` inside and an argparse Namespace
-    beside it, or a TorchScript archive such as OpenAI publishes; nothing else that could run code is
-    admitted. Raises ModelError for anything else.
+    A `.pt` may be a training checkpoint with `state_dict` or `model` inside and ADMITTED beside it, or a
+    TorchScript archive such as OpenAI publishes; nothing else that could run code is admitted. Raises
+    ModelError for anything else.
     """
     if Path(path).suffix == ".safetensors":
         return read_tensors(path)
     if _is_torchscript(path):
         return _read_torchscript(path)
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals(ADMITTED):
             content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ModelError(f"{path}: no such file") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        code = re.search(r"GLOBAL ([\w.]+)", str(error))
+        reason = f"it calls {code[1]}" if code else (str(error) or type(error).__name__).splitlines()[0]
         raise ModelError(f"{path}: cut short, or not a checkpoint of weights alone ({reason})") from None
     for inner in ("state_dict", "model", "module"):
         if isinstance(content, Mapping) and isinstance(content.get(inner), Mapping):

@@ -60,14 +60,19 @@ def measure(kind: str, architecture: str | ModelConfig, *, bf16: bool = False, *
     shapes_only = FakeTensorMode(allow_non_fake_inputs=True)
     with shapes_only, torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         model.to_empty(device="cpu")
-        kernel = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
-        with FlopCounterMode(display=False, custom_mapping=kernel) as counter, torch.no_grad():
+        with flop_counter() as counter, torch.no_grad():
             _forward(model, clips=1)
         plain = _kept_bytes(model, clips=2) - _kept_bytes(model, clips=1)
         set_checkpointing(model, True)
         checkpointed = _kept_bytes(model, clips=2) - _kept_bytes(model, clips=1)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return Size(parameters, counter.get_total_flops() // 2, plain, checkpointed)
+
+
+def flop_counter() -> FlopCounterMode:
+    """As a context it counts the operations of what runs in it, torch's attention on the CPU too."""
+    kernel = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
+    return FlopCounterMode(display=False, custom_mapping=kernel)
 
 
 def _attention_flops(q_shape: Any, k_shape: Any, v_shape: Any, *_: Any, **__: Any) -> int:

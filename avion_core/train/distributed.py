@@ -19,7 +19,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 TIMEOUT_SECONDS = 600
-"""A process that waits longer for another gives up, and with it the job."""
+"""A process that waits longer for another in a step gives up, and with it the job."""
+LONGEST_WAIT = timedelta(days=7)
+"""The same where one process works and the others wait: torchrun ends the job when that one dies."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class World:
     rank: int
     size: int
     device: torch.device
+    patient: dist.ProcessGroup | None = None
+    """The processes as a group that waits up to LONGEST_WAIT."""
 
     @property
     def leads(self) -> bool:
@@ -59,7 +63,8 @@ class World:
         return [float(value) for value in stacked.cpu()]
 
     def same_weights(self, model: nn.Module) -> None:
-        """Give every process the weights and buffers of rank 0."""
+        """Give every process the weights and buffers of rank 0, which may first have downloaded them."""
+        self.wait()
         if self.size > 1:
             for tensor in model.state_dict().values():
                 dist.broadcast(tensor, src=0)
@@ -80,9 +85,9 @@ class World:
         return box
 
     def wait(self) -> None:
-        """Meet all processes here."""
+        """Meet all processes here, however long one of them works alone."""
         if self.size > 1:
-            dist.barrier()
+            dist.barrier(group=self.patient)
 
 
 class _Gather(torch.autograd.Function):
@@ -124,7 +129,9 @@ def join_world(*, processes: int, gpus: int) -> Iterator[World]:
         yield World(rank=0, size=1, device=device)
         return
     dist.init_process_group("nccl" if gpus else "gloo", timeout=timedelta(seconds=TIMEOUT_SECONDS))
-    yield World(rank=rank, size=size, device=device)
+    patient = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
+    assert isinstance(patient, dist.ProcessGroup)
+    yield World(rank=rank, size=size, device=device, patient=patient)
     dist.destroy_process_group()
 
 

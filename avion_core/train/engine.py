@@ -129,7 +129,7 @@ class Training:
             self.writer,
             _progress(title, self.plan.steps, self.step, self.world) as advance,
         ):
-            for batch, wait_seconds in self._remaining_batches(stop):
+            for batch, wait_seconds in self._remaining_batches():
                 watch = Stopwatch()
                 update = self.update(batch, stop)
                 self.log.add(
@@ -146,9 +146,9 @@ class Training:
                 if self._due(self.plan.checkpoint_every_steps) or update.checkpoint_due:
                     self.save()
                 self.writer.check()
-                advance(f"loss {update.values['loss']:.4f}")
-                if update.stop_requested:
+                if update.stop_requested:  # before a word of progress, whose reader may have been ended too
                     break
+                advance(f"loss {update.values['loss']:.4f}")
             if self.step < self.plan.steps:
                 self.save()
                 self.writer.wait()
@@ -166,7 +166,8 @@ class Training:
         self._seed()
         self.optimizer.zero_grad(set_to_none=True)
         result = self._accumulation.backward(self.task, on_device)
-        weights = [weight for weight in self.task.model.parameters() if weight.grad is not None]
+        trained = (weight for group in self.optimizer.param_groups for weight in group["params"])
+        weights = [weight for weight in trained if weight.grad is not None]
         self.world.average_gradients(weights)
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
@@ -240,19 +241,14 @@ class Training:
             if state:
                 print(f"resumed after step {step} of {self.plan.steps}", file=sys.stderr, flush=True)
 
-    def _remaining_batches(self, stop: StopFlag) -> Iterator[tuple[Batch, float]]:
+    def _remaining_batches(self) -> Iterator[tuple[Batch, float]]:
         """Batches from the present step to the end, each with the seconds it was waited for."""
         while self.step < self.plan.steps:
             epoch, first = divmod(self.step, self.batches.steps_per_epoch)
             watch = Stopwatch()
-            try:
-                for batch in self.batches.epoch(epoch, first_step=first):
-                    yield batch, watch.lap()
-                    watch = Stopwatch()
-            except RuntimeError:  # a signal to the whole process group ends the loader's workers too
-                if stop.requested and self.world.size == 1:
-                    return
-                raise
+            for batch in self.batches.epoch(epoch, first_step=first):
+                yield batch, watch.lap()
+                watch = Stopwatch()
 
     def result(self) -> Mapping[str, Tensor]:
         """The weights to publish, on rank 0: the best by validation, else the average, else the last."""
@@ -291,7 +287,11 @@ class Training:
         Part 0 is the whole batch, the micro-batches follow it.
         """
         entropy = [self.plan.seed, self.step, self.world.rank, part]
-        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))
+        seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
+        # torch.manual_seed would keep a formatted stack for GPUs that are not used, a millisecond each time
+        torch.default_generator.manual_seed(seed)
+        if self.world.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         kind = PRECISIONS[self.plan.precision]

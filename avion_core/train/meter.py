@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
+from avion_core.models.sizes import flop_counter
 from avion_core.train.protocols import Batch, PairwiseTask, Task
 
 HALF_PRECISION_TFLOPS = {
@@ -19,6 +19,7 @@ HALF_PRECISION_TFLOPS = {
     "H200": 989.0,
     "A100": 312.0,
     "L40S": 362.0,
+    "RTX A5000": 111.1,
     "V100": 125.0,
 }
 """Peak of dense bf16 or fp16 arithmetic by a part of the GPU's name, from NVIDIA's data sheets."""
@@ -71,7 +72,7 @@ def flops_per_clip(task: Task, batch: Batch, autocast: Callable[[], AbstractCont
     checkpointing and of accumulation does not count.
     """
     some = {name: value[:CLIPS_COUNTED] if value.ndim else value for name, value in batch.items()}
-    with torch.no_grad(), FlopCounterMode(display=False) as counter, autocast():
+    with torch.no_grad(), flop_counter() as counter, autocast():
         prepared = task.prepare(some)
         if isinstance(task, PairwiseTask):
             task.embed(prepared)

@@ -22,7 +22,7 @@ class LayeredModel(Protocol):
         """Parameters with their names."""
 
     def no_decay(self) -> set[str]:
-        """Names of parameters, besides those of fewer than two dimensions, that do not decay."""
+        """Names of the parameters that do not decay."""
 
     def layer_of(self, parameter_name: str) -> int:
         """0 for the embeddings, rising towards the head."""
@@ -31,16 +31,15 @@ class LayeredModel(Protocol):
 def parameter_groups(model: LayeredModel, *, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
     """The trained parameters, grouped by (layer, decay); each group carries its `names` and `rate_scale`.
 
-    Biases, gains and other parameters of fewer than two dimensions do not decay, nor do those that
-    the model names. The rate of a layer is `layer_decay` to the power of its distance from the last
-    one (BEiT, arXiv 2106.08254).
+    The model names those that do not decay. The rate of a layer is `layer_decay` to the power of its
+    distance from the last one (BEiT, arXiv 2106.08254).
     """
     trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     top = max(model.layer_of(name) for name, _ in model.named_parameters())
     exempt = model.no_decay()
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
     for name, weight in trained:
-        decays = weight.ndim > 1 and name not in exempt
+        decays = name not in exempt
         distance = top - model.layer_of(name) if layer_decay != 1.0 else 0
         group = groups.setdefault(
             (distance, decays),

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-"""SIGUSR1 is what queues are asked to send some time before the limit (Slurm: `--signal=USR1@120`)."""
+from avion_core.data.loader import STOP_SIGNALS
 
 PREEMPTED_EXIT_CODE = 3
 """Exit code of a training that was asked to stop, has saved its state, and waits to be started again."""
@@ -30,13 +28,10 @@ class StopFlag:
 @contextmanager
 def stop_requests() -> Iterator[StopFlag]:
     """Turn STOP_SIGNALS into a flag while the context lasts."""
-    flag, owner = StopFlag(), os.getpid()
+    flag = StopFlag()
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        if os.getpid() == owner:
-            flag.requested = True
-        else:  # a forked loader worker that inherited this handler
-            os._exit(128 + number)
+        flag.requested = True
 
     previous = {number: signal.signal(number, on_signal) for number in STOP_SIGNALS}
     try:

@@ -1,6 +1,6 @@
 """A stage: which task, data, model and start weights belong together, and what is published at the end.
 
-    <out>/model.safetensors  model.json  train.jsonl  manifest.json
+    <out>/model.safetensors  model.json  train.jsonl  tensorboard/  manifest.json
 
 Until these are there, `<out>/checkpoints/` holds what a restart needs.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -95,7 +95,8 @@ def train_stage(
             preempted = stop
     if preempted is not None:
         if world.leads:
-            print(f"{preempted}; start it again to go on", file=sys.stderr, flush=True)
+            with suppress(BrokenPipeError):  # the same signal may have ended what reads it
+                print(f"{preempted}; start it again to go on", file=sys.stderr, flush=True)
         raise SystemExit(PREEMPTED_EXIT_CODE)
 
 
@@ -193,10 +194,12 @@ class _Stage:
             store.remove()
 
     def fresh_model(self) -> VideoModel:
-        """The model that the training starts from: the seed's, with the start stage's weights."""
+        """The model that the training starts from: the seed's, on rank 0 with the start weights."""
         settings = self.settings
         torch.manual_seed(self.seed)
         model = build_model(self.model_kind, settings.model, **self._model_arguments())
+        if not self.world.leads:  # one download, one error; `World.same_weights` hands them on
+            return model
         waived = {
             "fresh": settings.start_fresh,
             "waive_missing": settings.waive_missing,
@@ -229,7 +232,7 @@ class _Stage:
         return kind
 
     def training(self, model: VideoModel, store: CheckpointStore) -> Training:
-        """Model, data and update rule put together. Raises ValueError when there are too few clips."""
+        """Model, data and update rule put together. Raises ValueError for too few clips or too short ones."""
         settings, clips = self.settings, ClipTable.load(*self._clip_files())
         if len(clips) < settings.batch_size:
             raise ValueError(
@@ -348,6 +351,12 @@ class _Stage:
             choose_text=self._choose_text(clips, sentences),
             context_length=context,
         )
+        longest = dataset.longest_clip()
+        if 0 < longest < settings.frames:
+            raise ValueError(
+                f"{self.title}: frames is {settings.frames}, and the longest clip has {longest}; "
+                "set fewer frames (a short clip repeats some, but all of them would)"
+            )
         return BatchLoader(
             dataset,
             batch_size=settings.batch_size // settings.processes,

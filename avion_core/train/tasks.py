@@ -7,6 +7,7 @@ Whatever is random here draws from torch's generators, which the engine seeds at
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -33,7 +34,7 @@ LARGEST_LOGIT_SCALE = math.log(100)
 """Bound on the logarithm of the inverse temperature (CLIP, section 2.5); the least is 0."""
 
 
-class _VideoTextTask:
+class _VideoTextTask(ABC):
     """What the tasks of a dual encoder share; `loss_of` is their own."""
 
     model: DualEncoder
@@ -47,9 +48,9 @@ class _VideoTextTask:
         frames_BCTHW = self.model.normalise(batch["frames"])
         return self.model.encode_video(frames_BCTHW), self.model.encode_text(batch["tokens"])
 
+    @abstractmethod
     def loss_of(self, embeddings: tuple[Tensor, ...], batch: Batch) -> StepLoss:
         """The task's loss."""
-        raise NotImplementedError
 
     def loss(self, batch: Batch) -> StepLoss:
         """Batch: `frames`, `tokens`, and what `loss_of` asks for."""
@@ -74,9 +75,10 @@ class ContrastiveTask(_VideoTextTask):
         return StepLoss(value, {**metrics, "logit_bias": bias.detach()})
 
     def after_update(self) -> None:
-        """Keep the temperature between 0.01 and 1."""
-        with torch.no_grad():
-            self.model.logit_scale.clamp_(0, LARGEST_LOGIT_SCALE)
+        """Keep a temperature that is trained between 0.01 and 1."""
+        if self.model.logit_scale.requires_grad:
+            with torch.no_grad():
+                self.model.logit_scale.clamp_(0, LARGEST_LOGIT_SCALE)
 
 
 class RelevancyTask(_VideoTextTask):

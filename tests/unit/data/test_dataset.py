@@ -158,6 +158,14 @@ def test_text_is_chosen_with_the_same_generator_and_tokenised(clips, chunks):
     assert len({tuple(sample["tokens"].tolist()) for sample in samples}) == 2
 
 
+def test_the_longest_clip_is_counted_in_frames_and_over_videos_that_have_some(clips, chunks):
+    assert ClipDataset(clips, chunks, TRAINING).longest_clip() == 30
+    lost = ClipTable.from_rows([{**ROWS[2], "end_s": 9.0}])
+    assert ClipDataset(lost, chunks, TRAINING).longest_clip() == 0
+    short = ClipTable.from_rows([ROWS[1], {**ROWS[2], "end_s": 9.0}])
+    assert ClipDataset(short, chunks, TRAINING).longest_clip() == 21
+
+
 def test_a_video_without_chunks_is_a_media_error(clips, chunks):
     for view in (TRAINING, EVALUATION):
         with pytest.raises(MediaError, match="lost: the video is not in the chunk index"):

@@ -92,6 +92,14 @@ def test_open_clip_gives_the_embeddings_of_one_frame(tmp_path, activation):
     assert preprocess.transforms[-1].std == pytest.approx([value / 255 for value in DUAL.pixel_std])
 
 
+def test_open_clip_takes_the_bias_of_the_sigmoid_loss(tmp_path):
+    model = build_model("dual_encoder", DUAL, **SIZES, logit_bias=-7.5)
+    save_model(tmp_path / "m", model, ModelDescription("dual_encoder", "tiny", **SIZES))
+    export_open_clip(tmp_path / "m", tmp_path / "out")
+    theirs = open_clip.create_model(f"local-dir:{tmp_path / 'out'}")
+    assert theirs.logit_bias.item() == -7.5
+
+
 def test_what_open_clip_cannot_hold_is_refused(tmp_path):
     saved(tmp_path / "m", "videomae")
     with pytest.raises(ModelError, match="open_clip has no videomae; export it in AVION's layout"):

@@ -6,6 +6,7 @@ import pickle
 import warnings
 from pathlib import Path
 
+import numpy as np
 import open_clip
 import pytest
 import torch
@@ -114,6 +115,17 @@ def test_a_training_checkpoint_with_a_namespace_is_read(tmp_path):
     assert read_checkpoint(path)["module.logit_scale"].item() == 2.0
 
 
+@pytest.mark.parametrize("core", ["_core", "core"])  # numpy 2 and numpy 1
+def test_numbers_of_numpy_beside_the_weights_are_no_code(tmp_path, core):
+    """A best accuracy is a mean that numpy took."""
+    path, weights = tmp_path / "checkpoint_best.pt", {"a": torch.tensor(2.0)}
+    numbers = {"best_acc1": np.float64(33.2), "epoch": np.int64(4), "good": np.bool_(True)}
+    content = {"state_dict": weights, **numbers, "args": argparse.Namespace(lr=np.float32(3e-5))}
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes().replace(b"numpy._core.", f"numpy.{core}.".encode()))
+    assert read_checkpoint(path) == weights
+
+
 def test_code_in_a_pickle_is_refused_and_not_run(tmp_path):
     class Trap:
         def __reduce__(self):
@@ -124,7 +136,7 @@ def test_code_in_a_pickle_is_refused_and_not_run(tmp_path):
         "old.pt": lambda path: path.write_bytes(pickle.dumps({"state_dict": Trap()}, protocol=2)),
     }.items():
         write(tmp_path / name)
-        with pytest.raises(ModelError, match="not a checkpoint of weights alone"):
+        with pytest.raises(ModelError, match=r"not a checkpoint of weights alone \(it calls .*mkdir\)"):
             read_checkpoint(tmp_path / name)
     assert not (tmp_path / "ran").exists()
 
@@ -246,6 +258,19 @@ def test_avions_checkpoint_starts_a_classifier_with_more_frames(tmp_path):
     assert report.adapted == ("vision.temporal_embedding",)
     assert report.unexpected == ()
     assert torch.equal(model.vision.blocks[1].attn.qkv.bias, source.vision.blocks[1].attn.qkv.bias)
+
+
+def test_lavilas_names_have_a_text_tower_without_a_prefix(tmp_path):
+    source, model = (DualEncoder(CLIP, frames=4, image_size_px=16) for _ in range(2))
+    tensors = {
+        "module."
+        + name.removeprefix("textual.").replace("visual.image_projection", "image_projection"): tensor
+        for name, tensor in avion_state_dict(source).items()
+    }
+    assert {"module.text_projection", "module.image_projection", "module.ln_final.bias"} < tensors.keys()
+    torch.save({"state_dict": tensors, "args": argparse.Namespace(lr=3e-5)}, tmp_path / "lavila.pt")
+    start_from_foreign(model, str(tmp_path / "lavila.pt"))
+    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in source.state_dict().items())
 
 
 def test_a_shorter_context_keeps_its_first_places(tmp_path):

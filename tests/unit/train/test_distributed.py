@@ -2,9 +2,11 @@
 
 import contextlib
 import json
+import multiprocessing
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from avion_core.train import distributed
 from avion_core.train.accumulation import Accumulation
 from avion_core.train.distributed import World, alone, join_world
 from avion_core.train.preemption import PreemptedError
@@ -137,6 +140,30 @@ def test_one_process_goes_on_from_two_and_two_from_one(pair, tmp_path):
     assert steps.count(4) == 1  # one process
     assert steps.count(5) == steps.count(9) == 2  # two
     assert steps.count(10) == 1  # one again
+
+
+def meet(rank: int, port: int) -> None:
+    """One of two processes; the first works longer than a step may take."""
+    places = {"RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in places.items()}
+    distributed.TIMEOUT_SECONDS = 1
+    with join_world(processes=2, gpus=0) as world:
+        time.sleep(3 if world.leads else 0)
+        world.wait()
+    os._exit(0)
+
+
+def test_the_others_wait_for_a_validation_that_takes_longer_than_a_step_may():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=meet, args=(rank, port)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=60)
+    assert [process.exitcode for process in processes] == [0, 0]
 
 
 def test_a_world_of_another_size_than_the_setting_is_refused():

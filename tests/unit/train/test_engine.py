@@ -117,6 +117,20 @@ def test_a_request_to_stop_saves_at_once_and_the_rest_follows(tmp_path, undistur
     assert without_times(lines(second)) == without_times(lines(undisturbed))
 
 
+def test_a_stop_saves_even_if_what_read_the_progress_is_gone(tmp_path, monkeypatch):
+    """A signal to the whole job ends the program that its output is piped to."""
+    stopped = tiny_training(tmp_path, TinyTask(tmp_path, signal_at=4, number=signal.SIGTERM))
+
+    def advance(progress, *, note):
+        if stopped.step == 5:
+            raise BrokenPipeError
+
+    monkeypatch.setattr("avion_core.progress.Progress.advance", advance)
+    with pytest.raises(PreemptedError):
+        stopped.run("tiny")
+    assert stopped.store.steps()[-1] == 5
+
+
 def test_a_finished_training_computes_nothing_more(tmp_path):
     tiny_training(tmp_path).run("tiny")
     tiny_training(tmp_path).run("tiny")

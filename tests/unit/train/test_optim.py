@@ -21,7 +21,7 @@ REFERENCE = json.loads(
 
 
 class Layered(nn.Module):
-    """Three layers with a table that must not decay and a weight that is frozen."""
+    """Three layers with a table and biases that must not decay, and a weight that is frozen."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Layered(nn.Module):
         self.frozen = nn.Parameter(torch.ones(()), requires_grad=False)
 
     def no_decay(self) -> set[str]:
-        return {"table"}
+        return {"table", "block.bias", "head.bias"}
 
     def layer_of(self, parameter_name: str) -> int:
         return {"table": 0, "block": 1}.get(parameter_name.split(".")[0], 2)
@@ -41,7 +41,7 @@ def by_name(groups):
     return {name: group for group in groups for name in group["names"]}
 
 
-def test_groups_follow_dimension_name_and_layer():
+def test_groups_follow_the_models_decay_and_layers():
     groups = by_name(parameter_groups(Layered(), weight_decay=0.05, layer_decay=0.5))
     assert {name: group["weight_decay"] for name, group in groups.items()} == {
         "table": 0.0,

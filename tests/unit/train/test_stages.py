@@ -3,11 +3,14 @@
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -126,8 +129,8 @@ def pretrained(kitchen, tmp_path_factory):
     return train(kitchen, tmp_path_factory.mktemp("run") / "pretrain", CONTRASTIVE)
 
 
-def test_a_finished_stage_is_four_files_that_describe_it(kitchen, pretrained):
-    assert sorted(path.name for path in pretrained.iterdir()) == PUBLISHED
+def test_a_finished_stage_is_four_files_that_describe_it_and_a_folder_of_curves(kitchen, pretrained):
+    assert sorted(path.name for path in pretrained.iterdir()) == sorted([*PUBLISHED, "tensorboard"])
     assert [line["step"] for line in lines(pretrained)] == [1, 2, 3, 4, 5, 6]
     _, description = load_model(pretrained)
     assert (description.kind, description.frames, description.image_size_px) == ("dual_encoder", 2, 32)
@@ -349,6 +352,29 @@ def test_sigterm_saves_and_exits_with_its_own_code(kitchen, masked, tmp_path, mo
     assert equal(tmp_path, masked)
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_the_whole_job_its_loaders_workers_too_saves(kitchen, tmp_path, capfd, number, processes):
+    """torchrun hands a signal on to the groups of its processes, and so may the queue."""
+    recipe = {**MASKED, "epochs": 5000, "loader_workers": 1, "processes": processes}
+    launcher = [*TWO, "--signals-to-handle=SIGTERM,SIGUSR1"] if processes == 2 else []
+    job = start_program(kitchen, tmp_path, recipe, launcher=launcher, start_new_session=True)
+    wait_for(lambda: list(tmp_path.glob("checkpoints/*/step-*")), job)
+    os.killpg(job.pid, number)
+    assert job.wait(timeout=60) == (PREEMPTED_EXIT_CODE if processes == 1 else 1)
+    saved = re.search(r"asked to stop; saved after step (\d+)", capfd.readouterr().err)
+    assert saved
+    assert max(int(path.name[5:]) for path in tmp_path.glob("checkpoints/*/step-*")) == int(saved[1])
+
+
+def test_the_exit_code_is_its_own_though_nobody_reads_the_last_words(kitchen, tmp_path):
+    job = start_program(kitchen, tmp_path, {**MASKED, "epochs": 5000}, stderr=subprocess.PIPE)
+    wait_for(lambda: list(tmp_path.glob("checkpoints/*/step-*")), job)
+    job.stderr.close()
+    job.terminate()
+    assert job.wait(timeout=60) == PREEMPTED_EXIT_CODE
+
+
 def test_checkpoints_of_another_recipe_are_set_aside(kitchen, masked, tmp_path, monkeypatch, capsys):
     count_updates(monkeypatch, sigterm_after=1)
     with pytest.raises(SystemExit):
@@ -377,13 +403,11 @@ def test_a_second_job_in_the_same_folder_is_refused(kitchen, tmp_path):
         train(kitchen, tmp_path, CONTRASTIVE)
 
 
+TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+
+
 def train_in_two_processes(kitchen, out, recipe):
-    process = start_program(
-        kitchen,
-        out,
-        {**recipe, "processes": 2},
-        launcher=["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"],
-    )
+    process = start_program(kitchen, out, {**recipe, "processes": 2}, launcher=TWO)
     assert process.wait(timeout=120) == 0
     return [line["loss"] for line in lines(out)]
 
@@ -391,6 +415,17 @@ def train_in_two_processes(kitchen, out, recipe):
 def test_two_processes_have_the_losses_of_one(kitchen, pretrained, tmp_path):
     losses = train_in_two_processes(kitchen, tmp_path, CONTRASTIVE)
     assert losses == pytest.approx([line["loss"] for line in lines(pretrained)], rel=1e-4)
+
+
+def test_start_weights_are_read_once_and_reach_every_process(kitchen, pretrained, tmp_path, capfd):
+    foreign = tmp_path / "avion.pt"
+    recipe = {**CONTRASTIVE, "start_weights": str(foreign), "epochs": 1, "processes": 2}
+    assert start_program(kitchen, tmp_path / "missing", recipe, launcher=TWO).wait(timeout=120) != 0
+    assert capfd.readouterr().err.count("ModelError: ") == 1
+    EXPORTS["avion"](pretrained, foreign)
+    losses = train_in_two_processes(kitchen, tmp_path / "two", recipe)
+    one = train(kitchen, tmp_path / "one", {**recipe, "processes": 1})
+    assert losses == pytest.approx([line["loss"] for line in lines(one)], rel=1e-4)
 
 
 def test_local_negatives_are_those_of_one_process(kitchen, tmp_path):
@@ -405,6 +440,7 @@ def test_local_negatives_are_those_of_one_process(kitchen, tmp_path):
     ("change", "message"),
     [
         ({"batch_size": 10}, "9 clips do not fill one batch of 10; set a smaller batch_size"),
+        ({"frames": 25}, "run/stage: frames is 25, and the longest clip has 24; set fewer frames"),
         ({"model": "toy_videomae"}, "cannot train 'toy_videomae', a videomae; it can train: dual_encoder"),
         (
             {"task": "classification", "label": "label"},
@@ -433,11 +469,11 @@ def count_updates(monkeypatch, *, sigterm_after: int | None = None) -> list[int]
 
 
 def start_program(
-    home: Path, out: Path, recipe: dict, *, launcher: list[str] | None = None
+    home: Path, out: Path, recipe: dict, *, launcher: Sequence[str] = (), **options: Any
 ) -> subprocess.Popen:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *(launcher or []), __file__, str(home), str(out), json.dumps(recipe)]
-    return subprocess.Popen(command, env=environment)
+    command = [sys.executable, *launcher, __file__, str(home), str(out), json.dumps(recipe)]
+    return subprocess.Popen(command, env=environment, **options)
 
 
 def wait_for(condition, process: subprocess.Popen) -> None:

@@ -68,6 +68,12 @@ def test_the_temperature_stays_in_its_bounds(dual_encoder, moved_to, kept):
     assert dual_encoder.logit_scale.item() == pytest.approx(kept)
 
 
+def test_a_frozen_temperature_is_the_settings_whatever_it_is():
+    model = DualEncoder(SMALL, frames=2, image_size_px=16, temperature=10)
+    ContrastiveTask(model).after_update()
+    assert model.logit_scale.exp().item() == pytest.approx(0.1)
+
+
 def test_a_model_with_a_bias_is_trained_with_the_sigmoid_loss(batch):
     torch.manual_seed(0)
     model = DualEncoder(SMALL, frames=2, image_size_px=16, logit_bias=-10.0)

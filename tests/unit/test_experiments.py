@@ -1,0 +1,153 @@
+"""The experiments of `configs/` against the published recipes, as they really ran."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from snakemake.utils import update_config
+
+from avion_core.config import Settings, load_settings
+from avion_core.train.stages import schedule_of
+
+ROOT = Path(__file__).parents[2]
+
+CROP = {"crop": "random_resized", "crop_scale": (0.5, 1.0), "horizontal_flip": 0.0}
+MIXED = {"mixup": 0.8, "cutmix": 1.0, "label_smoothing": 0.1}
+WINDOW = {"frames": 16, "sampling": "window", "stride": 4}
+PRETRAIN = {
+    **CROP,
+    "optimizer": "adamw",
+    "schedule": "constant",
+    "warmup_epochs": 0,
+    "epochs": 5,
+    "weight_decay": 0.01,
+    "betas": (0.9, 0.999),
+    "frames": 4,
+    "sampling": "segments",
+    "drop_path": 0,
+    "loss_name": "info_nce",
+    "loss_values": {"temperature": 0.07, "learn_temperature": False},
+    "negatives": "global",
+}
+MIR = {
+    **CROP,
+    "optimizer": "adamw",
+    "schedule": "cosine",
+    "warmup_epochs": 1,
+    "batch_size": 512,
+    "epochs": 100,
+    "weight_decay": 0.01,
+    "betas": (0.9, 0.999),
+    "frames": 16,
+    "sampling": "segments",
+    "drop_path": 0,
+    "loss_values": {"margin": 0.2},
+    "min_relevancy": 0.1,
+    "start": "avion_pretrain",
+}
+SMS = {**MIR, "loss_values": {"margin": 0.6, "relaxation": 0.1}}
+CLS = {
+    **CROP,
+    **MIXED,
+    "optimizer": "sgd",
+    "momentum": 0.9,
+    "schedule": "cosine",
+    "warmup_epochs": 2,
+    "batch_size": 512,
+    "epochs": 100,
+    "weight_decay": 4e-5,
+    "frames": 16,
+    "drop_path": 0.1,
+    "head_dropout": 0.5,
+    "label": "action",
+    "start": "avion_pretrain",
+}
+MASKED = {
+    **WINDOW,
+    "schedule": "cosine",
+    "warmup_epochs": 40,
+    "epochs": 800,
+    "weight_decay": 0.05,
+    "betas": (0.9, 0.95),
+    "crop": "multi_scale",
+    "drop_path": 0,
+    "mask_ratio": 0.9,
+}
+KINETICS = {
+    **WINDOW,
+    **MIXED,
+    "optimizer": "adamw",
+    "schedule": "cosine",
+    "warmup_epochs": 5,
+    "epochs": 100,
+    "weight_decay": 0.05,
+    "betas": (0.9, 0.999),
+    "crop": "random_resized",
+    "crop_scale": (0.08, 1.0),
+    "horizontal_flip": 0.5,
+    "random_erasing": 0.25,
+    "drop_path": 0.1,
+    "layer_decay": 0.75,
+}
+ALL = {"image_size_px": 224, "precision": "fp16", "gradient_clip": None, "ema_decay": None}
+RATES_MIR, RATES_CLS = (3e-5, 1e-6, 1e-5), (1.2e-2, 4e-6, 4e-5)
+RECIPES: dict[tuple[str, str, str], tuple[dict[str, Any], tuple[float, float, float]]] = {
+    ("avion", "vit_b_human", "avion_pretrain"): ({**PRETRAIN, "batch_size": 2048}, (3e-5, 1e-6, 1e-5)),
+    ("avion", "vit_b_llm", "avion_pretrain"): ({**PRETRAIN, "batch_size": 2048}, (3e-5, 1e-6, 1e-5)),
+    ("avion", "vit_l_llm", "avion_pretrain"): ({**PRETRAIN, "batch_size": 896}, (3e-5, 1e-6, 1e-5)),
+    **{
+        ("avion", run, stage): recipe
+        for run in ("vit_b_human", "vit_b_llm", "vit_l_llm")
+        for stage, recipe in {
+            "avion_mir": (MIR, RATES_MIR),
+            "avion_mir_sms": (SMS, (2e-5, 1e-6, 1e-5)),
+            "avion_cls": (CLS, RATES_CLS),
+        }.items()
+    },
+    ("videomae", "videomae_avion", "vit_b_videomae"): (
+        {**MASKED, "optimizer": "lion", "batch_size": 256, "horizontal_flip": 0.5},
+        (1.5e-4, 1e-6, 1e-5),
+    ),
+    ("videomae", "videomae_avion", "vit_b_kinetics"): ({**KINETICS, "batch_size": 256}, (1.5e-3, 1e-6, 1e-6)),
+    ("videomae", "videomae_original", "vit_b_videomae"): (
+        {**MASKED, "optimizer": "adamw", "batch_size": 2048, "horizontal_flip": 0.0},
+        (1.2e-3, 8e-6, 8e-5),
+    ),
+    ("videomae", "videomae_original", "vit_b_kinetics"): (
+        {**KINETICS, "batch_size": 512},
+        (2e-3, 2e-6, 2e-6),
+    ),
+}
+"""By experiment, run and stage: settings, and the rates as they are used: peak, start of warm-up, end."""
+
+
+def experiment(name: str) -> Settings:
+    """`configs/<name>.yaml` over the demo, as Snakemake joins them."""
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    update_config(config, yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text()))
+    return load_settings(config)
+
+
+@pytest.mark.parametrize("place", RECIPES, ids="-".join)
+def test_a_recipe_is_the_published_one(place: tuple[str, str, str]) -> None:
+    settings = experiment(place[0]).stage(*place[1:])
+    published, rates = RECIPES[place]
+    wanted = {**ALL, **published}
+    assert {name: getattr(settings, name) for name in wanted} == wanted
+    schedule = schedule_of(settings, steps_per_epoch=10)
+    assert (schedule.peak, schedule.start, schedule.final) == pytest.approx(rates)
+
+
+@pytest.mark.parametrize("name", ["avion", "videomae"])
+def test_every_stage_of_every_run_is_in_the_table(name: str) -> None:
+    settings = experiment(name)
+    stages = {(name, run, stage) for run in settings.selected_runs for stage in settings.runs[run].stages}
+    assert stages == {place for place in RECIPES if place[0] == name}
+
+
+@pytest.mark.parametrize("name", ["avion", "videomae"])
+def test_the_head_says_command_hardware_hours_and_result_with_its_source(name: str) -> None:
+    head = (ROOT / "configs" / f"{name}.yaml").read_text().partition("\n\n")[0]
+    words = ["snakemake --cores all", "hardware", "GPU hours", "arXiv 2309.16669"]
+    assert all(word in head for word in [*words, *experiment(name).selected_runs]), head

@@ -1,0 +1,43 @@
+"""What the log says of utilisation: the operations of a clip, and the peak they are held against."""
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+
+from avion_core.models.sizes import measure
+from avion_core.train.meter import flops_per_clip, peak_tflops
+from tests.unit.train.tiny_tasks import CLASSES, DUAL, FRAMES, SIZE_PX, TASKS, make_batch, make_task
+
+
+def test_a_clips_operations_are_three_forward_passes_attention_included():
+    task = make_task("classification")
+    size = measure("video_classifier", DUAL, frames=FRAMES, image_size_px=SIZE_PX, classes=CLASSES)
+    assert flops_per_clip(task, make_batch(0), nullcontext) == 3 * 2 * size.multiply_adds
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_size_of_the_batch_makes_no_difference(name):
+    batch = make_batch(0)
+    two = {key: value[:2] for key, value in batch.items()}
+    task = make_task(name)
+    assert flops_per_clip(task, batch, nullcontext) == flops_per_clip(task, two, nullcontext) > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "peak"),
+    [
+        ("NVIDIA H100 80GB HBM3", "bf16", 989.0),
+        ("NVIDIA H100 PCIe", "fp16", 756.0),
+        ("NVIDIA RTX A5000", "fp16", 111.1),
+        ("NVIDIA RTX A5000", "fp32", None),
+        ("Some other device", "bf16", None),
+    ],
+)
+def test_the_peak_is_looked_up_by_the_devices_name(monkeypatch, name, precision, peak):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    assert peak_tflops(torch.device("cuda"), precision) == peak
+
+
+def test_a_processor_has_no_known_peak():
+    assert peak_tflops(torch.device("cpu"), "bf16") is None
