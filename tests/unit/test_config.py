@@ -63,7 +63,10 @@ def test_unknown_setting_is_refused_with_the_nearest_name(
             ["stages.finetune_mir.learning_rate", "greater than 0"],
         ),
         (lambda c: c["stages"]["finetune_mir"].update(batch_size=0), ["stages.finetune_mir.batch_size"]),
-        (lambda c: c["stages"]["finetune_mir"].update(batch_size=9, processes=2), ["batch_size (9)", "(1 x 2)"]),
+        (
+            lambda c: c["stages"]["finetune_mir"].update(batch_size=9, processes=2),
+            ["batch_size (9)", "(1 x 2)"],
+        ),
         (
             lambda c: c["stages"]["finetune_mir"].update(batch_size=12, nodes=4, processes=2),
             ["batch_size (12)", "nodes times processes (4 x 2)"],

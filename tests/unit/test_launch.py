@@ -45,9 +45,7 @@ def sbatch(settings: StageSettings) -> list[str]:
         ),
     ],
 )
-def test_a_job_asks_for_its_nodes_with_one_task_on_each(
-    settings: dict[str, Any], options: list[str]
-) -> None:
+def test_a_job_asks_for_its_nodes_with_one_task_on_each(settings: dict[str, Any], options: list[str]) -> None:
     assert sbatch(stage(**settings)) == options
 
 

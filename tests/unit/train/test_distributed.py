@@ -142,8 +142,9 @@ def test_one_process_goes_on_from_two_and_two_from_one(pair, tmp_path):
 def test_a_world_of_another_size_than_the_setting_is_refused():
     with pytest.raises(ValueError, match="nproc-per-node=3"), join_world(processes=3, gpus=0):
         pass
-    with pytest.raises(ValueError, match="6 processes .* --nnodes=2"), join_world(
-        nodes=2, processes=3, gpus=0
+    with (
+        pytest.raises(ValueError, match=r"6 processes .* --nnodes=2"),
+        join_world(nodes=2, processes=3, gpus=0),
     ):
         pass
 
