@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from avion_core.launch import SIGNALS
 from avion_core.train.accumulation import Accumulation
 from avion_core.train.distributed import World, alone, join_world
 from avion_core.train.preemption import PreemptedError
@@ -43,7 +44,7 @@ def gathered_gradients(world: World) -> dict[str, torch.Tensor]:
 
 def start(program: Path, *arguments: object, processes: int = PROCESSES) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command += ["--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"]  # as the rule does
+    command += [f"--signals-to-handle={SIGNALS}"]
     repository = Path(__file__).parents[3]
     environment = {**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
