@@ -207,6 +207,8 @@ def test_recipe_and_machine_part_the_settings() -> None:
     for job in (stage, evaluation):
         assert job.recipe().keys() | job.machine().keys() == type(job).model_fields.keys()
         assert type(job).model_validate(json.loads(json.dumps(job.recipe() | job.machine()))) == job
+    elsewhere = stage.model_copy(update={"nodes": 2, "processes": 4, "gpus": 4})
+    assert elsewhere.recipe() == stage.recipe()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
