@@ -26,6 +26,7 @@ include: "rules/report.smk"
 
 
 onstart:
+    check_nodes()
     claim_folder()
 
 

@@ -22,6 +22,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")]
 Layout = Literal["ego4d", "ek100", "kinetics", "folder"]
 MACHINE_SETTINGS = frozenset(
     {
+        "nodes",
         "processes",
         "gpus",
         "threads",
@@ -433,7 +434,7 @@ class StageSettings(ReadingJob):
     `symmetric_multi_similarity`, `max_margin` (AVION's) or `adaptive_max_margin`. Null for the first."""
     negatives: Literal["global", "local"] = "global"
     """What a contrastive or relevancy loss compares with: the clips and texts of all processes, or of each
-    process alone, so that `processes` changes the result."""
+    process alone, so that `nodes` and `processes` change the result."""
     temperature: Positive | None = None
     """Contrastive temperature of a model that begins fresh; null for the published one: info_nce 0.07,
     sigmoid 0.1."""
@@ -456,10 +457,12 @@ class StageSettings(ReadingJob):
     patch_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of each clip's patches that a dual encoder's video tower leaves out in training (FLIP)."""
 
+    nodes: Count = 1
+    """Machines of the job; more than one needs Slurm."""
     processes: Count = 1
-    """Processes of the job, started by torchrun; with `gpus` one of them each."""
+    """Processes on each node, started by torchrun; with `gpus` one of them each."""
     gpus: Annotated[int, Field(ge=0)] = 0
-    """GPUs the job asks for; 0 trains on the CPU."""
+    """GPUs the job asks for on each node; 0 trains on the CPU."""
     threads: Count = 1
     """CPU threads a process."""
     loader_workers: Annotated[int, Field(ge=0)] = 0
@@ -471,7 +474,7 @@ class StageSettings(ReadingJob):
     compile: bool = False
     """Run the blocks through torch.compile, which needs a C++ compiler."""
     memory_mb: Count = 2000
-    """Memory the job asks the scheduler for."""
+    """Memory the job asks the scheduler for, on each node."""
     runtime_minutes: Count = 60
     """Time limit the job asks the scheduler for, doubled at each further attempt."""
     log_every_steps: Count = 10
@@ -496,23 +499,23 @@ class StageSettings(ReadingJob):
     def _consistent(self) -> StageSettings:
         if self.gpus and self.gpus != self.processes:
             raise ValueError(f"gpus ({self.gpus}) must be 0 or equal processes ({self.processes})")
-        if self.batch_size % self.processes:
-            raise ValueError(
-                f"batch_size ({self.batch_size}) must divide among the processes ({self.processes})"
-            )
-        share = self.batch_size // self.processes
+        world = f"nodes times processes ({self.nodes} x {self.processes})"
+        if self.batch_size % self.world_size:
+            raise ValueError(f"batch_size ({self.batch_size}) must divide among {world}")
+        share = self.batch_size // self.world_size
         if share % self.accumulation_steps:
             raise ValueError(
                 f"accumulation_steps ({self.accumulation_steps}) must divide each process's share of the "
-                f"batch ({share}: batch_size {self.batch_size} over processes {self.processes})"
+                f"batch ({share}: batch_size {self.batch_size} over {world})"
             )
         if self.best_metric and not self.validate_with:
             raise ValueError(f"best_metric ({self.best_metric}) needs validate_with, an evaluation's name")
         if self.crop_scale[0] > self.crop_scale[1] or self.crop_scale[0] == 0:
             raise ValueError("crop_scale is (smallest, largest) share of the area, both above 0")
-        share = self.batch_size // self.processes
         if self.task == "classification" and (self.mixup or self.cutmix) and share % 2:
-            raise ValueError(f"mixup and cutmix pair clips: batch_size over processes ({share}) must be even")
+            raise ValueError(
+                f"mixup and cutmix pair clips: a process's share of batch_size ({share}) must be even"
+            )
         if self.start and self.start_weights:
             raise ValueError("start and start_weights exclude each other; set one of them to null")
         if self.decoder_mask_ratio and self.task != "reconstruction":
@@ -533,10 +536,15 @@ class StageSettings(ReadingJob):
                 raise ValueError(f"{name} does not go with the task '{self.task}'{which if losses else ''}")
         if not losses and self.negatives == "local":
             raise ValueError(f"negatives: the task '{self.task}' compares no clips")
-        compared = self.batch_size // (self.processes if self.negatives == "local" else 1)
+        compared = self.batch_size // (self.world_size if self.negatives == "local" else 1)
         if losses and compared < 2:
             raise ValueError("a loss that compares clips needs at least two at once; set batch_size higher")
         return self
+
+    @property
+    def world_size(self) -> int:
+        """Processes of the whole job."""
+        return self.nodes * self.processes
 
     @property
     def loss_name(self) -> str:

@@ -21,6 +21,7 @@ from avion_core.config import SettingsError, load_settings
 from avion_core.data.download import check_source
 from avion_core.data.tables import SUFFIX
 from avion_core.files import code_fingerprint
+from avion_core.launch import launcher, slurm_resources
 from avion_core.narrate.rephrase import check_provider
 
 # Jobs find this code and this interpreter wherever they start.
@@ -288,12 +289,9 @@ def machine(wildcards):
     return SETTINGS.stage(wildcards.run, wildcards.stage)
 
 
-def launcher(wildcards):
-    """One process is plain Python; more are started by torchrun on the job's node, which hands signals on."""
-    processes = machine(wildcards).processes
-    signals = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
-    torchrun = f"torchrun --standalone --nproc-per-node={processes} --signals-to-handle={signals}"
-    return torchrun if processes > 1 else "python"
+def slurm(name):
+    """The Snakemake resource `name` of a training job, absent where it is None."""
+    return lambda wildcards: slurm_resources(machine(wildcards))[name]
 
 
 # Evaluate
@@ -385,6 +383,19 @@ def check_before_work():
             check_provider(SETTINGS.narrate)
     except ValueError as error:
         raise WorkflowError(str(error))
+
+
+def check_nodes():
+    """Raise one clear error where a planned training needs several nodes and no Slurm starts it."""
+    if workflow.executor_plugin.name in ("slurm", "touch"):
+        return
+    for job in workflow.dag.needrun_jobs():
+        if job.resources.get("nodes", 1) > 1:
+            raise WorkflowError(
+                f"the stage {job.wildcards.stage} of the run {job.wildcards.run} is set to nodes: "
+                f"{job.resources.nodes}, which needs Slurm: use --profile profiles/slurm, set nodes: 1, or "
+                "start it by hand on each machine (docs/cluster.md)"
+            )
 
 
 OWNER = Path(".snakemake/owner.json")

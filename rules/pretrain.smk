@@ -29,9 +29,13 @@ rule pretrain_stage:
     resources:
         mem_mb=lambda wildcards: machine(wildcards).memory_mb,
         runtime=lambda wildcards, attempt: machine(wildcards).runtime_minutes * 2 ** (attempt - 1),
-        gpu=lambda wildcards: machine(wildcards).gpus,
-        nodes=1,  # torchrun --standalone; without it Slurm may take the GPUs from several nodes
-        launcher=launcher,
+        nodes=slurm("nodes"),
+        mpi=slurm("mpi"),
+        tasks=slurm("tasks"),
+        tasks_per_gpu=slurm("tasks_per_gpu"),
+        gpu=slurm("gpu"),
+        gres=slurm("gres"),
+        launcher=lambda wildcards: launcher(machine(wildcards)),
         machine=lambda wildcards: json.dumps(machine(wildcards).machine()),
     params:
         recipe=lambda wildcards: json.dumps(SETTINGS.stage(wildcards.run, wildcards.stage).recipe()),

@@ -112,17 +112,19 @@ def alone(device: str = "cpu") -> World:
 
 
 @contextmanager
-def join_world(*, processes: int, gpus: int) -> Iterator[World]:
+def join_world(*, processes: int, gpus: int, nodes: int = 1) -> Iterator[World]:
     """Take part in the job that torchrun started, or be alone; gloo on the CPU, NCCL on GPUs.
 
-    Raises ValueError when the number of processes is not the setting's, or GPUs are asked for and absent.
+    `processes` and `gpus` are those of each node. Raises ValueError when the number of processes is not the
+    settings', or GPUs are asked for and absent.
     On an error the group is left as it is: the process ends, and torchrun ends the others.
     """
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    if size != processes:
+    if size != nodes * processes:
+        how = f"--nnodes={nodes}" if nodes > 1 else "--standalone"
         raise ValueError(
-            f"the stage is set to {processes} processes and runs with {size}: start it with "
-            f"`torchrun --standalone --nproc-per-node={processes}` or set `processes: {size}`"
+            f"the stage is set to {nodes * processes} processes and runs with {size}: start it with "
+            f"`torchrun {how} --nproc-per-node={processes}` or set `nodes` and `processes` to what runs"
         )
     device = _device(int(os.environ.get("LOCAL_RANK", "0")), gpus)
     if size == 1:

@@ -87,7 +87,7 @@ def train_stage(
     }
     files |= {"chunks": Path(chunks)} | {name: Path(path) for name, path in optional.items() if path}
     preempted: PreemptedError | None = None
-    with join_world(processes=settings.processes, gpus=settings.gpus) as world:
+    with join_world(nodes=settings.nodes, processes=settings.processes, gpus=settings.gpus) as world:
         _fix_arithmetic(settings.threads, world)
         try:
             _Stage(settings, files, validation, title=title, seed=seed, out=Path(out), world=world).run()
@@ -359,7 +359,7 @@ class _Stage:
             )
         return BatchLoader(
             dataset,
-            batch_size=settings.batch_size // settings.processes,
+            batch_size=settings.batch_size // self.world.size,
             seed=self.seed,
             rank=self.world.rank,
             world_size=self.world.size,

@@ -61,10 +61,17 @@ def test_unknown_setting_is_refused_with_the_nearest_name(
             ["stages.finetune_mir.learning_rate", "greater than 0"],
         ),
         (lambda c: c["stages"]["finetune_mir"].update(batch_size=0), ["stages.finetune_mir.batch_size"]),
-        (lambda c: c["stages"]["finetune_mir"].update(batch_size=9, processes=2), ["batch_size (9)", "(2)"]),
+        (
+            lambda c: c["stages"]["finetune_mir"].update(batch_size=9, processes=2),
+            ["batch_size (9)", "(1 x 2)"],
+        ),
+        (
+            lambda c: c["stages"]["finetune_mir"].update(batch_size=12, nodes=4, processes=2),
+            ["batch_size (12)", "nodes times processes (4 x 2)"],
+        ),
         (
             lambda c: c["stages"]["finetune_mir"].update(batch_size=12, processes=2, accumulation_steps=4),
-            ["accumulation_steps (4)", "(6: batch_size 12 over processes 2)"],
+            ["accumulation_steps (4)", "(6: batch_size 12 over nodes times processes (1 x 2))"],
         ),
         (lambda c: c["stages"]["finetune_mir"].update(ema_decay=1), ["stages.finetune_mir.ema_decay", "1"]),
         (
@@ -132,6 +139,7 @@ def test_common_transcode_setting_out_of_range_is_reported_once() -> None:
         ("finetune_cls", {"margin": 0.2}, ["margin", "'classification'"]),
         ("finetune_cls", {"negatives": "local"}, ["negatives", "'classification' compares no clips"]),
         ("pretrain", {"processes": 32, "negatives": "local"}, ["at least two", "batch_size"]),
+        ("pretrain", {"nodes": 8, "processes": 4, "negatives": "local"}, ["at least two", "batch_size"]),
         ("finetune_cls", {"mixup": 0.8, "batch_size": 6, "processes": 2}, ["(3) must be even"]),
     ],
 )
@@ -197,6 +205,8 @@ def test_recipe_and_machine_part_the_settings() -> None:
     for job in (stage, evaluation):
         assert job.recipe().keys() | job.machine().keys() == type(job).model_fields.keys()
         assert type(job).model_validate(json.loads(json.dumps(job.recipe() | job.machine()))) == job
+    elsewhere = stage.model_copy(update={"nodes": 2, "processes": 4, "gpus": 4})
+    assert elsewhere.recipe() == stage.recipe()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)

@@ -44,8 +44,9 @@ def make_video(path: Path, seconds: int = 4) -> None:
         ({"sed": 1}, ["'sed'", "did you mean 'seed'"]),
         ({"transcode": {"crf": 99}}, ["transcode.crf", "less than or equal to 51", "99"]),
         ({"narrate": {"provider": "openai"}}, ["OPENAI_API_KEY"]),
+        ({"stages": {"pretrain": {"nodes": 2}}}, ["stage pretrain", "nodes: 2", "--profile profiles/slurm"]),
     ],
-    ids=["mistyped setting", "mistyped section", "value out of range", "no key"],
+    ids=["mistyped setting", "mistyped section", "value out of range", "no key", "nodes without Slurm"],
 )
 def test_bad_setting_stops_before_any_job(tmp_path: Path, overlay: dict[str, Any], words: list[str]) -> None:
     result = snakemake(tmp_path, overlay=overlay)

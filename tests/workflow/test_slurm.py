@@ -13,14 +13,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import slurm_cluster
+import torch
 import yaml
-from harness import ROOT, SMALL, environment
+from harness import ROOT, SMALL, copy_workspace, environment
+from safetensors.torch import load_file
 from slurm_cluster import SlurmCluster, SlurmUnavailableError
 
 pytestmark = [pytest.mark.slurm, pytest.mark.workflow]
@@ -41,6 +44,17 @@ ONE_RUN: dict[str, Any] = {
 }
 """Every stage once but fine-tuning, which is the same rule; training by two processes."""
 
+LONG = {"epochs": 6, "checkpoint_every_steps": 2, "log_every_steps": 1}
+
+
+def trainings(**places: dict[str, int]) -> dict[str, Any]:
+    """One run for each name: the same pretraining, but for where its processes are."""
+    runs = {
+        name: {"title": name, "stages": {"pretrain": {**LONG, **place}}, "evaluations": []}
+        for name, place in places.items()
+    }
+    return {"selected_runs": list(runs), "runs": runs}
+
 
 @pytest.fixture
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
@@ -53,7 +67,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
 
 
 @contextmanager
-def workflow(folder: Path, overlay: dict[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
+def workflow(folder: Path, overlay: dict[str, Any], *options: str) -> Iterator[subprocess.Popen[bytes]]:
     """Snakemake at work in `folder` through profiles/slurm; its output goes to snakemake.log."""
     settings = folder / "overlay.yaml"
     settings.write_text(yaml.safe_dump(overlay))
@@ -61,7 +75,7 @@ def workflow(folder: Path, overlay: dict[str, Any]) -> Iterator[subprocess.Popen
     line += ["--directory", str(folder), "--profile", str(ROOT / "profiles/slurm")]
     line += ["--configfile", str(SMALL), str(settings)]
     line += ["--default-resources", "slurm_partition=main", "slurm_account=lab", "mem_mb=200", "runtime=5"]
-    line += ["--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "10"]
+    line += ["--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "10", *options]
     with (folder / "snakemake.log").open("wb") as log:
         process = subprocess.Popen(
             [*slurm_cluster.END_WITH_US, *line],
@@ -85,6 +99,15 @@ def wait_until(condition: Callable[[], bool], what: str, logs: Callable[[], str]
         time.sleep(0.2)
 
 
+def logs_of(folder: Path, cluster: SlurmCluster) -> Callable[[], str]:
+    """Asks what Snakemake and the cluster have said so far."""
+    return lambda: (folder / "snakemake.log").read_text() + cluster.logs()
+
+
+def steps_logged(stage: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in (stage / "train.jsonl").read_text().splitlines()]
+
+
 def newest_checkpoint(stage: Path) -> int:
     """Steps of the newest checkpoint; 0 without one."""
     names = [path.name for path in stage.glob("checkpoints/*/step-*")]
@@ -94,11 +117,7 @@ def newest_checkpoint(stage: Path) -> int:
 def test_training_on_two_processes_goes_on_from_its_checkpoint_after_its_node_lost_power(
     cluster: SlurmCluster, tmp_path: Path
 ) -> None:
-    stage = tmp_path / "results/cluster/pretrain"
-
-    def logs() -> str:
-        return (tmp_path / "snakemake.log").read_text()[-6000:] + cluster.logs()
-
+    stage, logs = tmp_path / "results/cluster/pretrain", logs_of(tmp_path, cluster)
     with workflow(tmp_path, ONE_RUN) as process:
         wait_until(lambda: process.poll() is not None or newest_checkpoint(stage) >= 8, "checkpoint", logs)
         assert process.poll() is None, f"the workflow ended before its training\n{logs()}"
@@ -121,13 +140,74 @@ def test_training_on_two_processes_goes_on_from_its_checkpoint_after_its_node_lo
     step, steps = int(resumed[1]), int(resumed[2])
     assert 8 <= step_at_cut <= step < steps
     # ... and went on to the end: every step is in the log once.
-    curve = [json.loads(line) for line in (stage / "train.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in curve] == list(range(1, steps + 1))
+    assert steps_logged(stage) == list(range(1, steps + 1))
 
     metrics = json.loads((tmp_path / "results/report/metrics.json").read_text())
     assert set(metrics["runs"]["cluster"]) == {"zero_shot_mir"}
     assert (tmp_path / "results/report/index.html").stat().st_size > 0
     assert len(jobs) <= 20, jobs
+
+
+def test_two_nodes_end_in_the_weights_of_one_though_the_queue_stops_them_half_way(
+    cluster: SlurmCluster, annotated: Path, tmp_path: Path
+) -> None:
+    """Two trainings of two nodes at the same time, one stopped by SIGUSR1 and one by SIGTERM."""
+    folder = copy_workspace(annotated, tmp_path / "workspace")
+    logs = logs_of(folder, cluster)
+    two_nodes = {"nodes": 2, "processes": 1}
+    overlay = trainings(one={"processes": 2}, usr1=two_nodes, term=two_nodes)
+    with workflow(folder, overlay, "--", "pretrain") as process:
+        for run in ("usr1", "term"):
+            stage = folder / f"results/{run}/pretrain"
+            wait_until(
+                lambda at=stage: process.poll() is not None or newest_checkpoint(at) >= 2, "checkpoint", logs
+            )
+            lines = [line for line in cluster.jobs("%i %D %T %k") if f"wildcards_{run}_" in line]
+            assert len(lines) == 1 and lines[0].split()[1:3] == ["2", "RUNNING"], f"{lines}\n{logs()}"
+            slurm_cluster.command(["scancel", f"--signal={run.upper()}", lines[0].split()[0]])
+        wait_until(lambda: process.poll() is not None, "end of the workflow", logs)
+        assert process.returncode == 0, logs()
+
+    one = load_file(folder / "results/one/pretrain/model.safetensors")
+    for run in ("usr1", "term"):
+        stage = folder / f"results/{run}/pretrain"
+        saved = re.search(rf"{run}/pretrain: asked to stop; saved after step (\d+) of (\d+)", logs())
+        assert saved, logs()
+        log = (folder / f"results/logs/train/{run}-pretrain.log").read_text()
+        assert f"resumed after step {saved[1]} of {saved[2]}" in log
+        assert steps_logged(stage) == list(range(1, int(saved[2]) + 1))
+        weights = load_file(stage / "model.safetensors")
+        assert weights.keys() == one.keys()
+        assert all(torch.equal(weights[name], weight) for name, weight in one.items())
+
+
+def test_a_process_that_dies_on_the_second_node_ends_the_job_in_seconds_with_its_traceback(
+    cluster: SlurmCluster, annotated: Path, tmp_path: Path
+) -> None:
+    folder = copy_workspace(annotated, tmp_path / "workspace")
+    stage, logs = folder / "results/two/pretrain", logs_of(folder, cluster)
+    overlay = trainings(two={"nodes": 2, "processes": 2})
+    with workflow(folder, overlay, "--retries", "0", "--", "pretrain") as process:
+        wait_until(lambda: process.poll() is not None or newest_checkpoint(stage) >= 2, "checkpoint", logs)
+        assert cluster.jobs("%T") == ["RUNNING"], logs()
+        process_of(folder, rank=3, node=1).send_signal(signal.SIGINT)
+        began = time.monotonic()
+        wait_until(lambda: cluster.jobs("%T") == ["FAILED"], "end of the job", logs)
+        seconds = time.monotonic() - began
+    said = (folder / "results/logs/train/two-pretrain.log").read_text()
+    assert seconds < 30, f"{seconds}\n{said}"
+    assert "engine.py" in said and "[rank3]: KeyboardInterrupt" in said, said
+
+
+def process_of(folder: Path, *, rank: int, node: int) -> psutil.Process:
+    """The process that trains in this folder under this rank, on this node of its job."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # it has ended meanwhile
+            found = process.environ()
+            place = (process.cwd(), found.get("RANK"), found.get("SLURM_NODEID"))
+            if place == (str(folder), str(rank), str(node)):
+                return process
+    raise AssertionError(f"no process has rank {rank} on node {node}")
 
 
 def test_a_configuration_of_somebody_elses_is_left_alone(

@@ -17,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from avion_core.launch import SIGNALS
 from avion_core.train import distributed
 from avion_core.train.accumulation import Accumulation
 from avion_core.train.distributed import World, alone, join_world
@@ -46,7 +47,7 @@ def gathered_gradients(world: World) -> dict[str, torch.Tensor]:
 
 def start(program: Path, *arguments: object, processes: int = PROCESSES) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command += ["--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"]  # as the rule does
+    command += [f"--signals-to-handle={SIGNALS}"]
     repository = Path(__file__).parents[3]
     environment = {**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
@@ -168,6 +169,11 @@ def test_the_others_wait_for_a_validation_that_takes_longer_than_a_step_may():
 
 def test_a_world_of_another_size_than_the_setting_is_refused():
     with pytest.raises(ValueError, match="nproc-per-node=3"), join_world(processes=3, gpus=0):
+        pass
+    with (
+        pytest.raises(ValueError, match=r"6 processes .* --nnodes=2"),
+        join_world(nodes=2, processes=3, gpus=0),
+    ):
         pass
 
 

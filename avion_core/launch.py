@@ -1,0 +1,48 @@
+"""How a training's processes are started, and what a job over several nodes asks Slurm for."""
+
+from __future__ import annotations
+
+from avion_core.config import StageSettings
+
+SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
+"""What torchrun hands on to its processes."""
+
+
+def launcher(stage: StageSettings) -> str:
+    """The shell words before `-m module`.
+
+    One process is plain Python; more on one node are started by torchrun, and on several nodes by a torchrun
+    each, which srun starts. These meet on the first node, where the job's script runs, at a port that belongs
+    to the job and is below those that systems hand out (from 32768). srun ends all when one has failed.
+    """
+    torchrun = f"--nproc-per-node={stage.processes} --signals-to-handle={SIGNALS}"
+    if stage.nodes > 1:
+        cpus, gres = stage.threads * stage.processes, slurm_resources(stage)["gres"]
+        return (
+            f"srun --nodes={stage.nodes} --ntasks-per-node=1 --cpus-per-task={cpus}"
+            f"{f' --gres={gres}' if gres else ''} --kill-on-bad-exit=1"
+            " sh -c 'exec torchrun --node-rank=$SLURM_NODEID \"$@\"' torchrun"
+            f" --nnodes={stage.nodes} --master-addr=$(hostname)"
+            f" --master-port=$((20000 + SLURM_JOB_ID % 10000)) {torchrun}"
+        )
+    return f"torchrun --standalone {torchrun}" if stage.processes > 1 else "python"
+
+
+def slurm_resources(stage: StageSettings) -> dict[str, int | str | None]:
+    """Snakemake resources of which the Slurm executor makes `sbatch` options; None leaves one out.
+
+    On one node the job is a single step, which the executor starts. On several it is an `mpi` job, whose
+    command calls srun itself: one task a node. Its GPUs are asked for by the node, as Slurm may divide those
+    of `gpu` unevenly; and the executor reads `tasks` as tasks a GPU unless `tasks_per_gpu` says otherwise.
+    """
+    if stage.nodes == 1:  # without `nodes` Slurm may take the GPUs from several nodes
+        absent = dict.fromkeys(("mpi", "tasks", "tasks_per_gpu", "gres"))
+        return {"nodes": 1, "gpu": stage.gpus, **absent}
+    return {
+        "nodes": stage.nodes,
+        "gpu": None,
+        "mpi": "srun",
+        "tasks": stage.nodes,
+        "tasks_per_gpu": 0,
+        "gres": f"gpu:{stage.gpus}" if stage.gpus else None,
+    }
