@@ -106,9 +106,9 @@ class TranscodeSettings(Section):
     """The frame's shorter side after scaling; the other follows, rounded to an even number."""
     fps: Positive = 30.0
     """Constant frame rate of every chunk, frames per second."""
-    keyframe_interval_frames: Count = 14
+    keyframe_interval_frames: Count = 16
     """A keyframe every so many frames: smaller is faster to read and larger on disk."""
-    b_frames: Annotated[int, Field(ge=0, le=16)] = 13
+    b_frames: Annotated[int, Field(ge=0, le=16)] = 15
     """B frames between two references, at most."""
     skippable_frames: bool = True
     """Nothing refers to B frames, so that the decoder skips those not asked for, and they refer across

@@ -5,10 +5,12 @@ The table's schema is in `avion_core.media.chunk_table`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,8 +30,8 @@ class ChunkIndex:
     def __init__(self, table: pa.Table, packets: NDArray[np.void] | None) -> None:
         """`packets` are the records that the rows with a codec point into."""
         table = table.combine_chunks().sort_by([("video_id", "ascending"), ("chunk", "ascending")])
-        self._paths, self._codecs = table["path"], table["codec"]
-        self._extradata = table["extradata"].combine_chunks().dictionary_encode()
+        self._paths = table["path"]
+        self._codecs, self._extradata = _Repeated(table["codec"]), _Repeated(table["extradata"])
         self._first_packet = pc.fill_null(table["first_packet"], -1).to_numpy()
         self._packets = packets
         self._columns = {
@@ -156,8 +158,8 @@ class ChunkIndex:
         if self._packets is None or first < 0:
             return None
         return PacketIndex(
-            codec=self._codecs[row].as_py(),
-            extradata=self._extradata[row].as_py(),
+            codec=self._codecs[row],
+            extradata=self._extradata[row],
             packets=self._packets[first : first + int(self._columns["frames"][row])],
         )
 
@@ -167,16 +169,30 @@ class ChunkIndex:
             raise MediaError(video_id, "the video is not in the chunk index")
         return rows
 
-    def _unchanged_path(self, row: int) -> Path:
-        path = Path(self._paths[row].as_py())
+    def _unchanged_path(self, row: int) -> str:
+        path: str = self._paths[row].as_py()
         try:
-            size = path.stat().st_size
+            size = os.stat(path).st_size  # noqa: PTH116 (a Path takes longer to make than this)
         except OSError as error:
             raise MediaError(path, f"the chunk is gone ({error.strerror})") from None
         if size != self._columns["bytes"][row]:
             expected = self._columns["bytes"][row]
             raise MediaError(path, f"the chunk has {size} bytes, it had {expected} when it was indexed")
         return path
+
+
+class _Repeated:
+    """A column of few distinct values, each of which is there once."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        coded = column.combine_chunks().dictionary_encode()
+        self._values = coded.dictionary.to_pylist()
+        self._places = pc.fill_null(coded.indices, -1).to_numpy()
+
+    def __getitem__(self, row: int) -> Any:
+        """None where the table has none."""
+        place = self._places[row]
+        return None if place < 0 else self._values[place]
 
 
 def _rows_by_video(table: pa.Table) -> dict[str, slice]:

@@ -54,7 +54,7 @@ def decode_frames(
     """
     if backend not in BACKENDS:
         raise ValueError(f"unknown decoding backend '{backend}'; known: {', '.join(BACKENDS)}")
-    path = Path(path)
+    path = os.fspath(path)
     clip_THWC = empty_clip(len(frames), size_px) if out_THWC is None else out_THWC
     places: dict[int, list[int]] = {}
     for place, number in enumerate(frames):
@@ -63,7 +63,7 @@ def decode_frames(
         return clip_THWC
     if min(places) < 0:
         raise MediaError(path, f"frame {min(places)} is asked for; the first is 0")
-    if not path.is_file():
+    if packets is None and not Path(path).is_file():
         raise MediaError(path, "no such file")
     scale = Scaler(crop, size_px)
     for number, picture in BACKENDS[backend](path, sorted(places), packets):
@@ -149,10 +149,10 @@ def _rows(plane: VideoPlane) -> NDArray[np.uint8]:
     return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)  # type: ignore[call-overload]
 
 
-def _pyav_pictures(path: Path, wanted: Sequence[int], packets: PacketIndex | None) -> NumberedPictures:
+def _pyav_pictures(path: str, wanted: Sequence[int], packets: PacketIndex | None) -> NumberedPictures:
     try:
         left = set(wanted)
-        index = packets or _own_index(path, path.stat().st_mtime_ns)
+        index = packets or _own_index(path, Path(path).stat().st_mtime_ns)
         if index is not None:
             for number, frame in decode_packets(path, index, wanted):
                 left.discard(number)
@@ -166,7 +166,7 @@ def _pyav_pictures(path: Path, wanted: Sequence[int], packets: PacketIndex | Non
 
 
 @functools.lru_cache(maxsize=64)
-def _own_index(path: Path, modified_ns: int) -> PacketIndex | None:
+def _own_index(path: str, modified_ns: int) -> PacketIndex | None:
     """The index of a file that was not indexed when it was made, or None where it cannot serve."""
     try:
         return index_packets(path)
@@ -175,7 +175,7 @@ def _own_index(path: Path, modified_ns: int) -> PacketIndex | None:
 
 
 def decode_packets(
-    path: Path, index: PacketIndex, wanted: Sequence[int]
+    path: str | Path, index: PacketIndex, wanted: Sequence[int]
 ) -> Iterator[tuple[int, av.VideoFrame]]:
     """The frames with these ascending numbers, by the packet index alone, in the order of decoding.
 
@@ -225,7 +225,7 @@ def _decoder(index: PacketIndex) -> Iterator[av.VideoCodecContext]:
     _idle.by_setup[setup] = context
 
 
-def _packet_bytes(path: Path, file: int, offset: int, size: int, check: int) -> bytes:
+def _packet_bytes(path: str | Path, file: int, offset: int, size: int, check: int) -> bytes:
     data = os.pread(file, size, offset)
     if zlib.crc32(data) & 0xFFFF != check:
         raise MediaError(path, f"damaged: the packet at byte {offset} is not the one indexed")
@@ -233,7 +233,7 @@ def _packet_bytes(path: Path, file: int, offset: int, size: int, check: int) -> 
 
 
 def _wanted(
-    path: Path, frames: Sequence[av.VideoFrame], asked: set[int]
+    path: str | Path, frames: Sequence[av.VideoFrame], asked: set[int]
 ) -> Iterator[tuple[int, av.VideoFrame]]:
     """The asked among decoded frames; a damaged one, asked or not, spoils those that refer to it."""
     for frame in frames:
@@ -243,9 +243,9 @@ def _wanted(
             yield frame.pts, frame
 
 
-def _in_sequence(path: Path, wanted: set[int]) -> NumberedPictures:
+def _in_sequence(path: str, wanted: set[int]) -> NumberedPictures:
     """Open the file and decode everything up to the last wanted frame: right for any file, and slow."""
-    with av.open(str(path), metadata_errors="ignore") as container:
+    with av.open(path, metadata_errors="ignore") as container:
         if not container.streams.video:
             raise MediaError(path, "no video stream")
         stream = container.streams.video[0]
@@ -259,14 +259,14 @@ def _in_sequence(path: Path, wanted: set[int]) -> NumberedPictures:
                 return
 
 
-def _decord_pictures(path: Path, wanted: Sequence[int], packets: PacketIndex | None) -> NumberedPictures:
+def _decord_pictures(path: str, wanted: Sequence[int], packets: PacketIndex | None) -> NumberedPictures:
     import decord
 
     try:
-        reader = decord.VideoReader(str(path), num_threads=1)
+        reader = decord.VideoReader(path, num_threads=1)
         if wanted[-1] >= len(reader):
             raise MediaError(path, f"frame {wanted[-1]} is asked for, the file has {len(reader)}")
-        index = packets or _own_index(path, path.stat().st_mtime_ns)
+        index = packets or _own_index(path, Path(path).stat().st_mtime_ns)
         if index is not None and index.groups_are_closed:
             yield from zip(wanted, reader.get_batch(list(wanted)).asnumpy(), strict=True)
             return
@@ -280,11 +280,11 @@ def _decord_pictures(path: Path, wanted: Sequence[int], packets: PacketIndex | N
         raise MediaError(path, f"cannot be decoded ({str(error).splitlines()[0]})") from None
 
 
-def _torchcodec_pictures(path: Path, wanted: Sequence[int], packets: PacketIndex | None) -> NumberedPictures:
+def _torchcodec_pictures(path: str, wanted: Sequence[int], packets: PacketIndex | None) -> NumberedPictures:
     try:
         from torchcodec.decoders import VideoDecoder
 
-        decoder = VideoDecoder(str(path), dimension_order="NHWC", num_ffmpeg_threads=1)
+        decoder = VideoDecoder(path, dimension_order="NHWC", num_ffmpeg_threads=1)
         count = decoder.metadata.num_frames or 0
         if wanted[-1] >= count:
             raise MediaError(path, f"frame {wanted[-1]} is asked for, the file has {count}")
@@ -299,7 +299,7 @@ def _torchcodec_pictures(path: Path, wanted: Sequence[int], packets: PacketIndex
     yield from zip(wanted, pictures, strict=True)
 
 
-BACKENDS: dict[str, Callable[[Path, Sequence[int], PacketIndex | None], NumberedPictures]] = {
+BACKENDS: dict[str, Callable[[str, Sequence[int], PacketIndex | None], NumberedPictures]] = {
     "pyav": _pyav_pictures,
     "decord": _decord_pictures,
     "torchcodec": _torchcodec_pictures,
