@@ -89,7 +89,7 @@ CHUNK_FORMATS: dict[str, dict[str, Any]] = {
         "crf": 23.0,
         "tune": "none",
     },
-    "all_intra": {"keyframe_interval_frames": 1, "b_frames": 0, "crf": 26.0},
+    "all_intra": {"keyframe_interval_frames": 1, "b_frames": 0, "crf": 27.0},
 }
 """What `transcode.format` sets where the settings below it are left out."""
 
