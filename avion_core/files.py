@@ -57,8 +57,8 @@ def publish(path: str | Path, *, key: str | None = None) -> Iterator[Path]:
 def claim(path: str | Path) -> Iterator[None]:
     """Let only one process at a time, of all that see this file system, have the body for `path`.
 
-    Raises RuntimeError at once while another one has it. The kernel ends the claim of a killed process. Where
-    the file system has no locks, everyone is let in.
+    Raises BlockingIOError at once while another one has it. The kernel ends the claim of a killed process.
+    Where the file system has no locks, everyone is let in.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def claim(path: str | Path) -> Iterator[None]:
         except OSError as error:
             busy = isinstance(error, BlockingIOError)
         if busy:
-            raise RuntimeError(f"{path}: another process is at work on it; wait for it or stop it")
+            raise BlockingIOError(f"{path}: another process is at work on it; wait for it or stop it")
         try:
             yield
         finally:

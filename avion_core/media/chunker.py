@@ -145,7 +145,7 @@ def make_chunks(source: Path, folder: Path, settings: TranscodeSettings) -> list
 
     Whole chunks that an unfinished call with the same source and settings left there are not made again.
     Raises MediaError if the video cannot be used: corrupt, empty, without pictures, or cut short; OSError
-    when the disk is full; RuntimeError when FFmpeg itself cannot work.
+    when the disk is full, ChildProcessError (one too) when FFmpeg cannot work; RuntimeError as verify_chunk.
     """
     info = probe(source)
     folder.mkdir(parents=True, exist_ok=True)
@@ -229,10 +229,10 @@ def _raise_if_not_the_video(source: Path, code: int, lines: list[str]) -> None:
             raise OSError(number, f"{os.strerror(number)} while transcoding {source}")
     if code == _INTERRUPTED or (code < 0 and -code not in _CRASHES):
         which = f"signal {-code}" if code < 0 else "a signal"
-        raise RuntimeError(f"FFmpeg was ended by {which} while transcoding {source}")
+        raise ChildProcessError(f"FFmpeg was ended by {which} while transcoding {source}")
     blamed = [line for line in lines if _NOT_THE_VIDEO.search(line)]
     if code and blamed:
-        raise RuntimeError(f"{ffmpeg_binary()} cannot transcode {source}: {_plain(blamed[0])}")
+        raise ChildProcessError(f"{ffmpeg_binary()} cannot transcode {source}: {_plain(blamed[0])}")
 
 
 def _is_damage(line: str, stream: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,11 +32,12 @@ class Validation:
     """The weights that are highest in this figure are the result; None for the last ones."""
 
     def rank(self, figures: Mapping[str, float]) -> float | None:
-        """The figure that decides. Raises ValueError when there is none of that name."""
+        """The figure that decides, None where it is not a number. Raises ValueError for an unknown name."""
         if self.best_metric is None:
             return None
         known([self.best_metric], figures, "best_metric")
-        return figures[self.best_metric]
+        figure = figures[self.best_metric]
+        return None if math.isnan(figure) else figure
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,7 @@ def test_a_claim_is_of_one_process_until_it_ends(tmp_path: Path) -> None:
     command = [sys.executable, "-c", program, str(target)]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None and other.stdout.readline() == b"claimed\n"
-        with pytest.raises(RuntimeError, match="chunks: another process is at work on it"), claim(target):
+        with pytest.raises(BlockingIOError, match="chunks: another process is at work on it"), claim(target):
             pass
         other.kill()
         other.wait()

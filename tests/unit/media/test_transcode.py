@@ -239,8 +239,8 @@ def test_a_video_id_that_leaves_the_folder_is_refused(place):
         ("av_interleaved_write_frame(): No space left on device", 228, OSError),
         ("av_interleaved_write_frame(): Disk quota exceeded", 134, OSError),
         ("[segment] Failed to open segment '00001.mp4': Read-only file system", 226, OSError),
-        ("[vost#0:0] Unknown encoder 'libx264'", 8, RuntimeError),
-        ("it was sent SIGTERM, of which it says nothing", 255, RuntimeError),
+        ("[vost#0:0] Unknown encoder 'libx264'", 8, ChildProcessError),
+        ("it was sent SIGTERM, of which it says nothing", 255, ChildProcessError),
     ],
 )
 def test_faults_of_the_machine_stop_the_run_and_blame_no_video(place, monkeypatch, message, code, error):

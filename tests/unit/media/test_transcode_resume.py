@@ -65,7 +65,7 @@ def test_a_video_that_another_process_works_on_is_left_to_it(place):
     process = place.start(settings)
     wait_until(lambda: len(place.drafts()) > 1)
     for own in (settings, SECOND_CHUNKS):
-        with pytest.raises(RuntimeError, match="a_mp4/chunks: another process is at work on it"):
+        with pytest.raises(BlockingIOError, match="a_mp4/chunks: another process is at work on it"):
             place.transcode(settings=own)
     assert process.wait() == 0
     rows = place.transcode(settings=settings)

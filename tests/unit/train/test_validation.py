@@ -1,6 +1,7 @@
 """Validation on a schedule: what is measured, what is kept, and that training does not notice it."""
 
 import json
+import math
 import signal
 
 import pytest
@@ -54,6 +55,13 @@ def test_the_result_is_the_best_by_the_named_figure_or_the_last(tmp_path):
         training, measured = validated(tmp_path / str(best), best=best)
         training.run("tiny")
         assert equal(training.result(), measured[step])
+
+
+def test_what_is_not_a_number_is_not_the_best():
+    """Nothing compares higher than it: as the first figure it would stay."""
+    validation = Validation(dict, every_steps=1, best_metric="score")
+    assert validation.rank({"score": math.nan}) is None
+    assert validation.rank({"score": -1.0}) == -1.0
 
 
 def test_what_is_measured_and_kept_is_the_average(tmp_path):
