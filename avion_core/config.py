@@ -87,6 +87,7 @@ CHUNK_FORMATS: dict[str, dict[str, Any]] = {
         "b_frames": 3,
         "skippable_frames": False,
         "crf": 23.0,
+        "preset": "medium",
         "tune": "none",
     },
     "all_intra": {"keyframe_interval_frames": 1, "b_frames": 0, "crf": 27.0},
@@ -106,9 +107,9 @@ class TranscodeSettings(Section):
     """The frame's shorter side after scaling; the other follows, rounded to an even number."""
     fps: Positive = 30.0
     """Constant frame rate of every chunk, frames per second."""
-    keyframe_interval_frames: Count = 16
+    keyframe_interval_frames: Count = 14
     """A keyframe every so many frames: smaller is faster to read and larger on disk."""
-    b_frames: Annotated[int, Field(ge=0, le=16)] = 15
+    b_frames: Annotated[int, Field(ge=0, le=16)] = 13
     """B frames between two references, at most."""
     skippable_frames: bool = True
     """Nothing refers to B frames, so that the decoder skips those not asked for, and they refer across
@@ -116,7 +117,7 @@ class TranscodeSettings(Section):
     makes smaller files."""
     crf: Annotated[float, Field(ge=0, le=51)] = 19.5
     """x264 quality: lower is better and larger."""
-    preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"] = "medium"
+    preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"] = "slow"
     """x264 effort."""
     tune: Literal["psnr,fastdecode", "fastdecode", "psnr", "none"] = "psnr,fastdecode"
     """x264 tuning: `fastdecode` leaves out the costly filters, `psnr` what only pleases the eye."""
