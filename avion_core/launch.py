@@ -4,28 +4,27 @@ from __future__ import annotations
 
 from avion_core.config import StageSettings
 
-SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
-"""What torchrun hands on to its processes."""
+TORCHRUN = "python -m avion_core.train.torchrun"
 
 
 def launcher(stage: StageSettings) -> str:
     """The shell words before `-m module`.
 
-    One process is plain Python; more on one node are started by torchrun, and on several nodes by a torchrun
+    One process is plain Python; more on one node are started by our torchrun, and on several nodes by one
     each, which srun starts. These meet on the first node, where the job's script runs, at a port that belongs
     to the job and is below those that systems hand out (from 32768). srun ends all when one has failed.
     """
-    torchrun = f"--nproc-per-node={stage.processes} --signals-to-handle={SIGNALS}"
+    processes = f"--nproc-per-node={stage.processes}"
     if stage.nodes > 1:
         cpus, gres = stage.threads * stage.processes, slurm_resources(stage)["gres"]
         return (
             f"srun --nodes={stage.nodes} --ntasks-per-node=1 --cpus-per-task={cpus}"
             f"{f' --gres={gres}' if gres else ''} --kill-on-bad-exit=1"
-            " sh -c 'exec torchrun --node-rank=$SLURM_NODEID \"$@\"' torchrun"
+            f" sh -c 'exec {TORCHRUN} --node-rank=$SLURM_NODEID \"$@\"' torchrun"
             f" --nnodes={stage.nodes} --master-addr=$(hostname)"
-            f" --master-port=$((20000 + SLURM_JOB_ID % 10000)) {torchrun}"
+            f" --master-port=$((20000 + SLURM_JOB_ID % 10000)) {processes}"
         )
-    return f"torchrun --standalone {torchrun}" if stage.processes > 1 else "python"
+    return f"{TORCHRUN} --standalone {processes}" if stage.processes > 1 else "python"
 
 
 def slurm_resources(stage: StageSettings) -> dict[str, int | str | None]:

@@ -7,6 +7,7 @@ Rules that make data have priority 10 and fine-tuning 5, so that cores are not k
 import json
 import os
 import shlex
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -29,6 +30,9 @@ os.environ.update(
     PYTHONPATH=workflow.basedir,
     PATH=os.pathsep.join([os.path.dirname(sys.executable), *os.get_exec_path()]),
 )
+
+# A queue sends its warning to all processes of a job. Trainings save then, as long as what started them lives.
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 try:
     SETTINGS = load_settings(config)

@@ -84,8 +84,9 @@ tokenizer = open_clip.get_tokenizer("local-dir:path/to/this/folder")
 def export_avion(folder: str | Path, out: str | Path, *, flash: bool = False) -> None:
     """Publish the model of `folder` as a `.pt` file with `state_dict` inside, in AVION's names.
 
-    `flash` takes the names of AVION's flash attention and "fast conv" instead of the plain ones. Plain
-    VideoMAE files have no key bias, which attention does not notice; all else comes back exactly.
+    `flash` takes the names of AVION's flash attention and "fast conv" instead of the plain ones. All comes
+    back exactly, but for a key bias in a plain VideoMAE file, which has none: ours is zero unless the model
+    was started from a flash file, and attention does not notice it.
     """
     model, _ = load_model(folder)
     with publish(out) as draft:

@@ -47,11 +47,16 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "quick_gel
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with one fused projection for queries, keys and values."""
+    """Multi-head self-attention with one fused projection for queries, keys and values.
 
-    def __init__(self, width: int, *, heads: int) -> None:
+    Without `train_key_bias` the keys' bias keeps its value, zero in a fresh model. It moves no output, so that
+    its gradient is rounding alone, of which AdamW would make steps of full size.
+    """
+
+    def __init__(self, width: int, *, heads: int, train_key_bias: bool = True) -> None:
         super().__init__()
         self.heads = heads
+        self.train_key_bias = train_key_bias
         self.backend = "sdpa"
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
@@ -59,13 +64,16 @@ class Attention(nn.Module):
     def forward(self, x_BND: Tensor, *, causal: bool = False, first_only: bool = False) -> Tensor:
         """Attend over N tokens; with `first_only` return B,1,D, the first token's output alone."""
         attend = ATTENTION_BACKENDS[self.backend]
+        weight, bias = self.qkv.weight, self.qkv.bias
+        if not self.train_key_bias:
+            query, key, value = bias.chunk(3)
+            bias = torch.cat([query, key.detach(), value])
         if first_only:
             width = x_BND.shape[-1]
-            weight, bias = self.qkv.weight, self.qkv.bias
             q = self._split(F.linear(x_BND[:, :1], weight[:width], bias[:width]), 1)[0]
             k, v = self._split(F.linear(x_BND, weight[width:], bias[width:]), 2)
         else:
-            q, k, v = self._split(self.qkv(x_BND), 3)
+            q, k, v = self._split(F.linear(x_BND, weight, bias), 3)
         out: Tensor = self.proj(attend(q, k, v, causal).flatten(2))
         return out
 
@@ -117,10 +125,11 @@ class Block(nn.Module):
         activation: str = "gelu",
         norm_eps: float,
         drop_path: float = 0.0,
+        train_key_bias: bool = True,
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=norm_eps)
-        self.attn = Attention(width, heads=heads)
+        self.attn = Attention(width, heads=heads, train_key_bias=train_key_bias)
         self.norm2 = nn.LayerNorm(width, eps=norm_eps)
         self.mlp = MLP(width, hidden=int(width * mlp_ratio), activation=activation)
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()

@@ -1,7 +1,8 @@
 """VideoMAE: an autoencoder that sees a tenth of a clip's tubelets, and the classifier made from it.
 
 Tong et al., "VideoMAE: Masked Autoencoders are Data-Efficient Learners for Self-Supervised Video
-Pre-Training", NeurIPS 2022. Decoder masking: Wang et al., "VideoMAE V2", CVPR 2023, section 3.2.
+Pre-Training", NeurIPS 2022; as there, no bias of keys is trained. Decoder masking: Wang et al.,
+"VideoMAE V2", CVPR 2023, section 3.2.
 
 N tokens, V visible, M masked and predicted, P numbers in a patch. A mask says of each token: 0 the encoder
 sees it, 1 the decoder predicts it, 2 neither; without decoder masking it is as good as a boolean.
@@ -48,6 +49,7 @@ class VideoMAEEncoder(nn.Module):
                 mlp_ratio=config.mlp_ratio,
                 norm_eps=config.norm_eps,
                 drop_path=rate,
+                train_key_bias=False,
             )
             for rate in rates
         )
@@ -69,7 +71,13 @@ class VideoMAEDecoder(nn.Module):
         super().__init__()
         width = config.decoder_width
         self.blocks = nn.ModuleList(
-            Block(width, heads=config.decoder_heads, mlp_ratio=config.mlp_ratio, norm_eps=config.norm_eps)
+            Block(
+                width,
+                heads=config.decoder_heads,
+                mlp_ratio=config.mlp_ratio,
+                norm_eps=config.norm_eps,
+                train_key_bias=False,
+            )
             for _ in range(config.decoder_layers)
         )
         self.norm = nn.LayerNorm(width, eps=config.norm_eps)

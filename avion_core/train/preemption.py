@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from avion_core.data.loader import STOP_SIGNALS
 
 PREEMPTED_EXIT_CODE = 3
 """Exit code of a training that was asked to stop, has saved its state, and waits to be started again."""
+SAVED_VARIABLE = "AVION_SAVED_FILE"
+"""Names the file that a process touches before it ends with this code; train/torchrun.py looks for it."""
 
 
 class PreemptedError(Exception):
@@ -39,3 +45,10 @@ def stop_requests() -> Iterator[StopFlag]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def exit_preempted() -> NoReturn:
+    """End with PREEMPTED_EXIT_CODE, when the state of all processes is saved."""
+    if file := os.environ.get(SAVED_VARIABLE):
+        Path(file).touch()
+    sys.exit(PREEMPTED_EXIT_CODE)

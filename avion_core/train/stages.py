@@ -35,7 +35,7 @@ from avion_core.train.engine import Plan, Training
 from avion_core.train.losses import RANKINGS, Gather, local
 from avion_core.train.meter import peak_tflops
 from avion_core.train.optim import Schedule, make_optimizer, parameter_groups
-from avion_core.train.preemption import PREEMPTED_EXIT_CODE, PreemptedError
+from avion_core.train.preemption import PreemptedError, exit_preempted
 from avion_core.train.protocols import Task
 from avion_core.train.relevancy import PairRelevancy
 from avion_core.train.sinks import Sink, open_sinks
@@ -97,7 +97,7 @@ def train_stage(
         if world.leads:
             with suppress(BrokenPipeError):  # the same signal may have ended what reads it
                 print(f"{preempted}; start it again to go on", file=sys.stderr, flush=True)
-        raise SystemExit(PREEMPTED_EXIT_CODE)
+        exit_preempted()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from snakemake_executor_plugin_slurm.submit_string import get_submit_command
 from snakemake_executor_plugin_slurm.utils import set_gres_string
 
 from avion_core.config import StageSettings
-from avion_core.launch import SIGNALS, launcher, slurm_resources
+from avion_core.launch import TORCHRUN, launcher, slurm_resources
 
 
 def stage(**settings: Any) -> StageSettings:
@@ -56,9 +56,9 @@ def test_one_node_is_no_mpi_job() -> None:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Any:
-    """Run a launcher in the shell of a rule; srun and torchrun print how they were called."""
+    """Run a launcher in the shell of a rule; srun and python print how they were called."""
     srun = 'echo "$@" | sed "s/ sh .*//"; until [ "$1" = sh ]; do shift; done; SLURM_NODEID=3 "$@"'
-    programs = {"srun": srun, "torchrun": 'echo "$@"', "python": 'echo "$@"', "hostname": "echo first"}
+    programs = {"srun": srun, "python": 'echo "$@"', "hostname": "echo first"}
     for name, body in programs.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
         (tmp_path / name).chmod(0o755)
@@ -75,7 +75,7 @@ def run(tmp_path: Path) -> Any:
 def test_one_process_is_plain_python_and_more_on_a_node_are_torchruns(run: Any) -> None:
     assert run(stage()) == ["-m module --title a b"]
     assert run(stage(processes=2)) == [
-        f"--standalone --nproc-per-node=2 --signals-to-handle={SIGNALS} -m module --title a b"
+        f"{TORCHRUN} --standalone --nproc-per-node=2 -m module --title a b".removeprefix("python ")
     ]
 
 
@@ -83,7 +83,7 @@ def test_every_node_starts_torchrun_with_its_number_and_the_meeting_point_of_the
     srun, torchrun = run(stage(nodes=4, processes=8, gpus=8, threads=2))
     assert srun == "--nodes=4 --ntasks-per-node=1 --cpus-per-task=16 --gres=gpu:8 --kill-on-bad-exit=1"
     assert torchrun == (
-        "--node-rank=3 --nnodes=4 --master-addr=first --master-port=20007 --nproc-per-node=8"
-        f" --signals-to-handle={SIGNALS} -m module --title a b"
-    )
+        f"{TORCHRUN} --node-rank=3 --nnodes=4 --master-addr=first --master-port=20007 --nproc-per-node=8"
+        " -m module --title a b"
+    ).removeprefix("python ")
     assert "--gres" not in run(stage(nodes=2, processes=8))[0]

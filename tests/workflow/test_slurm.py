@@ -26,6 +26,8 @@ from harness import ROOT, SMALL, copy_workspace, environment
 from safetensors.torch import load_file
 from slurm_cluster import SlurmCluster, SlurmUnavailableError
 
+from avion_core.train.preemption import PREEMPTED_EXIT_CODE
+
 pytestmark = [pytest.mark.slurm, pytest.mark.workflow]
 
 PATIENCE_SECONDS = 1500.0
@@ -151,27 +153,32 @@ def test_training_on_two_processes_goes_on_from_its_checkpoint_after_its_node_lo
 def test_two_nodes_end_in_the_weights_of_one_though_the_queue_stops_them_half_way(
     cluster: SlurmCluster, annotated: Path, tmp_path: Path
 ) -> None:
-    """Two trainings of two nodes at the same time, one stopped by SIGUSR1 and one by SIGTERM."""
+    """Trainings of two nodes at the same time and trainings of one, stopped by SIGUSR1 or by SIGTERM."""
     folder = copy_workspace(annotated, tmp_path / "workspace")
     logs = logs_of(folder, cluster)
-    two_nodes = {"nodes": 2, "processes": 1}
-    overlay = trainings(one={"processes": 2}, usr1=two_nodes, term=two_nodes)
-    with workflow(folder, overlay, "--", "pretrain") as process:
-        for run in ("usr1", "term"):
+    two_nodes, one_node = {"nodes": 2, "processes": 1}, {"processes": 2}
+    places = {"usr1": two_nodes, "term": two_nodes, "one_usr1": one_node, "one_term": one_node}
+    jobs: dict[str, str] = {}
+    with workflow(folder, trainings(one=one_node, **places), "--", "pretrain") as process:
+        for run in places:
             stage = folder / f"results/{run}/pretrain"
             wait_until(
                 lambda at=stage: process.poll() is not None or newest_checkpoint(at) >= 2, "checkpoint", logs
             )
             lines = [line for line in cluster.jobs("%i %D %T %k") if f"wildcards_{run}_" in line]
-            assert len(lines) == 1 and lines[0].split()[1:3] == ["2", "RUNNING"], f"{lines}\n{logs()}"
-            slurm_cluster.command(["scancel", f"--signal={run.upper()}", lines[0].split()[0]])
+            assert len(lines) == 1 and lines[0].split()[1:3] == [
+                str(places[run].get("nodes", 1)),
+                "RUNNING",
+            ], f"{lines}\n{logs()}"
+            jobs[run] = lines[0].split()[0]
+            slurm_cluster.command(["scancel", f"--signal={run.split('_')[-1].upper()}", jobs[run]])
         wait_until(lambda: process.poll() is not None, "end of the workflow", logs)
         assert process.returncode == 0, logs()
 
     one = load_file(folder / "results/one/pretrain/model.safetensors")
-    for run in ("usr1", "term"):
+    for run in places:
         stage = folder / f"results/{run}/pretrain"
-        saved = re.search(rf"{run}/pretrain: asked to stop; saved after step (\d+) of (\d+)", logs())
+        saved = re.search(rf"\b{run}/pretrain: asked to stop; saved after step (\d+) of (\d+)", logs())
         assert saved, logs()
         log = (folder / f"results/logs/train/{run}-pretrain.log").read_text()
         assert f"resumed after step {saved[1]} of {saved[2]}" in log
@@ -179,6 +186,8 @@ def test_two_nodes_end_in_the_weights_of_one_though_the_queue_stops_them_half_wa
         weights = load_file(stage / "model.safetensors")
         assert weights.keys() == one.keys()
         assert all(torch.equal(weights[name], weight) for name, weight in one.items())
+    for run in ("usr1", "term"):  # whose step is srun's; on one node it is Snakemake's, which makes 1 of it
+        assert cluster.finished_jobs()[jobs[run]]["DerivedExitCode"] == f"{PREEMPTED_EXIT_CODE}:0"
 
 
 def test_a_process_that_dies_on_the_second_node_ends_the_job_in_seconds_with_its_traceback(

@@ -17,11 +17,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from avion_core.launch import SIGNALS
 from avion_core.train import distributed
 from avion_core.train.accumulation import Accumulation
 from avion_core.train.distributed import World, alone, join_world
-from avion_core.train.preemption import PreemptedError
+from avion_core.train.preemption import PREEMPTED_EXIT_CODE, PreemptedError
 from tests.unit.train.tiny_tasks import make_batch, make_task
 from tests.unit.train.tiny_training import STEPS, STEPS_PER_EPOCH, tiny_training
 
@@ -46,8 +45,8 @@ def gathered_gradients(world: World) -> dict[str, torch.Tensor]:
 
 
 def start(program: Path, *arguments: object, processes: int = PROCESSES) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command += [f"--signals-to-handle={SIGNALS}"]
+    command = [sys.executable, "-m", "avion_core.train.torchrun", "--standalone"]
+    command += [f"--nproc-per-node={processes}"]
     repository = Path(__file__).parents[3]
     environment = {**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
@@ -96,7 +95,7 @@ def test_a_whole_training_ends_in_the_weights_of_one_process(pair, tmp_path):
 
 def test_a_rank_that_dies_ends_the_job(tmp_path):
     done = start(Path(__file__).with_name("tiny_training.py"), tmp_path, STEPS_PER_EPOCH, 1)
-    assert done.returncode != 0
+    assert done.returncode == 1
     assert "SIGKILL" in done.stderr or "-9" in done.stderr
     assert max(int(step) for step in (tmp_path / "steps-computed.txt").read_text().split()) <= STEPS_PER_EPOCH
 
@@ -104,15 +103,16 @@ def test_a_rank_that_dies_ends_the_job(tmp_path):
 def test_an_exception_on_one_rank_ends_the_job_in_seconds_with_its_traceback(tmp_path):
     began = time.monotonic()
     done = start(Path(__file__).with_name("tiny_training.py"), tmp_path, STEPS_PER_EPOCH, 1, "raise")
-    assert done.returncode != 0
+    assert done.returncode == 1
     assert "in loss" in done.stderr
     assert "RuntimeError: this rank has had enough" in done.stderr
     assert time.monotonic() - began < 60  # starting two processes included; the group's timeout is 600 s
 
 
-def test_a_queues_signal_to_torchrun_reaches_the_processes_which_save(tmp_path):
-    done = start(Path(__file__).with_name("tiny_training.py"), tmp_path, 4, 0, "launcher")
-    assert done.returncode != 0
+@pytest.mark.parametrize("signalled", ["launcher", "SIGTERM"])
+def test_a_queues_signal_to_torchrun_or_to_one_process_makes_all_save(tmp_path, signalled):
+    done = start(Path(__file__).with_name("tiny_training.py"), tmp_path, 4, 0, signalled)
+    assert done.returncode == PREEMPTED_EXIT_CODE
     assert f"saved after step 5 of {STEPS}" in done.stderr
     assert max(path.name for path in tmp_path.glob("checkpoints/*/step-*")) == "step-00000005"
 

@@ -1,8 +1,8 @@
 """A training small enough to repeat many times, with dropout so that its randomness matters.
 
 As a program it trains in the folder it is given; the test that starts it says where it kills itself:
-`python tiny_training.py FOLDER [KILL_AT_STEP [RANK [raise | launcher]]]`: instead it raises, or sends
-SIGUSR1 to its launcher and gives it time.
+`python tiny_training.py FOLDER [KILL_AT_STEP [RANK [raise | launcher | SIGTERM]]]`: instead it raises, or
+sends SIGUSR1 to its launcher and gives it time, or SIGTERM to itself.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from avion_core.train.checkpoint import CheckpointStore
 from avion_core.train.distributed import World, alone, join_world
 from avion_core.train.engine import Plan, Training
 from avion_core.train.optim import Schedule, make_optimizer, parameter_groups
+from avion_core.train.preemption import PreemptedError, exit_preempted
 from avion_core.train.protocols import StepLoss
 from avion_core.train.validation import Validation
 
@@ -157,7 +158,9 @@ def tiny_training(
 
 def main() -> None:
     folder, at, rank = Path(sys.argv[1]), *(int(value) for value in [*sys.argv[2:4], "-1", "-1"][:2])
-    number = {"raise": None, "launcher": signal.SIGUSR1}.get(sys.argv[-1], signal.SIGKILL)
+    numbers = {"raise": None, "launcher": signal.SIGUSR1, "SIGTERM": signal.SIGTERM}
+    number = numbers.get(sys.argv[-1], signal.SIGKILL)
+    preempted = False
     with join_world(processes=int(os.environ.get("WORLD_SIZE", "1")), gpus=0) as world:
         task = TinyTask(
             folder,
@@ -165,7 +168,13 @@ def main() -> None:
             number=number,
             to_launcher=sys.argv[-1] == "launcher",
         )
-        tiny_training(folder, task, world=world).run("tiny")
+        try:
+            tiny_training(folder, task, world=world).run("tiny")
+        except PreemptedError as stop:
+            preempted = True
+            print(stop, file=sys.stderr)
+    if preempted:
+        exit_preempted()
 
 
 if __name__ == "__main__":
