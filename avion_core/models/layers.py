@@ -49,7 +49,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "quick_gel
 class Attention(nn.Module):
     """Multi-head self-attention with one fused projection for queries, keys and values.
 
-    Without `train_key_bias` the keys' bias keeps its value, zero in a fresh model. It moves no output, so that
+    Without `train_key_bias` the keys' bias keeps its value, zero in a fresh model. It moves no output, so
     its gradient is rounding alone, of which AdamW would make steps of full size.
     """
 

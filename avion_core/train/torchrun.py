@@ -1,7 +1,7 @@
 """torchrun that tells a job that was asked to stop, and has saved, from one that failed.
 
-`python -m avion_core.train.torchrun OPTIONS -m module …` has torchrun's options and hands signals on. torchrun
-ends with 1 in both cases; this ends with PREEMPTED_EXIT_CODE in the first.
+`python -m avion_core.train.torchrun OPTIONS -m module …` has torchrun's options and hands signals on.
+torchrun ends with 1 in both cases; this ends with PREEMPTED_EXIT_CODE in the first.
 """
 
 from __future__ import annotations
