@@ -64,7 +64,8 @@ class Attention(nn.Module):
     def forward(self, x_BND: Tensor, *, causal: bool = False, first_only: bool = False) -> Tensor:
         """Attend over N tokens; with `first_only` return B,1,D, the first token's output alone."""
         attend = ATTENTION_BACKENDS[self.backend]
-        weight, bias = self.qkv.weight, self.qkv.bias
+        weight: Tensor = self.qkv.weight
+        bias: Tensor = self.qkv.bias
         if not self.train_key_bias:
             query, key, value = bias.chunk(3)
             bias = torch.cat([query, key.detach(), value])
