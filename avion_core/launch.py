@@ -5,6 +5,7 @@ from __future__ import annotations
 from avion_core.config import StageSettings
 
 TORCHRUN = "python -m avion_core.train.torchrun"
+"""torchrun, with an exit code of its own for a training that was stopped and has saved."""
 
 
 def launcher(stage: StageSettings) -> str:

@@ -91,9 +91,10 @@ def kill_when(
     *arguments: str,
     reached: Callable[[], bool],
     overlay: dict[str, Any] | None = None,
+    number: int = signal.SIGKILL,
     **extra: str,
 ) -> None:
-    """Start the workflow and SIGKILL it with all its jobs as soon as `reached()` holds."""
+    """Start the workflow, signal it with all its jobs as soon as `reached()` holds, and wait for its end."""
     with (folder / "killed.log").open("w") as log:
         process = subprocess.Popen(
             command(folder, *arguments, overlay=overlay),
@@ -106,7 +107,7 @@ def kill_when(
             ended = process.poll()
             assert ended is None, (folder / "killed.log").read_text()[-6000:]
             time.sleep(0.02)
-        os.killpg(process.pid, signal.SIGKILL)
+        os.killpg(process.pid, number)
         process.wait()
 
 

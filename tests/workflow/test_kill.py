@@ -1,15 +1,17 @@
-"""kill -9 of the workflow at work: the same command finishes it, with equal results, repeating nothing."""
+"""The workflow at work is killed: the same command finishes it, with equal results, repeating nothing."""
 
 from __future__ import annotations
 
 import json
 import re
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
 from harness import ChatServer, copy_workspace, finished, kill_when, snakemake
 
 
@@ -86,6 +88,31 @@ def test_pretraining_continues_at_the_checkpoint_bit_for_bit(reported: Path, tmp
 
     assert losses(stage) == losses(undisturbed)
     assert not (stage / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_queues_signal_to_all_of_the_workflow_lets_a_training_save_and_log_it(
+    annotated: Path, tmp_path: Path, number: int, processes: int
+) -> None:
+    workspace = copy_workspace(annotated, tmp_path / "workspace")
+    pretrain = {"epochs": 300, "checkpoint_every_steps": 900, "processes": processes}
+    runs = {"one": {"title": "One", "stages": {"pretrain": pretrain}, "evaluations": []}}
+    curve, log = (workspace / "results" / name for name in ("one/pretrain", "logs/train/one-pretrain.log"))
+
+    def trains() -> bool:
+        return any(file.stat().st_size for file in curve.glob("**/train.jsonl"))
+
+    kill_when(
+        workspace,
+        "pretrain",
+        reached=trains,
+        overlay={"selected_runs": ["one"], "runs": runs},
+        number=number,
+    )
+    saved = re.search(r"asked to stop; saved after step (\d+) of", log.read_text())
+    assert saved, (workspace / "killed.log").read_text()[-6000:]
+    assert [int(path.name[5:]) for path in curve.glob("checkpoints/*/step-*")] == [int(saved[1])]
 
 
 def test_second_workflow_over_a_living_one_is_refused(tmp_path: Path) -> None:

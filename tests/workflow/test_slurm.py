@@ -150,7 +150,7 @@ def test_training_on_two_processes_goes_on_from_its_checkpoint_after_its_node_lo
     assert len(jobs) <= 20, jobs
 
 
-def test_two_nodes_end_in_the_weights_of_one_though_the_queue_stops_them_half_way(
+def test_two_nodes_end_in_the_weights_of_one_though_the_queue_stops_trainings_half_way(
     cluster: SlurmCluster, annotated: Path, tmp_path: Path
 ) -> None:
     """Trainings of two nodes at the same time and trainings of one, stopped by SIGUSR1 or by SIGTERM."""
@@ -166,12 +166,11 @@ def test_two_nodes_end_in_the_weights_of_one_though_the_queue_stops_them_half_wa
                 lambda at=stage: process.poll() is not None or newest_checkpoint(at) >= 2, "checkpoint", logs
             )
             lines = [line for line in cluster.jobs("%i %D %T %k") if f"wildcards_{run}_" in line]
-            assert len(lines) == 1 and lines[0].split()[1:3] == [
-                str(places[run].get("nodes", 1)),
-                "RUNNING",
-            ], f"{lines}\n{logs()}"
-            jobs[run] = lines[0].split()[0]
-            slurm_cluster.command(["scancel", f"--signal={run.split('_')[-1].upper()}", jobs[run]])
+            assert len(lines) == 1, f"{lines}\n{logs()}"
+            jobs[run], *found = lines[0].split()[:3]
+            assert found == [str(places[run].get("nodes", 1)), "RUNNING"], f"{lines}\n{logs()}"
+            number = run.removeprefix("one_").upper()
+            slurm_cluster.command(["scancel", f"--signal={number}", jobs[run]])
         wait_until(lambda: process.poll() is not None, "end of the workflow", logs)
         assert process.returncode == 0, logs()
 
