@@ -13,8 +13,8 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,7 @@ from avion_core.train.distributed import World
 from avion_core.train.log import BadClips, Stopwatch, TrainingLog
 from avion_core.train.meter import Meter
 from avion_core.train.optim import Schedule, load_tensor_state, tensor_state
-from avion_core.train.preemption import PreemptedError, StopFlag, stop_requests
+from avion_core.train.preemption import Interrupt, PreemptedError, StopFlag, stop_requests
 from avion_core.train.protocols import Batch, Batches, Task
 from avion_core.train.sinks import Sink
 from avion_core.train.validation import Validation
@@ -128,8 +128,11 @@ class Training:
             stop_requests() as stop,
             self.writer,
             _progress(title, self.plan.steps, self.step, self.world) as advance,
+            closing(self._remaining_batches()) as batches,
         ):
-            for batch, wait_seconds in self._remaining_batches():
+            stopped = not self._validate(stop)
+            while self.step < self.plan.steps and not stopped:
+                batch, wait_seconds = next(batches)
                 watch = Stopwatch()
                 update = self.update(batch, stop)
                 self.log.add(
@@ -141,15 +144,14 @@ class Training:
                 )
                 if self._due(self.plan.log_every_steps):
                     self._write_log(update)
-                if self.validation and self._due(self.validation.every_steps):
-                    self._validate(self.validation)
-                if self._due(self.plan.checkpoint_every_steps) or update.checkpoint_due:
+                due = self._due(self.plan.checkpoint_every_steps) or update.checkpoint_due
+                if due or self._validation_due():  # which may take longer than a queue waits
                     self.save()
                 self.writer.check()
-                if update.stop_requested:  # before a word of progress, whose reader may have been ended too
-                    break
-                advance(f"loss {update.values['loss']:.4f}")
-            if self.step < self.plan.steps:
+                stopped = (update.stop_requested and self.step < self.plan.steps) or not self._validate(stop)
+                if not (stopped or update.stop_requested):  # else the reader may have been ended too
+                    advance(f"loss {update.values['loss']:.4f}")
+            if stopped:
                 self.save()
                 self.writer.wait()
                 self.world.wait()  # a process that ends early has torchrun end the one that writes
@@ -241,7 +243,7 @@ class Training:
             if state:
                 print(f"resumed after step {step} of {self.plan.steps}", file=sys.stderr, flush=True)
 
-    def _remaining_batches(self) -> Iterator[tuple[Batch, float]]:
+    def _remaining_batches(self) -> Generator[tuple[Batch, float]]:
         """Batches from the present step to the end, each with the seconds it was waited for."""
         while self.step < self.plan.steps:
             epoch, first = divmod(self.step, self.batches.steps_per_epoch)
@@ -256,19 +258,38 @@ class Training:
             return self.store.load_best(int(self._best["step"]))
         return self.average.weights if self.average else self.task.model.state_dict()
 
-    def _validate(self, validation: Validation) -> None:
-        """Measure the average of the weights, or the weights, on rank 0; the others wait."""
-        if self.world.leads:
-            with evaluated(self.task.model, self.average):
-                figures = validation.measure()
-                rank = validation.rank(figures)
-                if rank is not None and (self._best is None or rank > self._best["value"]):
-                    self._best = {"step": self.step, "value": rank}
-                    self.store.save_best(self.step, self.task.model.state_dict())
-            self.log.write_validation(self.step, figures)
-            for sink in self.sinks:
-                sink({"step": self.step, **{f"validation/{name}": value for name, value in figures.items()}})
+    def _validation_due(self) -> bool:
+        return self.validation is not None and self.step > 0 and self._due(self.validation.every_steps)
+
+    def _validate(self, stop: StopFlag) -> bool:
+        """Where it is due, measure the average of the weights, or the weights, on rank 0; the others wait.
+
+        False when a request to stop cut it short. The state of this step is saved before and knows nothing
+        of the figures: what resumes from it measures them.
+        """
+        if not self._validation_due():
+            return True
+        done = self._measure(stop) if self.world.leads else None
         self.world.wait()
+        return bool(self.world.from_leader(done))
+
+    def _measure(self, stop: StopFlag) -> bool:
+        validation = self.validation
+        assert validation is not None
+        with evaluated(self.task.model, self.average):
+            try:
+                with stop.interrupting():
+                    figures = validation.measure()
+            except Interrupt:
+                return False
+            rank = validation.rank(figures)
+            if rank is not None and (self._best is None or rank > self._best["value"]):
+                self._best = {"step": self.step, "value": rank}
+                self.store.save_best(self.step, self.task.model.state_dict())
+        self.log.write_validation(self.step, figures)
+        for sink in self.sinks:
+            sink({"step": self.step, **{f"validation/{name}": value for name, value in figures.items()}})
+        return True
 
     def _move_weights(self) -> None:
         self.optimizer.step()

@@ -20,6 +20,10 @@ SAVED_VARIABLE = "AVION_SAVED_FILE"
 """Names the file that a process touches before it ends with this code; train/torchrun.py looks for it."""
 
 
+class Interrupt(BaseException):
+    """What `StopFlag.interrupting` raises."""
+
+
 class PreemptedError(Exception):
     """The training was asked to stop; its state is saved."""
 
@@ -29,17 +33,34 @@ class StopFlag:
     """Whether the queue or the user has asked this process to stop."""
 
     requested: bool = False
+    _interrupts: bool = False
+
+    @contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """Raise Interrupt inside as soon as a stop is requested, at once if it was before."""
+        self._interrupts = True
+        try:
+            self._raise_if_asked()
+            yield
+        finally:
+            self._interrupts = False
+
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        """A signal's handler."""
+        self.requested = True
+        self._raise_if_asked()
+
+    def _raise_if_asked(self) -> None:
+        if self.requested and self._interrupts:
+            self._interrupts = False
+            raise Interrupt
 
 
 @contextmanager
 def stop_requests() -> Iterator[StopFlag]:
     """Turn STOP_SIGNALS into a flag while the context lasts."""
     flag = StopFlag()
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        flag.requested = True
-
-    previous = {number: signal.signal(number, on_signal) for number in STOP_SIGNALS}
+    previous = {number: signal.signal(number, flag.on_signal) for number in STOP_SIGNALS}
     try:
         yield flag
     finally:

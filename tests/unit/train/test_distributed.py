@@ -109,7 +109,7 @@ def test_an_exception_on_one_rank_ends_the_job_in_seconds_with_its_traceback(tmp
     assert time.monotonic() - began < 60  # starting two processes included; the group's timeout is 600 s
 
 
-@pytest.mark.parametrize("signalled", ["launcher", "SIGTERM"])
+@pytest.mark.parametrize("signalled", ["launcher", "SIGTERM", "validation"])
 def test_a_queues_signal_to_torchrun_or_to_one_process_makes_all_save(tmp_path, signalled):
     done = start(Path(__file__).with_name("tiny_training.py"), tmp_path, 4, 0, signalled)
     assert done.returncode == PREEMPTED_EXIT_CODE

@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -83,6 +85,36 @@ def test_the_best_survives_a_stop(tmp_path, stopped_at):
     second.run("tiny")
     assert set(measured) == {step for step in SCORES if step > stopped_at}
     assert equal(second.result(), whole.result())
+    assert [line for line in lines(second) if "validation" in line] == [
+        line for line in lines(whole) if "validation" in line
+    ]
+
+
+@pytest.mark.parametrize("step", SCORES)
+def test_a_stop_cuts_a_validation_short_which_is_repeated(tmp_path, step):
+    """The queue kills what does not end in half a minute, and a validation may take an hour."""
+    whole, _ = validated(tmp_path / "whole")
+    whole.run("tiny")
+    training, _ = validated(tmp_path / "stopped", checkpoint_every_steps=100)
+    measure, finished = training.validation.measure, []
+
+    def asked_to_stop_while_it_measures():
+        if training.step == step:
+            training.writer.wait()
+            assert max(training.store.steps()) == step
+            os.kill(os.getpid(), signal.SIGTERM)
+        finished.append(training.step)
+        return measure()
+
+    training.validation = replace(training.validation, measure=asked_to_stop_while_it_measures)
+    with pytest.raises(PreemptedError, match=f"saved after step {step} of"):
+        training.run("tiny")
+    assert finished == [before for before in SCORES if before < step]
+    second, measured = validated(tmp_path / "stopped")
+    second.run("tiny")
+    assert set(measured) == {later for later in SCORES if later >= step}
+    assert equal(second.result(), whole.result())
+    assert equal(second.task.model.state_dict(), whole.task.model.state_dict())
     assert [line for line in lines(second) if "validation" in line] == [
         line for line in lines(whole) if "validation" in line
     ]

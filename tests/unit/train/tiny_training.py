@@ -1,8 +1,9 @@
 """A training small enough to repeat many times, with dropout so that its randomness matters.
 
 As a program it trains in the folder it is given; the test that starts it says where it kills itself:
-`python tiny_training.py FOLDER [KILL_AT_STEP [RANK [raise | launcher | SIGTERM]]]`: instead it raises, or
-sends SIGUSR1 to its launcher and gives it time, or SIGTERM to itself.
+`python tiny_training.py FOLDER [KILL_AT_STEP [RANK [raise | launcher | SIGTERM | validation]]]`: instead it
+raises, or sends SIGUSR1 to its launcher and gives it time, or SIGTERM to itself; or it sends SIGUSR1 to its
+launcher in its first validation, which takes a minute.
 """
 
 from __future__ import annotations
@@ -156,20 +157,28 @@ def tiny_training(
     )
 
 
+def stop_and_dawdle() -> dict[str, float]:
+    os.kill(os.getppid(), signal.SIGUSR1)
+    time.sleep(60)
+    return {}
+
+
 def main() -> None:
     folder, at, rank = Path(sys.argv[1]), *(int(value) for value in [*sys.argv[2:4], "-1", "-1"][:2])
     numbers = {"raise": None, "launcher": signal.SIGUSR1, "SIGTERM": signal.SIGTERM}
     number = numbers.get(sys.argv[-1], signal.SIGKILL)
     preempted = False
+    validates = sys.argv[-1] == "validation"
+    validation = Validation(stop_and_dawdle, every_steps=STEPS_PER_EPOCH) if validates else None
     with join_world(processes=int(os.environ.get("WORLD_SIZE", "1")), gpus=0) as world:
         task = TinyTask(
             folder,
-            signal_at=at if rank in (-1, world.rank) else None,
+            signal_at=at if rank in (-1, world.rank) and not validates else None,
             number=number,
             to_launcher=sys.argv[-1] == "launcher",
         )
         try:
-            tiny_training(folder, task, world=world).run("tiny")
+            tiny_training(folder, task, world=world, validation=validation).run("tiny")
         except PreemptedError as stop:
             preempted = True
             print(stop, file=sys.stderr)
