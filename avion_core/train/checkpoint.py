@@ -81,13 +81,17 @@ class CheckpointStore:
         write_json(self.room / "recipe.json", self._identity)
         self.log_path.touch()
 
+    def path(self, step: int) -> Path:
+        """Folder of the state after `step` updates."""
+        return self.room / f"step-{step:08}"
+
     def steps(self) -> list[int]:
         """Steps of the states there are, oldest first."""
         return sorted(int(path.name.removeprefix("step-")) for path in self.room.glob("step-*"))
 
     def save(self, state: State) -> None:
         """Publish a state as a whole folder, then drop those that are no longer kept."""
-        with publish(self._path(state.step)) as draft:
+        with publish(self.path(state.step)) as draft:
             draft.mkdir()
             files = {MODEL: state.model, OPTIMIZER: state.optimizer, AVERAGE: state.average}
             for name, tensors in files.items():
@@ -95,7 +99,7 @@ class CheckpointStore:
                     save_file({key: value.contiguous() for key, value in tensors.items()}, draft / name)
             (draft / NOTES).write_text(json.dumps({"step": state.step, **state.notes}), encoding="utf-8")
         for step in self.steps()[:-STATES_KEPT]:
-            shutil.rmtree(self._path(step))
+            shutil.rmtree(self.path(step))
         self._drop_best()
 
     def save_best(self, step: int, model: Mapping[str, Tensor]) -> None:
@@ -113,12 +117,12 @@ class CheckpointStore:
             try:
                 return self.load(step)
             except (OSError, ValueError, SafetensorError) as error:
-                print(f"{self._path(step)}: cannot be read ({error}); trying the one before", file=sys.stderr)
+                print(f"{self.path(step)}: cannot be read ({error}); trying the one before", file=sys.stderr)
         return None
 
     def load(self, step: int) -> State:
         """Read the state after `step` updates."""
-        path = self._path(step)
+        path = self.path(step)
         return State(
             step=step,
             model=load_file(path / MODEL),
@@ -157,14 +161,11 @@ class CheckpointStore:
 
     def _drop_best(self) -> None:
         """Delete best weights that no state refers to any more; newer ones may not be referred to yet."""
-        referred = read_json(self._path(self.steps()[0]) / NOTES).get("best")
+        referred = read_json(self.path(self.steps()[0]) / NOTES).get("best")
         if referred:
             for path in self.room.glob("best-*"):
                 if path < self._best_path(int(referred["step"])):
                     path.unlink()
-
-    def _path(self, step: int) -> Path:
-        return self.room / f"step-{step:08}"
 
     def _best_path(self, step: int) -> Path:
         return self.room / f"best-{step:08}.safetensors"

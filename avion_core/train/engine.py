@@ -25,7 +25,7 @@ from torch import Tensor
 from avion_core.progress import Progress
 from avion_core.train.accumulation import Accumulation
 from avion_core.train.average import WeightAverage, evaluated
-from avion_core.train.checkpoint import BackgroundWriter, CheckpointStore, State, to_memory
+from avion_core.train.checkpoint import MODEL, BackgroundWriter, CheckpointStore, State, to_memory
 from avion_core.train.distributed import World
 from avion_core.train.log import BadClips, Stopwatch, TrainingLog
 from avion_core.train.meter import Meter
@@ -152,9 +152,7 @@ class Training:
                 if not (stopped or update.stop_requested):  # else the reader may have been ended too
                     advance(f"loss {update.values['loss']:.4f}")
             if stopped:
-                self.save()
-                self.writer.wait()
-                self.world.wait()  # a process that ends early has torchrun end the one that writes
+                self._save_and_meet()
                 raise PreemptedError(
                     f"{title}: asked to stop; saved after step {self.step} of {self.plan.steps}"
                 )
@@ -183,7 +181,8 @@ class Training:
         skipped = self._overflowed(values["loss"], gradient_norm)
         if not skipped:
             if not (math.isfinite(values["loss"]) and math.isfinite(gradient_norm)):
-                raise ValueError(self._not_finite(batch, values["loss"], gradient_norm))
+                self._save_and_meet()
+                raise ValueError(self._not_finite(batch, result.loss, values["loss"], gradient_norm))
             if self.plan.gradient_clip is not None:
                 torch.nn.utils.clip_grads_with_norm_(weights, self.plan.gradient_clip, norm)
             self._move_weights()
@@ -222,6 +221,12 @@ class Training:
                         },
                     )
                 )
+
+    def _save_and_meet(self) -> None:
+        """Save, and meet: a process that ended early would have torchrun end the one that writes."""
+        self.save()
+        self.writer.wait()
+        self.world.wait()
 
     def resume(self) -> None:
         """Take up the newest state of the store, or start at step 0."""
@@ -341,13 +346,17 @@ class Training:
             for sink in self.sinks:
                 sink(line)
 
-    def _not_finite(self, batch: Batch, loss: float, gradient_norm: float) -> str:
-        rows = ", ".join(str(row) for row in batch["rows"].tolist())
-        epoch = self.step // self.batches.steps_per_epoch
+    def _not_finite(self, batch: Batch, own_loss: Tensor, loss: float, gradient_norm: float) -> str:
+        """What to tell the user. Of the processes' shares it names those whose own loss is broken."""
+        shares = self.world.collect((batch["rows"].tolist(), math.isfinite(own_loss)))
+        broken = [share for share, fine in shares if not fine] or [share for share, _ in shares]
+        rows = ", ".join(str(row) for share in broken for row in share)
+        epoch, state = self.step // self.batches.steps_per_epoch, self.store.path(self.step)
         return (
             f"step {self.step + 1} (epoch {epoch}): the loss is {loss} and the gradient's norm "
-            f"{gradient_norm}; the weights were not moved. Rows of the clip tables in this batch: {rows}. "
-            "Look at these clips, lower learning_rate, or set gradient_clip"
+            f"{gradient_norm}. Rows of the clip tables in this batch: {rows}. Look at these clips, lower "
+            "learning_rate, or set gradient_clip, and training starts anew; or go on with the weights before "
+            f"this step: copy {state / MODEL} and name it as start_weights"
         )
 
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import socket
@@ -107,6 +108,14 @@ def test_an_exception_on_one_rank_ends_the_job_in_seconds_with_its_traceback(tmp
     assert "in loss" in done.stderr
     assert "RuntimeError: this rank has had enough" in done.stderr
     assert time.monotonic() - began < 60  # starting two processes included; the group's timeout is 600 s
+
+
+def test_a_loss_that_is_not_finite_on_one_rank_names_its_rows_and_keeps_the_state(tmp_path):
+    done = start(Path(__file__).with_name("tiny_training.py"), tmp_path, 4, 1, "nan")
+    assert done.returncode == 1
+    assert done.stderr.count("the loss is nan") >= 1
+    assert set(re.findall(r"in this batch: ([\d, ]+)\.", done.stderr)) == {"2, 3"}
+    assert max(path.name for path in tmp_path.glob("checkpoints/*/step-*")) == "step-00000004"
 
 
 @pytest.mark.parametrize("signalled", ["launcher", "SIGTERM", "validation"])

@@ -139,10 +139,15 @@ def test_a_finished_training_computes_nothing_more(tmp_path):
 
 def test_a_loss_that_is_not_finite_names_the_batch_and_moves_nothing(tmp_path):
     training = tiny_training(tmp_path, TinyTask(tmp_path, nan_at=4))
-    with pytest.raises(ValueError, match=r"step 5 \(epoch 0\).*nan.*batch: 0, 1, 2, 3"):
+    with pytest.raises(
+        ValueError, match=r"step 5 \(epoch 0\).*nan.*batch: 0, 1, 2, 3\. .*step-00000004/model"
+    ):
         training.run("tiny")
     assert training.task.calls == training.step == 4
     assert all(torch.isfinite(weight).all() for weight in training.task.model.parameters())
+    kept = training.store.newest()
+    assert kept.step == 4
+    assert all(torch.equal(kept.model[name], w) for name, w in training.task.model.state_dict().items())
 
 
 def test_each_step_draws_its_own_randomness_from_seed_and_step(tmp_path):
@@ -207,6 +212,7 @@ def test_an_overflow_is_told_from_a_broken_loss(tmp_path):
     with pytest.raises(ValueError, match=r"step 5 .*the loss is nan"):
         broken.run("tiny")
     endless = tiny_training(tmp_path / "gradient", precision="fp16")
+    endless.resume()
     endless.task.model.first.weight.register_hook(lambda gradient: gradient * float("inf"))
     weights = {name: weight.clone() for name, weight in endless.task.model.state_dict().items()}
     batch, halvings = next(endless.batches.epoch(0)), 16  # from 65536 to 1

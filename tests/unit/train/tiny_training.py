@@ -1,9 +1,9 @@
 """A training small enough to repeat many times, with dropout so that its randomness matters.
 
 As a program it trains in the folder it is given; the test that starts it says where it kills itself:
-`python tiny_training.py FOLDER [KILL_AT_STEP [RANK [raise | launcher | SIGTERM | validation]]]`: instead it
-raises, or sends SIGUSR1 to its launcher and gives it time, or SIGTERM to itself; or it sends SIGUSR1 to its
-launcher in its first validation, which takes a minute.
+`python tiny_training.py FOLDER [KILL_AT_STEP [RANK [raise | nan | launcher | SIGTERM | validation]]]`:
+instead it raises, has a loss of nan, or sends SIGUSR1 to its launcher and gives it time, or SIGTERM to
+itself; or it sends SIGUSR1 to its launcher in its first validation, which takes a minute.
 """
 
 from __future__ import annotations
@@ -168,12 +168,14 @@ def main() -> None:
     numbers = {"raise": None, "launcher": signal.SIGUSR1, "SIGTERM": signal.SIGTERM}
     number = numbers.get(sys.argv[-1], signal.SIGKILL)
     preempted = False
-    validates = sys.argv[-1] == "validation"
+    validates, breaks = (sys.argv[-1] == word for word in ("validation", "nan"))
     validation = Validation(stop_and_dawdle, every_steps=STEPS_PER_EPOCH) if validates else None
     with join_world(processes=int(os.environ.get("WORLD_SIZE", "1")), gpus=0) as world:
+        own = at if rank in (-1, world.rank) else None
         task = TinyTask(
             folder,
-            signal_at=at if rank in (-1, world.rank) and not validates else None,
+            signal_at=None if validates or breaks else own,
+            nan_at=own if breaks else None,
             number=number,
             to_launcher=sys.argv[-1] == "launcher",
         )
