@@ -70,6 +70,16 @@ VALIDATES = {
 """Kinds of evaluation that a task's model can be validated by."""
 
 
+def figure_names(kind: str, label: str = "") -> list[str]:
+    """Figures of an evaluation of this kind, of a recognition by the label it predicts."""
+    if kind == "retrieval":
+        directions = ("video_to_text", "text_to_video", "mean")
+        return [f"{figure}.{direction}" for figure in ("mAP", "nDCG") for direction in directions]
+    if kind == "multiple_choice":
+        return ["inter_video", "intra_video"]
+    return ["verb_top1", "noun_top1", "action_top1"] if label == "action" else ["top1", "top5"]
+
+
 class SettingsError(ValueError):
     """A setting is unknown, missing or out of range. The message names it and the way out."""
 
@@ -678,18 +688,20 @@ class Settings(Section):
             raise ValueError(f"{where}: {_first_problem(error)}") from None
         known([recipe.dataset], self.datasets, f"{where}.dataset")
         if recipe.validate_with is not None:
-            self._check_validation(recipe.validate_with, recipe.task, where)
+            self._check_validation(recipe, recipe.validate_with, where)
         if recipe.start is not None:
             known([recipe.start], self.runs[run].stages, f"{where}.start")
 
-    def _check_validation(self, name: str, task: str, where: str) -> None:
+    def _check_validation(self, recipe: StageSettings, name: str, where: str) -> None:
         known([name], self.evaluations, f"{where}.validate_with")
         kind = self.evaluations[name].kind
-        if kind not in VALIDATES[task]:
-            fits = " or ".join(VALIDATES[task]) or "nothing"
+        if kind not in VALIDATES[recipe.task]:
+            fits = " or ".join(VALIDATES[recipe.task]) or "nothing"
             raise ValueError(
-                f"{where}.validate_with: '{name}' measures {kind}; {task} is validated by {fits}"
+                f"{where}.validate_with: '{name}' measures {kind}; {recipe.task} is validated by {fits}"
             )
+        if recipe.best_metric is not None:
+            known([recipe.best_metric], figure_names(kind, recipe.label), f"{where}.best_metric")
 
 
 def known(names: Iterable[str], among: Iterable[str], where: str) -> None:

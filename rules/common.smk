@@ -23,6 +23,7 @@ from avion_core.data.download import check_source
 from avion_core.data.tables import SUFFIX
 from avion_core.files import code_fingerprint
 from avion_core.launch import launcher, slurm_resources
+from avion_core.models.architecture import check_start, kind_of, load_architecture
 from avion_core.narrate.rephrase import check_provider
 
 # Jobs find this code and this interpreter wherever they start.
@@ -223,6 +224,11 @@ def training_chunks(wildcards):
     return f"{DATA}/{SETTINGS.stage(wildcards.run, wildcards.stage).dataset}/chunks.parquet"
 
 
+def architecture(wildcards):
+    """The values of the stage's architecture, which belong to what decides its result."""
+    return load_architecture(SETTINGS.stage(wildcards.run, wildcards.stage).model).model_dump_json()
+
+
 def training_packets(wildcards):
     return f"{DATA}/{SETTINGS.stage(wildcards.run, wildcards.stage).dataset}/packets.npy"
 
@@ -379,14 +385,25 @@ def dataset_plan(name):
 
 
 def check_before_work():
-    """Raise one clear error for what would fail later: sources on disk, the provider's key."""
+    """Raise one clear error for what would fail later: models, sources on disk, the provider's key."""
     try:
+        for run, stage, recipe in selected_stages():
+            check_model(run, stage, recipe)
         for dataset in used_datasets():
             check_source(dataset, SETTINGS.datasets[dataset])
         if not all(os.path.exists(narration_table(dataset)) for dataset in rephrased_datasets()):
             check_provider(SETTINGS.narrate)
     except ValueError as error:
         raise WorkflowError(str(error))
+
+
+def check_model(run, stage, recipe):
+    try:
+        kind = kind_of(recipe)
+        if recipe.start:
+            check_start(kind, kind_of(SETTINGS.stage(run, recipe.start)))
+    except ValueError as error:
+        raise ValueError(f"config: runs.{run}.stages.{stage}: {error}")
 
 
 def check_nodes():

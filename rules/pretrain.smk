@@ -42,6 +42,7 @@ rule pretrain_stage:
         machine=lambda wildcards: json.dumps(machine(wildcards).machine()),
     params:
         recipe=lambda wildcards: json.dumps(SETTINGS.stage(wildcards.run, wildcards.stage).recipe()),
+        architecture=architecture,
         seed=SETTINGS.seed,
         folder=lambda wildcards, output: os.path.dirname(output.model),
         sentences=lambda wildcards, input: as_option("sentences", input.sentences),

@@ -1,4 +1,7 @@
-"""Architectures are data: one YAML file each in `architectures/`, checked here."""
+"""Architectures are data: one YAML file each in `architectures/`, checked here with what a stage makes of it.
+
+Nothing here needs torch, so that a plan is checked before there is any work.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,25 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from avion_core.config import Count, NotNegative, Positive, Section, known
+from avion_core.config import Count, NotNegative, Positive, Section, StageSettings, known
 
 FOLDER = Path(__file__).parent / "architectures"
 Pixels = tuple[float, float, float]
+
+KINDS: dict[tuple[str, str], str] = {
+    ("contrastive", "dual_encoder"): "dual_encoder",
+    ("relevancy", "dual_encoder"): "dual_encoder",
+    ("classification", "dual_encoder"): "video_classifier",
+    ("classification", "videomae"): "videomae_classifier",
+    ("reconstruction", "videomae"): "videomae",
+}
+"""Kind of model (`store.MODELS`) by task and kind of architecture."""
+
+STARTS: dict[tuple[str, str], tuple[str, ...]] = {
+    ("dual_encoder", "video_classifier"): ("text.*", "logit_scale", "logit_bias", "vision.projection"),
+    ("videomae", "videomae_classifier"): ("norm.*", "encoder_to_decoder.*", "mask_token", "decoder.*"),
+}
+"""Which kind may start from which other, and the source's weights that are left behind then."""
 
 
 class VisionConfig(Section):
@@ -149,6 +167,32 @@ def parse_architecture(raw: Any, *, where: str) -> ModelConfig:
         problem = error.errors()[0]
         place = ".".join(str(part) for part in problem["loc"])
         raise ValueError(f"{where}: not a known architecture: {place}: {problem['msg']}") from None
+
+
+def kind_of(stage: StageSettings) -> str:
+    """Kind of the model that a stage trains.
+
+    Raises ValueError for an unknown architecture, and where it does not go with the task, the frames, the
+    image size or patch dropout.
+    """
+    config = load_architecture(stage.model)
+    kind = KINDS.get((stage.task, config.kind))
+    if kind is None:
+        fits = ", ".join(fit for task, fit in KINDS if task == stage.task)
+        raise ValueError(
+            f"the task '{stage.task}' cannot train '{stage.model}', a {config.kind}; it can train: {fits}"
+        )
+    config.check_input(frames=stage.frames, image_size_px=stage.image_size_px)
+    if stage.patch_dropout and config.kind != "dual_encoder":
+        raise ValueError(f"patch_dropout: '{stage.model}' is not a dual encoder; leave it out")
+    return kind
+
+
+def check_start(kind: str, source: str) -> None:
+    """Raise ValueError unless a model of this kind can start from one of the kind `source`."""
+    if source != kind and (source, kind) not in STARTS:
+        fits = [start for start, target in STARTS if target == kind]
+        raise ValueError(f"a {kind} cannot start from a {source}; it can from: {', '.join([kind, *fits])}")
 
 
 def _check_heads(width: int, heads: int) -> None:

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from avion_core.config import OPEN_CLIP, known
+from avion_core.models.architecture import STARTS
 from avion_core.models.base import VideoModel
-from avion_core.models.store import STARTS, LoadReport, ModelError, load_weights, read_tensors, without
+from avion_core.models.store import LoadReport, ModelError, load_weights, read_tensors, without
 
 BLOCK_NAMES: tuple[tuple[str, str], ...] = (
     (r"^((?:module|_orig_mod)\.)+", ""),

@@ -20,7 +20,13 @@ from torch import Tensor
 
 from avion_core.config import known
 from avion_core.files import publish, read_json, write_json
-from avion_core.models.architecture import ModelConfig, load_architecture, parse_architecture
+from avion_core.models.architecture import (
+    STARTS,
+    ModelConfig,
+    check_start,
+    load_architecture,
+    parse_architecture,
+)
 from avion_core.models.base import VideoModel
 from avion_core.models.classifier import VideoClassifier
 from avion_core.models.dual_encoder import DualEncoder
@@ -38,12 +44,6 @@ MODELS: dict[str, type[VideoModel]] = {
     "videomae_classifier": VideoMAEClassifier,
 }
 """Every model by its kind."""
-
-STARTS: dict[tuple[str, str], tuple[str, ...]] = {
-    ("dual_encoder", "video_classifier"): ("text.*", "logit_scale", "logit_bias", "vision.projection"),
-    ("videomae", "videomae_classifier"): ("norm.*", "encoder_to_decoder.*", "mask_token", "decoder.*"),
-}
-"""Which kind may start from which other, and the source's weights that are left behind then."""
 
 
 class ModelError(ValueError):
@@ -172,17 +172,14 @@ def start_from(
     values that its shapes do not show (activation, heads, pixel normalisation), and as load_weights.
     """
     description, config = read_description(folder)
-    pair = (description.kind, model.kind)
-    if description.kind != model.kind and pair not in STARTS:
-        fits = [source for source, target in STARTS if target == model.kind]
-        raise ModelError(
-            f"{folder}: a {model.kind} cannot start from a {description.kind}; "
-            f"it can from: {', '.join([model.kind, *fits])}"
-        )
+    try:
+        check_start(model.kind, description.kind)
+    except ValueError as error:
+        raise ModelError(f"{folder}: {error}") from None
     _check_same_arithmetic(config, model.config, folder)
     return load_weights(
         model,
-        without(read_tensors(Path(folder) / WEIGHTS_FILE), STARTS.get(pair, ())),
+        without(read_tensors(Path(folder) / WEIGHTS_FILE), STARTS.get((description.kind, model.kind), ())),
         fresh=fresh,
         waive_missing=waive_missing,
         waive_unexpected=waive_unexpected,

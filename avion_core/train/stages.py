@@ -24,7 +24,7 @@ from avion_core.data.clips import ClipTable, Sentences
 from avion_core.data.dataset import ChooseText, ClipDataset, View
 from avion_core.data.loader import BatchLoader
 from avion_core.files import publish, read_json, sha256, write_manifest
-from avion_core.models.architecture import DualEncoderConfig, load_architecture
+from avion_core.models.architecture import DualEncoderConfig, kind_of, load_architecture
 from avion_core.models.base import VideoModel
 from avion_core.models.foreign import start_from_foreign
 from avion_core.models.layers import compile_blocks, set_attention, set_checkpointing
@@ -42,15 +42,6 @@ from avion_core.train.sinks import Sink, open_sinks
 from avion_core.train.tasks import ClassificationTask, ContrastiveTask, ReconstructionTask, RelevancyTask
 from avion_core.train.texts import AnyText, RelevantSentence
 from avion_core.train.validation import Validation, ValidationData
-
-MODEL_OF: dict[tuple[str, str], str] = {
-    ("contrastive", "dual_encoder"): "dual_encoder",
-    ("relevancy", "dual_encoder"): "dual_encoder",
-    ("classification", "dual_encoder"): "video_classifier",
-    ("classification", "videomae"): "videomae_classifier",
-    ("reconstruction", "videomae"): "videomae",
-}
-"""Kind of model by task and kind of architecture."""
 
 LABEL_COLUMN = {"action": "label", "label": "label", "verb": "verb", "noun": "noun"}
 """Column of the clip table that holds a label; the action class of EPIC-KITCHENS-100 is its `label`."""
@@ -173,6 +164,7 @@ class _Stage:
         self.settings, self.validation = settings, validation
         self.files = {**files, **(validation.files() if validation else {})}
         self.title, self.seed, self.out, self.world = title, seed, out, world
+        self.kind = kind_of(settings)
         self.classes = self._count_classes()
 
     def run(self) -> None:
@@ -197,7 +189,7 @@ class _Stage:
         """The model that the training starts from: the seed's, on rank 0 with the start weights."""
         settings = self.settings
         torch.manual_seed(self.seed)
-        model = build_model(self.model_kind, settings.model, **self._model_arguments())
+        model = build_model(self.kind, settings.model, **self._model_arguments())
         if not self.world.leads:  # one download, one error; `World.same_weights` hands them on
             return model
         waived = {
@@ -217,19 +209,6 @@ class _Stage:
         set_checkpointing(model, self.settings.gradient_checkpointing)
         if self.settings.compile:
             compile_blocks(model)
-
-    @property
-    def model_kind(self) -> str:
-        """Name in `models.store.MODELS`. Raises ValueError when task and architecture do not go together."""
-        architecture = load_architecture(self.settings.model).kind
-        kind = MODEL_OF.get((self.settings.task, architecture))
-        if kind is None:
-            fits = ", ".join(fit for task, fit in MODEL_OF if task == self.settings.task)
-            raise ValueError(
-                f"the task '{self.settings.task}' cannot train '{self.settings.model}', a {architecture}; "
-                f"it can train: {fits}"
-            )
-        return kind
 
     def training(self, model: VideoModel, store: CheckpointStore) -> Training:
         """Model, data and update rule put together. Raises ValueError for too few clips or too short ones."""
@@ -298,7 +277,13 @@ class _Stage:
             return None
         checksums = {name: sha256(path) for name, path in self.files.items()}
         measured = {"validation": self.validation.settings.recipe()} if self.validation else {}
-        return {"recipe": self.settings.recipe(), "seed": self.seed, "inputs": checksums, **measured}
+        return {
+            "recipe": self.settings.recipe(),
+            "architecture": load_architecture(self.settings.model).model_dump(mode="json"),
+            "seed": self.seed,
+            "inputs": checksums,
+            **measured,
+        }
 
     def _description(self, model: VideoModel) -> ModelDescription:
         settings = self.settings
@@ -333,11 +318,9 @@ class _Stage:
             arguments |= {"classes": self.classes, "head_dropout": settings.head_dropout}
         if settings.task == "contrastive":
             arguments |= settings.loss_values
-        if self.model_kind in ("dual_encoder", "video_classifier"):
+        if self.kind in ("dual_encoder", "video_classifier"):
             arguments["patch_dropout"] = settings.patch_dropout
-        elif settings.patch_dropout:
-            raise ValueError(f"patch_dropout: '{settings.model}' is not a dual encoder; leave it out")
-        if self.model_kind == "videomae":
+        if self.kind == "videomae":
             arguments["decoder_mask_ratio"] = settings.decoder_mask_ratio
         return arguments
 

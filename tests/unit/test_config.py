@@ -112,6 +112,10 @@ def test_value_out_of_range_is_refused_by_name(change: Callable[..., Any], words
             lambda c: c["stages"]["finetune_mir"].update(start="pretrain_videomae"),
             ["start", "pretrain_videomae"],
         ),
+        (
+            lambda c: c["stages"]["finetune_mir"].update(validate_with="mir", best_metric="mAP.maen"),
+            ["best_metric", "'mAP.maen'", "'mAP.mean'"],
+        ),
         (lambda c: c["runs"]["human"].update(evaluations=["mir"]), ["'finetune_mir'", "runs.human"]),
         (lambda c: c["evaluations"].update(pretrain=c["evaluations"]["mir"]), ["'pretrain'", "stage"]),
         (lambda c: c["runs"].update(report=c["runs"]["human"]), ["'report'"]),

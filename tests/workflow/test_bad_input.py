@@ -44,9 +44,29 @@ def make_video(path: Path, seconds: int = 4) -> None:
         ({"sed": 1}, ["'sed'", "did you mean 'seed'"]),
         ({"transcode": {"crf": 99}}, ["transcode.crf", "less than or equal to 51", "99"]),
         ({"narrate": {"provider": "openai"}}, ["OPENAI_API_KEY"]),
+        ({"stages": {"pretrain": {"model": "toy_dual_encodr"}}}, ["stages.pretrain", "'toy_dual_encoder'"]),
+        (
+            {"stages": {"pretrain": {"model": "toy_videomae"}}},
+            ["stages.pretrain", "'contrastive' cannot train 'toy_videomae'", "dual_encoder"],
+        ),
+        ({"stages": {"pretrain": {"image_size_px": 90}}}, ["stages.pretrain", "image_size_px (90)"]),
+        (
+            {"stages": {"finetune_cls": {"start": "pretrain", "model": "toy_videomae"}}},
+            ["stages.finetune_cls", "a videomae_classifier cannot start from a dual_encoder"],
+        ),
         ({"stages": {"pretrain": {"nodes": 2}}}, ["stage pretrain", "nodes: 2", "--profile profiles/slurm"]),
     ],
-    ids=["mistyped setting", "mistyped section", "value out of range", "no key", "nodes without Slurm"],
+    ids=[
+        "mistyped setting",
+        "mistyped section",
+        "value out of range",
+        "no key",
+        "mistyped model",
+        "model of another task",
+        "image that the patches do not fill",
+        "start of another kind",
+        "nodes without Slurm",
+    ],
 )
 def test_bad_setting_stops_before_any_job(tmp_path: Path, overlay: dict[str, Any], words: list[str]) -> None:
     result = snakemake(tmp_path, overlay=overlay)

@@ -107,7 +107,9 @@ def test_change_that_decides_no_result_retrains_nothing(reported: Path, overlay:
     assert not planned_jobs(reported, "finetune", overlay=overlay)
 
 
-def test_comment_in_the_code_reruns_nothing(reported: Path, tmp_path: Path) -> None:
+def test_comment_in_the_code_reruns_nothing_and_another_architecture_its_trainings(
+    reported: Path, tmp_path: Path
+) -> None:
     """Over a copy of the code with a comment added to every module and rule file, the plan stays empty."""
     code = tmp_path / "code"
     for name in ("Snakefile", "config.yaml", "rules", "workflow_scripts", "avion_core", "envs", "profiles"):
@@ -120,6 +122,11 @@ def test_comment_in_the_code_reruns_nothing(reported: Path, tmp_path: Path) -> N
         path.write_text(path.read_text() + "\n# a comment\n")
     result = snakemake(workspace, "all", options=("--dry-run",), code=code)
     assert "Nothing to be done" in result.stdout, result.stdout[-3000:]
+    architecture = code / "avion_core/models/architectures/toy_videomae.yaml"
+    architecture.write_text(architecture.read_text() + "mlp_ratio: 3\n")
+    planned = planned_files(workspace, "all", code=code)
+    assert "stage=pretrain_videomae" in planned
+    assert "stage=finetune_mir" not in planned
 
 
 def test_retraining_with_another_setting_does_not_resume_the_old_run(reported: Path, tmp_path: Path) -> None:

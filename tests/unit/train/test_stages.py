@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,9 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from avion_core.config import LOSSES, EvaluationSettings, StageSettings, TranscodeSettings
+from avion_core.config import LOSSES, EvaluationSettings, StageSettings, TranscodeSettings, figure_names
 from avion_core.data.clips import write_clips, write_sentences
 from avion_core.files import read_json, sha256, write_json
+from avion_core.models import architecture
 from avion_core.models.export import EXPORTS
 from avion_core.models.store import load_model
 from avion_core.train.checkpoint import CheckpointStore
@@ -310,6 +312,7 @@ def test_a_stage_is_validated_by_an_evaluation_and_publishes_its_best(
     device = torch.device("cpu")
     again = validation.measure(model.eval(), description, title="again", device=device)
     assert again[metric] == pytest.approx(max(found), abs=1e-6)
+    assert again.keys() - {"clips", "sentences"} == set(figure_names(kind, recipe.get("label", "")))
     assert "validation_clips" in read_json(published / "manifest.json")["inputs"]
 
 
@@ -402,6 +405,18 @@ def test_a_state_that_cannot_be_read_gives_way_to_the_one_before(kitchen, masked
     train(kitchen, tmp_path, MASKED)
     assert updates == [1, 2, 3, 3, 4]
     assert equal(tmp_path, masked)
+
+
+def test_a_changed_architecture_starts_anew(kitchen, tmp_path, monkeypatch):
+    folder = shutil.copytree(architecture.FOLDER, tmp_path / "architectures")
+    monkeypatch.setattr(architecture, "FOLDER", folder)
+    updates = count_updates(monkeypatch, sigterm_after=2)
+    with pytest.raises(SystemExit):
+        train(kitchen, tmp_path / "out", CONTRASTIVE)
+    values = (folder / "toy_dual_encoder.yaml").read_text()
+    (folder / "toy_dual_encoder.yaml").write_text(f"{values}\nactivation: quick_gelu\n")
+    train(kitchen, tmp_path / "out", CONTRASTIVE)
+    assert updates == [1, 2, 3, *range(1, 7)]
 
 
 def test_a_second_job_in_the_same_folder_is_refused(kitchen, tmp_path):

@@ -6,9 +6,13 @@ import os
 import signal
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
+from avion_core.config import figure_names
+from avion_core.evaluate.multiple_choice import choice_figures
+from avion_core.evaluate.recognition import class_figures
 from avion_core.train.preemption import PreemptedError
 from avion_core.train.validation import Validation, flat
 from tests.unit.train.tiny_training import STEPS, STEPS_PER_EPOCH, TinyTask, tiny_training
@@ -64,6 +68,12 @@ def test_what_is_not_a_number_is_not_the_best():
     validation = Validation(dict, every_steps=1, best_metric="score")
     assert validation.rank({"score": math.nan}) is None
     assert validation.rank({"score": -1.0}) == -1.0
+
+
+def test_the_names_of_figures_are_those_that_are_measured():
+    labels, questions = np.array([0, 1]), np.zeros((2, 5))
+    assert figure_names("recognition", "verb") == list(flat(class_figures(np.eye(2), labels)))
+    assert figure_names("multiple_choice") == list(flat(choice_figures(questions, labels, labels + 1)))
 
 
 def test_what_is_measured_and_kept_is_the_average(tmp_path):
