@@ -1,5 +1,6 @@
 """The experiments of `configs/` against the published recipes, as they really ran."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,13 @@ import yaml
 from snakemake.utils import update_config
 
 from avion_core.config import Settings, load_settings
+from avion_core.models.architecture import DualEncoderConfig, kind_of, load_architecture
+from avion_core.models.sizes import Size, measure
 from avion_core.train.stages import schedule_of
 
 ROOT = Path(__file__).parents[2]
+GPU_BYTES = 24 * 2**30
+"""Of the GPUs that the heads of the experiments name."""
 
 CROP = {"crop": "random_resized", "crop_scale": (0.5, 1.0), "horizontal_flip": 0.0}
 MIXED = {"mixup": 0.8, "cutmix": 1.0, "label_smoothing": 0.1}
@@ -137,6 +142,28 @@ def test_a_recipe_is_the_published_one(place: tuple[str, str, str]) -> None:
     assert {name: getattr(settings, name) for name in wanted} == wanted
     schedule = schedule_of(settings, steps_per_epoch=10)
     assert (schedule.peak, schedule.start, schedule.final) == pytest.approx(rates)
+
+
+@cache
+def size_of(kind: str, model: str, frames: int, side: int) -> Size:
+    classes = {"classes": 3806} if kind.endswith("classifier") else {}
+    return measure(kind, model, bf16=True, frames=frames, image_size_px=side, **classes)
+
+
+@pytest.mark.parametrize("place", RECIPES, ids="-".join)
+def test_a_stage_fits_the_gpus_that_its_head_names(place: tuple[str, str, str]) -> None:
+    """By what a micro-batch keeps, weights, gradients and optimiser; an eighth is left for all else."""
+    stage = experiment(place[0]).stage(*place[1:])
+    config = load_architecture(stage.model)
+    size = size_of(kind_of(stage), stage.model, stage.frames, stage.image_size_px)
+    layers = config.vision.layers if isinstance(config, DualEncoderConfig) else config.layers
+    clip = size.activation_bytes
+    if stage.gradient_checkpointing:
+        clip = size.checkpointed_bytes + size.activation_bytes / layers
+    averages = 8 / (stage.world_size if stage.shard_optimizer else 1)  # AdamW's
+    weights = size.parameters * (4 + 4 + 2 + averages)  # weight, gradient, copy in half precision
+    clips = stage.batch_size / stage.world_size / stage.accumulation_steps
+    assert clips * clip + weights < 7 / 8 * GPU_BYTES
 
 
 @pytest.mark.parametrize("name", ["avion", "videomae"])
