@@ -101,6 +101,15 @@ class ClipDataset:
             longest = max(longest, float((seconds * fps[coded.indices.to_numpy()]).max(initial=0.0)))
         return math.ceil(longest - 1e-6)
 
+    def check_length(self, title: str) -> None:
+        """Raise ValueError when even the longest clip has fewer frames than the view takes."""
+        longest = self.longest_clip()
+        if 0 < longest < self.view.frames:
+            raise ValueError(
+                f"{title}: frames is {self.view.frames}, and the longest clip has {longest}; "
+                "set fewer frames (a short clip repeats some, but all of them would)"
+            )
+
     def sample(
         self, row: int, rng: np.random.Generator, out: NDArray[np.uint8] | None = None
     ) -> dict[str, Any]:

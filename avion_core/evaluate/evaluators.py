@@ -100,10 +100,11 @@ class Subject:
         return over_texts(encoder.encode_text, tokens_ML, device=self.device)
 
     def _over(self, clips: ClipTable, forward: Callable[[Tensor], Tensor]) -> Inference:
-        view = evaluation_view(self.settings, self.description)
+        dataset = ClipDataset(clips, self.chunks, evaluation_view(self.settings, self.description))
+        dataset.check_length(self.title)
         return over_clips(
             forward,
-            ClipDataset(clips, self.chunks, view),
+            dataset,
             clips,
             views=self.settings.clips * self.settings.crops,
             batch_size=self.settings.batch_size,

@@ -25,7 +25,7 @@ HALF_PRECISION_TFLOPS = {
 """Peak of dense bf16 or fp16 arithmetic by a part of the GPU's name, from NVIDIA's data sheets."""
 
 CLIPS_COUNTED = 2
-"""The smallest batch that every task can take."""
+"""The smallest batch that mixup can take; a process that has one clip counts that."""
 
 
 def peak_tflops(device: torch.device, precision: str) -> float | None:
@@ -72,10 +72,11 @@ def flops_per_clip(task: Task, batch: Batch, autocast: Callable[[], AbstractCont
     checkpointing and of accumulation does not count.
     """
     some = {name: value[:CLIPS_COUNTED] if value.ndim else value for name, value in batch.items()}
+    clips = len(some["frames"])
     with torch.no_grad(), flop_counter() as counter, autocast():
         prepared = task.prepare(some)
         if isinstance(task, PairwiseTask):
             task.embed(prepared)
         else:
             task.loss(prepared)
-    return 3 * counter.get_total_flops() / CLIPS_COUNTED
+    return 3 * counter.get_total_flops() / clips

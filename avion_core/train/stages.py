@@ -334,12 +334,7 @@ class _Stage:
             choose_text=self._choose_text(clips, sentences),
             context_length=context,
         )
-        longest = dataset.longest_clip()
-        if 0 < longest < settings.frames:
-            raise ValueError(
-                f"{self.title}: frames is {settings.frames}, and the longest clip has {longest}; "
-                "set fewer frames (a short clip repeats some, but all of them would)"
-            )
+        dataset.check_length(self.title)
         return BatchLoader(
             dataset,
             batch_size=settings.batch_size // self.world.size,

@@ -62,9 +62,9 @@ def kitchen(tmp_path_factory):
     return home
 
 
-def measure(home, out, **others):
+def measure(home, out, frames=2, **others):
     evaluate(
-        EvaluationSettings(kind="retrieval", dataset="toy", stage="trained", frames=2, **others),
+        EvaluationSettings(kind="retrieval", dataset="toy", stage="trained", frames=frames, **others),
         title=out,
         model=home / "model",
         chunks=home / "chunks.parquet",
@@ -92,6 +92,12 @@ def test_views_differ_and_their_mean_has_length_one(kitchen):
     _, six = measure(kitchen, "views", clips=2, crops=3)
     np.testing.assert_allclose(np.linalg.norm(six["video_embed_ND"], axis=1), 1, atol=1e-5)
     assert np.abs(six["video_embed_ND"] - one["video_embed_ND"]).max() > 1e-3
+
+
+def test_more_frames_than_any_clip_has_are_refused(kitchen):
+    with pytest.raises(ValueError, match="long: frames is 31, and the longest clip has 30; set fewer"):
+        measure(kitchen, "long", frames=31)
+    assert not (kitchen / "long").exists()
 
 
 def test_a_damaged_chunk_costs_the_clips_that_need_it_and_no_other(kitchen):

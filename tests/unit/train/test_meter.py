@@ -24,6 +24,13 @@ def test_the_size_of_the_batch_makes_no_difference(name):
     assert flops_per_clip(task, batch, nullcontext) == flops_per_clip(task, two, nullcontext) > 0
 
 
+def test_a_process_with_one_clip_counts_that():
+    task, batch = make_task("contrastive"), make_batch(0)
+    one = {key: value[:1] for key, value in batch.items()}
+    twice = {key: torch.cat([value, value]) for key, value in one.items()}  # texts are cut to the longest
+    assert flops_per_clip(task, one, nullcontext) == flops_per_clip(task, twice, nullcontext) > 0
+
+
 @pytest.mark.parametrize(
     ("name", "precision", "peak"),
     [
