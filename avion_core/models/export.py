@@ -1,12 +1,15 @@
 """Our weights for others: AVION's files, in both of their key layouts, and folders that open_clip reads.
 
 AVION's layout keeps everything and comes back exactly (`foreign.py` reads it). open_clip knows images only:
-its folder holds the dual encoder at one frame, the temporal embedding added to the places.
+for it the folder holds the dual encoder at one frame, the temporal embedding added to the places, and beside
+that our own two files, from which the video model comes back.
 """
 
 from __future__ import annotations
 
+import argparse
 import re
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,7 +22,14 @@ from torch import Tensor
 from avion_core.files import publish, write_json
 from avion_core.models.architecture import DualEncoderConfig
 from avion_core.models.base import VideoModel
-from avion_core.models.store import ModelError, load_model, read_description
+from avion_core.models.store import (
+    DESCRIPTION_FILE,
+    WEIGHTS_FILE,
+    ModelDescription,
+    ModelError,
+    load_model,
+    read_description,
+)
 
 Names = tuple[tuple[str, str], ...]
 
@@ -52,6 +62,12 @@ AVION_TOWERS: dict[str, Names] = {
     "videomae_classifier": ((r"^encoder\.patch\.", "patch_embed.proj."), (r"^encoder\.", "")),
 }
 """AVION's names outside the blocks, by kind of model."""
+AVION_MODELS = {
+    "clip_vit_b_16": "CLIP_VITB16",
+    "clip_vit_l_14": "CLIP_VITL14",
+    "clip_vit_l_14_336": "CLIP_VITL14_336PX",
+}
+"""AVION's names of architectures."""
 OPEN_CLIP_TOWERS: Names = (
     (r"^vision\.patch\.", "visual.conv1."),
     (r"^vision\.projection$", "visual.proj"),
@@ -69,8 +85,8 @@ tags: [clip, egocentric-video]
 # {title}
 
 The image and text towers of a video dual encoder trained on clips of {frames} frames at {size} px. For an
-image the temporal embedding is interpolated to one frame and added to the places; whole clips need the
-project's own folder or its export in AVION's layout.
+image the temporal embedding is interpolated to one frame and added to the places. `model.safetensors` and
+`model.json` are the video model as it was trained, which the project that trained it reads.
 
 ```python
 import open_clip
@@ -84,13 +100,37 @@ tokenizer = open_clip.get_tokenizer("local-dir:path/to/this/folder")
 def export_avion(folder: str | Path, out: str | Path, *, flash: bool = False) -> None:
     """Publish the model of `folder` as a `.pt` file with `state_dict` inside, in AVION's names.
 
+    Beside the weights stands what AVION's fine-tuning scripts build the model from and print.
     `flash` takes the names of AVION's flash attention and "fast conv" instead of the plain ones. All comes
     back exactly, but for a key bias in a plain VideoMAE file, which has none: ours is zero unless the model
     was started from a flash file, and attention does not notice it.
     """
-    model, _ = load_model(folder)
+    model, description = load_model(folder)
+    content: dict[str, Any] = {"epoch": 0, "best_acc1": 0.0}
+    content["state_dict"] = avion_state_dict(model, flash=flash)
+    if isinstance(model.config, DualEncoderConfig):
+        content["args"] = avion_options(model.config, description, flash=flash)
     with publish(out) as draft:
-        torch.save({"state_dict": avion_state_dict(model, flash=flash)}, draft)
+        torch.save(content, draft)
+
+
+def avion_options(
+    config: DualEncoderConfig, description: ModelDescription, *, flash: bool
+) -> argparse.Namespace:
+    """Options of AVION's command line that its scripts read from a checkpoint of a dual encoder."""
+    return argparse.Namespace(
+        model=AVION_MODELS.get(description.architecture, description.architecture),
+        context_length=config.text.context_length,
+        vocab_size=config.text.vocabulary,
+        project_embed_dim=config.embed_dim,
+        pretrain_zoo="openai",  # AVION fills the model with these before it loads ours
+        pretrain_path=None,
+        clip_length=description.frames,
+        use_fast_conv1=flash,
+        use_flash_attn=flash,
+        num_classes=description.classes,
+        dropout_rate=0.0,
+    )
 
 
 def avion_state_dict(model: VideoModel, *, flash: bool = False) -> dict[str, Tensor]:
@@ -131,6 +171,8 @@ def export_open_clip(folder: str | Path, out: str | Path) -> None:
         draft.mkdir()
         tensors = open_clip_state_dict(model, config)
         save_file(tensors, draft / "open_clip_model.safetensors")
+        for name in (WEIGHTS_FILE, DESCRIPTION_FILE):
+            shutil.copyfile(Path(folder) / name, draft / name)
         built_from = open_clip_config(config, image_size_px=size, biased="logit_bias" in tensors)
         write_json(draft / "open_clip_config.json", built_from)
         (draft / "README.md").write_text(card, encoding="utf-8")

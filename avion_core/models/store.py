@@ -79,7 +79,11 @@ class LoadReport:
     unexpected: tuple[str, ...]
     """Waived weights that were given and not used."""
     adapted: tuple[str, ...]
-    """Position tables that were interpolated or cut."""
+    """Position tables that were interpolated, cut or lengthened."""
+
+    def __str__(self) -> str:
+        parts = {"fresh": self.missing, "not used": self.unexpected, "fitted in length": self.adapted}
+        return "; ".join(f"{what}: {', '.join(names) or 'none'}" for what, names in parts.items())
 
 
 def build_model(kind: str, architecture: str | ModelConfig, **arguments: Any) -> VideoModel:
@@ -249,15 +253,15 @@ def interpolate_places(table_ND: Tensor, target_ND: Tensor) -> Tensor:
     return torch.cat([table_ND[:1].float(), grid[0].flatten(1).T])
 
 
-def cut_context(table_LD: Tensor, target_LD: Tensor) -> Tensor:
-    """The first rows of a text position table, which is exact as attention is causal."""
-    return table_LD[: len(target_LD)]
+def fit_context(table_LD: Tensor, target_LD: Tensor) -> Tensor:
+    """The first rows of a text position table, exact as attention is causal; further ones stay fresh."""
+    return torch.cat([table_LD[: len(target_LD)], target_LD[len(table_LD) :].to(table_LD.dtype)])
 
 
 ADAPTERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "vision.temporal_embedding": interpolate_frames,
     "vision.positional_embedding": interpolate_places,
-    "text.positional_embedding": cut_context,
+    "text.positional_embedding": fit_context,
 }
 """How a table is made to fit another length, by name."""
 

@@ -198,9 +198,14 @@ class _Stage:
             "waive_unexpected": settings.waive_unexpected,
         }
         if "start" in self.files:
-            start_from(model, self.files["start"].parent, **waived)
+            source = str(self.files["start"].parent)
+            report = start_from(model, source, **waived)
         elif settings.start_weights is not None:
-            start_from_foreign(model, settings.start_weights, **waived)
+            source = settings.start_weights
+            report = start_from_foreign(model, source, **waived)
+        else:
+            return model
+        print(f"{self.title}: starts from {source}; {report}", file=sys.stderr, flush=True)
         return model
 
     def choose_kernels(self, model: VideoModel) -> None:

@@ -58,6 +58,26 @@ def test_avions_layout_comes_back_exactly(tmp_path, kind, layout):
         assert torch.equal(theirs[name], tensor), name
 
 
+def test_avions_scripts_find_their_options(tmp_path):
+    saved(tmp_path / "m", "video_classifier")
+    export_avion(tmp_path / "m", tmp_path / "out.pt", flash=True)
+    content = torch.load(tmp_path / "out.pt", weights_only=False)
+    assert (content["epoch"], content["best_acc1"]) == (0, 0)
+    assert vars(content["args"]) == {
+        "model": "tiny",
+        "context_length": 12,
+        "vocab_size": 50,
+        "project_embed_dim": 8,
+        "pretrain_zoo": "openai",
+        "pretrain_path": None,
+        "clip_length": 4,
+        "use_fast_conv1": True,
+        "use_flash_attn": True,
+        "num_classes": 5,
+        "dropout_rate": 0.0,
+    }
+
+
 def test_a_key_bias_is_not_missed(tmp_path):
     model, again = saved(tmp_path / "m", "videomae_classifier"), fresh("videomae_classifier")
     export_avion(tmp_path / "m", tmp_path / "out.pt")
@@ -72,9 +92,14 @@ def test_open_clip_gives_the_embeddings_of_one_frame(tmp_path, activation):
     export_open_clip(tmp_path / "m", tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "README.md",
+        "model.json",
+        "model.safetensors",
         "open_clip_config.json",
         "open_clip_model.safetensors",
     ]
+    video_model, description = load_model(tmp_path / "out")
+    assert description.frames == 4
+    assert all(torch.equal(video_model.state_dict()[name], w) for name, w in model.state_dict().items())
     theirs, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{tmp_path / 'out'}")
     theirs.eval()
     image, tokens = torch.randn(2, 3, 16, 16), torch.tensor([[1, 7, 49, 0], [1, 8, 3, 49]])

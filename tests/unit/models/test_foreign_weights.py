@@ -110,7 +110,7 @@ def test_two_weights_for_one_place_are_refused():
 def test_a_training_checkpoint_with_a_namespace_is_read(tmp_path):
     weights = {"module.logit_scale": torch.tensor(2.0)}
     path = tmp_path / "checkpoint_best.pt"
-    args = argparse.Namespace(lr=3e-5, betas=(0.9, 0.999), output_dir="out")
+    args = argparse.Namespace(lr=3e-5, betas=(0.9, 0.999), output_dir=Path("out"))
     torch.save({"epoch": 3, "state_dict": weights, "args": args, "optimizer": {}, "best_acc1": 1.5}, path)
     assert read_checkpoint(path)["module.logit_scale"].item() == 2.0
 
@@ -273,13 +273,17 @@ def test_lavilas_names_have_a_text_tower_without_a_prefix(tmp_path):
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in source.state_dict().items())
 
 
-def test_a_shorter_context_keeps_its_first_places(tmp_path):
+@pytest.mark.parametrize("length", [6, 20])
+def test_a_context_of_another_length_keeps_its_first_places(tmp_path, length):
     source = DualEncoder(CLIP, frames=4, image_size_px=16)
     torch.save({"state_dict": avion_state_dict(source)}, tmp_path / "avion.pt")
-    short = CLIP.model_copy(update={"text": CLIP.text.model_copy(update={"context_length": 6})})
-    model = DualEncoder(short, frames=4, image_size_px=16)
+    other = CLIP.model_copy(update={"text": CLIP.text.model_copy(update={"context_length": length})})
+    model = DualEncoder(other, frames=4, image_size_px=16)
+    new = model.text.positional_embedding[12:].clone()
     assert start_from_foreign(model, str(tmp_path / "avion.pt")).adapted == ("text.positional_embedding",)
-    assert torch.equal(model.text.positional_embedding, source.text.positional_embedding[:6])
+    assert torch.equal(model.text.positional_embedding[12:], new)
+    tokens_BL = torch.tensor([[1, 7, 49, 0, 0, 0], [1, 8, 3, 9, 2, 49]])
+    assert torch.equal(model.eval().encode_text(tokens_BL), source.eval().encode_text(tokens_BL))
 
 
 def test_videomaes_pretraining_starts_its_classifier(tmp_path):

@@ -316,7 +316,7 @@ def test_a_stage_is_validated_by_an_evaluation_and_publishes_its_best(
     assert "validation_clips" in read_json(published / "manifest.json")["inputs"]
 
 
-def test_videomae_is_fine_tuned(kitchen, masked, tmp_path):
+def test_videomae_is_fine_tuned_and_says_what_begins_fresh(kitchen, masked, tmp_path, capsys):
     recipe = {
         **CLASSIFICATION,
         "model": "toy_videomae",
@@ -330,6 +330,10 @@ def test_videomae_is_fine_tuned(kitchen, masked, tmp_path):
         "waive_missing": ["head.*", "fc_norm.*"],
     }
     finetune = train(kitchen, tmp_path, recipe, start=masked)
+    said = (
+        f"starts from {masked}; fresh: fc_norm.bias, fc_norm.weight, head.bias, head.weight; not used: none;"
+    )
+    assert said in capsys.readouterr().err
     assert load_model(finetune)[1].kind == "videomae_classifier"
     assert {line["learning_rate"] for line in lines(finetune)} == {1e-3}
 
