@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -97,6 +98,18 @@ def set_attention(model: nn.Module, backend: str) -> None:
             raise ValueError("attention 'flash' needs a GPU of compute capability 8.0 or later; use 'sdpa'")
     for layer in model.modules():
         if isinstance(layer, Attention):
+            layer.backend = backend
+
+
+@contextmanager
+def plain_attention(model: nn.Module) -> Iterator[None]:
+    """For a while every layer of `model` has torch's attention, whose operations torch can count."""
+    chosen = {layer: layer.backend for layer in model.modules() if isinstance(layer, Attention)}
+    set_attention(model, "sdpa")
+    try:
+        yield
+    finally:
+        for layer, backend in chosen.items():
             layer.backend = backend
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from avion_core.models.layers import plain_attention
 from avion_core.models.sizes import flop_counter
 from avion_core.train.protocols import Batch, PairwiseTask, Task
 
@@ -73,7 +74,7 @@ def flops_per_clip(task: Task, batch: Batch, autocast: Callable[[], AbstractCont
     """
     some = {name: value[:CLIPS_COUNTED] if value.ndim else value for name, value in batch.items()}
     clips = len(some["frames"])
-    with torch.no_grad(), flop_counter() as counter, autocast():
+    with torch.no_grad(), plain_attention(task.model), flop_counter() as counter, autocast():
         prepared = task.prepare(some)
         if isinstance(task, PairwiseTask):
             task.embed(prepared)

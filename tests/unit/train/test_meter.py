@@ -5,6 +5,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 
+from avion_core.models.layers import ATTENTION_BACKENDS, Attention
 from avion_core.models.sizes import measure
 from avion_core.train.meter import flops_per_clip, peak_tflops
 from tests.unit.train.tiny_tasks import CLASSES, DUAL, FRAMES, SIZE_PX, TASKS, make_batch, make_task
@@ -29,6 +30,18 @@ def test_a_process_with_one_clip_counts_that():
     one = {key: value[:1] for key, value in batch.items()}
     twice = {key: torch.cat([value, value]) for key, value in one.items()}  # texts are cut to the longest
     assert flops_per_clip(task, one, nullcontext) == flops_per_clip(task, twice, nullcontext) > 0
+
+
+def test_another_attention_is_counted_as_torchs_own_and_stays_chosen(monkeypatch):
+    """torch knows no formula for flash-attn's kernels and would count nothing."""
+    monkeypatch.setitem(ATTENTION_BACKENDS, "flash", lambda q, k, v, causal: v)
+    task, batch = make_task("classification"), make_batch(0)
+    plain = flops_per_clip(task, batch, nullcontext)
+    layers = [layer for layer in task.model.modules() if isinstance(layer, Attention)]
+    for layer in layers:
+        layer.backend = "flash"
+    assert flops_per_clip(task, batch, nullcontext) == plain
+    assert {layer.backend for layer in layers} == {"flash"}
 
 
 @pytest.mark.parametrize(
