@@ -73,7 +73,7 @@ def flops_per_clip(task: Task, batch: Batch, autocast: Callable[[], AbstractCont
     checkpointing and of accumulation does not count.
     """
     some = {name: value[:CLIPS_COUNTED] if value.ndim else value for name, value in batch.items()}
-    clips = len(some["frames"])
+    clips = len(some["rows"])
     with torch.no_grad(), plain_attention(task.model), flop_counter() as counter, autocast():
         prepared = task.prepare(some)
         if isinstance(task, PairwiseTask):
