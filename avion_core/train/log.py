@@ -93,9 +93,10 @@ class TrainingLog:
         return line
 
     def write_validation(self, step: int, figures: Mapping[str, float]) -> None:
-        """Append a line `{"step", "validation": {…}}`."""
+        """Append a line `{"step", "validation": {…}}`; what there was nothing to measure on is null."""
+        found = {name: value if math.isfinite(value) else None for name, value in figures.items()}
         with self._path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"step": step, "validation": dict(figures)}) + "\n")
+            stream.write(json.dumps({"step": step, "validation": found}) + "\n")
 
     def state(self) -> dict[str, Any]:
         """The log's place, safely on disk: what `restore` needs to go on from here."""

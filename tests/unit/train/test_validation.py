@@ -13,6 +13,7 @@ import torch
 from avion_core.config import figure_names
 from avion_core.evaluate.multiple_choice import choice_figures
 from avion_core.evaluate.recognition import class_figures
+from avion_core.train.log import TrainingLog
 from avion_core.train.preemption import PreemptedError
 from avion_core.train.validation import Validation, flat
 from tests.unit.train.tiny_training import STEPS, STEPS_PER_EPOCH, TinyTask, tiny_training
@@ -63,11 +64,15 @@ def test_the_result_is_the_best_by_the_named_figure_or_the_last(tmp_path):
         assert equal(training.result(), measured[step])
 
 
-def test_what_is_not_a_number_is_not_the_best():
+def test_what_is_not_a_number_is_not_the_best_and_null_in_the_log(tmp_path):
     """Nothing compares higher than it: as the first figure it would stay."""
     validation = Validation(dict, every_steps=1, best_metric="score")
     assert validation.rank({"score": math.nan}) is None
     assert validation.rank({"score": -1.0}) == -1.0
+    TrainingLog(tmp_path / "train.jsonl").write_validation(3, {"score": math.nan, "other": 1.5})
+    assert (
+        tmp_path / "train.jsonl"
+    ).read_text() == '{"step": 3, "validation": {"score": null, "other": 1.5}}\n'
 
 
 def test_the_names_of_figures_are_those_that_are_measured():
