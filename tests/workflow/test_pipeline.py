@@ -125,8 +125,8 @@ def test_comment_in_the_code_reruns_nothing_and_another_architecture_its_trainin
     architecture = code / "avion_core/models/architectures/toy_videomae.yaml"
     architecture.write_text(architecture.read_text() + "mlp_ratio: 3\n")
     planned = planned_files(workspace, "all", code=code)
-    assert "stage=pretrain_videomae" in planned
-    assert "stage=finetune_mir" not in planned
+    assert "Train pretrain_videomae of the run" in planned
+    assert "Fine-tune finetune_mir of the run" not in planned
 
 
 def test_retraining_with_another_setting_does_not_resume_the_old_run(reported: Path, tmp_path: Path) -> None:
