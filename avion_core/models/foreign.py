@@ -12,7 +12,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -67,13 +67,18 @@ FOREIGN_NAMES: dict[str, tuple[tuple[str, str], ...]] = {
 
 ADMITTED: list[Any] = [
     argparse.Namespace,
-    *((PurePosixPath, f"pathlib.{name}") for name in ("PosixPath", "_local.PosixPath")),
+    *(
+        (pure, f"{module}.{prefix}{pure.__name__.removeprefix('Pure')}")
+        for pure in (PurePosixPath, PureWindowsPath)
+        for prefix in ("", "Pure")
+        for module in ("pathlib", "pathlib._local")
+    ),
     *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
     np.dtype,
     *{type(np.dtype(code)) for code in "?" + np.typecodes["AllInteger"] + np.typecodes["AllFloat"]},
 ]
-"""What a `.pt` may hold beside tensors and Python's own values: options, paths among them (as Python 3.13
-names them too), and numbers of numpy 1 or 2, such as a best accuracy."""
+"""What a `.pt` may hold beside tensors and Python's own values: options, paths among them (any system's, as
+Python 3.13 names them too; they become pure ones), and numbers of numpy 1 or 2, such as a best accuracy."""
 
 
 def our_name(foreign_name: str, kind: str) -> str:

@@ -115,6 +115,16 @@ def test_a_training_checkpoint_with_a_namespace_is_read(tmp_path):
     assert read_checkpoint(path)["module.logit_scale"].item() == 2.0
 
 
+@pytest.mark.parametrize("module", ["pathlib", "pathlib._local"])  # Python 3.13 says the second
+@pytest.mark.parametrize("kind", ["PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath"])
+def test_paths_beside_the_weights_are_no_code(tmp_path, module, kind):
+    path, weights = tmp_path / "checkpoint_best.pt", {"a": torch.tensor(2.0)}
+    content = {"state_dict": weights, "args": argparse.Namespace(output_dir=Path("a/b"))}
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes().replace(b"pathlib\nPosixPath", f"{module}\n{kind}".encode()))
+    assert read_checkpoint(path) == weights
+
+
 @pytest.mark.parametrize("core", ["_core", "core"])  # numpy 2 and numpy 1
 def test_numbers_of_numpy_beside_the_weights_are_no_code(tmp_path, core):
     """A best accuracy is a mean that numpy took."""
