@@ -4,8 +4,20 @@ import open_clip
 import pytest
 import torch
 
-from avion_core.models.architecture import DualEncoderConfig, TextConfig, VideoMAEConfig, VisionConfig
-from avion_core.models.export import EXPORTS, avion_state_dict, export_avion, export_open_clip
+from avion_core.models.architecture import (
+    DualEncoderConfig,
+    TextConfig,
+    VideoMAEConfig,
+    VisionConfig,
+    load_architecture,
+)
+from avion_core.models.export import (
+    EXPORTS,
+    avion_options,
+    avion_state_dict,
+    export_avion,
+    export_open_clip,
+)
 from avion_core.models.foreign import start_from_foreign
 from avion_core.models.store import ModelDescription, ModelError, build_model, load_model, save_model
 
@@ -76,6 +88,21 @@ def test_avions_scripts_find_their_options(tmp_path):
         "num_classes": 5,
         "dropout_rate": 0.0,
     }
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("clip_vit_b_16", "CLIP_VITB16"),
+        ("clip_vit_l_14", "CLIP_VITL14"),
+        ("clip_vit_l_14_336", "CLIP_VITL14_336PX"),
+    ],
+)
+def test_avions_scripts_find_their_model(ours, theirs):
+    description = ModelDescription("dual_encoder", ours, **SIZES)
+    options = avion_options(load_architecture(ours), description, flash=False)
+    assert options.model == theirs
+    assert (options.context_length, options.vocab_size, options.project_embed_dim) == (77, 49408, 256)
 
 
 def test_a_key_bias_is_not_missed(tmp_path):
