@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from avion_core.files import publish, write_json
@@ -29,6 +28,7 @@ from avion_core.models.store import (
     ModelError,
     load_model,
     read_description,
+    write_tensors,
 )
 
 Names = tuple[tuple[str, str], ...]
@@ -68,6 +68,7 @@ AVION_MODELS = {
     "clip_vit_l_14_336": "CLIP_VITL14_336PX",
 }
 """AVION's names of architectures."""
+OPEN_CLIP_CONFIG = "open_clip_config.json"
 OPEN_CLIP_TOWERS: Names = (
     (r"^vision\.patch\.", "visual.conv1."),
     (r"^vision\.projection$", "visual.proj"),
@@ -111,7 +112,10 @@ def export_avion(folder: str | Path, out: str | Path, *, flash: bool = False) ->
     if isinstance(model.config, DualEncoderConfig):
         content["args"] = avion_options(model.config, description, flash=flash)
     with publish(out) as draft:
-        torch.save(content, draft)
+        try:
+            torch.save(content, draft)
+        except RuntimeError as error:  # torch's word for a full disk
+            raise OSError(f"{out}: cannot be written ({str(error).splitlines()[0]})") from None
 
 
 def avion_options(
@@ -159,8 +163,11 @@ def avion_state_dict(model: VideoModel, *, flash: bool = False) -> dict[str, Ten
 def export_open_clip(folder: str | Path, out: str | Path) -> None:
     """Publish the dual encoder of `folder` as a folder for open_clip and the Hugging Face hub.
 
-    Raises ModelError for a model that is not a dual encoder.
+    An earlier export is replaced. Raises ModelError where `out` is anything else, and for a model that is not
+    a dual encoder.
     """
+    if Path(out).exists() and not (Path(out) / OPEN_CLIP_CONFIG).is_file():
+        raise ModelError(f"{out}: is there already and is no model for open_clip; name another folder")
     description, config = read_description(folder)
     if description.kind != "dual_encoder" or not isinstance(config, DualEncoderConfig):
         raise ModelError(f"{folder}: open_clip has no {description.kind}; export it in AVION's layout")
@@ -170,11 +177,11 @@ def export_open_clip(folder: str | Path, out: str | Path) -> None:
     with publish(out) as draft:
         draft.mkdir()
         tensors = open_clip_state_dict(model, config)
-        save_file(tensors, draft / "open_clip_model.safetensors")
+        write_tensors(tensors, draft / "open_clip_model.safetensors")
         for name in (WEIGHTS_FILE, DESCRIPTION_FILE):
             shutil.copyfile(Path(folder) / name, draft / name)
         built_from = open_clip_config(config, image_size_px=size, biased="logit_bias" in tensors)
-        write_json(draft / "open_clip_config.json", built_from)
+        write_json(draft / OPEN_CLIP_CONFIG, built_from)
         (draft / "README.md").write_text(card, encoding="utf-8")
 
 

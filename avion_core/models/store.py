@@ -103,9 +103,8 @@ def save_model(folder: str | Path, model: VideoModel, description: ModelDescript
     """Publish `model.safetensors` and then `model.json` in `folder`."""
     if description.kind != model.kind:
         raise ValueError(f"the description says '{description.kind}', the model is a '{model.kind}'")
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with publish(Path(folder) / WEIGHTS_FILE) as draft:
-        save_file(tensors, draft, metadata={"kind": model.kind})
+        write_tensors(model.state_dict(), draft, kind=model.kind)
     config = model.config.model_dump(mode="json")
     write_json(Path(folder) / DESCRIPTION_FILE, {**asdict(description), "config": config})
 
@@ -149,6 +148,16 @@ def read_description(folder: str | Path) -> tuple[ModelDescription, ModelConfig]
         raise ModelError(f"{path}: not a model description ({error})") from None
     known([description.kind], MODELS, f"{path}: kind")
     return description, config
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path, **metadata: str) -> None:
+    """Write a safetensors file. Raises OSError naming it where that fails, as on a full disk."""
+    try:
+        save_file(
+            {name: x.detach().cpu().contiguous() for name, x in tensors.items()}, path, metadata or None
+        )
+    except SafetensorError as error:
+        raise OSError(f"{path}: cannot be written ({error})") from None
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:

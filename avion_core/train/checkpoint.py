@@ -27,10 +27,11 @@ from types import TracebackType
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from avion_core.files import fingerprint, publish, read_json, remove_partials, write_json
+from avion_core.models.store import write_tensors
 
 MODEL, OPTIMIZER, NOTES = "model.safetensors", "optimizer.safetensors", "state.json"
 AVERAGE = "average.safetensors"
@@ -48,7 +49,7 @@ class State:
     model: Mapping[str, Tensor]
     optimizer: Mapping[str, Tensor]
     notes: Mapping[str, Any]
-    """JSON-able: the log's length and open window, bad clips by rank, the gradient scaler."""
+    """JSON-able: the log's length and open window, bad clips by rank, the scaler, the best figure."""
     average: Mapping[str, Tensor] = field(default_factory=dict)
     """The average of the weights, empty without one."""
 
@@ -90,22 +91,23 @@ class CheckpointStore:
         return sorted(int(path.name.removeprefix("step-")) for path in self.room.glob("step-*"))
 
     def save(self, state: State) -> None:
-        """Publish a state as a whole folder, then drop those that are no longer kept."""
+        """Publish a state as a whole folder, then drop older ones, and later ones, which nobody could read."""
         with publish(self.path(state.step)) as draft:
             draft.mkdir()
             files = {MODEL: state.model, OPTIMIZER: state.optimizer, AVERAGE: state.average}
             for name, tensors in files.items():
                 if tensors or name != AVERAGE:
-                    save_file({key: value.contiguous() for key, value in tensors.items()}, draft / name)
+                    write_tensors(tensors, draft / name)
             (draft / NOTES).write_text(json.dumps({"step": state.step, **state.notes}), encoding="utf-8")
-        for step in self.steps()[:-STATES_KEPT]:
+        kept = [step for step in self.steps() if step <= state.step][-STATES_KEPT:]
+        for step in set(self.steps()).difference(kept):
             shutil.rmtree(self.path(step))
         self._drop_best()
 
     def save_best(self, step: int, model: Mapping[str, Tensor]) -> None:
         """Publish the weights that validation found best so far; states refer to them by their step."""
         with publish(self._best_path(step)) as draft:
-            save_file({name: value.contiguous() for name, value in model.items()}, draft)
+            write_tensors(model, draft)
 
     def load_best(self, step: int) -> dict[str, Tensor]:
         """Read what `save_best` wrote after `step` updates."""
@@ -161,7 +163,10 @@ class CheckpointStore:
 
     def _drop_best(self) -> None:
         """Delete best weights that no state refers to any more; newer ones may not be referred to yet."""
-        referred = read_json(self.path(self.steps()[0]) / NOTES).get("best")
+        try:
+            referred = read_json(self.path(self.steps()[0]) / NOTES).get("best")
+        except (OSError, ValueError):
+            return  # `newest` names what cannot be read
         if referred:
             for path in self.room.glob("best-*"):
                 if path < self._best_path(int(referred["step"])):

@@ -115,6 +115,7 @@ class Training:
         self._meter = Meter(device=world.device, processes=world.size, peak_tflops=plan.peak_tflops)
         self.writer = BackgroundWriter(store)
         self._saved_at = time.monotonic()
+        self._saved_step: int | None = None
         self._bad = BadClips()
 
     def run(self, title: str) -> None:
@@ -204,23 +205,23 @@ class Training:
         bad_by_rank = self.world.collect(self._bad.state())
         optimizer = tensor_state(self.optimizer)
         self._saved_at = time.monotonic()
-        if self.world.leads:
+        if self.world.leads and self.step != self._saved_step:
             self.writer.wait()
-            if self.step not in self.store.steps():
-                self.writer.save(
-                    State(
-                        step=self.step,
-                        model=to_memory(self.task.model.state_dict()),
-                        optimizer=to_memory(optimizer),
-                        average=to_memory(self.average.weights) if self.average else {},
-                        notes={
-                            "log": self.log.state(),
-                            "bad_by_rank": bad_by_rank,
-                            "scaler": self.scaler.state_dict(),
-                            "best": self._best,
-                        },
-                    )
+            self._saved_step = self.step
+            self.writer.save(
+                State(
+                    step=self.step,
+                    model=to_memory(self.task.model.state_dict()),
+                    optimizer=to_memory(optimizer),
+                    average=to_memory(self.average.weights) if self.average else {},
+                    notes={
+                        "log": self.log.state(),
+                        "bad_by_rank": bad_by_rank,
+                        "scaler": self.scaler.state_dict(),
+                        "best": self._best,
+                    },
                 )
+            )
 
     def _save_and_meet(self) -> None:
         """Save, and meet: a process that ended early would have torchrun end the one that writes."""
@@ -241,7 +242,8 @@ class Training:
             self.scaler.load_state_dict(dict(state.notes["scaler"]))
             if self.average:
                 self.average.load(state.average)
-            self.step, self._best = step, state.notes["best"]
+            self.step = self._saved_step = step
+            self._best = state.notes["best"]
             self._bad.restore(state.notes["bad_by_rank"], rank=self.world.rank, size=self.world.size)
         if self.world.leads:
             self.log.restore(state.notes["log"] if state else None)

@@ -88,15 +88,13 @@ class TrainingLog:
             **meter.readings(clips_per_s=clips_per_s, seconds_left=seconds / window.steps * steps_left),
             "bad_clips": list(bad_clips),
         }
-        with self._path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._append(line)
         return line
 
     def write_validation(self, step: int, figures: Mapping[str, float]) -> None:
         """Append a line `{"step", "validation": {…}}`; what there was nothing to measure on is null."""
         found = {name: value if math.isfinite(value) else None for name, value in figures.items()}
-        with self._path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"step": step, "validation": found}) + "\n")
+        self._append({"step": step, "validation": found})
 
     def state(self) -> dict[str, Any]:
         """The log's place, safely on disk: what `restore` needs to go on from here."""
@@ -114,6 +112,14 @@ class TrainingLog:
         if state:
             self._window = Window(**state["window"])
             self._elapsed_s = state["elapsed_s"]
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        try:
+            with self._path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+        except OSError as error:  # of a full disk, which names no file
+            error.filename = str(self._path)
+            raise
 
 
 class BadClips:

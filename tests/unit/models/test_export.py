@@ -1,5 +1,8 @@
 """Our weights in others' layouts: they come back exactly, and open_clip computes the same with them."""
 
+import resource
+import signal
+
 import open_clip
 import pytest
 import torch
@@ -156,6 +159,30 @@ def test_what_open_clip_cannot_hold_is_refused(tmp_path):
     saved(tmp_path / "m", "videomae")
     with pytest.raises(ModelError, match="open_clip has no videomae; export it in AVION's layout"):
         export_open_clip(tmp_path / "m", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_export_replaces_an_export_and_nothing_else(tmp_path):
+    saved(tmp_path / "m")
+    for _ in range(2):
+        export_open_clip(tmp_path / "m", tmp_path / "out")
+    with pytest.raises(ModelError, match=r"m: is there already and is no model for open_clip"):
+        export_open_clip(tmp_path / "m", tmp_path / "m")
+    assert load_model(tmp_path / "m")[1].frames == 4
+
+
+def test_a_full_disk_is_named(tmp_path):
+    saved(tmp_path / "m")
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        for layout in EXPORTS:
+            with pytest.raises(OSError, match=r"out.*cannot be written"):
+                EXPORTS[layout](tmp_path / "m", tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        signal.signal(signal.SIGXFSZ, previous)
     assert not (tmp_path / "out").exists()
 
 

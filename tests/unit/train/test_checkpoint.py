@@ -1,12 +1,14 @@
 """States are written whole, in the background, and a failure is not lost."""
 
+import signal
 import threading
 
 import pytest
 import torch
 
 from avion_core.train.checkpoint import BackgroundWriter, CheckpointStore, State, to_memory
-from tests.unit.train.tiny_training import STEPS, tiny_training
+from avion_core.train.preemption import PreemptedError
+from tests.unit.train.tiny_training import STEPS, TinyTask, tiny_training
 
 
 @pytest.fixture
@@ -71,3 +73,26 @@ def test_an_error_of_the_training_is_not_hidden_by_one_of_the_writer(store, monk
         writer.save(State(step=1, model={}, optimizer={}, notes={}))
         raise KeyError
     assert "No space left" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("broken", ["model.safetensors", "state.json"])
+def test_a_state_that_cannot_be_read_is_replaced_when_its_step_comes_again(tmp_path, broken):
+    first = tiny_training(tmp_path, TinyTask(tmp_path, signal_at=6, number=signal.SIGTERM))
+    with pytest.raises(PreemptedError):
+        first.run("tiny")
+    assert first.store.steps() == [6, 7]
+    for step in (6, 7):
+        (first.store.path(step) / broken).write_text("bad")
+    for stop in (3, 6):
+        second = tiny_training(tmp_path, TinyTask(tmp_path, signal_at=stop, number=signal.SIGTERM))
+        with pytest.raises(PreemptedError):
+            second.run("tiny")
+        assert [second.store.load(step).step for step in second.store.steps()][-1] == stop + 1
+
+
+def test_best_weights_are_kept_where_a_state_cannot_say_which_it_refers_to(store):
+    store.save_best(1, {"w": torch.zeros(1)})
+    store.save(State(step=1, model={}, optimizer={}, notes={"best": {"step": 1}}))
+    (store.path(1) / "state.json").write_text("bad")
+    store.save(State(step=2, model={}, optimizer={}, notes={"best": {"step": 1}}))
+    assert store.load_best(1)["w"].item() == 0
