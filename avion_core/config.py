@@ -37,6 +37,7 @@ MACHINE_SETTINGS = frozenset(
         "wandb_project",
         "peak_tflops",
         "clip_timeout_seconds",
+        "max_bad_share",
         "attention",
         "compile",
         "gradient_checkpointing",
@@ -210,7 +211,7 @@ class DatasetSettings(Section):
 class ToyKitchenSettings(Section):
     """The built-in generator of first-person-like videos."""
 
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Decides every scene, sentence and pixel."""
     short_side_px: Annotated[int, Field(ge=64, multiple_of=2)] = 144
     """Shorter side of most rendered videos."""
@@ -552,6 +553,11 @@ class StageSettings(ReadingJob):
             raise ValueError("a loss that compares clips needs at least two at once; set batch_size higher")
         return self
 
+    def recipe(self) -> dict[str, Any]:
+        """The settings that decide the result; with local negatives the number of processes is one."""
+        world = {"nodes", "processes"} if self.negatives == "local" else set()
+        return self.model_dump(mode="json", exclude=set(MACHINE_SETTINGS - world))
+
     @property
     def world_size(self) -> int:
         """Processes of the whole job."""
@@ -615,7 +621,7 @@ class RunSettings(Section):
 class Settings(Section):
     """The whole configuration."""
 
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Seed of every training run."""
     data_dir: str = "data"
     """Where data sets are kept."""
@@ -694,6 +700,7 @@ class Settings(Section):
 
     def _check_validation(self, recipe: StageSettings, name: str, where: str) -> None:
         known([name], self.evaluations, f"{where}.validate_with")
+        known([self.evaluations[name].dataset], self.datasets, f"evaluations.{name}.dataset")
         kind = self.evaluations[name].kind
         if kind not in VALIDATES[recipe.task]:
             fits = " or ".join(VALIDATES[recipe.task]) or "nothing"

@@ -108,10 +108,17 @@ def rephrased_datasets():
     return sorted({s.dataset for _, _, s in selected_stages() if "rephrased" in s.narrations})
 
 
+def evaluated_datasets():
+    """Data sets that evaluations of the selected runs read, those that validate their stages too."""
+    names = {name for _, name in selected_evaluations()}
+    names |= {recipe.validate_with for _, _, recipe in selected_stages() if recipe.validate_with}
+    return {SETTINGS.evaluations[name].dataset for name in names}
+
+
 def used_datasets():
     """Data sets that the selected runs need."""
     trained = {recipe.dataset for _, _, recipe in selected_stages()}
-    evaluated = {SETTINGS.evaluations[name].dataset for _, name in selected_evaluations()}
+    evaluated = evaluated_datasets()
     listed = {SETTINGS.narrate.lexicon.class_lists} if lexicon_lists_needed() else set()
     return sorted(trained | evaluated | listed)
 
@@ -136,7 +143,7 @@ def clip_tables(dataset):
     """Clip tables of a data set that selected stages and evaluations read, by name."""
     stages = [recipe for _, _, recipe in selected_stages() if recipe.dataset == dataset]
     kinds = {kind for recipe in stages for kind in recipe.narrations}
-    evaluated = {SETTINGS.evaluations[name].dataset for _, name in selected_evaluations()}
+    evaluated = evaluated_datasets()
     return (
         ({"train": clip_table(dataset, "train")} if "human" in kinds else {})
         | ({"narrations": narration_table(dataset)} if "rephrased" in kinds else {})

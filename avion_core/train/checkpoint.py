@@ -91,7 +91,7 @@ class CheckpointStore:
         return sorted(int(path.name.removeprefix("step-")) for path in self.room.glob("step-*"))
 
     def save(self, state: State) -> None:
-        """Publish a state as a whole folder, then drop older ones, and later ones, which nobody could read."""
+        """Publish a state as a whole folder, then drop older ones, and later ones, which were broken."""
         with publish(self.path(state.step)) as draft:
             draft.mkdir()
             files = {MODEL: state.model, OPTIMIZER: state.optimizer, AVERAGE: state.average}

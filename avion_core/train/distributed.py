@@ -70,7 +70,8 @@ class World:
                 dist.broadcast(tensor, src=0)
 
     def from_leader(self, value: Any) -> Any:
-        """The JSON-able value of rank 0."""
+        """The JSON-able value of rank 0, which may have worked for it long and alone."""
+        self.wait()
         box = [value]
         if self.size > 1:
             dist.broadcast_object_list(box, src=0, device=self.device)

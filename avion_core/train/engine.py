@@ -276,9 +276,7 @@ class Training:
         """
         if not self._validation_due():
             return True
-        done = self._measure(stop) if self.world.leads else None
-        self.world.wait()
-        return bool(self.world.from_leader(done))
+        return bool(self.world.from_leader(self._measure(stop) if self.world.leads else None))
 
     def _measure(self, stop: StopFlag) -> bool:
         validation = self.validation

@@ -20,7 +20,7 @@ def open_sinks(folder: Path, *, title: str, identity: str, wandb_project: str | 
     `identity` is the same for all legs of a training. Raises ValueError when `wandb_project` is set and
     Weights & Biases, which is not among the requirements, is not installed.
     """
-    sinks: list[Sink] = [TensorBoard(folder / "tensorboard")]
+    sinks: list[Sink] = [TensorBoard(folder / "tensorboard" / identity)]
     if wandb_project is not None:
         sinks.append(WeightsAndBiases(folder, project=wandb_project, title=title, identity=identity))
     return sinks
@@ -35,8 +35,9 @@ class TensorBoard:
 
     def __call__(self, line: Mapping[str, Any]) -> None:
         """Write the line's numbers at its step."""
-        if self._writer is None:
-            self._writer = SummaryWriter(str(self._folder), purge_step=line["step"])
+        if self._writer is None:  # a leg that begins with a validation has the loss of that step already
+            first_step = line["step"] + any(name.startswith("validation/") for name in line)
+            self._writer = SummaryWriter(str(self._folder), purge_step=first_step)
         for name, value in numbers(line).items():
             self._writer.add_scalar(name, value, line["step"])
         self._writer.flush()

@@ -23,7 +23,7 @@ from avion_core.data.chunks import ChunkIndex
 from avion_core.data.clips import ClipTable, Sentences
 from avion_core.data.dataset import ChooseText, ClipDataset, View
 from avion_core.data.loader import BatchLoader
-from avion_core.files import publish, read_json, sha256, write_manifest
+from avion_core.files import publish, read_json, remove_partials, sha256, write_manifest
 from avion_core.models.architecture import DualEncoderConfig, kind_of, load_architecture
 from avion_core.models.base import VideoModel
 from avion_core.models.foreign import start_from_foreign
@@ -177,6 +177,8 @@ class _Stage:
         store = CheckpointStore(self.out / "checkpoints", self.world.from_leader(self.identity()))
         self.choose_kernels(model)
         with store.claim() if self.world.leads else nullcontext():
+            if self.world.leads:
+                remove_partials(self.out)  # of a kill while the results were published
             training = self.training(model, store)
             training.run(self.title)
             if self.world.leads:
@@ -307,7 +309,13 @@ class _Stage:
         if data is None:
             return None
         return Validation(
-            measure=lambda: data.measure(model, description, title=self.title, device=self.world.device),
+            measure=lambda: data.measure(
+                model,
+                description,
+                title=self.title,
+                device=self.world.device,
+                clip_timeout_seconds=self.settings.clip_timeout_seconds,
+            ),
             every_steps=self.settings.validate_every_epochs * steps_per_epoch,
             best_metric=self.settings.best_metric,
         )

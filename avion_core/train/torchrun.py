@@ -27,7 +27,7 @@ def main() -> None:
         saved = Path(folder) / "saved"
         os.environ[SAVED_VARIABLE] = str(saved)
         try:
-            torchrun([f"--signals-to-handle={SIGNALS}", *sys.argv[1:]])
+            torchrun([f"--signals-to-handle={SIGNALS}", f"--log-dir={folder}", *sys.argv[1:]])
         except (SignalException, ChildFailedError):
             if not saved.exists():
                 raise

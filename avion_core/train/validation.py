@@ -62,10 +62,20 @@ class ValidationData:
         return {f"validation_{name}": Path(path) for name, path in found.items() if path}
 
     def measure(
-        self, model: VideoModel, description: ModelDescription, *, title: str, device: torch.device
+        self,
+        model: VideoModel,
+        description: ModelDescription,
+        *,
+        title: str,
+        device: torch.device,
+        clip_timeout_seconds: float = 60.0,
     ) -> dict[str, float]:
         """Figures of the model with as many frames as it is trained with, by dotted names (`mAP.mean`)."""
-        own = {"frames": description.frames, "threads": torch.get_num_threads()}
+        own = {
+            "frames": description.frames,
+            "threads": torch.get_num_threads(),
+            "clip_timeout_seconds": clip_timeout_seconds,
+        }
         subject = Subject(
             title=f"{title}: validation",
             settings=self.settings.model_copy(update=own),

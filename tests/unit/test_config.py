@@ -92,6 +92,7 @@ def test_unknown_setting_is_refused_with_the_nearest_name(
             ["decoder_mask_ratio", "multiple of 0.25"],
         ),
         (lambda c: c["stages"]["pretrain"].update(patch_dropout=1), ["patch_dropout", "less than 1"]),
+        (lambda c: c.update(seed=-1), ["seed", "greater than or equal to 0"]),
     ],
 )
 def test_value_out_of_range_is_refused_by_name(change: Callable[..., Any], words: list[str]) -> None:
@@ -111,6 +112,13 @@ def test_value_out_of_range_is_refused_by_name(change: Callable[..., Any], words
         (
             lambda c: c["stages"]["finetune_mir"].update(start="pretrain_videomae"),
             ["start", "pretrain_videomae"],
+        ),
+        (
+            lambda c: (
+                c["stages"]["finetune_mir"].update(validate_with="other"),
+                c["evaluations"].update(other={**c["evaluations"]["mir"], "dataset": "ek10"}),
+            ),
+            ["evaluations.other.dataset", "'ek10'", "'ek100'"],
         ),
         (
             lambda c: c["stages"]["finetune_mir"].update(validate_with="mir", best_metric="mAP.maen"),
@@ -211,6 +219,9 @@ def test_recipe_and_machine_part_the_settings() -> None:
         assert type(job).model_validate(json.loads(json.dumps(job.recipe() | job.machine()))) == job
     elsewhere = stage.model_copy(update={"nodes": 2, "processes": 4, "gpus": 4})
     assert elsewhere.recipe() == stage.recipe()
+    apart = [job.model_copy(update={"negatives": "local"}) for job in (stage, elsewhere)]
+    assert apart[0].recipe() != apart[1].recipe()  # a process's negatives are others then
+    assert StageSettings.model_validate(apart[1].recipe() | apart[1].machine()) == apart[1]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)

@@ -41,7 +41,7 @@ def test_tensorboard_has_every_line_and_a_second_leg_replaces_the_steps_it_repea
     (second_leg,) = sinks(tmp_path)
     for step in (8, 12, 15):
         second_leg({"step": step, "loss": 2.0})
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events = EventAccumulator(str(tmp_path / "tensorboard/run-stage-1"))
     events.Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [
         (4, 1.0),
@@ -55,9 +55,21 @@ def test_a_training_writes_its_lines(tmp_path):
     training = tiny_training(tmp_path)
     training.sinks = sinks(tmp_path)
     training.run("tiny")
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events = EventAccumulator(str(tmp_path / "tensorboard/run-stage-1"))
     events.Reload()
     assert [event.step for event in events.Scalars("loss")] == [4, 8, 12, 15]
+
+
+def test_a_leg_that_begins_with_a_validation_takes_no_loss_away(tmp_path):
+    (first_leg,) = sinks(tmp_path)
+    first_leg({"step": 4, "loss": 1.0})
+    (second_leg,) = sinks(tmp_path)
+    second_leg({"step": 4, "validation/score": 0.5})
+    second_leg({"step": 8, "loss": 2.0})
+    events = EventAccumulator(str(tmp_path / "tensorboard/run-stage-1"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("loss")] == [4, 8]
+    assert [event.step for event in events.Scalars("validation/score")] == [4]
 
 
 def test_weights_and_biases_goes_on_with_the_same_run(tmp_path, monkeypatch):

@@ -207,6 +207,7 @@ def test_other_start_weights_do_not_resume_the_old_run(kitchen, pretrained, tmp_
 
 
 def test_checkpointing_changes_no_bit_of_a_stage(kitchen, masked, tmp_path):
+    """That it is on then, test_settings_arrive says."""
     assert equal(train(kitchen, tmp_path / "again", {**MASKED, "gradient_checkpointing": True}), masked)
 
 
@@ -305,6 +306,7 @@ def test_a_stage_is_validated_by_an_evaluation_and_publishes_its_best(
     settings = EvaluationSettings(kind=kind, dataset="any", stage="any", batch_size=4)
     validation = ValidationData.parse(json.dumps(settings.recipe()), files)
     recipe = {**recipe, "validate_with": kind, "best_metric": metric, "ema_decay": 0.5}
+    (tmp_path / ".partial-of-a-kill").mkdir()
     published = train(kitchen, tmp_path, recipe, start=pretrained, validation=validation)
     found = [line["validation"][metric] for line in lines(published) if "validation" in line]
     assert len(found) == recipe["epochs"]
@@ -314,6 +316,7 @@ def test_a_stage_is_validated_by_an_evaluation_and_publishes_its_best(
     assert again[metric] == pytest.approx(max(found), abs=1e-6)
     assert again.keys() - {"clips", "sentences"} == set(figure_names(kind, recipe.get("label", "")))
     assert "validation_clips" in read_json(published / "manifest.json")["inputs"]
+    assert not (tmp_path / ".partial-of-a-kill").exists()
 
 
 def test_videomae_is_fine_tuned_and_says_what_begins_fresh(kitchen, masked, tmp_path, capsys):

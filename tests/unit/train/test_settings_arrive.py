@@ -1,0 +1,121 @@
+"""Every setting of a stage reaches what it is a setting of; none of these values is a default."""
+
+import torch
+
+from avion_core.config import StageSettings
+from avion_core.models.layers import Block
+from avion_core.train import stages
+from avion_core.train.checkpoint import CheckpointStore
+from avion_core.train.distributed import alone
+from tests.unit.train.test_stages import CLASSIFICATION, CONTRASTIVE, MASKED, kitchen  # noqa: F401
+
+VIEW = {
+    "frames": 3,
+    "sampling": "window",
+    "stride": 2,
+    "image_size_px": 48,
+    "crop": "multi_scale",
+    "crop_scale": (0.3, 0.9),
+    "horizontal_flip": 0.5,
+    "rand_augment": "rand-m7-n4",
+    "random_erasing": 0.25,
+}
+PLAN = {
+    "log_every_steps": 3,
+    "checkpoint_every_steps": 5,
+    "checkpoint_every_minutes": 3.0,
+    "accumulation_steps": 2,
+    "ema_decay": 0.9,
+    "gradient_clip": 2.5,
+    "precision": "bf16",
+    "peak_tflops": 7.0,
+}
+MODEL = {"drop_path": 0.25, "head_dropout": 0.35, "patch_dropout": 0.5}
+TARGETS = {"mixup": 0.4, "cutmix": 0.6, "label_smoothing": 0.2}
+OTHERS = {
+    "optimizer": "sgd",
+    "momentum": 0.7,
+    "weight_decay": 0.3,
+    "layer_decay": 0.5,
+    "learning_rate": 0.1,
+    "schedule": "cosine",
+    "warmup_epochs": 1,
+    "max_bad_share": 0.4,
+    "clip_timeout_seconds": 9.0,
+    "gradient_checkpointing": True,
+    "wandb_project": "lab",
+}
+
+
+def build(home, out, recipe, monkeypatch, *recorded):
+    """A stage's training, and what the callables of these names in `stages` were given."""
+    given = {}
+
+    def note(name):
+        made = getattr(stages, name)
+
+        def call(*positional, **named):
+            given[name] = named
+            return made(*positional, **named)
+
+        monkeypatch.setattr(stages, name, call)
+
+    for name in recorded:
+        note(name)
+    settings = StageSettings.model_validate(recipe)
+    files = {name: home / f"{name}.arrow" for name in ("sentences",) if settings.task == "relevancy"}
+    files |= {
+        "clips_1": home / "clips.arrow",
+        "chunks": home / "chunks.parquet",
+        "classes": home / "classes.json",
+    }
+    stage = stages._Stage(settings, files, None, title="run/stage", seed=4, out=out, world=alone())
+    model = stage.fresh_model()
+    stage.choose_kernels(model)
+    return stage.training(model, CheckpointStore(out / "checkpoints", {})), given
+
+
+def part(values, names):
+    return {name: values[name] for name in names}
+
+
+def test_of_a_classifier(kitchen, tmp_path, monkeypatch):  # noqa: F811
+    recipe = {**CLASSIFICATION, **VIEW, **PLAN, **MODEL, **TARGETS, **OTHERS}
+    monkeypatch.setattr(stages, "open_sinks", lambda folder, **named: [named["wandb_project"]])
+    names = ("build_model", "BatchLoader", "ClassificationTask")
+    training, given = build(kitchen, tmp_path, recipe, monkeypatch, *names)
+    assert part(vars(training.plan), PLAN) == PLAN
+    assert training.plan.seed == given["BatchLoader"]["seed"] == 4
+    assert part(given["build_model"], MODEL) == MODEL
+    assert part(given["ClassificationTask"], TARGETS) == TARGETS
+    assert given["BatchLoader"]["max_bad_share"] == 0.4
+    assert given["BatchLoader"]["clip_timeout_s"] == 9.0
+    assert training.sinks == ["lab"]
+    assert isinstance(training.optimizer, torch.optim.SGD)
+    groups = training.optimizer.param_groups
+    assert {group["momentum"] for group in groups} == {0.7}
+    assert {group["weight_decay"] for group in groups} == {0.0, 0.3}
+    assert {0.5, 1.0} < {group["rate_scale"] for group in groups}
+    assert part(vars(training.schedule), ("kind", "peak", "warmup_steps")) == {
+        "kind": "cosine",
+        "peak": 0.1,
+        "warmup_steps": training.batches.steps_per_epoch,
+    }
+    assert all(layer.checkpointing for layer in training.task.model.modules() if isinstance(layer, Block))
+
+
+def test_of_the_view():
+    view = stages.view_of(StageSettings.model_validate({**CLASSIFICATION, **VIEW}))
+    assert part(vars(view), VIEW) == VIEW
+    assert view.training
+
+
+def test_of_the_other_tasks(kitchen, tmp_path, monkeypatch):  # noqa: F811
+    _, given = build(kitchen, tmp_path, {**MASKED, "mask_ratio": 0.6}, monkeypatch, "ReconstructionTask")
+    assert given["ReconstructionTask"] == {"mask_ratio": 0.6}
+    ranked = {**CONTRASTIVE, "task": "relevancy", "loss": "adaptive_max_margin", "margin": 0.3}
+    ranked |= {"min_relevancy": 0.2, "optimizer": "lion", "betas": (0.8, 0.95)}
+    training, given = build(kitchen, tmp_path, ranked, monkeypatch, "RelevantSentence", "RelevancyTask")
+    assert given["RelevantSentence"] == {"min_relevancy": 0.2}
+    assert given["RelevancyTask"]["ranking"].keywords == {"margin": 0.3}
+    assert {group["betas"] for group in training.optimizer.param_groups} == {(0.8, 0.95)}
