@@ -65,8 +65,39 @@ FOREIGN_NAMES: dict[str, tuple[tuple[str, str], ...]] = {
 }
 """Regular expressions and their replacements, applied in order, by kind of model."""
 
+
+class Inert:
+    """What a table among the options becomes: takes everything, keeps nothing, does nothing."""
+
+    def __new__(cls, *values: Any) -> Inert:
+        return super().__new__(cls)
+
+    def __init__(self, *values: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...
+
+
+TABLE_NAMES = (
+    "pandas.DataFrame",
+    "pandas.Index",
+    "pandas.RangeIndex",
+    "pandas._libs.internals._unpickle_block",
+    "pandas.core.frame.DataFrame",
+    "pandas.core.indexes.base.Index",
+    "pandas.core.indexes.base._new_Index",
+    "pandas.core.indexes.numeric.Int64Index",
+    "pandas.core.indexes.range.RangeIndex",
+    "pandas.core.internals.managers.BlockManager",
+    "numpy.core.multiarray._reconstruct",
+    "numpy._core.multiarray._reconstruct",
+    "numpy.ndarray",
+    "builtins.slice",
+)
+"""What tables of pandas are made of; AVION's classifiers have their list of actions as one."""
+
 ADMITTED: list[Any] = [
     argparse.Namespace,
+    *((Inert, name) for name in TABLE_NAMES),
     *(
         (pure, f"{module}.{prefix}{pure.__name__.removeprefix('Pure')}")
         for pure in (PurePosixPath, PureWindowsPath)
@@ -75,10 +106,11 @@ ADMITTED: list[Any] = [
     ),
     *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
     np.dtype,
-    *{type(np.dtype(code)) for code in "?" + np.typecodes["AllInteger"] + np.typecodes["AllFloat"]},
+    *{type(np.dtype(code)) for code in "?O" + np.typecodes["AllInteger"] + np.typecodes["AllFloat"]},
 ]
-"""What a `.pt` may hold beside tensors and Python's own values: options, paths among them (any system's, as
-Python 3.13 names them too; they become pure ones), and numbers of numpy 1 or 2, such as a best accuracy."""
+"""What a `.pt` may hold beside tensors and Python's own values: options, tables and paths among them (any
+system's, as Python 3.13 names them too; they become pure ones), and numbers of numpy 1 or 2, such as a best
+accuracy."""
 
 
 def our_name(foreign_name: str, kind: str) -> str:

@@ -190,7 +190,7 @@ def set_checkpointing(model: nn.Module, on: bool) -> None:
 
 
 def compile_blocks(model: nn.Module) -> None:
-    """Put `torch.compile` on every block of `model`; names of weights stay, copies are plain again.
+    """Put `torch.compile` on every block of `model`; names of weights stay.
 
     Blocks of one size share their code, so that a deep model compiles as fast as a shallow one. Raises
     ValueError where there is no C++ compiler.

@@ -54,7 +54,7 @@ def sigmoid(
     is softplus(logit) − logit, and any other softplus(logit).
     """
     with _plain_precision(video_BD):
-        video_BD, text_BD, _, text_GD = _own_and_all(video_BD, text_BD, gather)
+        video_BD, text_BD, text_GD = _wide(video_BD), _wide(text_BD), _wide(gather(text_BD))
         scale, bias = torch.as_tensor(scale).to(video_BD), torch.as_tensor(bias).to(video_BD)
         every_pair = _sum_over_rows(_softplus, video_BD, text_GD, scale, bias)
         return every_pair / len(video_BD) - (scale * _own_similarity(video_BD, text_BD) + bias)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import open_clip
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -133,6 +134,25 @@ def test_numbers_of_numpy_beside_the_weights_are_no_code(tmp_path, core):
     content = {"state_dict": weights, **numbers, "args": argparse.Namespace(lr=np.float32(3e-5))}
     torch.save(content, path, _use_new_zipfile_serialization=False)
     path.write_bytes(path.read_bytes().replace(b"numpy._core.", f"numpy.{core}.".encode()))
+    assert read_checkpoint(path) == weights
+
+
+@pytest.mark.parametrize("era", [1, 3])
+def test_a_table_among_the_options_is_passed_over(tmp_path, era):
+    """AVION's classifiers keep their actions so."""
+    path, weights = tmp_path / "checkpoint_best.pt", {"a": torch.tensor(2.0)}
+    names = pd.Index(["verb", "action"], dtype=object)
+    actions = pd.DataFrame([[1, "1:3"], [2, "2:4"]], index=[5, 9], columns=names, dtype=object)
+    args = argparse.Namespace(actions=actions, plain=actions.reset_index(drop=True))
+    content = {"state_dict": weights, "args": args}
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    if era == 1:
+        old = {b"cpandas\nDataFrame": b"cpandas.core.frame\nDataFrame", b"numpy._core.": b"numpy.core."}
+        old |= {b"cpandas\nIndex": b"cpandas.core.indexes.base\nIndex"}
+        old |= {b"cpandas\nRangeIndex": b"cpandas.core.indexes.range\nRangeIndex"}
+        for new_name, old_name in old.items():
+            assert new_name in path.read_bytes()
+            path.write_bytes(path.read_bytes().replace(new_name, old_name))
     assert read_checkpoint(path) == weights
 
 

@@ -1,6 +1,5 @@
 """Ways to compute a model that change nothing but time and memory: checkpointing and compilation."""
 
-import copy
 import shutil
 
 import pytest
@@ -106,15 +105,6 @@ def test_compiled_blocks_give_the_same_loss_and_gradients():
     torch.testing.assert_close(once(), plain, atol=1e-4, rtol=1e-4)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
     assert list(blocks.state_dict()) == names
-
-
-@needs_compiler
-def test_a_copy_of_a_compiled_model_is_plain():
-    model = model_of("video_classifier")
-    compile_blocks(model)
-    twin = copy.deepcopy(model)
-    assert model.vision.blocks[0]._compiled_call_impl is not None
-    assert twin.vision.blocks[0]._compiled_call_impl is None
 
 
 def test_without_a_compiler_one_error_says_what_to_do(monkeypatch):
