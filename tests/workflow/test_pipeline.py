@@ -58,6 +58,9 @@ def test_data_that_validate_a_stage_are_its_inputs(tmp_path: Path) -> None:
     inputs = reason.partition("Input files updated by another job: ")[2].split(", ")
     names = ("chunks.parquet", "packets.npy", "clips/validation.arrow", "clips/sentences_test.arrow")
     assert {f"data/ek100/{name}" for name in names} <= set(inputs)
+    stages = {"pretrain": {"narrations": ["human"], "validate_with": "zero_shot_mir"}}
+    overlay = {"runs": {"alone": {"title": "alone", "stages": stages, "evaluations": []}}}
+    assert "ek100" in planned_files(tmp_path, "download", overlay={**overlay, "selected_runs": ["alone"]})
 
 
 def test_preflight_looks_at_every_data_set_before_any_training(annotated: Path, tmp_path: Path) -> None:
