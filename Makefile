@@ -12,8 +12,9 @@ demo: .venv/.ready
 	@echo
 	@echo "The report: $(CURDIR)/results/report/index.html"
 
+# A file of tests at a time on every core; one thread each, as more would only take turns.
 test: .venv/.ready
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --maxprocesses 8 --dist loadfile
 
 test-slurm: .venv/.ready
 	$(BIN)/pytest -m slurm
@@ -41,7 +42,7 @@ lock:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet -r requirements.lock
+	$(BIN)/pip install --quiet --no-compile -r requirements.lock
 	@touch $@
 
 clean:

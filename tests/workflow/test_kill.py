@@ -70,16 +70,18 @@ def test_narration_asks_only_what_was_not_answered(
     assert len(shaken.asked()) <= len(calm.asked()) + in_flight
 
 
-def test_pretraining_continues_at_the_checkpoint_bit_for_bit(reported: Path, tmp_path: Path) -> None:
-    workspace = copy_workspace(reported, tmp_path / "workspace")
-    stage = workspace / "results/llm/pretrain"
+def test_pretraining_continues_at_the_checkpoint_bit_for_bit(annotated: Path, tmp_path: Path) -> None:
+    model = "results/llm/pretrain/model.safetensors"
+    whole = copy_workspace(annotated, tmp_path / "undisturbed")
+    finished(whole, model)
+    workspace = copy_workspace(whole, tmp_path / "workspace")
+    undisturbed, stage = ((folder / model).parent for folder in (whole, workspace))
     shutil.rmtree(stage)
-    kill_when(workspace, "pretrain", reached=lambda: any(stage.glob("checkpoints/*/step-*")))
+    kill_when(workspace, model, reached=lambda: any(stage.glob("checkpoints/*/step-*")))
     assert not (stage / "model.safetensors").exists()
-    finished(workspace, "pretrain")
+    finished(workspace, model)
     log = (workspace / "results/logs/train/llm-pretrain.log").read_text()
     assert re.search(r"resumed after step [1-9]\d* of 12", log), log
-    undisturbed = reported / "results/llm/pretrain"
     assert (stage / "model.safetensors").read_bytes() == (undisturbed / "model.safetensors").read_bytes()
 
     def losses(folder: Path) -> list[tuple[int, float]]:
