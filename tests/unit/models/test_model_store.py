@@ -135,6 +135,19 @@ def test_places_keep_the_class_row_and_a_constant_stays_constant():
     assert (grid.diff(dim=1) > 0).all()
 
 
+def test_places_are_resized_bicubically_and_smoothed_before_they_shrink():
+    def resized(grid, side):
+        table = torch.cat([torch.zeros(1, 1), grid.reshape(-1, 1)])
+        return interpolate_places(table, torch.empty(1 + side**2, 1))[1:].view(side, side)
+
+    point = torch.zeros(8, 8)
+    point[4, 4] = 1.0
+    assert resized(point, 16).min() < 0  # which nothing linear has
+    stripes = torch.tensor([0.0, 1.0]).repeat(8).expand(16, 16)
+    inner = resized(stripes, 5)[:, 1:-1]  # which takes every third column as it is
+    torch.testing.assert_close(inner, torch.full_like(inner, 0.5), rtol=0, atol=0.1)
+
+
 def test_a_model_loads_at_another_size(tmp_path):
     saved(tmp_path)
     model, description = load_model(tmp_path, frames=8, image_size_px=32)

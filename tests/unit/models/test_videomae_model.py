@@ -131,6 +131,14 @@ def test_positions_are_no_weights(model):
     assert not [name for name in model.state_dict() if "position" in name]
 
 
+def test_fresh_weights_are_drawn_as_the_originals(model):
+    for name, layer in model.named_modules():
+        if isinstance(layer, torch.nn.Linear):  # Glorot and Bengio 2010, uniform
+            bound = (6 / (layer.in_features + layer.out_features)) ** 0.5
+            assert 0.95 * bound < layer.weight.abs().max() <= bound, name
+            assert layer.bias is None or not layer.bias.any(), name
+
+
 def test_drop_path_grows_linearly():
     model = VideoMAEClassifier(CONFIG, classes=5, **SIZES, drop_path=0.2)
     rates = [getattr(block.drop_path, "drop_prob", 0.0) for block in model.encoder.blocks]

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -150,15 +151,17 @@ def test_a_loss_that_is_not_finite_names_the_batch_and_moves_nothing(tmp_path):
     assert all(torch.equal(kept.model[name], w) for name, w in training.task.model.state_dict().items())
 
 
-def test_each_step_draws_its_own_randomness_from_seed_and_step(tmp_path):
-    def losses(seed):
+def test_each_step_of_a_process_draws_its_own_randomness_from_the_seed(tmp_path):
+    def losses(seed, rank=0):
         training = tiny_training(tmp_path, seed=seed)
+        training.world = replace(training.world, rank=rank)
         training.schedule = Schedule("constant", peak=0.0, steps=STEPS)
         batch = next(training.batches.epoch(0))
         return [training.update(batch).values["loss"] for _ in range(3)]
 
     assert len(set(losses(7))) == 3
     assert losses(7) == losses(7) != losses(8)
+    assert losses(7) != losses(7, rank=1)
 
 
 def test_clipping_bounds_the_gradient_that_is_used(tmp_path):
@@ -278,6 +281,16 @@ def test_the_logs_state_does_not_change_with_the_log(tmp_path):
     log.add({"loss": 5.0}, clips=4, wait_s=0.0, work_s=1.0)
     assert state["window"]["sums"] == {"loss": 2.0}
     assert state["window"]["steps"] == 1
+
+
+def test_time_goes_on_where_the_state_was_taken(tmp_path):
+    log = TrainingLog(tmp_path / "train.jsonl")
+    log.add({"loss": 2.0}, clips=4, wait_s=0.5, work_s=1.0)
+    state = log.state()
+    resumed = TrainingLog(tmp_path / "train.jsonl")
+    resumed.restore(state)
+    resumed.add({"loss": 2.0}, clips=4, wait_s=0.25, work_s=1.0)
+    assert resumed.state()["elapsed_s"] == 2.75
 
 
 def environment() -> dict[str, str]:
