@@ -7,7 +7,7 @@ import torch
 
 from avion_core.models.layers import ATTENTION_BACKENDS, Attention
 from avion_core.models.sizes import measure
-from avion_core.train.meter import flops_per_clip, peak_tflops
+from avion_core.train.meter import Meter, flops_per_clip, peak_tflops
 from tests.unit.train.tiny_tasks import CLASSES, DUAL, FRAMES, SIZE_PX, TASKS, make_batch, make_task
 
 
@@ -42,6 +42,18 @@ def test_another_attention_is_counted_as_torchs_own_and_stays_chosen(monkeypatch
         layer.backend = "flash"
     assert flops_per_clip(task, batch, nullcontext) == plain
     assert {layer.backend for layer in layers} == {"flash"}
+
+
+def test_the_clips_of_all_processes_are_held_against_the_peak_of_all():
+    task, batch = make_task("classification"), make_batch(0)
+    clips_per_s = 0.25e12 / flops_per_clip(task, batch, nullcontext)
+
+    def utilisation(processes):
+        meter = Meter(device=torch.device("cpu"), processes=processes, peak_tflops=0.5)
+        meter.see(task, batch, nullcontext)
+        return meter.readings(clips_per_s=clips_per_s, seconds_left=0.0)["model_flops_utilisation"]
+
+    assert (utilisation(1), utilisation(2)) == (0.5, 0.25)
 
 
 @pytest.mark.parametrize(
