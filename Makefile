@@ -38,12 +38,11 @@ lock:
 	.venv-lock/bin/pip freeze > requirements.lock
 	rm -rf .venv-lock
 
-# Python compiles what it first imports, which of 5 GB is a small part.
 .venv/.ready: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --no-compile -r requirements.lock
+	$(BIN)/pip install --quiet -r requirements.lock
 	@touch $@
 
 clean:
