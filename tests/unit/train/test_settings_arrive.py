@@ -7,7 +7,7 @@ from avion_core.models.layers import Block
 from avion_core.train import stages
 from avion_core.train.checkpoint import CheckpointStore
 from avion_core.train.distributed import alone
-from tests.unit.train.test_stages import CLASSIFICATION, CONTRASTIVE, MASKED, kitchen  # noqa: F401
+from tests.unit.train.test_stages import CLASSIFICATION, CONTRASTIVE, MASKED
 
 VIEW = {
     "frames": 3,
@@ -79,7 +79,7 @@ def part(values, names):
     return {name: values[name] for name in names}
 
 
-def test_of_a_classifier(kitchen, tmp_path, monkeypatch):  # noqa: F811
+def test_of_a_classifier(kitchen, tmp_path, monkeypatch):
     recipe = {**CLASSIFICATION, **VIEW, **PLAN, **MODEL, **TARGETS, **OTHERS}
     monkeypatch.setattr(stages, "open_sinks", lambda folder, **named: [named["wandb_project"]])
     names = ("build_model", "BatchLoader", "ClassificationTask")
@@ -110,7 +110,7 @@ def test_of_the_view():
     assert view.training
 
 
-def test_of_the_other_tasks(kitchen, tmp_path, monkeypatch):  # noqa: F811
+def test_of_the_other_tasks(kitchen, tmp_path, monkeypatch):
     _, given = build(kitchen, tmp_path, {**MASKED, "mask_ratio": 0.6}, monkeypatch, "ReconstructionTask")
     assert given["ReconstructionTask"] == {"mask_ratio": 0.6}
     ranked = {**CONTRASTIVE, "task": "relevancy", "loss": "adaptive_max_margin", "margin": 0.3}

@@ -13,14 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 
-from avion_core.config import LOSSES, EvaluationSettings, StageSettings, TranscodeSettings, figure_names
-from avion_core.data.clips import write_clips, write_sentences
-from avion_core.files import read_json, sha256, write_json
+from avion_core.config import LOSSES, EvaluationSettings, StageSettings, figure_names
+from avion_core.files import read_json, sha256
 from avion_core.models import architecture
 from avion_core.models.export import EXPORTS
 from avion_core.models.store import load_model
@@ -29,8 +26,6 @@ from avion_core.train.engine import Training
 from avion_core.train.preemption import PREEMPTED_EXIT_CODE
 from avion_core.train.stages import train_stage
 from avion_core.train.validation import ValidationData
-from tests.unit.media.chunked import transcode_all
-from tests.unit.media.counted_video import write_counted
 
 PUBLISHED = ["manifest.json", "model.json", "model.safetensors", "train.jsonl"]
 CONTRASTIVE = {
@@ -54,39 +49,6 @@ MASKED = {
     "epochs": 2,
     "checkpoint_every_steps": 2,
 }
-
-
-@pytest.fixture(scope="module")
-def kitchen(tmp_path_factory):
-    """Nine clips of three videos, with texts, classes and sentences."""
-    home = tmp_path_factory.mktemp("kitchen")
-    videos = {name: write_counted(home / f"{name}.mp4", 60, width=96, height=64) for name in "abc"}
-    table = {"video_id": list(videos), "path": [str(path) for path in videos.values()], "bytes": [1, 1, 1]}
-    pq.write_table(pa.table(table), home / "videos.parquet")
-    transcode_all(home, TranscodeSettings(chunk_seconds=1, short_side_px=64, preset="ultrafast"))
-    rows = [
-        {
-            "video_id": video,
-            "start_s": 0.5 * number,
-            "end_s": 0.5 * number + 0.8,
-            "texts": [f"text {video} {number}", f"other text {video} {number}"],
-            "verb": number,
-            "noun": place,
-            "nouns": [place],
-            "label": number * 3 + place,
-        }
-        for place, video in enumerate(videos)
-        for number in range(3)
-    ]
-    write_clips(home / "clips.arrow", rows)
-    sentences = [
-        {"sentence_id": number, "text": row["texts"][0], "verb": row["verb"], "nouns": row["nouns"]}
-        for number, row in enumerate(rows)
-    ]
-    write_sentences(home / "sentences.arrow", sentences)
-    names = [f"{verb}:{noun}" for verb in range(3) for noun in range(3)]
-    write_json(home / "classes.json", {"verb": ["v"] * 3, "noun": ["n"] * 3, "action": names, "label": []})
-    return home
 
 
 def train(
