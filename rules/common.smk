@@ -4,6 +4,7 @@ Rules that make data have priority 10 and fine-tuning 5, so that cores are not k
 (data, pretraining, fine-tuning) by short trainings that nothing waits for.
 """
 
+import atexit
 import json
 import os
 import shlex
@@ -19,12 +20,11 @@ sys.path.insert(0, workflow.basedir)
 from snakemake.exceptions import WorkflowError
 
 from avion_core.config import SettingsError, load_settings
-from avion_core.data.download import check_source
-from avion_core.data.tables import SUFFIX
 from avion_core.files import code_fingerprint
 from avion_core.launch import launcher, slurm_resources
-from avion_core.models.architecture import check_start, kind_of, load_architecture
-from avion_core.narrate.rephrase import check_provider
+from avion_core.models.architecture import load_architecture
+from avion_core.precheck import problems
+from avion_core.workflow import LABELLED, TABLES, Workflow
 
 # Jobs find this code and this interpreter wherever they start.
 os.environ.update(
@@ -44,24 +44,20 @@ DATA, RESULTS = SETTINGS.data_dir, SETTINGS.results_dir
 LOGS = f"{RESULTS}/logs"
 PROVIDER = SETTINGS.narrate.provider
 
+WORKFLOW = Workflow(SETTINGS)
+used_datasets, rephrased_datasets, evaluated_datasets = (
+    WORKFLOW.used_datasets,
+    WORKFLOW.rephrased_datasets,
+    WORKFLOW.evaluated_datasets,
+)
+clip_table, evaluation_table, narration_table = (
+    WORKFLOW.clip_table,
+    WORKFLOW.evaluation_table,
+    WORKFLOW.narration_table,
+)
+
 PRETRAIN_STAGES = [n for n, s in SETTINGS.stages.items() if s.task in ("contrastive", "reconstruction")]
 FINETUNE_STAGES = [n for n, s in SETTINGS.stages.items() if n not in PRETRAIN_STAGES]
-
-EVALUATION_TABLE = {
-    "ego4d": "egomcq",
-    "ek100": "validation",
-    "kinetics": "val",
-    "folder": "validation",
-}
-TABLES = {
-    "ego4d": ["train", "egomcq"],
-    "ek100": ["train", "validation", "sentences_train", "sentences_test"],
-    "kinetics": ["train", "val"],
-    "folder": ["train", "validation"],
-}
-"""Tables that annotate makes of each layout."""
-LABELLED = ["ek100", "kinetics"]
-"""Layouts with classes, which annotate lists in classes.json."""
 
 
 def one_of(names):
@@ -91,52 +87,12 @@ def library(*patterns):
 
 def selected_stages():
     """(run, stage, recipe) of every stage of the selected runs."""
-    return [
-        (run, stage, SETTINGS.stage(run, stage))
-        for run in SETTINGS.selected_runs
-        for stage in SETTINGS.runs[run].stages
-    ]
+    return [(stage.run, stage.name, stage.recipe) for stage in WORKFLOW.stages()]
 
 
 def selected_evaluations():
     """(run, evaluation) of the selected runs."""
-    return [(run, name) for run in SETTINGS.selected_runs for name in SETTINGS.runs[run].evaluations]
-
-
-def rephrased_datasets():
-    """Data sets whose narrations a selected stage wants rephrased."""
-    return sorted({s.dataset for _, _, s in selected_stages() if "rephrased" in s.narrations})
-
-
-def evaluated_datasets():
-    """Data sets that evaluations of the selected runs read, those that validate their stages too."""
-    names = {name for _, name in selected_evaluations()}
-    names |= {recipe.validate_with for _, _, recipe in selected_stages() if recipe.validate_with}
-    return {SETTINGS.evaluations[name].dataset for name in names}
-
-
-def used_datasets():
-    """Data sets that the selected runs need."""
-    trained = {recipe.dataset for _, _, recipe in selected_stages()}
-    evaluated = evaluated_datasets()
-    listed = {SETTINGS.narrate.lexicon.class_lists} if lexicon_lists_needed() else set()
-    return sorted(trained | evaluated | listed)
-
-
-def lexicon_lists_needed():
-    return PROVIDER == "lexicon" and rephrased_datasets() and SETTINGS.narrate.lexicon.class_lists
-
-
-def clip_table(dataset, table):
-    return f"{DATA}/{dataset}/clips/{table}{SUFFIX}"
-
-
-def evaluation_table(dataset):
-    return clip_table(dataset, EVALUATION_TABLE[SETTINGS.datasets[dataset].layout])
-
-
-def narration_table(dataset, table="train"):
-    return f"{DATA}/{dataset}/narrations/{PROVIDER}/{table}{SUFFIX}"
+    return [(run, name) for run, name, _ in WORKFLOW.evaluations()]
 
 
 def clip_tables(dataset):
@@ -257,8 +213,13 @@ def start_model(wildcards):
 
 
 def start_weights(wildcards):
-    """The file of others' weights that this stage starts from."""
-    return SETTINGS.stage(wildcards.run, wildcards.stage).start_file or []
+    """The file of others' weights that this stage starts from. One that is not there is a problem of
+    `precheck`: Snakemake would take finished results for plain files and leave them as they are."""
+    return [
+        path
+        for path in [SETTINGS.stage(wildcards.run, wildcards.stage).start_file]
+        if path and os.path.exists(path)
+    ]
 
 
 def validation(wildcards):
@@ -392,25 +353,14 @@ def dataset_plan(name):
 
 
 def check_before_work():
-    """Raise one clear error for what would fail later: models, sources on disk, the provider's key."""
-    try:
-        for run, stage, recipe in selected_stages():
-            check_model(run, stage, recipe)
-        for dataset in used_datasets():
-            check_source(dataset, SETTINGS.datasets[dataset])
-        if not all(os.path.exists(narration_table(dataset)) for dataset in rephrased_datasets()):
-            check_provider(SETTINGS.narrate)
-    except ValueError as error:
-        raise WorkflowError(str(error))
-
-
-def check_model(run, stage, recipe):
-    try:
-        kind = kind_of(recipe)
-        if recipe.start:
-            check_start(kind, kind_of(SETTINGS.stage(run, recipe.start)))
-    except ValueError as error:
-        raise ValueError(f"config: runs.{run}.stages.{stage}: {error}")
+    """Stop with the list of all that would fail. A dry run prints it after the plan."""
+    found = problems(WORKFLOW)
+    if not found:
+        return
+    text = "\n".join(["before any job:", *(f"- {problem}" for problem in found)])
+    if not workflow.output_settings.dryrun:
+        raise WorkflowError(text)
+    atexit.register(print, f"\nThis would stop the run {text}", file=sys.stderr)
 
 
 def check_nodes():

@@ -1,0 +1,107 @@
+"""What the selected runs need: stages, data sets, paths. The rules read it here, without a DAG."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from avion_core.config import EvaluationSettings, Settings, StageSettings
+from avion_core.data.tables import SUFFIX
+
+TABLES = {
+    "ego4d": ["train", "egomcq"],
+    "ek100": ["train", "validation", "sentences_train", "sentences_test"],
+    "kinetics": ["train", "val"],
+    "folder": ["train", "validation"],
+}
+"""Tables that annotate makes of each layout."""
+EVALUATION_TABLE = {
+    "ego4d": "egomcq",
+    "ek100": "validation",
+    "kinetics": "val",
+    "folder": "validation",
+}
+"""The table that evaluations of each layout read."""
+LABELLED = ["ek100", "kinetics"]
+"""Layouts with classes, which annotate lists in classes.json."""
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """One stage of one run with its recipe."""
+
+    run: str
+    name: str
+    recipe: StageSettings
+
+    @property
+    def where(self) -> str:
+        """The stage's place in the configuration, for a message."""
+        return f"runs.{self.run}.stages.{self.name}"
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """The configuration as the rules see it. `runs` are those that are made; the selected ones by default."""
+
+    settings: Settings
+    runs: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            object.__setattr__(self, "runs", self.settings.selected_runs)
+
+    def stages(self) -> list[PlannedStage]:
+        """Every stage of the runs, in order."""
+        return [
+            PlannedStage(run, stage, self.settings.stage(run, stage))
+            for run in self.runs
+            for stage in self.settings.runs[run].stages
+        ]
+
+    def evaluations(self) -> list[tuple[str, str, EvaluationSettings]]:
+        """(run, name, settings) of every evaluation of the runs."""
+        return [
+            (run, name, self.settings.evaluations[name])
+            for run in self.runs
+            for name in self.settings.runs[run].evaluations
+        ]
+
+    def rephrased_datasets(self) -> list[str]:
+        """Data sets whose narrations some stage takes rephrased."""
+        return sorted({s.recipe.dataset for s in self.stages() if "rephrased" in s.recipe.narrations})
+
+    def evaluated_datasets(self) -> set[str]:
+        """Data sets that evaluations read, those that validate a stage too."""
+        validating = {s.recipe.validate_with for s in self.stages() if s.recipe.validate_with}
+        names = validating | {name for _, name, _ in self.evaluations()}
+        return {self.settings.evaluations[name].dataset for name in names}
+
+    def used_datasets(self) -> list[str]:
+        """Data sets that the runs need."""
+        trained = {stage.recipe.dataset for stage in self.stages()}
+        return sorted(trained | self.evaluated_datasets() | self.listed_datasets())
+
+    def listed_datasets(self) -> set[str]:
+        """Data sets that are needed for their class lists, by the lexicon."""
+        lists = {self.class_lists(dataset) for dataset in self.rephrased_datasets()}
+        return {name for name in lists if name}
+
+    def class_lists(self, dataset: str) -> str | None:
+        """Data set whose class lists the lexicon reads to rephrase this one's narrations."""
+        return self.settings.narrate.lexicon.class_lists if self._provider == "lexicon" else None
+
+    def clip_table(self, dataset: str, table: str) -> str:
+        """Path of a clip table."""
+        return f"{self.settings.data_dir}/{dataset}/clips/{table}{SUFFIX}"
+
+    def evaluation_table(self, dataset: str) -> str:
+        """Path of the clip table that evaluations of a data set read."""
+        return self.clip_table(dataset, EVALUATION_TABLE[self.settings.datasets[dataset].layout])
+
+    def narration_table(self, dataset: str, table: str = "train") -> str:
+        """Path of a data set's rephrased clips, or of a shard of its rephrased texts."""
+        return f"{self.settings.data_dir}/{dataset}/narrations/{self._provider}/{table}{SUFFIX}"
+
+    @property
+    def _provider(self) -> str:
+        return self.settings.narrate.provider

@@ -1,0 +1,43 @@
+"""What would fail later is one list before any job."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from snakemake.utils import update_config
+
+from avion_core.config import load_settings
+from avion_core.precheck import problems
+from avion_core.workflow import Workflow
+
+ROOT = Path(__file__).parents[2]
+DEMO = yaml.safe_load((ROOT / "config.yaml").read_text())
+
+
+def found(overlay: dict[str, Any], *runs: str) -> list[str]:
+    """Problems of the demo with this overlay."""
+    config = copy.deepcopy(DEMO)
+    update_config(config, overlay)
+    return problems(Workflow(load_settings(config), runs))
+
+
+def test_the_demo_has_no_problems() -> None:
+    assert found({}) == []
+
+
+def test_every_problem_is_listed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    overlay = {
+        "narrate": {"provider": "openai"},
+        "datasets": {"ek100": {"source": "local", "local": {"path": "nowhere"}}},
+        "stages": {"pretrain": {"start_weights": "wieghts/vit.pt"}, "finetune_cls": {"image_size_px": 90}},
+    }
+    lines = found(overlay)
+    for word in ("OPENAI_API_KEY", "nowhere", "wieghts/vit.pt: no such file", "image_size_px (90)"):
+        assert sum(word in line for line in lines) >= 1, lines
+    assert found(overlay, "scratch") == []
