@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +12,18 @@ import pyarrow.parquet as pq
 
 from avion_core.files import publish
 
-VIDEOS = pa.schema([("video_id", pa.string()), ("path", pa.string()), ("bytes", pa.int64())])
-"""Columns of `videos.parquet`."""
+VIDEOS = pa.schema(
+    [
+        ("video_id", pa.string()),
+        ("path", pa.string()),
+        ("bytes", pa.int64()),
+        ("mtime_ns", pa.int64()),
+    ]
+)
+"""Columns of `videos.parquet`; size and time say whether a video was replaced."""
+
+
+STATS_AT_ONCE = 32
 
 
 class SourceError(ValueError):
@@ -27,13 +38,45 @@ class SourceVideo:
     path: Path
 
 
+@dataclass(frozen=True)
+class FileMark:
+    """What changes when a file is replaced, at the cost of one `stat`."""
+
+    bytes: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> FileMark | None:
+        """The file's mark, or None where it is not there."""
+        try:
+            found = path.stat()
+        except OSError:
+            return None
+        return cls(found.st_size, found.st_mtime_ns)
+
+
+def marks_of(paths: Iterable[Path]) -> list[FileMark | None]:
+    """Marks of many files, in parallel: a network disk may take a millisecond to answer for each."""
+    files = list(paths)
+    share = -(-len(files) // STATS_AT_ONCE) or 1
+    shares = [files[first : first + share] for first in range(0, len(files), share)]
+    with ThreadPoolExecutor(STATS_AT_ONCE) as pool:
+        return [mark for marks in pool.map(lambda part: [*map(FileMark.of, part)], shares) for mark in marks]
+
+
 def video_id_of(relative_path: str) -> str:
     """Name of a video found by its path: without suffix, and one path component long."""
     return str(Path(relative_path).with_suffix("")).replace("/", "__")
 
 
-def write_videos(path: Path, videos: Iterable[SourceVideo]) -> None:
-    """Publish the list of source videos. Raises SourceError when two share a name or a file is gone."""
+def write_videos(
+    path: Path, videos: Iterable[SourceVideo], *, away: Mapping[str, FileMark] | None = None
+) -> None:
+    """Publish the list of source videos.
+
+    `away` has the marks of videos that were there once: their chunks stay in use. Raises SourceError when two
+    videos share a name, or one is neither there nor away.
+    """
     listed = list(videos)
     seen: dict[str, Path] = {}
     for video in listed:
@@ -43,11 +86,19 @@ def write_videos(path: Path, videos: Iterable[SourceVideo]) -> None:
                 f"rename one of them"
             )
         seen[video.video_id] = video.path
-    try:
-        sizes = [file.stat().st_size for file in seen.values()]
-    except FileNotFoundError as error:
-        raise SourceError(f"{error.filename}: the video is not there") from None
-    table = pa.table([list(seen), [str(file) for file in seen.values()], sizes], schema=VIDEOS)
+    marks = []
+    for video_id, mark in zip(seen, marks_of(seen.values()), strict=True):
+        known = mark or (away or {}).get(video_id)
+        if known is None:
+            raise SourceError(f"{seen[video_id]}: the video is not there")
+        marks.append(known)
+    columns = [
+        list(seen),
+        [str(file) for file in seen.values()],
+        [mark.bytes for mark in marks],
+        [mark.mtime_ns for mark in marks],
+    ]
+    table = pa.table(columns, schema=VIDEOS)
     with publish(path) as draft:
         pq.write_table(table, draft)
 

@@ -100,8 +100,13 @@ def test_download_lists_the_videos_where_they_are_and_copies_the_csv(videos, tmp
         "mine", settings=settings, toy_kitchen=ToyKitchenSettings(), raw_dir=tmp_path / "raw", videos=out
     )
     assert pq.read_table(out).to_pylist() == [
-        {"video_id": "a", "path": str(videos / "a.mp4"), "bytes": 1},
-        {"video_id": "day__b", "path": str(videos / "day" / "b.mp4"), "bytes": 2},
+        {
+            "video_id": name.replace("/", "__"),
+            "path": str(videos / f"{name}.mp4"),
+            "bytes": size,
+            "mtime_ns": (videos / f"{name}.mp4").stat().st_mtime_ns,
+        }
+        for name, size in (("a", 1), ("day/b", 2))
     ]
     assert (tmp_path / "raw" / "narrations.csv").read_text() == (tmp_path / "mine.csv").read_text()
 
