@@ -1,0 +1,155 @@
+"""What results were made with: their manifests are the only source, whatever the configuration says now.
+
+Each result's folder holds a `manifest.json` (`avion_core.files.write_manifest`). A setting that a manifest
+lacks is one that did not exist yet: it counts as its default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from avion_core.config import EvaluationSettings, Section, Settings, StageSettings
+from avion_core.files import read_json
+
+MANIFEST = "manifest.json"
+NARRATIONS = "narrations"
+"""Folder of a data set that holds a folder of clip tables for each provider."""
+NOT_RECORDED = "not recorded"
+"""Stands for what a manifest does not say."""
+
+_Settings = TypeVar("_Settings", bound=Section)
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """What a stage was trained with."""
+
+    recipe: StageSettings | None
+    """None where the manifest holds no recipe that this version can read."""
+    seed: int | None
+    providers: tuple[str, ...]
+    """Who rephrased the narrations it was trained on."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A result on disk that was made with another value than the configuration has."""
+
+    folder: Path
+    """Folder of the result."""
+    setting: str
+    recorded: Any
+    configured: Any
+
+    def __str__(self) -> str:
+        if self.recorded is NOT_RECORDED:
+            return f"{self.folder}: {MANIFEST} has no {self.setting} that this version can read"
+        return (
+            f"{self.folder}: {self.setting} is {self.recorded} in {MANIFEST}, "
+            f"{self.configured} in the configuration"
+        )
+
+
+def differences(settings: Settings) -> list[Difference]:
+    """Results of the selected runs on disk that were made with other values than the configuration has.
+
+    Results that are not there yet, or have no manifest, differ in nothing. A difference is in order where
+    the result is about to be made anew. Raises ValueError, naming the file, for a manifest that is not JSON.
+    """
+    results = Path(settings.results_dir)
+    found: list[Difference] = []
+    for run in settings.selected_runs:
+        for stage in settings.runs[run].stages:
+            folder = results / run / stage
+            if (folder / MANIFEST).is_file():
+                found += stage_differences(folder, read_manifest(folder), settings, run=run, stage=stage)
+        for name in settings.runs[run].evaluations:
+            folder = results / run / name
+            if (folder / MANIFEST).is_file():
+                found += evaluation_differences(folder, read_manifest(folder), settings.evaluations[name])
+    return found
+
+
+def read_manifest(folder: Path) -> Mapping[str, Any]:
+    """The manifest of a result's folder. Raises ValueError where it is not a JSON object."""
+    manifest = read_json(folder / MANIFEST)
+    if not isinstance(manifest, Mapping):
+        raise ValueError(f"{folder / MANIFEST}: not a JSON object; delete the folder to have it made anew")
+    return manifest
+
+
+def stage_record(manifest: Mapping[str, Any]) -> StageRecord:
+    """What a stage's manifest says, None or empty where it says nothing."""
+    settings = _mapping(manifest.get("settings"))
+    seed = settings.get("seed")
+    return StageRecord(
+        recipe=_parsed(StageSettings, settings.get("stage")),
+        seed=seed if isinstance(seed, int) else None,
+        providers=tuple(dict.fromkeys(_providers(manifest))),
+    )
+
+
+def evaluation_record(manifest: Mapping[str, Any]) -> EvaluationSettings | None:
+    """The settings in an evaluation's manifest, None where there are none that this version can read."""
+    return _parsed(EvaluationSettings, manifest.get("settings"))
+
+
+def stage_differences(
+    folder: Path, manifest: Mapping[str, Any], settings: Settings, *, run: str, stage: str
+) -> list[Difference]:
+    """Where a stage's manifest and the configuration disagree: recipe, seed, provider of narrations."""
+    recorded, recipe = stage_record(manifest), settings.stage(run, stage)
+    found = _differences(folder, recorded.recipe, recipe)
+    if recorded.seed is not None and recorded.seed != settings.seed:
+        found.append(Difference(folder, "seed", recorded.seed, settings.seed))
+    provider = settings.narrate.provider
+    rephrased = recorded.recipe is not None and "rephrased" in recipe.narrations
+    if rephrased and recorded.providers and recorded.providers != (provider,):
+        found.append(Difference(folder, "narrate.provider", ", ".join(recorded.providers), provider))
+    return found
+
+
+def evaluation_differences(
+    folder: Path, manifest: Mapping[str, Any], entry: EvaluationSettings
+) -> list[Difference]:
+    """Where an evaluation's manifest and the configuration disagree."""
+    return _differences(folder, evaluation_record(manifest), entry)
+
+
+def _differences(
+    folder: Path, recorded: StageSettings | EvaluationSettings | None, configured: Any
+) -> list[Difference]:
+    if recorded is None:
+        return [Difference(folder, "settings", NOT_RECORDED, None)]
+    ours, theirs = configured.recipe(), recorded.recipe()
+    return [
+        Difference(folder, name, theirs.get(name), ours.get(name))
+        for name in ours | theirs
+        if ours.get(name) != theirs.get(name)
+    ]
+
+
+def _providers(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Providers by the paths of the clip tables, `…/narrations/<provider>/<table>`."""
+    for entry in _mapping(manifest.get("inputs")).values():
+        parents = Path(str(_mapping(entry).get("path", ""))).parents
+        if len(parents) > 1 and parents[1].name == NARRATIONS:
+            yield parents[0].name
+
+
+def _parsed(kind: type[_Settings], raw: Any) -> _Settings | None:
+    """Recorded settings, without those that this version no longer has."""
+    known = {name: value for name, value in _mapping(raw).items() if name in kind.model_fields}
+    try:
+        return kind.model_validate(known)
+    except ValidationError:
+        return None
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
