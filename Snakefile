@@ -10,9 +10,6 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 
-configfile: f"{workflow.basedir}/config.yaml"
-
-
 include: "rules/common.smk"
 include: "rules/download.smk"
 include: "rules/transcode.smk"

@@ -1,7 +1,7 @@
 """Every setting of the pipeline: typed, frozen, and refused by name when unknown or out of range.
 
-`config.yaml` holds the demo's values; a file given with `--configfile` is laid over it. Units are in
-the names. The JSON schema and `docs/settings.md` are generated from the classes below
+`config.yaml` holds the demo; a file given with `--configfile` is laid over it (`configfile.lay_over`).
+Units are in the names. The JSON schema and `docs/settings.md` are generated from the classes below
 (`avion_core.settings_page`), so this file is the one place that explains a setting.
 """
 
@@ -79,6 +79,15 @@ def figure_names(kind: str, label: str = "") -> list[str]:
     if kind == "multiple_choice":
         return ["inter_video", "intra_video"]
     return ["verb_top1", "noun_top1", "action_top1"] if label == "action" else ["top1", "top5"]
+
+
+NEW_ENTRY: dict[Any, tuple[str, ...]] = {
+    "datasets": ("layout", "source"),
+    "stages": ("task",),
+    "evaluations": ("kind",),
+    "runs": ("title",),
+}
+"""Settings with which an experiment's entry of these sections is a new one (`configfile.lay_over`)."""
 
 
 class SettingsError(ValueError):
@@ -192,10 +201,13 @@ class DatasetSettings(Section):
     """Needed by the source `local`."""
     transcode: TranscodeSettings = TranscodeSettings()
     """Chunk settings; what is left out comes from the section `transcode`."""
+    class_lists: str | None = None
+    """Data set (layout ek100) whose verb and noun class lists give the provider `lexicon` further synonyms
+    for this one's narrations."""
 
     def source_json(self) -> str:
-        """What decides the raw files, without how they are transcoded, as JSON."""
-        return self.model_dump_json(exclude={"transcode"})
+        """What decides the raw files, without transcoding and narration, as JSON."""
+        return self.model_dump_json(exclude={"transcode", "class_lists"})
 
     @model_validator(mode="after")
     def _source_has_its_section(self) -> DatasetSettings:
@@ -234,7 +246,7 @@ class ToyKitchenSettings(Section):
 class RephraseSettings(Section):
     """How a provider rewrites narrations."""
 
-    texts_per_narration: Annotated[int, Field(ge=1, le=20)] = 3
+    texts_per_narration: Annotated[int, Field(ge=1, le=20)] = 4
     """New sentences kept for each distinct narration."""
     instruction: str = (
         "You rewrite short descriptions of what a person who wears a camera does with their hands. "
@@ -276,32 +288,21 @@ class OpenAISettings(Section):
     """The run stops before it would spend more than this."""
 
 
-class LexiconSettings(Section):
-    """The offline provider: synonyms from class lists and a small curated table."""
-
-    class_lists: str | None = None
-    """Data set (layout ek100) whose verb and noun class lists give further synonyms."""
-
-
 class NarrateSettings(Section):
     """Language-model text for the pretraining clips."""
 
     provider: Literal["lexicon", "openai"] = "lexicon"
-    """`lexicon` needs no network; `openai` speaks to any compatible server."""
+    """`lexicon`: synonyms from a small curated table and a data set's `class_lists`, without a network.
+    `openai`: any compatible server."""
     rephrase: RephraseSettings = RephraseSettings()
     openai: OpenAISettings = OpenAISettings()
-    lexicon: LexiconSettings = LexiconSettings()
 
     def recipe(self) -> dict[str, Any]:
         """The settings that decide the texts: the provider's own, and the prompt where there is one."""
         rephrase = self.rephrase.model_dump(mode="json")
         if self.provider == "lexicon":
             del rephrase["instruction"]
-            return {
-                "provider": "lexicon",
-                "rephrase": rephrase,
-                "lexicon": self.lexicon.model_dump(mode="json"),
-            }
+            return {"provider": "lexicon", "rephrase": rephrase}
         openai = self.openai.model_dump(mode="json", exclude=set(PROVIDER_MACHINE_SETTINGS))
         return {"provider": "openai", "rephrase": rephrase, "openai": openai}
 
@@ -627,7 +628,7 @@ class Settings(Section):
     """Where data sets are kept."""
     results_dir: str = "results"
     """Where runs and the report are written."""
-    shards: Count = 4
+    shards: Count = 2
     """Fixed number of jobs that videos and narrations are divided among."""
     preflight_clips: Count = 200
     """Clips of each table that the target `preflight` decodes."""
@@ -680,8 +681,10 @@ class Settings(Section):
                 entry = self.evaluations[evaluation]
                 known([entry.stage], run.stages, f"runs.{name}: evaluation '{evaluation}' needs the stage")
                 known([entry.dataset], self.datasets, f"evaluations.{evaluation}.dataset")
-        if self.narrate.lexicon.class_lists is not None:
-            known([self.narrate.lexicon.class_lists], self.datasets, "narrate.lexicon.class_lists")
+        for name, dataset in self.datasets.items():
+            if dataset.class_lists is not None:
+                listed = [other for other, entry in self.datasets.items() if entry.layout == "ek100"]
+                known([dataset.class_lists], listed, f"datasets.{name}.class_lists")
         return self
 
     def _check_stage(self, run: str, stage: str) -> None:
@@ -749,7 +752,15 @@ def _explain(problem: Mapping[str, Any]) -> str:
         siblings = _fields_at(problem["loc"][:-1])
         return f"unknown setting '{where}'{_nearest(name, siblings)}"
     if problem["type"] == "missing":
-        return f"setting '{where}' is missing"
+        marks = [mark for mark in NEW_ENTRY.get(problem["loc"][0], ()) if mark in problem["input"]]
+        new = f"; with its `{marks[0]}` the entry is a new one and takes nothing from config.yaml"
+        return f"setting '{where}' is missing{new if marks else ''}"
+    if problem["type"] in ("tuple_type", "list_type"):
+        value = problem["input"]
+        write = f"; write [{value}]" if isinstance(value, str) else ""
+        return f"{where}: a list is meant here{write} (got {value!r})"
+    if problem["type"] in ("dict_type", "model_type", "mapping_type"):
+        return f"{where}: a mapping is meant here, `name: value` (got {problem['input']!r})"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return f"{where}: {message}" if where else message

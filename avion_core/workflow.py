@@ -88,7 +88,7 @@ class Workflow:
 
     def class_lists(self, dataset: str) -> str | None:
         """Data set whose class lists the lexicon reads to rephrase this one's narrations."""
-        return self.settings.narrate.lexicon.class_lists if self._provider == "lexicon" else None
+        return self.settings.datasets[dataset].class_lists if self._provider == "lexicon" else None
 
     def clip_table(self, dataset: str, table: str) -> str:
         """Path of a clip table."""

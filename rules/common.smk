@@ -20,6 +20,7 @@ sys.path.insert(0, workflow.basedir)
 from snakemake.exceptions import WorkflowError
 
 from avion_core.config import SettingsError, load_settings
+from avion_core.configfile import lay_over, read_config
 from avion_core.files import code_fingerprint
 from avion_core.launch import launcher, slurm_resources
 from avion_core.models.architecture import load_architecture
@@ -36,7 +37,9 @@ os.environ.update(
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 try:
-    SETTINGS = load_settings(config)
+    for given in workflow.overwrite_configfiles:
+        read_config(given)  # Snakemake takes a setting that appears twice in silence
+    SETTINGS = load_settings(lay_over(read_config(Path(workflow.basedir) / "config.yaml"), config))
 except SettingsError as error:
     raise WorkflowError(str(error))
 
@@ -157,14 +160,14 @@ def toy_kitchen_settings(dataset):
 
 def class_lists(wildcards):
     """Where the lexicon reads verb and noun classes: its download must have run."""
-    lists = SETTINGS.narrate.lexicon.class_lists
-    return f"{DATA}/{lists}/videos.parquet" if PROVIDER == "lexicon" and lists else []
+    lists = WORKFLOW.class_lists(wildcards.dataset)
+    return f"{DATA}/{lists}/videos.parquet" if lists else []
 
 
 def class_list_options(wildcards):
-    raw = f"{DATA}/{SETTINGS.narrate.lexicon.class_lists}/raw"
-    names = [f"{raw}/EPIC_100_{kind}_classes.csv" for kind in ("verb", "noun")]
-    return f"--class-lists {' '.join(names)}" if class_lists(wildcards) else ""
+    lists = WORKFLOW.class_lists(wildcards.dataset)
+    names = [f"{DATA}/{lists}/raw/EPIC_100_{kind}_classes.csv" for kind in ("verb", "noun")]
+    return f"--class-lists {' '.join(names)}" if lists else ""
 
 
 def lexicon_code():

@@ -33,7 +33,7 @@ def broken(change: Callable[[dict[str, Any]], Any]) -> str:
     ("change", "words"),
     [
         (lambda c: c.update(sede=1), ["'sede'", "'seed'"]),
-        (lambda c: c["transcode"].update(chunk_second=3), ["'transcode.chunk_second'", "'chunk_seconds'"]),
+        (lambda c: c.update(transcode={"chunk_second": 3}), ["'transcode.chunk_second'", "'chunk_seconds'"]),
         (
             lambda c: c["stages"]["finetune_mir"].update(learning_rte=1),
             ["stages.finetune_mir.learning_rte", "'learning_rate'"],
@@ -55,7 +55,7 @@ def test_unknown_setting_is_refused_with_the_nearest_name(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda c: c["transcode"].update(crf=99), ["transcode.crf", "51", "99"]),
+        (lambda c: c.update(transcode={"crf": 99}), ["transcode.crf", "51", "99"]),
         (
             lambda c: c["stages"]["finetune_mir"].update(learning_rate=0),
             ["stages.finetune_mir.learning_rate", "greater than 0"],
@@ -135,8 +135,40 @@ def test_name_that_refers_to_nothing_is_refused(change: Callable[..., Any], word
     assert all(word in message for word in words), message
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda c: c.update(selected_runs="human"), ["selected_runs", "write [human]", "'human'"]),
+        (lambda c: c["runs"]["llm"].update(evaluations="mir"), ["runs.llm.evaluations", "write [mir]"]),
+        (lambda c: c["runs"]["llm"].update(stages="pretrain"), ["runs.llm.stages", "a mapping"]),
+        (lambda c: c["runs"]["llm"].update(stages=["pretrain"]), ["runs.llm.stages", "a mapping"]),
+        (lambda c: c["stages"]["pretrain"].update(narrations="human"), ["narrations", "write [human]"]),
+        (lambda c: c["stages"]["pretrain"].update(betas=0.9), ["stages.pretrain.betas", "a list"]),
+        (
+            lambda c: c["runs"]["llm"]["stages"]["pretrain"].update(narrations="human"),
+            ["runs.llm.stages.pretrain", "narrations", "write [human]"],
+        ),
+        (lambda c: c.update(stages=None), ["stages", "a mapping"]),
+        (lambda c: c["stages"].update(pretrain=None), ["stages.pretrain", "a mapping"]),
+        (lambda c: c["stages"].update(pretrain=[]), ["stages.pretrain", "a mapping"]),
+        (lambda c: c["narrate"].update(rephrase="more"), ["narrate.rephrase", "a mapping"]),
+    ],
+)
+def test_a_value_where_a_list_or_a_section_is_meant(change: Callable[..., Any], words: list[str]) -> None:
+    message = broken(change)
+    assert all(word in message for word in words), message
+    assert "\n" not in message
+
+
+def test_what_a_new_entry_lacks_is_explained() -> None:
+    """An experiment that says `source` brings a new data set: the demo's layout is not taken over."""
+    message = broken(lambda c: c["datasets"].update(ek100={"source": "local", "local": {"path": "x"}}))
+    assert "'datasets.ek100.layout' is missing" in message
+    assert "takes nothing from config.yaml" in message
+
+
 def test_common_transcode_setting_out_of_range_is_reported_once() -> None:
-    assert broken(lambda c: c["transcode"].update(crf=99)).count("\n") == 0
+    assert broken(lambda c: c.update(transcode={"crf": 99})).count("\n") == 0
 
 
 @pytest.mark.parametrize(
@@ -192,6 +224,8 @@ def test_run_changes_only_what_it_names() -> None:
 
 def test_data_set_inherits_transcode_and_may_differ() -> None:
     config = copy.deepcopy(DEMO)
+    config["transcode"] = {"crf": 30}
+    config["datasets"]["ego4d"].pop("transcode")
     config["datasets"]["kinetics"]["transcode"] = {"short_side_px": 64}
     settings = load_settings(config)
     common = settings.transcode
@@ -222,15 +256,3 @@ def test_recipe_and_machine_part_the_settings() -> None:
     apart = [job.model_copy(update={"negatives": "local"}) for job in (stage, elsewhere)]
     assert apart[0].recipe() != apart[1].recipe()  # a process's negatives are others then
     assert StageSettings.model_validate(apart[1].recipe() | apart[1].machine()) == apart[1]
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
-def test_experiment_over_the_demo_is_valid(path: Path) -> None:
-    def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-        return base | {
-            key: merge(base[key], value) if isinstance(value, dict) and key in base else value
-            for key, value in over.items()
-        }
-
-    settings = load_settings(merge(DEMO, yaml.safe_load(path.read_text())))
-    assert settings.selected_runs

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from snakemake.utils import update_config
 
 from avion_core.config import Settings, load_settings
+from avion_core.configfile import lay_over, read_config
 from avion_core.models.architecture import DualEncoderConfig, kind_of, load_architecture
 from avion_core.models.sizes import Size, measure
 from avion_core.train.stages import schedule_of
@@ -128,10 +127,9 @@ RECIPES: dict[tuple[str, str, str], tuple[dict[str, Any], tuple[float, float, fl
 
 
 def experiment(name: str) -> Settings:
-    """`configs/<name>.yaml` over the demo, as Snakemake joins them."""
-    config = yaml.safe_load((ROOT / "config.yaml").read_text())
-    update_config(config, yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text()))
-    return load_settings(config)
+    """`configs/<name>.yaml` over the demo."""
+    demo, own = read_config(ROOT / "config.yaml"), read_config(ROOT / "configs" / f"{name}.yaml")
+    return load_settings(lay_over(demo, own))
 
 
 @pytest.mark.parametrize("place", RECIPES, ids="-".join)

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from snakemake.utils import update_config
 
 from avion_core.config import load_settings
+from avion_core.configfile import lay_over, read_config
 from avion_core.precheck import problems
 from avion_core.workflow import Workflow
 
 ROOT = Path(__file__).parents[2]
-DEMO = yaml.safe_load((ROOT / "config.yaml").read_text())
+DEMO = read_config(ROOT / "config.yaml")
 
 
 def found(overlay: dict[str, Any], *runs: str) -> list[str]:
     """Problems of the demo with this overlay."""
-    config = copy.deepcopy(DEMO)
-    update_config(config, overlay)
-    return problems(Workflow(load_settings(config), runs))
+    return problems(Workflow(load_settings(lay_over(DEMO, overlay)), runs))
 
 
 def test_the_demo_has_no_problems() -> None:
@@ -34,7 +30,7 @@ def test_every_problem_is_listed_at_once(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     overlay = {
         "narrate": {"provider": "openai"},
-        "datasets": {"ek100": {"source": "local", "local": {"path": "nowhere"}}},
+        "datasets": {"ek100": {"layout": "ek100", "source": "local", "local": {"path": "nowhere"}}},
         "stages": {"pretrain": {"start_weights": "wieghts/vit.pt"}, "finetune_cls": {"image_size_px": 90}},
     }
     lines = found(overlay)

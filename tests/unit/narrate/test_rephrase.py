@@ -70,7 +70,7 @@ def test_rows_stay_aligned_and_begin_with_the_original(clips):
             old.end_s(row),
         )
         assert new.texts(row)[0] == old.texts(row)[0]
-    assert len(new.texts(0)) == 4 and new.texts(0) == new.texts(3)
+    assert len(new.texts(0)) == 1 + LEXICON.rephrase.texts_per_narration and new.texts(0) == new.texts(3)
     assert new.texts(2) == ["#C C #unsure"] and new.texts(4) == [" "]
     assert set(new.arrow().column("source").to_pylist()) == {"rephrased"}
 

@@ -1,0 +1,130 @@
+"""Configuration files: read strictly, and laid over the demo of `config.yaml`.
+
+An experiment changes the demo's entries or brings entries of its own. An entry that says what it is
+(`NEW_ENTRY`) is new and takes nothing from the demo's of its name; any other entry changes the demo's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from avion_core.config import NEW_ENTRY, SettingsError
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Settings of a YAML (or JSON) file.
+
+    Raises SettingsError that names the file, and the line where there is one: for a file that is missing,
+    unreadable or empty, for what is not YAML, and for a setting that appears twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        text = text.replace("\t", " ") if _is_json(text) else text
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise SettingsError(f"{path}, line {line}: not UTF-8 text; save it as UTF-8") from None
+    except OSError as error:
+        raise SettingsError(f"{path}: the configuration cannot be read ({error.strerror})") from None
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        for key in _repeated_keys(node):
+            line, name = key.start_mark.line + 1, key.value
+            raise SettingsError(f"{path}, line {line}: '{name}' appears twice; only the last would count")
+        config = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path}{_place_and_problem(error)}") from None
+    if not isinstance(config, dict):
+        held = "nothing" if config is None else f"a {type(config).__name__}"
+        raise SettingsError(f"{path}: holds {held}; settings are lines such as `seed: 0`")
+    return config
+
+
+def lay_over(demo: Mapping[str, Any], experiment: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of an experiment over the demo's.
+
+    Entries merge by the rule above. The experiment's common `transcode` settings reach the demo's data sets
+    too. An experiment with runs of its own selects those, unless it says which.
+    """
+    merged = _merge(demo, experiment)
+    own_runs = []
+    for section, marks in NEW_ENTRY.items():
+        for name, entry in _mapping(experiment.get(section)).items():
+            if isinstance(entry, Mapping) and any(mark in entry for mark in marks):
+                merged[section][name] = entry
+                own_runs += [name] if section == "runs" else []
+    if own_runs and "selected_runs" not in experiment:
+        merged["selected_runs"] = own_runs
+    common = _mapping(experiment.get("transcode"))
+    if common:
+        _transcode_demo_alike(merged, demo, experiment, common)
+    return merged
+
+
+def _transcode_demo_alike(
+    merged: dict[str, Any], demo: Mapping[str, Any], experiment: Mapping[str, Any], common: Mapping[str, Any]
+) -> None:
+    """Lay the experiment's common chunk settings over those of the demo's data sets."""
+    changed = _mapping(experiment.get("datasets"))
+    for name, entry in _mapping(demo.get("datasets")).items():
+        change = _mapping(changed.get(name))
+        if any(mark in change for mark in NEW_ENTRY["datasets"]) or not isinstance(merged["datasets"], dict):
+            continue
+        values = {**_mapping(entry.get("transcode")), **common, **_mapping(change.get("transcode"))}
+        merged["datasets"][name] = {**merged["datasets"][name], "transcode": values}
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid over `base`, mappings into mappings; anything else replaces."""
+    merged = dict(base)
+    for name, value in over.items():
+        inside = merged.get(name)
+        both = isinstance(value, Mapping) and isinstance(inside, Mapping)
+        merged[name] = _merge(inside, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _repeated_keys(node: yaml.Node | None) -> Iterator[yaml.ScalarNode]:
+    """Keys that their mapping had before, each node of the tree looked at once."""
+    seen: set[int] = set()
+    waiting = [node]
+    while waiting:
+        node = waiting.pop()
+        if node is None or id(node) in seen or isinstance(node, yaml.ScalarNode):
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            names = [(key.tag, key.value) for key in keys]
+            yield from (key for number, key in enumerate(keys) if names[number] in names[:number])
+            waiting += [value for _, value in node.value]
+        else:
+            waiting += node.value
+
+
+def _is_json(text: str) -> bool:
+    """Whether it is JSON, in which tabs are white space like any other."""
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _place_and_problem(error: yaml.YAMLError) -> str:
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return f": not valid YAML: {str(error).splitlines()[0]}"
+    place = f", line {error.problem_mark.line + 1}"
+    if "'\\t'" in str(error.problem):
+        return f"{place}: a tab; YAML is indented with spaces"
+    begin = f" from line {error.context_mark.line + 1} on" if error.context_mark else ""
+    context = f" ({error.context}{begin})" if error.context else ""
+    return f"{place}: not valid YAML: {error.problem}{context}"
