@@ -9,10 +9,11 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ def publish(path: str | Path, *, key: str | None = None) -> Iterator[Path]:
 
     The body writes one file there (or makes one folder). After an exception or a kill, `path` is
     what it was before. The temporary name keeps the suffix, so that writers which look at it work.
+    Permissions follow the umask, whatever the writer set: some libraries make private files.
     With a `key`, what an unfinished body wrote is kept, and the next one with this key finds it there.
     The OSError of a full disk names `path`.
     """
@@ -37,7 +39,9 @@ def publish(path: str | Path, *, key: str | None = None) -> Iterator[Path]:
     draft, kept = room / target.name, key is not None
     try:
         yield draft
-        for entry in [*draft.rglob("*"), draft]:
+        mode = _mode_of_new_files(room)
+        for entry in [draft] if draft.is_symlink() else [*draft.rglob("*"), draft]:
+            _set_mode(entry, mode)
             _sync(entry)
         if draft.is_dir() and target.exists():
             target.rename(room / f"{target.name}.old")
@@ -84,6 +88,24 @@ def _room(target: Path, key: str) -> Path:
     remove_partials(room / target.name)
     shutil.rmtree(room / f"{target.name}.old", ignore_errors=True)
     return room
+
+
+def _mode_of_new_files(folder: Path) -> int:
+    """Permissions that the system gives a new file in `folder`, by the umask or the folder's default ACL."""
+    with tempfile.TemporaryDirectory(dir=folder) as room:
+        new = Path(room) / "new"
+        new.touch()
+        return stat.S_IMODE(new.stat().st_mode)
+
+
+def _set_mode(path: Path, mode: int) -> None:
+    """Give a file `mode`, and a folder the same with search permission; links are left alone."""
+    found = path.lstat().st_mode
+    if stat.S_ISDIR(found):
+        mode |= (mode & 0o444) >> 2 | found & stat.S_ISGID
+    if not stat.S_ISLNK(found) and stat.S_IMODE(found) != mode:
+        with suppress(OSError):  # file systems without permissions
+            path.chmod(mode)
 
 
 def _sync(path: Path) -> None:

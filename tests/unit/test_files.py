@@ -3,8 +3,10 @@
 import os
 import resource
 import signal
+import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,45 @@ def test_killed_writer_leaves_only_a_partial_that_is_swept(tmp_path: Path) -> No
     assert [entry.name.startswith(PARTIAL) for entry in tmp_path.iterdir()] == [True]
     remove_partials(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(params=[0o077, 0o027, 0o022, 0o002])
+def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    """A umask that holds for one test."""
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def test_published_files_and_folders_follow_the_umask(tmp_path: Path, umask: int) -> None:
+    """Whatever the writer made of them: safetensors makes private files, copies keep their source's mode."""
+    with publish(tmp_path / "weights") as draft:
+        draft.touch(mode=0o600)
+    with publish(tmp_path / "model") as draft:
+        (draft / "inner").mkdir(parents=True)
+        draft.chmod(0o700)
+        (draft / "inner/open").touch()
+        (draft / "inner/open").chmod(0o666)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
+    files = dict.fromkeys(("weights", "open"), 0o666 & ~umask)
+    assert modes == files | dict.fromkeys(("model", "inner"), 0o777 & ~umask)
+
+
+def test_a_published_link_leaves_what_it_points_to_alone(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    (theirs / "inner").mkdir(parents=True)
+    (theirs / "inner").chmod(0o700)
+    theirs.chmod(0o700)
+    with publish(tmp_path / "ours") as draft:
+        draft.symlink_to(theirs)
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (theirs, theirs / "inner")] == [0o700, 0o700]
+
+
+def test_folders_keep_the_bit_that_hands_their_group_on(tmp_path: Path) -> None:
+    tmp_path.chmod(0o2755)
+    with publish(tmp_path / "model") as draft:
+        draft.mkdir()
+    assert (tmp_path / "model").stat().st_mode & stat.S_ISGID
 
 
 def test_fingerprint_ignores_the_order_of_keys_and_nothing_else() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import stat
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,15 @@ def test_report_holds_every_figure_of_the_output_contract(reported: Path) -> Non
     assert {"inter_video", "intra_video", "chance"} <= runs["llm"]["egomcq"].keys()
     assert {"top1", "top5", "chance"} <= runs["videomae"]["kinetics"].keys()
     assert (reported / "results/report/index.html").stat().st_size > 10_000
+
+
+def test_every_file_and_folder_follows_the_umask(reported: Path) -> None:
+    probe = reported.with_name("new")
+    probe.touch()
+    new = stat.S_IMODE(probe.stat().st_mode)
+    made = [path for top in ("data", "results") for path in (reported / top).rglob("*")]
+    private = [path for path in made if new & ~stat.S_IMODE(path.lstat().st_mode)]
+    assert made and not private
 
 
 @pytest.mark.parametrize("target", ["all", *STAGES])
