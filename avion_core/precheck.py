@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from avion_core.data.download import check_source
+from avion_core.media.program import ffmpeg_program
 from avion_core.models.architecture import check_start, kind_of
 from avion_core.narrate.rephrase import check_provider
 from avion_core.workflow import Workflow
@@ -28,6 +29,17 @@ def check_sources(workflow: Workflow) -> Iterator[str]:
             check_source(dataset, workflow.settings.datasets[dataset])
         except ValueError as error:
             yield str(error)
+
+
+def check_ffmpeg(workflow: Workflow) -> Iterator[str]:
+    """The FFmpeg program, where there are videos left to transcode."""
+    data = Path(workflow.settings.data_dir)
+    if all((data / dataset / "chunks.parquet").exists() for dataset in workflow.used_datasets()):
+        return
+    try:
+        ffmpeg_program()
+    except ValueError as error:
+        yield str(error)
 
 
 def check_narrations(workflow: Workflow) -> Iterator[str]:
@@ -60,6 +72,7 @@ def check_start_files(workflow: Workflow) -> Iterator[str]:
 
 CHECKS: tuple[Callable[[Workflow], Iterator[str]], ...] = (
     check_sources,
+    check_ffmpeg,
     check_narrations,
     check_models,
     check_start_files,

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from avion_core.config import TranscodeSettings
 from avion_core.data.chunks import ChunkIndex
-from avion_core.media.chunker import ffmpeg_binary
+from avion_core.media.program import ffmpeg_binary
 from avion_core.media.transcode import gather_chunks, transcode_shard
 
 VIDEO = "street"

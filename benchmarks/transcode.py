@@ -30,8 +30,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from avion_core.config import TranscodeSettings
-from avion_core.media.chunker import chunk_command, ffmpeg_binary
+from avion_core.media.chunker import chunk_command
 from avion_core.media.probe import probe
+from avion_core.media.program import ffmpeg_binary
 from avion_core.media.transcode import transcode_shard
 from benchmarks import write_result
 from benchmarks.footage import street

@@ -8,10 +8,8 @@ for.
 from __future__ import annotations
 
 import ctypes
-import functools
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -29,6 +27,7 @@ from avion_core.media import MediaError
 from avion_core.media.decode import decode_packets
 from avion_core.media.packets import NotIndexableError, PacketIndex, index_packets
 from avion_core.media.probe import VideoInfo, probe
+from avion_core.media.program import ffmpeg_binary
 
 CHUNK_PATTERN = "%05d.mp4"
 CUT_SHORT_SECONDS = 0.5
@@ -48,17 +47,6 @@ _CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal
 """Signals that a damaged source may be the cause of; others come from the system or a person."""
 _INTERRUPTED = 255
 """FFmpeg's exit status where it was told to end by a signal that it handles."""
-
-
-@functools.cache
-def ffmpeg_binary() -> str:
-    """Path of the FFmpeg program: the system's if there is one, else the one imageio-ffmpeg carries."""
-    system = shutil.which("ffmpeg")
-    if system is not None:
-        return system
-    import imageio_ffmpeg
-
-    return str(imageio_ffmpeg.get_ffmpeg_exe())
 
 
 @dataclass(frozen=True)

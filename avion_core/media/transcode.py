@@ -21,14 +21,14 @@ from avion_core.config import TranscodeSettings
 from avion_core.files import claim, fingerprint, publish, read_json, remove_partials, sha256, write_json
 from avion_core.media import MediaError
 from avion_core.media.chunk_table import read_chunk_table, write_chunk_table
-from avion_core.media.chunker import ffmpeg_binary, frame_rate, make_chunks
+from avion_core.media.chunker import frame_rate, make_chunks
 from avion_core.media.packets import PACKETS, read_packets, write_packets
+from avion_core.media.program import ffmpeg_program
 from avion_core.progress import Progress
 
-__all__ = ["ffmpeg_binary", "gather_chunks", "transcode_shard"]
-
 MARKER = "done.json"
-"""Beside a video's chunks: the fingerprint of source and settings, the index rows, or why there are none."""
+"""Beside a video's chunks: the fingerprint of source and settings, the index rows or why there are none, and
+the version of FFmpeg that made them."""
 
 
 def transcode_shard(
@@ -121,7 +121,7 @@ def _transcode_video(source: Path, home: Path, settings: TranscodeSettings) -> d
         except MediaError as error:
             _remove_files(draft)
             marker = {"made_of": made_of, "reason": error.reason, "chunks": []}
-        write_json(draft / MARKER, marker)
+        write_json(draft / MARKER, marker | {"ffmpeg": ffmpeg_program().version})
     return marker
 
 

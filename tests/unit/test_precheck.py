@@ -37,3 +37,16 @@ def test_every_problem_is_listed_at_once(tmp_path: Path, monkeypatch: pytest.Mon
     for word in ("OPENAI_API_KEY", "nowhere", "wieghts/vit.pt: no such file", "image_size_px (90)"):
         assert sum(word in line for line in lines) >= 1, lines
     assert found(overlay, "scratch") == []
+
+
+def test_an_ffmpeg_that_is_not_there_stops_a_run_with_videos_to_transcode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AVION_FFMPEG", str(tmp_path / "ffmpeg"))
+    overlay = {"data_dir": str(tmp_path)}
+    [line] = found(overlay)
+    assert "unset AVION_FFMPEG" in line
+    for dataset in ("ego4d", "ek100", "kinetics"):
+        (tmp_path / dataset).mkdir()
+        (tmp_path / dataset / "chunks.parquet").touch()
+    assert found(overlay) == []

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from harness import ROOT, copy_workspace, environment, finished, snakemake
 
-from avion_core.media.transcode import ffmpeg_binary
+from avion_core.media.program import ffmpeg_binary
 
 FOLDER = ROOT / "configs/folder.yaml"
 

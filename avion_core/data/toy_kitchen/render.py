@@ -12,7 +12,7 @@ from avion_core.config import ToyKitchenSettings
 from avion_core.data.toy_kitchen.painter import Painter
 from avion_core.data.toy_kitchen.script import FPS, Script
 from avion_core.files import fingerprint, publish, read_json, remove_partials, sha256, write_json
-from avion_core.media.transcode import ffmpeg_binary
+from avion_core.media.program import ffmpeg_binary
 from avion_core.progress import Progress
 
 RECORD = ".toy_kitchen.json"

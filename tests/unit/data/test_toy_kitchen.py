@@ -16,7 +16,7 @@ from avion_core.data.toy_kitchen.narrations import ego4d_pass
 from avion_core.data.toy_kitchen.painter import Painter
 from avion_core.data.toy_kitchen.script import FPS, frame_size, generator, person_style, write_script
 from avion_core.data.toy_kitchen.vocabulary import COLOURS, GOES_WITH, NOUNS, OBJECTS, VERBS
-from avion_core.media.transcode import ffmpeg_binary
+from avion_core.media.program import ffmpeg_binary
 
 SMALL = ToyKitchenSettings(
     short_side_px=64,
