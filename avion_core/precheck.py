@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from avion_core.config import VALIDATES, EvaluationSettings
 from avion_core.data.download import check_source
 from avion_core.media.program import ffmpeg_program
-from avion_core.models.architecture import check_start, kind_of
-from avion_core.narrate.rephrase import check_provider
-from avion_core.workflow import Workflow
+from avion_core.models.architecture import check_start, kind_of, load_architecture
+from avion_core.narrate.rephrase import check_key, check_provider, estimate
+from avion_core.workflow import KINDS_OF, LABELS, TASKS_OF, PlannedStage, Workflow
 
 
 def problems(workflow: Workflow) -> list[str]:
@@ -43,13 +44,33 @@ def check_ffmpeg(workflow: Workflow) -> Iterator[str]:
 
 
 def check_narrations(workflow: Workflow) -> Iterator[str]:
-    """The provider, where there are narrations left to rephrase."""
-    if all(Path(workflow.narration_table(dataset)).exists() for dataset in workflow.rephrased_datasets()):
-        return
+    """The provider, where narrations are left to rephrase, and its key, where one still has to be asked."""
+    narrate = workflow.settings.narrate
+    left = [name for name in workflow.rephrased_datasets() if not _exists(workflow.narration_table(name))]
     try:
-        check_provider(workflow.settings.narrate)
+        if left:
+            check_provider(narrate)
+        if any(_must_ask(workflow, dataset) for dataset in left):
+            check_key(narrate)
     except ValueError as error:
         yield str(error)
+
+
+def _must_ask(workflow: Workflow, dataset: str) -> bool:
+    """Whether some narration has no answer yet, so far as that is known."""
+    settings = workflow.settings
+    if settings.narrate.provider == "lexicon":
+        return False
+    shards = [f"{number}-of-{settings.shards}" for number in range(1, settings.shards + 1)]
+    if all(_exists(workflow.narration_table(dataset, shard)) for shard in shards):
+        return False
+    clips = Path(workflow.clip_table(dataset, "train"))
+    journal = Path(workflow.narration_table(dataset)).parent / "journal"
+    return not clips.exists() or estimate(clips, settings.narrate, journal_dir=journal).requests > 0
+
+
+def _exists(path: str) -> bool:
+    return Path(path).exists()
 
 
 def check_models(workflow: Workflow) -> Iterator[str]:
@@ -63,11 +84,82 @@ def check_models(workflow: Workflow) -> Iterator[str]:
             yield f"{stage.where}: {error}"
 
 
+def check_tasks(workflow: Workflow) -> Iterator[str]:
+    """Tasks and labels against the layouts of their data sets."""
+    for stage in workflow.stages():
+        recipe = stage.recipe
+        layout = workflow.settings.datasets[recipe.dataset].layout
+        if recipe.task not in TASKS_OF[layout]:
+            yield (
+                f"{stage.where}: the task '{recipe.task}' cannot be trained on the data set "
+                f"'{recipe.dataset}': the layout {layout} serves {' and '.join(TASKS_OF[layout])}"
+            )
+        elif recipe.task == "classification" and recipe.label not in LABELS[layout]:
+            yield (
+                f"{stage.where}: label: the data set '{recipe.dataset}' has no '{recipe.label}'; "
+                f"the layout {layout} has {', '.join(LABELS[layout])}"
+            )
+
+
+def check_evaluations(workflow: Workflow) -> Iterator[str]:
+    """Kinds of evaluation against the data they read and the model they measure."""
+    datasets = workflow.settings.datasets
+    for where, entry, stage in workflow.measured_stages():
+        layout, task = datasets[entry.dataset].layout, stage.recipe.task
+        if entry.kind not in KINDS_OF[layout]:
+            yield (
+                f"{where}: {entry.kind} cannot be measured on the data set '{entry.dataset}': "
+                f"the layout {layout} serves {' and '.join(KINDS_OF[layout])}"
+            )
+        if entry.kind not in VALIDATES[task]:
+            fits = " or ".join(VALIDATES[task]) or "no evaluation"
+            yield f"{where}: {entry.kind} of the stage '{stage.name}', whose task {task} allows {fits}"
+        elif entry.kind == "recognition" and layout != datasets[stage.recipe.dataset].layout:
+            yield (
+                f"{where}: recognition on '{entry.dataset}' of the stage '{stage.name}', which learns the "
+                f"classes of '{stage.recipe.dataset}'"
+            )
+        yield from _wrong_length(where, entry, stage)
+
+
+def _wrong_length(where: str, entry: EvaluationSettings, stage: PlannedStage) -> Iterator[str]:
+    """Clips of another length than the model can take."""
+    try:
+        model = load_architecture(stage.recipe.model)
+        model.check_input(frames=entry.frames, image_size_px=stage.recipe.image_size_px)
+    except ValueError as error:
+        if entry.frames != stage.recipe.frames:  # else the stage has this problem, and is listed with it
+            yield f"{where}: {error}"
+        return
+    if model.kind == "videomae" and entry.frames != stage.recipe.frames:
+        yield (
+            f"{where}: frames: {entry.frames}, but the stage '{stage.name}' is trained with "
+            f"{stage.recipe.frames} frames, and a VideoMAE model takes no other number; set frames: "
+            f"{stage.recipe.frames}"
+        )
+
+
 def check_start_files(workflow: Workflow) -> Iterator[str]:
     """Files of third-party weights."""
     for stage in workflow.stages():
         if stage.recipe.start_file and not Path(stage.recipe.start_file).is_file():
             yield f"{stage.where}: start_weights: {stage.recipe.start_file}: no such file; correct the path"
+
+
+def warnings(workflow: Workflow) -> list[str]:
+    """What goes through but is seldom meant."""
+    measured = [(where, entry.dataset, stage.recipe) for where, entry, stage in workflow.measured_stages()]
+    trained = [(stage.where, stage.recipe.dataset, stage.recipe) for stage in workflow.stages()]
+    found = []
+    for where, dataset, recipe in [*trained, *measured]:
+        short_side_px = workflow.settings.datasets[dataset].transcode.short_side_px
+        if recipe.image_size_px > short_side_px:
+            found.append(
+                f"{where}: the model's input (image_size_px: {recipe.image_size_px}) is larger than the "
+                f"chunks of '{dataset}', which are enlarged; set datasets.{dataset}.transcode.short_side_px "
+                f"({short_side_px}) to {recipe.image_size_px} or more"
+            )
+    return list(dict.fromkeys(found))
 
 
 CHECKS: tuple[Callable[[Workflow], Iterator[str]], ...] = (
@@ -76,5 +168,7 @@ CHECKS: tuple[Callable[[Workflow], Iterator[str]], ...] = (
     check_narrations,
     check_models,
     check_start_files,
+    check_tasks,
+    check_evaluations,
 )
 """Every check, in the order of the work."""

@@ -21,8 +21,22 @@ EVALUATION_TABLE = {
     "folder": "validation",
 }
 """The table that evaluations of each layout read."""
-LABELLED = ["ek100", "kinetics"]
-"""Layouts with classes, which annotate lists in classes.json."""
+LABELS: dict[str, tuple[str, ...]] = {"ek100": ("verb", "noun", "action"), "kinetics": ("label",)}
+"""Labels of the layouts with classes, which annotate lists in classes.json."""
+TASKS_OF: dict[str, tuple[str, ...]] = {
+    "ego4d": ("contrastive", "reconstruction"),
+    "ek100": ("contrastive", "relevancy", "classification", "reconstruction"),
+    "kinetics": ("classification", "reconstruction"),
+    "folder": ("contrastive", "reconstruction"),
+}
+"""Tasks that the training clips of each layout serve: by their texts, classes and sentences."""
+KINDS_OF: dict[str, tuple[str, ...]] = {
+    "ego4d": ("multiple_choice",),
+    "ek100": ("retrieval", "recognition"),
+    "kinetics": ("recognition",),
+    "folder": ("retrieval",),
+}
+"""Kinds of evaluation that the evaluation table of each layout serves."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +79,21 @@ class Workflow:
             for run in self.runs
             for name in self.settings.runs[run].evaluations
         ]
+
+    def measured_stages(self) -> list[tuple[str, EvaluationSettings, PlannedStage]]:
+        """(where, evaluation, stage) of every evaluation of the runs and every validation of a stage."""
+        stages = {(stage.run, stage.name): stage for stage in self.stages()}
+        found = [
+            (f"evaluations.{name}", entry, stages[run, entry.stage])
+            for run, name, entry in self.evaluations()
+            if (run, entry.stage) in stages
+        ]
+        for stage in stages.values():
+            if stage.recipe.validate_with:
+                entry = self.settings.evaluations[stage.recipe.validate_with]
+                entry = entry.model_copy(update={"frames": stage.recipe.frames})
+                found.append((f"{stage.where}.validate_with", entry, stage))
+        return found
 
     def rephrased_datasets(self) -> list[str]:
         """Data sets whose narrations some stage takes rephrased."""

@@ -11,7 +11,7 @@ for layout, tables in TABLES.items():
             packets=f"{DATA}/{{dataset}}/packets.npy",
         output:
             [clip_table("{dataset}", table) for table in tables],
-            [f"{DATA}/{{dataset}}/clips/classes.json"] if layout in LABELLED else [],
+            [f"{DATA}/{{dataset}}/clips/classes.json"] if layout in LABELS else [],
             dropped=f"{DATA}/{{dataset}}/clips/dropped.json",
         log:
             f"{LOGS}/annotate/{{dataset}}.log",

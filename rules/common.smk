@@ -24,8 +24,8 @@ from avion_core.configfile import lay_over, read_config
 from avion_core.files import code_fingerprint
 from avion_core.launch import launcher, slurm_resources
 from avion_core.models.architecture import load_architecture
-from avion_core.precheck import problems
-from avion_core.workflow import LABELLED, TABLES, Workflow
+from avion_core.precheck import problems, warnings
+from avion_core.workflow import LABELS, TABLES, Workflow
 
 # Jobs find this code and this interpreter wherever they start.
 os.environ.update(
@@ -357,6 +357,8 @@ def dataset_plan(name):
 
 def check_before_work():
     """Stop with the list of all that would fail. A dry run prints it after the plan."""
+    for line in warnings(WORKFLOW):
+        print(f"warning: {line}", file=sys.stderr)
     found = problems(WORKFLOW)
     if not found:
         return

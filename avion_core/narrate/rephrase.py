@@ -77,9 +77,9 @@ PROVIDERS: dict[str, Callable[[Work], dict[str, list[str]]]] = {
 
 
 def check_provider(settings: NarrateSettings) -> None:
-    """Cheap checks before any work: a known provider, its key, an address, room for the reply.
+    """Cheap checks before any work: a known provider, an address, room for the reply.
 
-    Raises NarrateError, or the provider's own error, with the way out.
+    Raises NarrateError with the way out.
     """
     if settings.provider not in PROVIDERS:
         raise NarrateError(
@@ -87,9 +87,6 @@ def check_provider(settings: NarrateSettings) -> None:
         )
     if settings.provider != "openai":
         return
-    from avion_core.narrate.client import api_key
-
-    api_key()
     model = settings.openai
     if model.base_url is not None and not re.match(r"https?://[^/\s]+", model.base_url):
         raise NarrateError(
@@ -103,6 +100,14 @@ def check_provider(settings: NarrateSettings) -> None:
             f"{settings.rephrase.texts_per_narration} sentences for {model.narrations_per_request} "
             f"narrations (about {needed} tokens); raise it or lower narrations_per_request"
         )
+
+
+def check_key(settings: NarrateSettings) -> None:
+    """Raise ProviderError unless the provider's key is there. Only what is still to ask needs it."""
+    if settings.provider == "openai":
+        from avion_core.narrate.client import api_key
+
+        api_key()
 
 
 def estimate(clips: Path, settings: NarrateSettings, *, journal_dir: Path | None = None) -> Estimate:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from avion_core.config import load_settings
+from avion_core.config import NarrateSettings, load_settings
 from avion_core.configfile import lay_over, read_config
-from avion_core.precheck import problems
+from avion_core.data.clips import write_clips
+from avion_core.narrate.journal import Entry, Journal
+from avion_core.narrate.prompts import answer_key
+from avion_core.narrate.rephrase import rephrase_shard
+from avion_core.precheck import problems, warnings
 from avion_core.workflow import Workflow
 
 ROOT = Path(__file__).parents[2]
@@ -50,3 +56,133 @@ def test_an_ffmpeg_that_is_not_there_stops_a_run_with_videos_to_transcode(
         (tmp_path / dataset).mkdir()
         (tmp_path / dataset / "chunks.parquet").touch()
     assert found(overlay) == []
+
+
+KINDS = ["retrieval", "recognition", "multiple_choice"]
+STAGES = {
+    "contrastive": {"model": "toy_dual_encoder"},
+    "relevancy": {"model": "toy_dual_encoder"},
+    "classification": {"model": "toy_dual_encoder"},
+    "reconstruction": {"model": "toy_videomae", "frames": 8, "image_size_px": 64},
+}
+LABEL = {"ek100": "action"}
+
+
+def one_run(task: str, trained: str, kind: str | None, measured: str, **stage: Any) -> dict[str, Any]:
+    """An experiment of one stage and, with a kind, one evaluation."""
+    recipe = {"task": task, "dataset": trained, "label": LABEL.get(trained, "label"), **STAGES[task]}
+    entry = {"kind": kind, "dataset": measured, "stage": "s", "frames": 8 if task == "reconstruction" else 4}
+    return {
+        "stages": {"s": recipe | {"image_size_px": 64} | stage},
+        "evaluations": {"e": entry} if kind else {},
+        "runs": {"r": {"title": "R", "stages": {"s": {}}, "evaluations": ["e"] if kind else []}},
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dataset", ["ego4d", "ek100", "kinetics"])
+@pytest.mark.parametrize("task", STAGES)
+def test_what_annotate_does_not_make_cannot_be_measured(task: str, dataset: str, kind: str) -> None:
+    """Retrieval needs clips with texts, recognition classes, multiple choice questions."""
+    serves = {
+        "retrieval": dataset == "ek100" and task in ("contrastive", "relevancy"),
+        "recognition": dataset == "ek100" and task == "classification",
+        "multiple_choice": dataset == "ego4d" and task in ("contrastive", "relevancy"),
+    }
+    lines = [
+        line for line in found(one_run(task, "ek100", kind, dataset)) if line.startswith("evaluations.e")
+    ]
+    assert bool(lines) != serves[kind], lines
+
+
+@pytest.mark.parametrize(
+    ("task", "dataset", "words"),
+    [
+        ("contrastive", "kinetics", ["'contrastive'", "'kinetics'", "classification and reconstruction"]),
+        ("relevancy", "ego4d", ["'relevancy'", "'ego4d'"]),
+        ("classification", "ego4d", ["'classification'", "'ego4d'"]),
+    ],
+)
+def test_a_task_that_a_layout_cannot_serve_is_listed(task: str, dataset: str, words: list[str]) -> None:
+    (line,) = found(one_run(task, dataset, None, dataset))
+    assert line.startswith("runs.r.stages.s") and all(word in line for word in words), line
+
+
+def test_a_label_that_a_layout_lacks_is_listed() -> None:
+    (line,) = found(one_run("classification", "ek100", None, "ek100", label="label"))
+    assert all(word in line for word in ("runs.r.stages.s", "'label'", "verb, noun, action")), line
+
+
+def test_videomae_is_evaluated_at_the_length_it_was_trained_with() -> None:
+    (line,) = found({"evaluations": {"kinetics": {"frames": 16}}})
+    assert all(word in line for word in ("evaluations.kinetics", "16", "set frames: 8")), line
+    assert found({"evaluations": {"kinetics": {"frames": 16}}}, "human") == []
+    assert found({"evaluations": {"zero_shot_mir": {"frames": 16}}}) == []  # its embedding is interpolated
+    (line,) = found({"evaluations": {"kinetics": {"frames": 7}}})
+    assert "evaluations.kinetics" in line
+
+
+def test_what_validates_a_stage_is_checked_like_an_evaluation() -> None:
+    overlay = one_run("contrastive", "ego4d", "retrieval", "ego4d", validate_with="e")
+    overlay["runs"]["r"]["evaluations"] = []
+    (line,) = found(overlay)
+    assert line.startswith("runs.r.stages.s.validate_with: retrieval cannot be measured"), line
+
+
+def test_chunks_smaller_than_the_input_are_a_warning() -> None:
+    def said(overlay: dict[str, Any]) -> list[str]:
+        return warnings(Workflow(load_settings(lay_over(DEMO, overlay))))
+
+    assert said({}) == []
+    (line,) = said(one_run("contrastive", "ego4d", None, "ego4d", image_size_px=224))
+    assert all(word in line for word in ("runs.r.stages.s", "224", "(80)", "datasets.ego4d.transcode")), line
+
+
+def answer_everything(journal_dir: Path, texts: list[str], settings: NarrateSettings) -> None:
+    """Write a journal with a model's answer to each text."""
+    openai, rephrase = settings.openai, settings.rephrase
+    with Journal(journal_dir, "1-of-1") as journal:
+        for text in texts:
+            key = answer_key(
+                text,
+                provider="openai",
+                model=openai.model,
+                temperature=openai.temperature,
+                instruction=rephrase.instruction,
+                count=rephrase.texts_per_narration,
+            )
+            reply = json.dumps([f"#C C lifts a cup {text[-1]}", f"lift the cup {text[-1]} up"])
+            entry = Entry([key], [text], reply, "openai", openai.model, 1, 1, True, 0.0, 0.1, "stop")
+            journal.append(entry)
+
+
+def test_the_key_is_needed_only_for_what_has_no_answer_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    overlay = {"data_dir": str(tmp_path), "narrate": {"provider": "openai"}, "selected_runs": ["llm"]}
+    workflow = Workflow(load_settings(lay_over(DEMO, overlay)))
+    narrate = workflow.settings.narrate
+    texts = ["#C C takes the cup 1", "#C C takes the cup 2"]
+    clips = Path(workflow.clip_table("ego4d", "train"))
+    journal = Path(workflow.narration_table("ego4d")).parent / "journal"
+
+    def missing() -> bool:
+        return any("OPENAI_API_KEY" in line for line in problems(workflow))
+
+    assert missing()  # there are no clips yet
+    row = {"video_id": "v", "start_s": 0.0, "end_s": 1.0, "source": "human"}
+    write_clips(clips, [{**row, "texts": [text]} for text in texts])
+    assert missing()
+    answer_everything(journal, texts[:1], narrate)
+    assert missing()
+    answer_everything(journal, texts[1:], narrate)
+    assert not missing()
+    out = Path(workflow.narration_table("ego4d", "1-of-1"))
+    rephrase_shard(clips, settings=narrate, shard="1-of-1", class_lists=[], journal_dir=journal, out=out)
+
+    shutil.rmtree(journal)
+    assert missing()
+    for number in range(1, workflow.settings.shards + 1):
+        Path(workflow.narration_table("ego4d", f"{number}-of-{workflow.settings.shards}")).touch()
+    assert not missing()

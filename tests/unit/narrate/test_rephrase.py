@@ -14,6 +14,7 @@ from avion_core.narrate import rephrase
 from avion_core.narrate.rephrase import (
     NarrateError,
     Work,
+    check_key,
     check_provider,
     distinct_texts,
     estimate,
@@ -113,19 +114,18 @@ def test_a_malformed_shard_is_named(clips, shard):
 
 def test_the_key_is_checked_before_any_work(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    check_provider(LEXICON)
+    check_key(LEXICON)
     with pytest.raises(ValueError, match="OPENAI_API_KEY is not set"):
-        check_provider(OPENAI)
+        check_key(OPENAI)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
-    check_provider(OPENAI)
+    check_key(OPENAI)
 
 
 @pytest.mark.parametrize(
     ("openai", "message"),
     [({"base_url": "localhost:8000"}, "base_url"), ({"narrations_per_request": 50}, "max_tokens_per_reply")],
 )
-def test_settings_that_cannot_work_are_found_before_money_is_spent(monkeypatch, openai, message):
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
+def test_settings_that_cannot_work_are_found_before_money_is_spent(openai, message):
     with pytest.raises(NarrateError, match=message):
         check_provider(NarrateSettings.model_validate({"provider": "openai", "openai": openai}))
 
