@@ -2,7 +2,8 @@
 
 A sample's generator is seeded from (seed, epoch, row), so batches are the same for any number of worker
 processes, and an epoch can begin at any step without reading what came before it. A clip that cannot be
-decoded gives its place to the next row of the epoch's order; it is recorded, and too many stop the run.
+decoded is recorded, too many stop the run, and a clip from another step of the epoch takes its place. No step
+has a clip twice, which a contrastive loss would hold against its own text.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,8 +29,8 @@ from avion_core.media import MediaError
 Batch = dict[str, torch.Tensor]
 """frames uint8 [B, T, H, W, C] or [B, V, T, H, W, C]; rows int64 [B]; with texts tokens int64 [B, L] and
 text_ids int64 [B]."""
-SPARE_ROWS = 8
-"""Rows tried in place of a bad one, one after the other."""
+SPARE_STAND_INS = 8
+"""Stand-ins for a batch beyond one for each of its clips, as some may be bad themselves."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 """What a queue sends to every process of a job that is to end; SIGUSR1 some time before the limit, if it is
 asked to (Slurm: `--signal=USR1@120`)."""
@@ -120,21 +122,26 @@ class BatchLoader:
         """
         self._steps.epoch, self._steps.first_step = epoch, first_step
         for batch in self._loader:
-            self._record(batch.pop("bad"), len(batch["rows"]))
+            self._record(batch.pop("bad"), batch["rows"])
             yield {"frames": batch.pop("planes").movedim(-3, -1), **batch}
 
-    def _record(self, bad: Sequence[tuple[int, str]], good: int) -> None:
+    def _record(self, bad: Sequence[tuple[int, str]], rows: torch.Tensor) -> None:
         for row, reason in bad:
             if row not in self._bad_rows:
                 self._bad_rows.add(row)
                 self.bad.append(BadClip(self._dataset.clips.video_id(row), row, reason))
-        self._seen += good + len(bad)
+        self._seen += len(rows) + len(bad)
         clips = len(self._dataset)
         considered = min(max(self._seen, GRACE_CLIPS), clips)
-        if len(self.bad) > self._max_bad_share * considered or (bad and not good):
+        if len(self.bad) > self._max_bad_share * considered:
             raise ValueError(
                 f"{len(self.bad)} of {considered} clips cannot be decoded, more than the share of "
                 f"{self._max_bad_share} that max_bad_share allows; the last: {self.bad[-1].reason}"
+            )
+        if bad and not len(rows):
+            raise ValueError(
+                f"no clips are left to take the places of those in one step that cannot be decoded "
+                f"({len(bad)}); repair them or choose a smaller batch_size; the last: {bad[-1][1]}"
             )
 
 
@@ -153,8 +160,17 @@ def _end_when_told_by(parent: int) -> None:
     os._exit(0)
 
 
+@dataclass(frozen=True)
+class _Request:
+    """The rows of one batch, and those that take the places of its bad ones, in this order."""
+
+    epoch: int
+    rows: list[int]
+    stand_ins: list[int]
+
+
 class _Steps:
-    """The rows of each step: a batch sampler that can begin anywhere."""
+    """What to read for each step: a batch sampler that can begin anywhere."""
 
     def __init__(
         self,
@@ -180,10 +196,14 @@ class _Steps:
     def __len__(self) -> int:
         return self.per_epoch
 
-    def __iter__(self) -> Iterator[list[tuple[int, NDArray[np.uint32]]]]:
+    def __iter__(self) -> Iterator[list[_Request]]:
         epoch, order = self.epoch, self._order(self.epoch)
         for step in range(self.first_step, self.per_epoch):
-            yield [(epoch, self._with_spares(order, place)) for place in self._places(step)]
+            rows, stand_ins = (
+                np.take(order, places, mode="wrap").tolist()
+                for places in (self._places(step), self._stand_in_places(step))
+            )
+            yield [_Request(epoch, rows, stand_ins)]
 
     def _order(self, epoch: int) -> NDArray[np.uint32]:
         """Every row once. Of 35 million rows it takes 140 MB; only the process that deals them out has it."""
@@ -200,9 +220,18 @@ class _Steps:
         size = -(-min(step_size, self._clips - first) // self._world_size)
         return range(first + self._rank * size, first + (self._rank + 1) * size)
 
-    def _with_spares(self, order: NDArray[np.uint32], place: int) -> NDArray[np.uint32]:
-        """The row at a place, and those that follow it and may stand in for it; the order is a ring."""
-        return np.take(order, range(place, place + 1 + min(SPARE_ROWS, self._clips - 1)), mode="wrap")
+    def _stand_in_places(self, step: int) -> NDArray[np.int64]:
+        """Places for the stand-ins of this process's bad clips; the order is a ring.
+
+        They are spread evenly over all places outside the step, from the one farthest from it, and dealt to
+        the processes in turn, so that no two processes show the same clip.
+        """
+        size = len(self._places(step))
+        outside = max(0, self._clips - size * self._world_size)
+        wanted = min(outside, (size + SPARE_STAND_INS) * self._world_size)
+        dealt = np.arange(self._rank, wanted, self._world_size)
+        after_step = (outside // 2 + dealt * outside // max(1, wanted)) % max(1, outside)
+        return (step * self._batch_size + size) * self._world_size + after_step
 
 
 class _SeededBatches(Dataset[dict[str, Any]]):
@@ -212,20 +241,22 @@ class _SeededBatches(Dataset[dict[str, Any]]):
         self._dataset, self._seed, self._clip_timeout_s = dataset, seed, clip_timeout_s
         self._pool = Pool()
 
-    def __getitems__(self, requests: Sequence[tuple[int, NDArray[np.uint32]]]) -> dict[str, Any]:
+    def __getitems__(self, requests: Sequence[_Request]) -> dict[str, Any]:
         """The whole batch: clips are read into the memory that is handed over."""
+        [request] = requests
         room: Room | None = None
         frames: torch.Tensor | None = None
         samples: list[dict[str, Any]] = []
         bad: list[tuple[int, str]] = []
-        for place, (epoch, rows) in enumerate(requests):
+        stand_ins = iter(request.stand_ins)
+        for place, row in enumerate(request.rows):
             out = None if frames is None else frames[place].numpy()
-            sample = self._first_readable(epoch, rows.tolist(), out, bad)
+            sample = self._first_readable(request.epoch, chain([row], stand_ins), out, bad)
             if sample is None:
                 return {"rows": torch.empty(0, dtype=torch.int64), "bad": bad}
             if frames is None:
                 *leading, height, width, channels = sample["frames"].shape
-                shape = (len(requests), *leading, channels, height, width)
+                shape = (len(request.rows), *leading, channels, height, width)
                 room = self._pool.room(shape) if get_worker_info() else None
                 planes = room.tensor if room else torch.empty(shape, dtype=torch.uint8)
                 frames = planes.movedim(-3, -1)
@@ -235,7 +266,7 @@ class _SeededBatches(Dataset[dict[str, Any]]):
         return {"planes": room.hand_over() if room else planes, "bad": bad, **_labels(samples)}
 
     def _first_readable(
-        self, epoch: int, rows: Sequence[int], out: NDArray[np.uint8] | None, bad: list[tuple[int, str]]
+        self, epoch: int, rows: Iterable[int], out: NDArray[np.uint8] | None, bad: list[tuple[int, str]]
     ) -> dict[str, Any] | None:
         """The sample of the first row that can be decoded; those that cannot join `bad`."""
         for row in rows:
