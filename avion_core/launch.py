@@ -6,6 +6,8 @@ from avion_core.config import StageSettings
 
 TORCHRUN = "python -m avion_core.train.torchrun"
 """torchrun, with an exit code of its own for a training that was stopped and has saved."""
+ONE_NODE = "--standalone --local-addr=127.0.0.1"
+"""Processes of one node meet on its loopback: its host name need not resolve."""
 
 
 def launcher(stage: StageSettings) -> str:
@@ -25,7 +27,7 @@ def launcher(stage: StageSettings) -> str:
             f" --nnodes={stage.nodes} --master-addr=$(hostname)"
             f" --master-port=$((20000 + SLURM_JOB_ID % 10000)) {processes}"
         )
-    return f"{TORCHRUN} --standalone {processes}" if stage.processes > 1 else "python"
+    return f"{TORCHRUN} {ONE_NODE} {processes}" if stage.processes > 1 else "python"
 
 
 def slurm_resources(stage: StageSettings) -> dict[str, int | str | None]:

@@ -1,6 +1,6 @@
 """Training of a stage from nothing or from an earlier stage's weights: contrastive and VideoMAE.
 
-The shell and `tee` outlive a SIGTERM to the whole job, until the training has saved and ended.
+The shell and `tee` outlive Ctrl-C, and a SIGTERM or SIGHUP to the whole job, until the training has saved.
 """
 
 
@@ -52,8 +52,8 @@ rule pretrain_stage:
     message:
         "Train {wildcards.stage} of the run {wildcards.run}"
     shell:
-        "trap : TERM; {resources.launcher} -m workflow_scripts.train --title {wildcards.run}/{wildcards.stage}"
+        "trap : HUP INT TERM; {resources.launcher} -m workflow_scripts.train --title {wildcards.run}/{wildcards.stage}"
         " --recipe {params.recipe:q} --machine {resources.machine:q} --seed {params.seed}"
         " --clips {input.clips} --chunks {input.chunks} {params.sentences} {params.classes} {params.start}"
         " {params.validation}"
-        " --out {params.folder} 2>&1 | (trap '' TERM; exec tee {log})"
+        " --out {params.folder} 2>&1 | (trap '' HUP INT TERM; exec tee {log})"

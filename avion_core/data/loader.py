@@ -13,6 +13,7 @@ import signal
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any, Protocol
 
@@ -25,15 +26,16 @@ from avion_core.data.clips import ClipTable
 from avion_core.data.deadline import time_limit
 from avion_core.data.shared import Pool, Room
 from avion_core.media import MediaError
+from avion_core.processes import end_with_parent
 
 Batch = dict[str, torch.Tensor]
 """frames uint8 [B, T, H, W, C] or [B, V, T, H, W, C]; rows int64 [B]; with texts tokens int64 [B, L] and
 text_ids int64 [B]."""
 SPARE_STAND_INS = 8
 """Stand-ins for a batch beyond one for each of its clips, as some may be bad themselves."""
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-"""What a queue sends to every process of a job that is to end; SIGUSR1 some time before the limit, if it is
-asked to (Slurm: `--signal=USR1@120`)."""
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+"""What all processes of a job get when it is to end: SIGTERM from a queue, SIGINT by Ctrl-C, SIGHUP from a
+terminal that closes, SIGUSR1 from a queue some time before the limit (Slurm: `--signal=USR1@120`)."""
 GRACE_CLIPS = 200
 """The share of bad clips is taken of at least this many (or of all, if there are fewer)."""
 
@@ -106,7 +108,7 @@ class BatchLoader:
             num_workers=workers,
             persistent_workers=workers > 0,
             multiprocessing_context="fork" if workers else None,
-            worker_init_fn=_obey_the_parent_alone,
+            worker_init_fn=partial(_obey_the_parent_alone, os.getpid()),
             pin_memory=torch.cuda.is_available(),
         )
 
@@ -145,13 +147,14 @@ class BatchLoader:
             )
 
 
-def _obey_the_parent_alone(worker: int) -> None:
-    """Runs in a worker: a queue's signal to the whole job must not end it while its process needs a batch.
+def _obey_the_parent_alone(parent: int, worker: int) -> None:
+    """Runs in a worker: a signal to the whole job must not end it while its process needs a batch.
 
-    That process finishes its step, saves, and then ends its workers itself.
+    That process finishes its step, saves, and then ends its workers itself. If it is killed, they end too.
     """
+    end_with_parent(parent=parent)
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    threading.Thread(target=_end_when_told_by, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_when_told_by, args=(parent,), daemon=True).start()
 
 
 def _end_when_told_by(parent: int) -> None:

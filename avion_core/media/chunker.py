@@ -7,12 +7,10 @@ for.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import signal
 import subprocess
-import sys
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -28,6 +26,7 @@ from avion_core.media.decode import decode_packets
 from avion_core.media.packets import NotIndexableError, PacketIndex, index_packets
 from avion_core.media.probe import VideoInfo, probe
 from avion_core.media.program import ffmpeg_binary
+from avion_core.processes import end_with_parent
 
 CHUNK_PATTERN = "%05d.mp4"
 CUT_SHORT_SECONDS = 0.5
@@ -145,7 +144,7 @@ def make_chunks(source: Path, folder: Path, settings: TranscodeSettings) -> list
         cwd=folder,
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
-        preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        preexec_fn=end_with_parent,
     )
     lines = done.stderr.decode("utf-8", "replace").splitlines()
     _raise_if_not_the_video(source, done.returncode, lines)
@@ -236,8 +235,3 @@ def _plain(line: str) -> str:
 
 def _last(lines: list[str]) -> str:
     return _plain(lines[-1]) if lines else "no message"
-
-
-def _die_with_parent() -> None:
-    """Let the kernel end FFmpeg when this process dies, even by kill -9 (Linux: PR_SET_PDEATHSIG)."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)

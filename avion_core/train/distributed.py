@@ -8,6 +8,7 @@ the tasks free to call the model as they like; gathered tensors carry gradients 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,8 +19,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from avion_core.processes import end_with_parent
+
 TIMEOUT_SECONDS = 600
 """A process that waits longer for another in a step gives up, and with it the job."""
+LAUNCHER_VARIABLE = "AVION_LAUNCHER_PID"
+"""Process id of the torchrun that started this process (train/torchrun.py sets it)."""
 LONGEST_WAIT = timedelta(days=7)
 """The same where one process works and the others wait: torchrun ends the job when that one dies."""
 
@@ -118,7 +123,8 @@ def join_world(*, processes: int, gpus: int, nodes: int = 1) -> Iterator[World]:
 
     `processes` and `gpus` are those of each node. Raises ValueError when the number of processes is not the
     settings', or GPUs are asked for and absent.
-    On an error the group is left as it is: the process ends, and torchrun ends the others.
+    On an error the group is left as it is: the process ends, and torchrun ends the others. When torchrun is
+    killed, its processes get SIGTERM, which makes them save and end.
     """
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if size != nodes * processes:
@@ -131,6 +137,8 @@ def join_world(*, processes: int, gpus: int, nodes: int = 1) -> Iterator[World]:
     if size == 1:
         yield World(rank=0, size=1, device=device)
         return
+    launcher = os.environ.get(LAUNCHER_VARIABLE)
+    end_with_parent(signal.SIGTERM, parent=int(launcher) if launcher else None)
     dist.init_process_group("nccl" if gpus else "gloo", timeout=timedelta(seconds=TIMEOUT_SECONDS))
     patient = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
     assert isinstance(patient, dist.ProcessGroup)

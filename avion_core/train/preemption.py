@@ -16,6 +16,9 @@ from avion_core.data.loader import STOP_SIGNALS
 
 PREEMPTED_EXIT_CODE = 3
 """Exit code of a training that was asked to stop, has saved its state, and waits to be started again."""
+KEPT_IGNORED = (signal.SIGINT, signal.SIGHUP)
+"""Signals that stay ignored where the process began with them ignored: SIGHUP under `nohup`, SIGINT in what a
+shell without job control starts with `&`."""
 SAVED_VARIABLE = "AVION_SAVED_FILE"
 """Names the file that a process touches before it ends with this code; train/torchrun.py looks for it."""
 
@@ -58,14 +61,20 @@ class StopFlag:
 
 @contextmanager
 def stop_requests() -> Iterator[StopFlag]:
-    """Turn STOP_SIGNALS into a flag while the context lasts."""
+    """Turn the signals heard into a flag while the context lasts."""
     flag = StopFlag()
-    previous = {number: signal.signal(number, flag.on_signal) for number in STOP_SIGNALS}
+    previous = {number: signal.signal(number, flag.on_signal) for number in heard_stop_signals()}
     try:
         yield flag
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def heard_stop_signals() -> list[signal.Signals]:
+    """STOP_SIGNALS without those of KEPT_IGNORED that are ignored."""
+    ignored = [number for number in KEPT_IGNORED if signal.getsignal(number) is signal.SIG_IGN]
+    return [number for number in STOP_SIGNALS if number not in ignored]
 
 
 def exit_preempted() -> NoReturn:

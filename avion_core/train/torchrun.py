@@ -1,37 +1,57 @@
-"""torchrun that tells a job that was asked to stop, and has saved, from one that failed.
+"""torchrun that hands signals on and tells a job that was asked to stop, and has saved, from one that failed.
 
-`python -m avion_core.train.torchrun OPTIONS -m module …` has torchrun's options and hands signals on.
-torchrun ends with 1 in both cases; this ends with PREEMPTED_EXIT_CODE in the first.
+`python -m avion_core.train.torchrun OPTIONS -m module …` has torchrun's options. On a signal torchrun gives
+its processes 30 seconds and ends with 1. This waits until they have saved, however often it is told to stop,
+and ends with PREEMPTED_EXIT_CODE. If it is killed itself, its processes save and end (`join_world`).
 """
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import FrameType
 
+import psutil
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main as torchrun
 
-from avion_core.train.preemption import PREEMPTED_EXIT_CODE, SAVED_VARIABLE
-
-SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
-"""What is handed on to the processes."""
+from avion_core.train.distributed import LAUNCHER_VARIABLE
+from avion_core.train.preemption import PREEMPTED_EXIT_CODE, SAVED_VARIABLE, heard_stop_signals
 
 
 def main() -> None:
     """Run torchrun with this program's arguments."""
+    asked = False
+
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+        logging.disable()  # torchrun calls every process that ends now a failure
+        processes = psutil.Process().children()
+        for process in processes:
+            process.send_signal(number)
+        if not processes:
+            sys.exit(1)
+
+    for number in heard_stop_signals():
+        signal.signal(number, hand_on)
+    os.environ[LAUNCHER_VARIABLE] = str(os.getpid())
     with TemporaryDirectory() as folder:
         saved = Path(folder) / "saved"
         os.environ[SAVED_VARIABLE] = str(saved)
         try:
-            torchrun([f"--signals-to-handle={SIGNALS}", f"--log-dir={folder}", *sys.argv[1:]])
+            torchrun(["--signals-to-handle=SIGQUIT", f"--log-dir={folder}", *sys.argv[1:]])
         except (SignalException, ChildFailedError):
-            if not saved.exists():
-                raise
-            sys.exit(PREEMPTED_EXIT_CODE)
+            if saved.exists():
+                sys.exit(PREEMPTED_EXIT_CODE)
+            if asked:
+                sys.exit(1)
+            raise
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from snakemake_executor_plugin_slurm.submit_string import get_submit_command
 from snakemake_executor_plugin_slurm.utils import set_gres_string
 
 from avion_core.config import StageSettings
-from avion_core.launch import TORCHRUN, launcher, slurm_resources
+from avion_core.launch import ONE_NODE, TORCHRUN, launcher, slurm_resources
 
 
 def stage(**settings: Any) -> StageSettings:
@@ -75,7 +75,7 @@ def run(tmp_path: Path) -> Any:
 def test_one_process_is_plain_python_and_more_on_a_node_are_torchruns(run: Any) -> None:
     assert run(stage()) == ["-m module --title a b"]
     assert run(stage(processes=2)) == [
-        f"{TORCHRUN} --standalone --nproc-per-node=2 -m module --title a b".removeprefix("python ")
+        f"{TORCHRUN} {ONE_NODE} --nproc-per-node=2 -m module --title a b".removeprefix("python ")
     ]
 
 

@@ -1,9 +1,14 @@
 import itertools
+import multiprocessing
+import os
 import time
 import tracemalloc
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pytest
 import torch
@@ -232,6 +237,38 @@ def test_fewer_clips_than_a_batch_are_refused():
         loader(Clips(3), batch_size=4, world_size=2)
     with pytest.raises(ValueError, match="0 clips"):
         loader(Clips(0), drop_last=False)
+
+
+class HangingClips(Clips):
+    """Its worker says who it is and hangs."""
+
+    def __init__(self, note: Path) -> None:
+        super().__init__(8)
+        self._note = note
+
+    def sample(self, row: int, rng: np.random.Generator, out: Any = None) -> dict[str, Any]:
+        self._note.write_text(str(os.getpid()))
+        time.sleep(1000)
+        return super().sample(row, rng)
+
+
+def read_one_batch(note: Path) -> None:
+    next(iter(loader(HangingClips(note), workers=1, clip_timeout_s=1000.0).epoch(0)))
+
+
+def test_workers_end_when_their_process_is_killed(tmp_path):
+    parent = multiprocessing.get_context("fork").Process(target=read_one_batch, args=(tmp_path / "pid",))
+    parent.start()
+    while not ((tmp_path / "pid").exists() and (tmp_path / "pid").read_text()):
+        time.sleep(0.05)
+    worker = psutil.Process(int((tmp_path / "pid").read_text()))
+    parent.kill()
+    try:
+        worker.wait(timeout=20)
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            worker.kill()
+    assert not worker.is_running()
 
 
 class SlowClips(Clips):

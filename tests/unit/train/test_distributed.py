@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from avion_core.launch import ONE_NODE
 from avion_core.train import distributed
 from avion_core.train.accumulation import Accumulation
 from avion_core.train.distributed import World, alone, join_world
@@ -45,9 +47,10 @@ def gathered_gradients(world: World) -> dict[str, torch.Tensor]:
     return found
 
 
-def start(program: Path, *arguments: object, processes: int = PROCESSES) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "avion_core.train.torchrun", "--standalone"]
-    command += [f"--nproc-per-node={processes}"]
+def start(program: Path, *arguments: object, prefix: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    """Run a program as PROCESSES processes in a session of their own, until all of them have ended."""
+    command = [*prefix, sys.executable, "-m", "avion_core.train.torchrun", *ONE_NODE.split()]
+    command += [f"--nproc-per-node={PROCESSES}"]
     repository = Path(__file__).parents[3]
     environment = {**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
@@ -56,6 +59,7 @@ def start(program: Path, *arguments: object, processes: int = PROCESSES) -> subp
         capture_output=True,
         text=True,
         timeout=120,
+        start_new_session=True,
     )
 
 
@@ -118,12 +122,22 @@ def test_a_loss_that_is_not_finite_on_one_rank_names_its_rows_and_keeps_the_stat
     assert max(path.name for path in tmp_path.glob("checkpoints/*/step-*")) == "step-00000004"
 
 
-@pytest.mark.parametrize("signalled", ["launcher", "SIGTERM", "validation"])
-def test_a_queues_signal_to_torchrun_or_to_one_process_makes_all_save(tmp_path, signalled):
-    done = start(Path(__file__).with_name("tiny_training.py"), tmp_path, 4, 0, signalled)
-    assert done.returncode == PREEMPTED_EXIT_CODE
+@pytest.mark.parametrize("ending", ["launcher", "SIGTERM", "SIGHUP", "Ctrl-C", "orphan", "validation"])
+def test_a_request_to_stop_makes_all_processes_save_and_end(tmp_path, ending):
+    """From a queue, a user or a terminal, to one process or to all of them; torchrun's death is one too."""
+    done = start(Path(__file__).with_name("tiny_training.py"), tmp_path, 4, 0, ending)
+    assert done.returncode == (-signal.SIGKILL if ending == "orphan" else PREEMPTED_EXIT_CODE)
     assert f"saved after step 5 of {STEPS}" in done.stderr
+    assert "Traceback" not in done.stderr
     assert max(path.name for path in tmp_path.glob("checkpoints/*/step-*")) == "step-00000005"
+
+
+def test_processes_of_one_node_meet_though_its_host_name_does_not_resolve(tmp_path):
+    renamed = ["unshare", "--uts", "sh", "-c", 'hostname nowhere.invalid && exec "$@"', "sh"]
+    if subprocess.run([*renamed, "true"], capture_output=True).returncode:
+        pytest.skip("renaming the host in a name space needs root and util-linux")
+    done = start(Path(__file__).with_name("tiny_training.py"), tmp_path, prefix=renamed)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_sharded_optimizer_gives_the_weights_of_a_whole_one_and_resumes_in_the_same_bits(pair):

@@ -1,9 +1,10 @@
 """A training small enough to repeat many times, with dropout so that its randomness matters.
 
 As a program it trains in the folder it is given; the test that starts it says where it kills itself:
-`python tiny_training.py FOLDER [KILL_AT_STEP [RANK [raise | nan | launcher | SIGTERM | validation]]]`:
-instead it raises, has a loss of nan, or sends SIGUSR1 to its launcher and gives it time, or SIGTERM to
-itself; or it sends SIGUSR1 to its launcher in its first validation, which takes a minute.
+`python tiny_training.py FOLDER [KILL_AT_STEP [RANK [HOW]]]`, where HOW is another way to end: `raise`; `nan`,
+a loss; `SIGTERM` or `SIGHUP` to itself; `launcher`, SIGUSR1 to its launcher; `Ctrl-C`, SIGINT to the whole
+process group, and again; `orphan`, SIGKILL to its launcher; `validation`, SIGUSR1 to its launcher in its
+first validation, which takes a minute.
 """
 
 from __future__ import annotations
@@ -57,14 +58,14 @@ class TinyTask:
         signal_at: int | None = None,
         number: int | None = signal.SIGKILL,
         nan_at: int | None = None,
-        to_launcher: bool = False,
+        whom: str = "self",
     ) -> None:
         self.model = TinyModel()
         folder.mkdir(parents=True, exist_ok=True)
         self.diary = folder / "steps-computed.txt"
         self.calls = 0
         self.signal_at, self.number, self.nan_at = signal_at, number, nan_at
-        self.to_launcher = to_launcher
+        self.whom = whom
 
     def prepare(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return batch
@@ -74,8 +75,7 @@ class TinyTask:
         if step == self.signal_at and self.number is None:
             raise RuntimeError("this rank has had enough")
         if step == self.signal_at:
-            os.kill(os.getppid() if self.to_launcher else os.getpid(), self.number)
-            time.sleep(2 if self.to_launcher else 0)
+            send(self.number, self.whom)
         with self.diary.open("a") as stream:
             stream.write(f"{step}\n")
         error = (self.model(batch["x"]) - batch["y"]).square().mean()
@@ -85,6 +85,19 @@ class TinyTask:
 
     def after_update(self) -> None:
         self.calls += 1
+
+
+def send(number: int, whom: str) -> None:
+    """Signal this process, its launcher, or twice the whole group; others get time to react."""
+    if whom == "self":
+        os.kill(os.getpid(), number)
+    elif whom == "launcher":
+        os.kill(os.getppid(), number)
+        time.sleep(2)
+    else:
+        for _ in range(2):
+            os.killpg(os.getpgrp(), number)
+            time.sleep(1)
 
 
 @dataclass
@@ -165,8 +178,15 @@ def stop_and_dawdle() -> dict[str, float]:
 
 def main() -> None:
     folder, at, rank = Path(sys.argv[1]), *(int(value) for value in [*sys.argv[2:4], "-1", "-1"][:2])
-    numbers = {"raise": None, "launcher": signal.SIGUSR1, "SIGTERM": signal.SIGTERM}
-    number = numbers.get(sys.argv[-1], signal.SIGKILL)
+    endings = {
+        "raise": (None, "self"),
+        "SIGTERM": (signal.SIGTERM, "self"),
+        "SIGHUP": (signal.SIGHUP, "self"),
+        "launcher": (signal.SIGUSR1, "launcher"),
+        "Ctrl-C": (signal.SIGINT, "group"),
+        "orphan": (signal.SIGKILL, "launcher"),
+    }
+    number, whom = endings.get(sys.argv[-1], (signal.SIGKILL, "self"))
     preempted = False
     validates, breaks = (sys.argv[-1] == word for word in ("validation", "nan"))
     validation = Validation(stop_and_dawdle, every_steps=STEPS_PER_EPOCH) if validates else None
@@ -177,7 +197,7 @@ def main() -> None:
             signal_at=None if validates or breaks else own,
             nan_at=own if breaks else None,
             number=number,
-            to_launcher=sys.argv[-1] == "launcher",
+            whom=whom,
         )
         try:
             tiny_training(folder, task, world=world, validation=validation).run("tiny")
