@@ -14,6 +14,7 @@ import subprocess
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import ffmpeg
@@ -24,13 +25,14 @@ from avion_core.files import CANNOT_WRITE
 from avion_core.media import MediaError
 from avion_core.media.decode import decode_packets
 from avion_core.media.packets import NotIndexableError, PacketIndex, index_packets
-from avion_core.media.probe import VideoInfo, probe
+from avion_core.media.probe import Colours, VideoInfo, probe
 from avion_core.media.program import ffmpeg_binary
 from avion_core.processes import end_with_parent
 
 CHUNK_PATTERN = "%05d.mp4"
 CUT_SHORT_SECONDS = 0.5
 """A video whose frames end this much before its declared length, or more, was cut short."""
+DIFFUSE_WHITE_NITS, PEAK_NITS = 203, 1000
 _DAMAGE = re.compile(
     r"corrupt|error while decoding|error submitting packet|invalid data found|invalid nal|concealing"
     r"|partial file|ended prematurely|truncat|crc mismatch|invalid as first byte of an ebml"
@@ -94,10 +96,13 @@ def chunk_command(source: Path, info: VideoInfo, settings: TranscodeSettings, *,
         .filter("trim", start_frame=finished * frames)
         .filter("setpts", "PTS-STARTPTS")
         .filter("fps", fps=str(rate))  # which FFmpeg 6 and 7 forget in setpts
-        .filter("scale", w=width, h=height, flags="bicubic", out_color_matrix="bt601", out_range="tv")
-        .filter("setsar", "1")
-        .filter("format", "yuv420p")
     )
+    size = {"w": width, "h": height, "flags": "bicubic"}
+    if info.hdr:
+        picture = _tone_mapped(picture.filter("scale", **size), info.hdr)
+    else:
+        picture = picture.filter("scale", **size, out_color_matrix="bt601", out_range="tv")
+    picture = picture.filter("setsar", "1").filter("format", "yuv420p")
     x264: dict[str, str | float] = {
         "keyint": min(settings.keyframe_interval_frames, frames),
         "bframes": settings.b_frames,
@@ -126,6 +131,25 @@ def chunk_command(source: Path, info: VideoInfo, settings: TranscodeSettings, *,
     quiet = ("-nostdin", "-hide_banner", "-loglevel", "warning", "-filter_complex_threads", str(threads))
     command: list[str] = ffmpeg.compile(output.global_args(*quiet), cmd=ffmpeg_binary())
     return command
+
+
+def _tone_mapped(picture: Any, colours: Colours) -> Any:
+    """Filters from high dynamic range to the colours of an SDR twin: sRGB, in BT.601's matrix as every chunk.
+
+    Diffuse white, 203 nits (ITU-R BT.2408), becomes white. What is darker keeps its light; the last tenth of
+    the light is left to highlights of up to 1000 nits. HLG's system gamma is that of the luminance (BT.2100),
+    which zscale would approximate for each channel (`agamma`), with colours too strong by 40 levels.
+    """
+    tags = {"color_trc": colours.transfer, "color_primaries": colours.primaries, "colorspace": colours.matrix}
+    return (
+        picture.filter("setparams", **tags)
+        .filter("zscale", transfer="linear", npl=DIFFUSE_WHITE_NITS, agamma=0)
+        .filter("format", "gbrpf32le")
+        .filter("zscale", primaries="bt709")
+        .filter("tonemap", "mobius", param=0.9, peak=PEAK_NITS / DIFFUSE_WHITE_NITS, desat=0)
+        .filter("zscale", transfer="iec61966-2-1", matrix="smpte170m", range="tv")
+        .filter("setparams", color_trc="bt709", color_primaries="bt709")  # as SDR video is tagged
+    )
 
 
 def make_chunks(source: Path, folder: Path, settings: TranscodeSettings) -> list[Chunk]:

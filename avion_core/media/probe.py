@@ -21,6 +21,18 @@ SLOWEST_FPS = Fraction(1, 10)
 """A video with fewer frames a second has a damaged time stamp, and would become hours of one picture."""
 RUN_IN_SECONDS = 0.1
 """Sound encoders put up to this much before the first sample, which is not to be heard."""
+UNSPECIFIED, BT2020, BT2020_NCL = 2, 9, 9
+HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
+"""Transfer characteristics of high dynamic range. These numbers and those of `Colours` are ITU-T H.273's."""
+
+
+@dataclass(frozen=True)
+class Colours:
+    """How a stream codes its colours."""
+
+    transfer: int
+    primaries: int
+    matrix: int
 
 
 @dataclass(frozen=True)
@@ -44,6 +56,8 @@ class VideoInfo:
     has_audio: bool
     stream: int
     """Number of the video stream within the file."""
+    hdr: Colours | None
+    """Colours of a video of high dynamic range, None of others."""
 
 
 def probe(path: str | Path) -> VideoInfo:
@@ -75,7 +89,8 @@ def _read(path: Path, container: av.container.InputContainer) -> VideoInfo:
     if stream is None:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
         raise MediaError(path, f"no video stream (it holds {kinds})")
-    if next(container.decode(stream), None) is None:
+    frame = next(container.decode(stream), None)
+    if frame is None:
         raise MediaError(path, "corrupt: not one frame can be decoded")
     fps = Fraction(stream.average_rate or stream.guessed_rate or 0)
     if 0 < fps < SLOWEST_FPS:
@@ -93,6 +108,7 @@ def _read(path: Path, container: av.container.InputContainer) -> VideoInfo:
         codec=stream.codec_context.name,
         has_audio=bool(container.streams.audio),
         stream=stream.index,
+        hdr=_hdr(frame),
     )
 
 
@@ -102,6 +118,18 @@ def _video_stream(container: av.container.InputContainer) -> VideoStream | None:
         if not stream.disposition & av.stream.Disposition.attached_pic:
             return stream
     return None
+
+
+def _hdr(frame: av.VideoFrame) -> Colours | None:
+    """Colours of a frame of high dynamic range, BT.2020's where it does not say."""
+    if frame.color_trc not in HDR_TRANSFERS:
+        return None
+    primaries, matrix = int(frame.color_primaries), int(frame.colorspace)
+    return Colours(
+        transfer=int(frame.color_trc),
+        primaries=BT2020 if primaries == UNSPECIFIED else primaries,
+        matrix=BT2020_NCL if matrix == UNSPECIFIED else matrix,
+    )
 
 
 def _late_s(container: av.container.InputContainer, stream: VideoStream) -> float:

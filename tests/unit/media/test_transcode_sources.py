@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -166,6 +167,11 @@ def test_a_source_that_becomes_interlaced_loses_its_combs_too(fields, tmp_path):
     assert_no_combs(source, fields, tmp_path)
 
 
+def patches(picture: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """The six colours of a picture that shows COLOURS, 6,3."""
+    return np.array([picture[row, column] for row in (32, 96) for column in (21, 64, 106)], int)
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -174,6 +180,12 @@ def test_a_source_that_becomes_interlaced_loses_its_combs_too(fields, tmp_path):
         ("a.mp4", "-vf scale=out_color_matrix=bt709:out_range=pc,format=yuv420p10 -colorspace bt709"),
         ("a.mp4", "-vf scale=out_color_matrix=bt601:out_range=tv,format=yuv422p10 -colorspace smpte170m"),
         ("a.mp4", "-vf scale=out_color_matrix=bt601:out_range=tv,format=yuv444p"),
+        ("a.mp4", "-vf format=yuv420p"),
+        (
+            "a.mp4",
+            "-vf scale=out_color_matrix=bt2020:out_range=tv,format=yuv420p10"
+            " -colorspace bt2020nc -color_primaries bt2020 -color_trc bt2020-10",
+        ),
         ("a.mov", "-vf scale=out_color_matrix=bt601:out_range=pc,format=yuvj422p -c:v mjpeg -q:v 1"),
         ("a.mkv", "-c:v libx264rgb"),
         ("a.mp4", "-vf scale=out_range=tv,format=gray -color_range tv"),
@@ -192,14 +204,89 @@ def test_colours_come_out_as_they_are(tmp_path, name, options):
     source = ffmpeg(
         f"{raw} {options} -crf 5" if "-c:v" not in options else f"{raw} {options}", tmp_path / name
     )
-    picture = pictures(source, tmp_path)[6]
-    found = np.array([picture[row, column] for row in (32, 96) for column in (21, 64, 106)], int)
+    found = patches(pictures(source, tmp_path)[6])
     luma = (COLOURS @ [0.299, 0.587, 0.114]).round().astype(int)[:, None]
     expected = luma if "gray" in options else COLOURS.astype(int)
     assert np.abs(found - expected).max() <= 6
     with av.open(str(tmp_path / "chunks/00000.mp4")) as container:  # for decoders that take it for granted
         frame = next(container.decode(video=0))
+    size = "scale=128:128:flags=bicubic:out_color_matrix=bt601:out_range=tv,format=yuv420p"
+    with av.open(str(ffmpeg(f"-i {source} -vf {size} -c:v ffv1", tmp_path / "plain.mkv"))) as container:
+        ffmpegs_own = next(container.decode(video=0))
+    ours, theirs = (
+        patches(np.moveaxis(picture.to_ndarray(format="yuv444p"), 0, -1)) for picture in (frame, ffmpegs_own)
+    )
+    assert np.abs(ours - theirs).max() <= 2
     assert (frame.format.name, frame.colorspace, frame.color_range) == ("yuv420p", BT601, LIMITED_RANGE)
+
+
+BT709_TO_BT2020 = np.array(
+    [[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]]
+)  # ITU-R BT.2087
+
+
+def displayed_nits(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Light of sRGB colours in BT.2020's primaries where white is 203 nits (ITU-R BT.2408)."""
+    value = rgb / 255
+    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    return 203 * linear @ BT709_TO_BT2020.T
+
+
+def pq(nits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The signal for a displayed light (SMPTE ST 2084)."""
+    power = (nits / 10_000) ** (2610 / 16384)
+    c1, c2, c3 = 3424 / 4096, 2413 / 128, 2392 / 128
+    return ((c1 + c2 * power) / (1 + c3 * power)) ** (2523 / 32)
+
+
+def hlg(nits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The signal for a light displayed at 1000 nits (ITU-R BT.2100: inverse OOTF, then OETF)."""
+    shown = nits / 1000
+    luma = np.maximum(shown @ [0.2627, 0.6780, 0.0593], 1e-9)[:, None]
+    scene = shown * luma ** (1 / 1.2 - 1)
+    a, b, c = 0.17883277, 0.28466892, 0.55991073
+    return np.where(scene <= 1 / 12, np.sqrt(3 * scene), a * np.log(np.maximum(12 * scene - b, 1e-9)) + c)
+
+
+def write_hdr(folder: Path, nits: NDArray[np.float64], curve: Any, name: str, options: str) -> Path:
+    """A video of six patches with these lights, coded by `curve`."""
+    signal = (curve(nits) * 65535).round().astype("<u2")[:, [1, 2, 0]]  # planes are G, B, R
+    fields = np.repeat(np.repeat(signal.reshape(2, 3, 3), 126, axis=0), 84, axis=1).transpose(2, 0, 1)
+    (folder / "fields").write_bytes(fields.tobytes() * 12)
+    raw = f"-f rawvideo -pixel_format gbrp16le -video_size 252x252 -framerate 30 -i {folder / 'fields'}"
+    return ffmpeg(f"{raw} {options}", folder / name)
+
+
+X265 = "-c:v libx265 -preset ultrafast -x265-params log-level=error:crf=5"
+HDR = "-vf scale=out_color_matrix=bt2020:out_range={},format={},setparams=color_trc={{}}"
+
+
+@pytest.mark.parametrize(("curve", "trc"), [(pq, "smpte2084"), (hlg, "arib-std-b67")])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.mp4", f"{HDR.format('tv', 'yuv420p10')}:color_primaries=bt2020 {X265}"),
+        ("a.mov", f"{HDR.format('tv', 'yuv422p10')}:color_primaries=bt2020 -c:v prores_ks"),
+        ("a.mkv", f"{HDR.format('pc', 'yuv420p10')}:color_primaries=bt2020 {X265}"),
+        ("a.ts", f"{HDR.format('tv', 'yuv420p10')}:colorspace=unknown {X265}"),
+    ],
+)
+def test_high_dynamic_range_comes_out_in_the_colours_of_its_sdr_twin(tmp_path, curve, trc, name, options):
+    source = write_hdr(tmp_path, displayed_nits(COLOURS), curve, name, options.format(trc))
+    found = patches(pictures(source, tmp_path)[6])
+    assert np.abs(found - COLOURS).max() <= 6
+    with av.open(str(tmp_path / "chunks/00000.mp4")) as container:
+        frame = next(container.decode(video=0))
+    assert (frame.colorspace, frame.color_range, frame.color_trc) == (BT601, LIMITED_RANGE, 1)
+
+
+@pytest.mark.parametrize(("curve", "trc"), [(pq, "smpte2084"), (hlg, "arib-std-b67")])
+def test_diffuse_white_is_white_and_what_is_brighter_no_darker(tmp_path, curve, trc):
+    nits = np.array([50, 100, 150, 203, 500, 1000])[:, None] * np.ones(3)
+    options = f"{HDR.format('tv', 'yuv420p10')}:color_primaries=bt2020 {X265}"
+    found = patches(pictures(write_hdr(tmp_path, nits, curve, "a.mp4", options.format(trc)), tmp_path)[6])
+    assert (np.ptp(found, axis=1) <= 3).all()
+    assert (np.diff(found.mean(axis=1)) > -1).all() and 235 <= found[3].mean() <= 255
 
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])
