@@ -361,6 +361,9 @@ class StageSettings(ReadingJob):
     start_weights: str | None = None
     """Others' weights as the start: a `.pt` or `.safetensors` file, or `open_clip:<model>/<tag>`, such as
     open_clip:ViT-B-16/openai, which is downloaded; `docs/models.md` lists what is read."""
+    start_weights_key: str | None = None
+    """Entry of that file with the weights, needed where it holds several sets, such as `model` and `ema`;
+    null for the only one."""
     start_fresh: tuple[str, ...] = ()
     """Weights (fnmatch patterns) that begin fresh although the start has them."""
     waive_missing: tuple[str, ...] = ()

@@ -223,6 +223,7 @@ def load_weights(
     unexpected = [name for name in tensors if name not in own]
     misshapen = [name for name in fitted if fitted[name].shape != own[name].shape]
     kept = {name for name in (*missing, *misshapen) if _matches(name, waive_missing)}
+    used = [name for name in fitted if name not in kept]
     problems = {
         "missing": [name for name in missing if name not in kept],
         "unexpected": [name for name in unexpected if not _matches(name, waive_unexpected)],
@@ -231,13 +232,15 @@ def load_weights(
             for name in misshapen
             if name not in kept
         ],
+        "not floating-point": [name for name in used if not tensors[name].is_floating_point()],
+        "with nan or inf in them": [name for name in used if not _is_finite(tensors[name])],
     }
     if any(problems.values()):
         raise ModelError(_explain(source, model.kind, problems, foreign=not fitted))
     with torch.no_grad():
-        for name in fitted.keys() - kept:
+        for name in used:
             own[name].copy_(fitted[name])
-    adapted = [name for name in fitted if fitted[name] is not tensors[name] and name not in kept]
+    adapted = [name for name in used if fitted[name] is not tensors[name]]
     return LoadReport(tuple(sorted(kept)), tuple(unexpected), tuple(adapted))
 
 
@@ -283,6 +286,11 @@ def _adapt(name: str, tensor: Tensor, target: Tensor) -> Tensor:
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether it holds numbers alone; without contents (on the device "meta") there is nothing to see."""
+    return tensor.is_meta or bool(torch.isfinite(tensor).all())
 
 
 def _shape(tensor: Tensor) -> str:

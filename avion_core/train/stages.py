@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from avion_core.config import StageSettings
+from avion_core.config import OPEN_CLIP, StageSettings
 from avion_core.data.chunks import ChunkIndex
 from avion_core.data.clips import ClipTable, Sentences
 from avion_core.data.dataset import ChooseText, ClipDataset, View
@@ -26,7 +26,7 @@ from avion_core.data.loader import BatchLoader
 from avion_core.files import publish, read_json, remove_partials, sha256, write_manifest
 from avion_core.models.architecture import DualEncoderConfig, kind_of, load_architecture
 from avion_core.models.base import VideoModel
-from avion_core.models.foreign import start_from_foreign
+from avion_core.models.foreign import open_clip_file, start_from_foreign
 from avion_core.models.layers import compile_blocks, set_attention, set_checkpointing
 from avion_core.models.store import WEIGHTS_FILE, ModelDescription, build_model, save_model, start_from
 from avion_core.train.checkpoint import CheckpointStore
@@ -204,7 +204,9 @@ class _Stage:
             report = start_from(model, source, **waived)
         elif settings.start_weights is not None:
             source = settings.start_weights
-            report = start_from_foreign(model, source, **waived)
+            path = self.files.get("start_weights") or open_clip_file(source.removeprefix(OPEN_CLIP))
+            key = settings.start_weights_key
+            report = start_from_foreign(model, path, source=source, key=key, **waived)
         else:
             return model
         print(f"{self.title}: starts from {source}; {report}", file=sys.stderr, flush=True)

@@ -1,24 +1,28 @@
 """Import of others' checkpoints: names, files, and files that are not what they say."""
 
 import argparse
-import os
-import pickle
 import warnings
 from pathlib import Path
 
-import numpy as np
 import open_clip
-import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from avion_core.config import StageSettings
 from avion_core.models.architecture import DualEncoderConfig, TextConfig, VideoMAEConfig, VisionConfig
+from avion_core.models.checkpoint_file import read_checkpoint
 from avion_core.models.classifier import VideoClassifier
 from avion_core.models.dual_encoder import DualEncoder
 from avion_core.models.export import avion_state_dict
-from avion_core.models.foreign import import_state_dict, our_name, read_checkpoint, start_from_foreign
-from avion_core.models.store import ModelError, load_weights
+from avion_core.models.foreign import (
+    check_weights,
+    import_state_dict,
+    open_clip_file,
+    our_name,
+    start_from_foreign,
+)
+from avion_core.models.store import ModelError, build_model, load_weights
 from avion_core.models.videomae import VideoMAE, VideoMAEClassifier
 
 CLIP = DualEncoderConfig(
@@ -83,6 +87,13 @@ def test_one_frame_of_an_open_clip_model_gives_its_embeddings(quick_gelu):
         ("dual_encoder", "transformer.resblocks.0.mlp.c_proj.bias", "text.blocks.0.mlp.fc2.bias"),
         ("dual_encoder", "visual.proj", "vision.projection"),
         ("video_classifier", "fc_cls.weight", "head.weight"),
+        ("dual_encoder", "_orig_mod.module.logit_scale", "logit_scale"),
+        ("dual_encoder", "module._orig_mod.model.visual.proj", "vision.projection"),
+        (
+            "dual_encoder",
+            "_fsdp_wrapped_module.visual.transformer.resblocks.0._checkpoint_wrapped_module._orig_mod.ln_1.bias",
+            "vision.blocks.0.norm1.bias",
+        ),
         ("videomae", "encoder.patch_embed.proj.weight", "encoder.patch.weight"),
         ("videomae", "encoder.norm.bias", "norm.bias"),
         ("videomae_classifier", "blocks.1.attn.out_proj.bias", "encoder.blocks.1.attn.proj.bias"),
@@ -106,87 +117,6 @@ def test_two_weights_for_one_place_are_refused():
     tensor = torch.zeros(8, 4)
     with pytest.raises(ModelError, match=r"two of the given weights mean vision\.projection"):
         import_state_dict({"visual.proj": tensor, "visual.image_projection": tensor}, tiny())
-
-
-def test_a_training_checkpoint_with_a_namespace_is_read(tmp_path):
-    weights = {"module.logit_scale": torch.tensor(2.0)}
-    path = tmp_path / "checkpoint_best.pt"
-    args = argparse.Namespace(lr=3e-5, betas=(0.9, 0.999), output_dir=Path("out"))
-    torch.save({"epoch": 3, "state_dict": weights, "args": args, "optimizer": {}, "best_acc1": 1.5}, path)
-    assert read_checkpoint(path)["module.logit_scale"].item() == 2.0
-
-
-@pytest.mark.parametrize("module", ["pathlib", "pathlib._local"])  # Python 3.13 says the second
-@pytest.mark.parametrize("kind", ["PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath"])
-def test_paths_beside_the_weights_are_no_code(tmp_path, module, kind):
-    path, weights = tmp_path / "checkpoint_best.pt", {"a": torch.tensor(2.0)}
-    content = {"state_dict": weights, "args": argparse.Namespace(output_dir=Path("a/b"))}
-    torch.save(content, path, _use_new_zipfile_serialization=False)
-    path.write_bytes(path.read_bytes().replace(b"pathlib\nPosixPath", f"{module}\n{kind}".encode()))
-    assert read_checkpoint(path) == weights
-
-
-@pytest.mark.parametrize("core", ["_core", "core"])  # numpy 2 and numpy 1
-def test_numbers_of_numpy_beside_the_weights_are_no_code(tmp_path, core):
-    """A best accuracy is a mean that numpy took."""
-    path, weights = tmp_path / "checkpoint_best.pt", {"a": torch.tensor(2.0)}
-    numbers = {"best_acc1": np.float64(33.2), "epoch": np.int64(4), "good": np.bool_(True)}
-    content = {"state_dict": weights, **numbers, "args": argparse.Namespace(lr=np.float32(3e-5))}
-    torch.save(content, path, _use_new_zipfile_serialization=False)
-    path.write_bytes(path.read_bytes().replace(b"numpy._core.", f"numpy.{core}.".encode()))
-    assert read_checkpoint(path) == weights
-
-
-@pytest.mark.parametrize("era", [1, 3])
-def test_a_table_among_the_options_is_passed_over(tmp_path, era):
-    """AVION's classifiers keep their actions so."""
-    path, weights = tmp_path / "checkpoint_best.pt", {"a": torch.tensor(2.0)}
-    names = pd.Index(["verb", "action"], dtype=object)
-    actions = pd.DataFrame([[1, "1:3"], [2, "2:4"]], index=[5, 9], columns=names, dtype=object)
-    args = argparse.Namespace(actions=actions, plain=actions.reset_index(drop=True))
-    content = {"state_dict": weights, "args": args}
-    torch.save(content, path, _use_new_zipfile_serialization=False)
-    if era == 1:
-        old = {b"cpandas\nDataFrame": b"cpandas.core.frame\nDataFrame", b"numpy._core.": b"numpy.core."}
-        old |= {b"cpandas\nIndex": b"cpandas.core.indexes.base\nIndex"}
-        old |= {b"cpandas\nRangeIndex": b"cpandas.core.indexes.range\nRangeIndex"}
-        for new_name, old_name in old.items():
-            assert new_name in path.read_bytes()
-            path.write_bytes(path.read_bytes().replace(new_name, old_name))
-    assert read_checkpoint(path) == weights
-
-
-def test_code_in_a_pickle_is_refused_and_not_run(tmp_path):
-    class Trap:
-        def __reduce__(self):
-            return os.mkdir, (str(tmp_path / "ran"),)
-
-    for name, write in {
-        "new.pt": lambda path: torch.save({"state_dict": Trap()}, path),
-        "old.pt": lambda path: path.write_bytes(pickle.dumps({"state_dict": Trap()}, protocol=2)),
-    }.items():
-        write(tmp_path / name)
-        with pytest.raises(ModelError, match=r"not a checkpoint of weights alone \(it calls .*mkdir\)"):
-            read_checkpoint(tmp_path / name)
-    assert not (tmp_path / "ran").exists()
-
-
-@pytest.mark.parametrize("kept", [0, 10, 400])
-def test_a_checkpoint_cut_short_is_one_clear_error(tmp_path, kept):
-    path = tmp_path / "cut.pt"
-    torch.save({"state_dict": {"a": torch.zeros(100)}}, path)
-    path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(ModelError, match=r"cut\.pt: cut short") as caught:
-        read_checkpoint(path)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_file_without_weights_is_refused(tmp_path):
-    torch.save({"epoch": 3}, tmp_path / "a.pt")
-    with pytest.raises(ModelError, match="holds no weights"):
-        read_checkpoint(tmp_path / "a.pt")
-    with pytest.raises(ModelError, match="no such file"):
-        read_checkpoint(tmp_path / "b.pt")
 
 
 def publish_clip(path: Path, form: str) -> None:
@@ -251,7 +181,8 @@ def test_a_model_is_fetched_by_open_clips_name(tmp_path, monkeypatch):
         open_clip, "download_pretrained", lambda c: asked.append(c) or str(tmp_path / "c.safetensors")
     )
     model = DualEncoder(CLIP, frames=1, image_size_px=16)
-    start_from_foreign(model, "open_clip:ViT-B-16/openai", waive_missing=["vision.temporal_embedding"])
+    path = open_clip_file("ViT-B-16/openai")
+    start_from_foreign(model, path, waive_missing=["vision.temporal_embedding"])
     assert asked == [open_clip.get_pretrained_cfg("ViT-B-16", "openai")]
     assert torch.equal(model.vision.class_embedding, open_clip_model().visual.class_embedding)
 
@@ -266,7 +197,7 @@ def test_a_model_is_fetched_by_open_clips_name(tmp_path, monkeypatch):
 )
 def test_a_name_that_open_clip_does_not_know_is_one_clear_error(name, message):
     with pytest.raises(ModelError, match=message):
-        start_from_foreign(tiny(), f"open_clip:{name}")
+        open_clip_file(name)
 
 
 def test_a_download_that_fails_says_what_to_do(monkeypatch):
@@ -275,7 +206,7 @@ def test_a_download_that_fails_says_what_to_do(monkeypatch):
 
     monkeypatch.setattr(open_clip, "download_pretrained", fails)
     with pytest.raises(ModelError, match=r"cannot be downloaded \(no route to host\); fetch the file"):
-        start_from_foreign(tiny(), "open_clip:ViT-B-16/openai")
+        open_clip_file("ViT-B-16/openai")
 
 
 def test_avions_checkpoint_starts_a_classifier_with_more_frames(tmp_path):
@@ -340,27 +271,8 @@ def test_weights_of_another_experiment_are_called_so(tmp_path):
     with pytest.raises(ModelError, match="none of its weights belongs to a videomae"):
         start_from_foreign(VideoMAE(MAE, frames=4, image_size_px=16), str(tmp_path / "c.safetensors"))
     torch.save({"state_dict": {"visual.blocks.0.timeattn.qkv.weight": torch.zeros(1)}}, tmp_path / "t.pt")
-    with pytest.raises(ModelError, match="LaViLa's TimeSformer"):
+    with pytest.raises(ModelError, match="a TimeSformer such as LaViLa's"):
         start_from_foreign(tiny(), str(tmp_path / "t.pt"))
-
-
-def test_a_torchscript_archive_with_code_for_loading_is_refused(tmp_path):
-    class Trap(torch.nn.Module):
-        @torch.jit.export
-        def __getstate__(self):
-            return 1
-
-        @torch.jit.export
-        def __setstate__(self, state: int) -> None:
-            self.training = False
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x
-
-    with warnings.catch_warnings(action="ignore"):
-        torch.jit.save(torch.jit.script(Trap()), tmp_path / "trap.pt")
-    with pytest.raises(ModelError, match="runs code when it is loaded"):
-        read_checkpoint(tmp_path / "trap.pt")
 
 
 @pytest.mark.parametrize("share", [0.3, 0.9])
@@ -370,3 +282,88 @@ def test_a_torchscript_archive_cut_short_is_one_clear_error(tmp_path, share):
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     with pytest.raises(ModelError, match=r"cut\.pt: cut short"):
         read_checkpoint(path)
+
+
+def stage(model: str = "toy_dual_encoder", task: str = "contrastive", **settings) -> StageSettings:
+    common = {"task": task, "dataset": "ego4d", "model": model, "image_size_px": 64, "start_weights": "x.pt"}
+    return StageSettings.model_validate({**common, **settings})
+
+
+def published(path: Path, change=lambda tensors: tensors, *, kind: str = "dual_encoder", **arguments) -> Path:
+    """A toy model in AVION's layout, changed."""
+    model = build_model(kind, "toy_dual_encoder", **{"frames": 4, "image_size_px": 64, **arguments})
+    torch.save({"state_dict": change(avion_state_dict(model))}, path)
+    return path
+
+
+CHANGES = {
+    "as it is": (lambda tensors: tensors, None),
+    "half": (lambda tensors: {name: tensor.half() for name, tensor in tensors.items()}, None),
+    "a row of one number": (lambda tensors: {**tensors, "logit_scale": torch.ones(1)}, None),
+    "one missing": (lambda tensors: dict(list(tensors.items())[1:]), r"1 missing: "),
+    "one more": (lambda tensors: {**tensors, "extra": torch.zeros(1)}, "1 unexpected: extra"),
+    "another shape": (lambda t: {**t, "visual.ln_pre.bias": torch.zeros(9)}, r"ln_pre\.bias \(9 for 192\)"),
+    "integers": (
+        lambda t: {**t, "visual.ln_pre.bias": torch.zeros(192, dtype=torch.int8)},
+        r"1 not floating-point: vision\.ln_pre\.bias",
+    ),
+    "another model": (
+        lambda tensors: {"conv.weight": torch.zeros(3)},
+        "none of its weights belongs to a dual",
+    ),
+    "twice": (
+        lambda t: {**t, "module.logit_scale": torch.ones(())},
+        "x.pt: two of the given weights mean logit",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_file_is_checked_without_its_values_as_it_would_be_read(tmp_path, name):
+    change, message = CHANGES[name]
+    path = published(tmp_path / "x.pt", change)
+    model = build_model("dual_encoder", "toy_dual_encoder", frames=4, image_size_px=64)
+    if message is None:
+        check_weights(stage(), path)
+        start_from_foreign(model, path)
+        return
+    for refuses in (lambda: check_weights(stage(), path), lambda: start_from_foreign(model, path)):
+        with pytest.raises(ModelError, match=message):
+            refuses()
+
+
+def test_waived_and_fresh_weights_are_not_missed_in_the_check(tmp_path):
+    def without_time(tensors):
+        return {n: t for n, t in tensors.items() if n != "visual.temporal_embedding"} | {
+            "extra": torch.ones(1)
+        }
+
+    path = published(tmp_path / "x.pt", without_time)
+    with pytest.raises(ModelError, match=r"1 missing: vision\.temporal_embedding; 1 unexpected: extra"):
+        check_weights(stage(), path)
+    check_weights(stage(waive_missing=["vision.temporal_embedding"], waive_unexpected=["extra"]), path)
+    check_weights(stage(start_fresh=["*.temporal_embedding"], waive_unexpected=["extra"]), path)
+
+
+def test_the_check_knows_position_tables_biases_and_heads(tmp_path):
+    path = published(tmp_path / "x.pt")
+    check_weights(stage(frames=16, image_size_px=96), path)
+    with pytest.raises(ModelError, match="1 missing: logit_bias"):
+        check_weights(stage(loss="sigmoid"), path)
+    with pytest.raises(ModelError, match="2 missing: head"):
+        check_weights(stage(task="classification"), path)
+    check_weights(stage(task="classification", waive_missing=["head.*"]), path)
+    path = published(tmp_path / "c.pt", kind="video_classifier", classes=7)
+    check_weights(stage(task="classification"), path)
+    with pytest.raises(ModelError, match=r"head\.weight \(7×192 for 5×192\)"):
+        check_weights(stage(task="classification"), path, classes=5)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_not_numbers_are_refused_by_name(tmp_path, bad):
+    path = published(tmp_path / "x.pt", lambda t: {**t, "logit_scale": torch.tensor(bad)})
+    model = build_model("dual_encoder", "toy_dual_encoder", frames=4, image_size_px=64)
+    with pytest.raises(ModelError, match=r"x\.pt: .*: 1 with nan or inf in them: logit_scale"):
+        start_from_foreign(model, path)
+    start_from_foreign(model, path, fresh=["logit_scale"])
+    assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
