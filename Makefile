@@ -45,5 +45,6 @@ lock:
 	$(BIN)/pip install --quiet -r requirements.lock
 	@touch $@
 
+# Asks first. Keeps data/*/raw and paid answers. YES=1 does not ask; EVERYTHING=1 removes those too.
 clean:
-	rm -rf .venv data results .snakemake
+	@$(PYTHON) -m avion_core.clean $(if $(YES),--yes) $(if $(EVERYTHING),--everything)

@@ -1,0 +1,127 @@
+"""`make clean`: remove what the pipeline made in this checkout, after naming sizes and asking.
+
+Raw data and journals of paid answers stay unless they are asked for, and so does everything that the pipeline
+did not make. Links are never followed: what lies behind one belongs to somebody else. Only the standard
+library is needed, as `.venv` may be gone already.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from avion_core.command import run
+
+TOP = (".venv", ".snakemake", "results")
+"""What is made in the checkout itself, beside `data`."""
+DATASET = ("chunks", "chunks.parquet", "packets.npy", "quarantine.json", "videos.parquet", "clips")
+"""What is made in `data/<dataset>`, beside `raw` and `narrations`."""
+
+
+@dataclass
+class Plan:
+    """Paths to remove, and those to keep with the reason."""
+
+    remove: list[Path] = field(default_factory=list)
+    keep: dict[Path, str] = field(default_factory=dict)
+
+    def add(self, path: Path, *, keep: str | None = None) -> None:
+        """Remove `path` if it is there, unless there is a reason to keep it."""
+        if path.is_symlink():
+            self.keep[path] = "a link"
+        elif path.exists() and keep:
+            self.keep[path] = keep
+        elif path.exists():
+            self.remove.append(path)
+
+
+def plan(root: Path, *, everything: bool) -> Plan:
+    """What to remove of the checkout `root`; with `everything`, raw data and journals too."""
+    planned = Plan()
+    for name in TOP:
+        planned.add(root / name)
+    for dataset in _folders(root / "data", planned):
+        for name in DATASET:
+            planned.add(dataset / name)
+        planned.add(dataset / "raw", keep=None if everything else "raw data")
+        for provider in _folders(dataset / "narrations", planned):
+            for path in sorted(provider.iterdir()):
+                paid = path.name == "journal" and not everything
+                planned.add(path, keep="a language model's answers" if paid else None)
+    return planned
+
+
+def _folders(parent: Path, planned: Plan) -> Iterator[Path]:
+    """Folders in `parent`; links are noted as kept."""
+    if parent.is_symlink():
+        planned.add(parent)
+    elif parent.is_dir():
+        for path in sorted(parent.iterdir()):
+            if path.is_symlink():
+                planned.add(path)
+            elif path.is_dir():
+                yield path
+
+
+def size(path: Path) -> int:
+    """Bytes of a file or of all files in a folder; links count as themselves."""
+    if path.is_symlink() or not path.is_dir():
+        return path.lstat().st_size
+    return sum(size(entry) for entry in path.iterdir())
+
+
+def readable(count: int) -> str:
+    """A number of bytes in the unit that fits: 1.5 GB."""
+    value = float(count)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def clean(root: Path, *, everything: bool, confirm: Callable[[str], bool]) -> None:
+    """Say what goes and what stays, ask with `confirm`, and remove."""
+    planned = plan(root, everything=everything)
+    for path, reason in planned.keep.items():
+        print(f"keep    {'' if path.is_symlink() else readable(size(path)):>10}  {path}  ({reason})")
+    sizes = {path: size(path) for path in planned.remove}
+    for path, count in sizes.items():
+        print(f"remove  {readable(count):>10}  {path}")
+    if not sizes:
+        print("nothing to remove")
+    elif confirm(f"Remove {readable(sum(sizes.values()))}?"):
+        for path in sizes:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            _remove_if_empty(path.parent, root)
+
+
+def _remove_if_empty(folder: Path, root: Path) -> None:
+    """Remove a folder that has become empty, and then its parents, up to the checkout."""
+    with suppress(OSError):
+        while folder != root:
+            folder.rmdir()
+            folder = folder.parent
+
+
+def _ask(question: str) -> bool:
+    if not sys.stdin.isatty():
+        raise ValueError("there is no terminal to confirm this at; `make clean YES=1` removes without asking")
+    return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make clean", description=__doc__)
+    parser.add_argument("--yes", action="store_true", help="remove without asking")
+    parser.add_argument("--everything", action="store_true", help="raw data and paid answers too")
+    arguments = parser.parse_args()
+    clean(Path(), everything=arguments.everything, confirm=(lambda _: True) if arguments.yes else _ask)
+
+
+if __name__ == "__main__":
+    run(main)
