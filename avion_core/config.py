@@ -316,6 +316,8 @@ class ReadingJob(Section):
 
     clip_timeout_seconds: Positive = 60.0
     """A clip that takes longer to read counts as one that cannot be decoded."""
+    max_bad_share: Fraction = 0.05
+    """The job stops when more than this share of the clips cannot be decoded."""
 
     def recipe(self) -> dict[str, Any]:
         """The settings that decide the result."""
@@ -508,8 +510,6 @@ class StageSettings(ReadingJob):
     that of the whole batch, contrastive negatives included. Mixup mixes the clips of the whole share."""
     shard_optimizer: bool = False
     """Each process keeps a part of the optimiser's state (ZeRO stage 1) instead of all of it."""
-    max_bad_share: Fraction = 0.05
-    """The run stops when more than this share of the clips cannot be decoded."""
 
     @model_validator(mode="after")
     def _consistent(self) -> StageSettings:

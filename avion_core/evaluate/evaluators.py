@@ -1,13 +1,13 @@
 """What is measured of each kind of model: one small evaluator a kind, whose metric is pure arrays.
 
 Shapes: N clips that could be read, M sentences, Q questions of C choices, K classes, D numbers in an
-embedding.
+embedding; A all clips or questions of a table, readable or not.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,11 +22,24 @@ from avion_core.data.chunks import ChunkIndex
 from avion_core.data.clips import ClipTable, Question, Sentences, load_questions
 from avion_core.data.dataset import ClipDataset, View
 from avion_core.data.tokenizer import tokenize
+from avion_core.evaluate.bootstrap import Scores
 from avion_core.evaluate.inference import Inference, over_clips, over_texts, unit_length
-from avion_core.evaluate.multiple_choice import choice_figures
-from avion_core.evaluate.recognition import action_figures, class_figures
+from avion_core.evaluate.multiple_choice import answered_right, choice_figures, choice_scores
+from avion_core.evaluate.recognition import (
+    action_classes,
+    action_figures,
+    action_right,
+    class_figures,
+    class_right,
+)
 from avion_core.evaluate.relevancy import equal_text_relevancy, relevancy_matrix
-from avion_core.evaluate.retrieval import chance_figures, score_retrieval
+from avion_core.evaluate.retrieval import (
+    RetrievalScores,
+    chance_figures,
+    count_unreadable,
+    score_retrieval,
+    sentence_clips,
+)
 from avion_core.files import read_json
 from avion_core.models.base import VideoModel
 from avion_core.models.classifier import VideoClassifier
@@ -35,6 +48,7 @@ from avion_core.models.store import ModelDescription
 from avion_core.models.videomae import VideoMAEClassifier
 
 Arrays = dict[str, npt.NDArray[Any]]
+Rows = npt.NDArray[np.integer[Any]]
 
 
 class EvaluationError(ValueError):
@@ -49,6 +63,10 @@ class Measurement:
     """Goes into metrics.json."""
     outputs: Arrays
     """Goes into outputs.safetensors."""
+    scores: Scores
+    """What the figures are means of; what could not be read does not count."""
+    strict: Scores
+    """The same where it counts as wrong."""
     header: dict[str, str] = field(default_factory=dict)
     """Texts that belong to the outputs."""
 
@@ -110,6 +128,7 @@ class Subject:
             batch_size=self.settings.batch_size,
             threads=self.settings.threads,
             clip_timeout_s=self.settings.clip_timeout_seconds,
+            max_bad_share=self.settings.max_bad_share,
             device=self.device,
             title=self.title,
         )
@@ -141,7 +160,7 @@ class Retrieval:
         figures = {
             **scores.figures(),
             "chance": chance_figures(relevancy_NM),
-            "clips": len(videos.rows),
+            **_clip_counts(clips, videos),
             "sentences": len(texts),
             "bad_clips": videos.bad_clips(),
         }
@@ -149,10 +168,13 @@ class Retrieval:
             "rows_N": videos.rows,
             "video_embed_ND": videos.outputs,
             "text_embed_MD": text_embed_MD,
-            "average_precision_N": scores.video_to_text.average_precision,
-            "average_precision_M": scores.text_to_video.average_precision,
         }
-        return Measurement(figures, outputs, {"sentences": json.dumps(texts, ensure_ascii=False)})
+        header = {"sentences": json.dumps(texts, ensure_ascii=False)}
+        found = strict = _both_directions(clips, relevancy, scores, videos.rows)
+        if videos.bad:
+            counted = count_unreadable(scores, relevancy, videos.rows)
+            strict = _both_directions(clips, relevancy, counted, np.arange(len(clips)))
+        return Measurement(figures, outputs, found, strict, header)
 
     def _sentences(self, clips: ClipTable) -> tuple[list[str], npt.NDArray[np.float32]]:
         """The sentences to rank, and the relevancy of each to every clip, N,M.
@@ -184,17 +206,27 @@ class Recognition:
         names = self._class_names(label)
         found = self.subject.classify_clips(clips, model)
         rows = found.rows
-        labels_N = clips.column("label" if label == "action" else label)[rows]
+        labels_A = clips.column("label" if label == "action" else label)
         if label == "action":
-            verbs_N, nouns_N = clips.column("verb")[rows], clips.column("noun")[rows]
-            figures = action_figures(
-                found.outputs, names, labels_N=labels_N, verbs_N=verbs_N, nouns_N=nouns_N
-            )
+            verbs_A, nouns_A = clips.column("verb"), clips.column("noun")
+            labels = {"labels_N": labels_A[rows], "verbs_N": verbs_A[rows], "nouns_N": nouns_A[rows]}
+            figures = action_figures(found.outputs, names, **labels)
+            right = action_right(found.outputs, names, **labels)
+            classes = action_classes(verbs_A, nouns_A)
         else:
-            figures = class_figures(found.outputs, labels_N)
-        figures |= {"clips": len(rows), "bad_clips": found.bad_clips()}
-        outputs: Arrays = {"rows_N": rows, "probabilities_NK": found.outputs, "labels_N": labels_N}
-        return Measurement(figures, outputs)
+            figures = class_figures(found.outputs, labels_A[rows])
+            right = class_right(found.outputs, labels_A[rows])
+            classes = {"top1": labels_A}
+        scores, strict = (_by_class(clips, rows, right, classes, unread) for unread in (np.nan, 0))
+        figures = {
+            **figures,
+            **{name: scores.values()[name] for name in scores.classes},
+            "chance": figures["chance"] | {name: 100 / scores.counts()[name] for name in scores.classes},
+            **_clip_counts(clips, found),
+            "bad_clips": found.bad_clips(),
+        }
+        outputs: Arrays = {"rows_N": rows, "probabilities_NK": found.outputs, "labels_N": labels_A[rows]}
+        return Measurement(figures, outputs, scores, strict)
 
     def _class_names(self, label: str) -> list[str]:
         """Names of the model's classes, which must be as many as the head has outputs."""
@@ -226,24 +258,46 @@ class MultipleChoice:
         place = np.full(len(clips), -1)
         place[videos.rows] = np.arange(len(videos.rows))
         asked_Q = np.flatnonzero((place[choices_QC] >= 0).all(1))
+        self._check_left_out(len(questions) - len(asked_Q), len(questions), videos)
         choice_embed_QCD = videos.outputs[place[choices_QC[asked_Q]]]
         similarity_QC = np.einsum("qcd,qd->qc", choice_embed_QCD, text_embed_QD[asked_Q])
-        answers_Q = np.array([question.answer for question in questions])[asked_Q]
-        types_Q = np.array([question.type for question in questions])[asked_Q]
+        answers_A = np.array([question.answer for question in questions])
+        types_A = np.array([question.type for question in questions])
         figures = {
-            **choice_figures(similarity_QC, answers_Q, types_Q),
-            "clips": len(videos.rows),
+            **choice_figures(similarity_QC, answers_A[asked_Q], types_A[asked_Q]),
+            **_clip_counts(clips, videos),
             "questions": len(asked_Q),
             "questions_left_out": len(questions) - len(asked_Q),
             "bad_clips": videos.bad_clips(),
         }
         outputs: Arrays = {
             "similarity_QC": similarity_QC,
-            "answers_Q": answers_Q,
-            "types_Q": types_Q,
+            "answers_Q": answers_A[asked_Q],
+            "types_Q": types_A[asked_Q],
             "questions_Q": asked_Q,
         }
-        return Measurement(figures, outputs)
+        right_Q = answered_right(similarity_QC, answers_A[asked_Q])
+        answer_clips_A = choices_QC[np.arange(len(questions)), answers_A]
+        scores, strict = (
+            Scores(
+                answer_clips_A,
+                _video_numbers(clips)[answer_clips_A],
+                choice_scores(_filled(100 * right_Q, asked_Q, len(questions), unread), types_A),
+                {},
+            )
+            for unread in (np.nan, 0)
+        )
+        return Measurement(figures, outputs, scores, strict)
+
+    def _check_left_out(self, left_out: int, questions: int, videos: Inference) -> None:
+        """Every clip that cannot be read costs the questions that offer it."""
+        allowed = self.subject.settings.max_bad_share
+        if left_out > allowed * questions:
+            raise EvaluationError(
+                f"{self.subject.title}: {left_out} of {questions} questions have a choice that cannot be "
+                f"read, beyond the share of {allowed:g} that max_bad_share allows; the last: "
+                f"{videos.bad[-1].reason}. Repair the clips, or raise the evaluation's max_bad_share"
+            )
 
 
 EVALUATORS: dict[str, type[Evaluator]] = {
@@ -296,6 +350,55 @@ def distinct_choices(questions: list[Question]) -> tuple[ClipTable, npt.NDArray[
     names = ("video_id", "start_s", "end_s")
     clips = ClipTable.from_rows({**dict(zip(names, clip, strict=True)), "texts": []} for clip in number)
     return clips, np.array(rows_QC, np.int64)
+
+
+def _both_directions(
+    clips: ClipTable, relevancy_AM: npt.NDArray[np.float32], scores: RetrievalScores, rows_N: Rows
+) -> Scores:
+    """Retrieval's scores for each clip of the table and each sentence; `scores` has those of some clips."""
+    count, sentences = relevancy_AM.shape
+    clips_Q = np.concatenate([np.arange(count), sentence_clips(relevancy_AM)])
+    nothing_M = np.full(sentences, np.nan)
+    queries: dict[str, npt.NDArray[Any]] = {}
+    for metric, name in (("mAP", "average_precision"), ("nDCG", "ndcg")):
+        forth_A = _filled(getattr(scores.video_to_text, name), rows_N, count, np.nan)
+        back_M = getattr(scores.text_to_video, name)
+        queries[f"{metric}.video_to_text"] = np.concatenate([forth_A, nothing_M])
+        queries[f"{metric}.text_to_video"] = np.concatenate([np.full(count, np.nan), back_M])
+    return Scores(clips_Q, _video_numbers(clips)[clips_Q], queries, {})
+
+
+def _by_class(
+    clips: ClipTable,
+    rows_N: Rows,
+    right: Mapping[str, npt.NDArray[Any]],
+    classes: Mapping[str, Rows],
+    unread: float,
+) -> Scores:
+    """Recognition's scores for each clip of the table, and once more for their mean over classes."""
+    scores = {name: _filled(100 * right_N, rows_N, len(clips), unread) for name, right_N in right.items()}
+    means = {name: name.replace("top1", "class_mean_top1") for name in classes}
+    scores |= {mean: scores[name] for name, mean in means.items()}
+    by_class = {means[name]: class_A for name, class_A in classes.items()}
+    return Scores(np.arange(len(clips)), _video_numbers(clips), scores, by_class)
+
+
+def _filled(values: npt.NDArray[Any], places: Rows, count: int, rest: float) -> npt.NDArray[np.float64]:
+    """`values` at their places among `count`, `rest` elsewhere."""
+    filled = np.full(count, rest, np.float64)
+    filled[places] = values
+    return filled
+
+
+def _video_numbers(clips: ClipTable) -> Rows:
+    """Each clip's video as a number."""
+    return clips.arrow().column("video_id").combine_chunks().dictionary_encode().indices.to_numpy()
+
+
+def _clip_counts(clips: ClipTable, found: Inference) -> dict[str, int]:
+    """Clips that could be read, of how many, out of how many videos."""
+    videos = len(np.unique(_video_numbers(clips)[found.rows]))
+    return {"clips": len(found.rows), "clips_in_table": len(clips), "videos": videos}
 
 
 def _first_text(clips: ClipTable, row: int) -> str:

@@ -73,23 +73,36 @@ def over_clips(
     batch_size: int,
     threads: int,
     clip_timeout_s: float,
+    max_bad_share: float,
     device: torch.device,
     title: str,
 ) -> Inference:
     """`forward(frames_BTHWC uint8) -> B,D` of every clip of the table, averaged over its `views`.
 
     `batch_size` counts views; `threads` decode while the model computes. A clip that is waited for longer
-    than `clip_timeout_s` seconds is a bad one. Raises ValueError when no clip can be read.
+    than `clip_timeout_s` seconds is a bad one. Raises ValueError as soon as more than `max_bad_share` of the
+    clips, or all, cannot be read.
     """
     rows: list[int] = []
     outputs: list[Tensor] = []
     bad: list[BadClip] = []
+
+    def set_aside(clip: BadClip) -> None:
+        bad.append(clip)
+        progress.advance(note=f"{len(bad)} bad")
+        if len(bad) > max_bad_share * len(clips):
+            raise ValueError(
+                f"{title}: {len(bad)} or more of {len(clips)} clips cannot be read, beyond the share of "
+                f"{max_bad_share:g} that max_bad_share allows; the last: {clip.reason}. Repair them, or "
+                "raise the evaluation's max_bad_share"
+            )
+
     with (
         Progress(title, len(clips), unit="clips") as progress,
         closing(_Readers(dataset, clips, threads=threads, clip_timeout_s=clip_timeout_s)) as readers,
         torch.inference_mode(),
     ):
-        readable = _readable(readers, clips, ahead=2 * threads + 1, bad=bad, progress=progress)
+        readable = _readable(readers, clips, ahead=2 * threads + 1, set_aside=set_aside)
         while batch := list(islice(readable, max(1, batch_size // views))):
             frames_BVTHWC = torch.from_numpy(np.stack([frames for _, frames in batch])).to(device)
             output_BVD = forward(frames_BVTHWC.flatten(0, 1)).float().unflatten(0, (len(batch), views))
@@ -144,9 +157,9 @@ class _Readers:
 
 
 def _readable(
-    readers: _Readers, clips: ClipTable, *, ahead: int, bad: list[BadClip], progress: Progress
+    readers: _Readers, clips: ClipTable, *, ahead: int, set_aside: Callable[[BadClip], None]
 ) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
-    """Row and frames_VTHWC of each clip in order, `ahead` of them asked for; bad ones join `bad`."""
+    """Row and frames_VTHWC of each clip in order, `ahead` of them asked for; bad ones are set aside."""
     remaining = iter(range(len(clips)))
     asked = deque((row, readers.ask(row)) for row in islice(remaining, ahead))
     while asked:
@@ -154,8 +167,7 @@ def _readable(
         try:
             frames_VTHWC = readers.take(row, answer)["frames"]
         except MediaError as error:
-            bad.append(BadClip(clips.video_id(row), clips.start_s(row), clips.end_s(row), str(error)))
-            progress.advance(note=f"{len(bad)} bad")
+            set_aside(BadClip(clips.video_id(row), clips.start_s(row), clips.end_s(row), str(error)))
         else:
             yield row, frames_VTHWC
         asked.extend((row, readers.ask(row)) for row in islice(remaining, 1))

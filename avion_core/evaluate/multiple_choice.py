@@ -23,24 +23,42 @@ def choice_figures(
 ) -> dict[str, object]:
     """`inter_video` and `intra_video` accuracy in per cent, and `chance` with the same names.
 
-    A question is answered right when its answer is more similar than every other choice. A kind without
-    questions is NaN. Raises ValueError for an unknown type, an answer that is no choice, or a similarity
-    that is not finite.
+    A kind without questions is NaN. Raises ValueError as `answered_right` does, and for an unknown type.
     """
     questions, choices = similarity_QC.shape
-    if answers_Q.shape != (questions,) or types_Q.shape != (questions,):
-        raise ValueError(f"EgoMCQ: {questions} questions, {answers_Q.shape} answers, {types_Q.shape} types")
+    if types_Q.shape != (questions,):
+        raise ValueError(f"EgoMCQ: {questions} questions, {types_Q.shape} types")
     if not np.isin(types_Q, list(KINDS.values())).all():
         raise ValueError(f"EgoMCQ: question types must be among {KINDS}")
-    if ((answers_Q < 0) | (answers_Q >= choices)).any():
-        raise ValueError(f"EgoMCQ: an answer is not one of the {choices} choices")
-    if not np.isfinite(similarity_QC).all():
-        raise ValueError("EgoMCQ: a similarity is not a finite number")
-    own_Q = similarity_QC[np.arange(questions), answers_Q]
-    right_Q = (similarity_QC >= own_Q[:, None]).sum(1) == 1  # a tie is no answer
+    right_Q = answered_right(similarity_QC, answers_Q)
     figures: dict[str, object] = {}
     for name, number in KINDS.items():
         asked_Q = types_Q == number
         figures[name] = 100 * float(right_Q[asked_Q].mean()) if asked_Q.any() else float("nan")
     figures["chance"] = dict.fromkeys(KINDS, 100 / choices)
     return figures
+
+
+def answered_right(
+    similarity_QC: npt.NDArray[np.floating], answers_Q: npt.NDArray[np.integer]
+) -> npt.NDArray[np.bool_]:
+    """Whether each question's answer is more similar than every other choice, bool[Q].
+
+    Raises ValueError for an answer that is no choice, or a similarity that is not finite.
+    """
+    questions, choices = similarity_QC.shape
+    if answers_Q.shape != (questions,):
+        raise ValueError(f"EgoMCQ: {questions} questions, {answers_Q.shape} answers")
+    if ((answers_Q < 0) | (answers_Q >= choices)).any():
+        raise ValueError(f"EgoMCQ: an answer is not one of the {choices} choices")
+    if not np.isfinite(similarity_QC).all():
+        raise ValueError("EgoMCQ: a similarity is not a finite number")
+    own_Q = similarity_QC[np.arange(questions), answers_Q]
+    return np.asarray((similarity_QC >= own_Q[:, None]).sum(1) == 1)  # a tie is no answer
+
+
+def choice_scores(
+    right_Q: npt.NDArray[np.floating], types_Q: npt.NDArray[np.integer]
+) -> dict[str, npt.NDArray[np.floating]]:
+    """Each question's score by the name of its kind, NaN where it is of another kind."""
+    return {name: np.where(types_Q == number, right_Q, np.nan) for name, number in KINDS.items()}

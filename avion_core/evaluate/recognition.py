@@ -8,7 +8,8 @@ Shapes: N clips, K classes, G groups (verbs or nouns).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,14 @@ UNKNOWN = -1
 def top_k_accuracy(
     scores_NK: npt.NDArray[np.floating], labels_N: npt.NDArray[np.integer], k: int = 1
 ) -> float:
-    """Per cent of clips whose label is among the k highest scores.
+    """Per cent of clips whose label is among the k highest scores; raises as `among_top` does."""
+    return 100 * float(np.mean(among_top(scores_NK, labels_N, k)))
+
+
+def among_top(
+    scores_NK: npt.NDArray[np.floating], labels_N: npt.NDArray[np.integer], k: int = 1
+) -> npt.NDArray[np.bool_]:
+    """Whether each clip's label is among its k highest scores, bool[N].
 
     Another class of equal score counts as higher, so a constant model is not right by its order. A label
     outside 0…K−1 is always wrong. Raises ValueError when the shapes differ, there is no clip, or a score
@@ -33,7 +41,7 @@ def top_k_accuracy(
     known_N = (labels_N >= 0) & (labels_N < scores_NK.shape[1])
     own_N = scores_NK[np.arange(len(scores_NK)), np.where(known_N, labels_N, 0)]
     ahead_N = (scores_NK >= own_N[:, None]).sum(1) - 1  # without the label itself
-    return 100 * float(np.mean(known_N & (ahead_N < k)))
+    return np.asarray(known_N & (ahead_N < k))
 
 
 def constant_accuracy(labels_N: npt.NDArray[np.integer], k: int = 1) -> float:
@@ -70,15 +78,15 @@ def marginal(
     return np.asarray(probabilities_NK, np.float64) @ member_KG
 
 
-def action_figures(
+def action_right(
     probabilities_NK: npt.NDArray[np.floating],
     actions: Sequence[str],
     *,
     labels_N: npt.NDArray[np.integer],
     verbs_N: npt.NDArray[np.integer],
     nouns_N: npt.NDArray[np.integer],
-) -> dict[str, object]:
-    """`verb_top1`, `noun_top1`, `action_top1` in per cent, and `chance` with the same names.
+) -> dict[str, npt.NDArray[np.bool_]]:
+    """Whether each clip is right, by the figure's name: `verb_top1`, `noun_top1`, `action_top1`.
 
     A clip with an action that no model class stands for (`UNKNOWN`) is wrong as an action, and still
     counts for its verb and noun. Raises ValueError when the model's classes are not these actions.
@@ -88,29 +96,51 @@ def action_figures(
             f"the model has {probabilities_NK.shape[1]} classes, the data {len(actions)} actions"
         )
     verb_of_K, noun_of_K = parse_actions(actions)
-    answers = {
-        "verb_top1": (marginal(probabilities_NK, verb_of_K), verbs_N),
-        "noun_top1": (marginal(probabilities_NK, noun_of_K), nouns_N),
-        "action_top1": (probabilities_NK, labels_N),
+    return {
+        "verb_top1": among_top(marginal(probabilities_NK, verb_of_K), verbs_N),
+        "noun_top1": among_top(marginal(probabilities_NK, noun_of_K), nouns_N),
+        "action_top1": among_top(probabilities_NK, labels_N),
     }
-    figures: dict[str, object] = {
-        name: top_k_accuracy(scores, labels) for name, (scores, labels) in answers.items()
-    }
-    figures["chance"] = {
-        "verb_top1": constant_accuracy(verbs_N),
-        "noun_top1": constant_accuracy(nouns_N),
-        # by the pair, so that actions unknown to the model are not one class
-        "action_top1": constant_accuracy(
-            np.unique(np.stack([verbs_N, nouns_N]), axis=1, return_inverse=True)[1]
-        ),
-    }
-    return figures
+
+
+def class_right(
+    probabilities_NK: npt.NDArray[np.floating], labels_N: npt.NDArray[np.integer]
+) -> dict[str, npt.NDArray[np.bool_]]:
+    """Whether each clip is right, by the figure's name: `top1`, `top5`."""
+    return {f"top{k}": among_top(probabilities_NK, labels_N, k) for k in (1, 5)}
+
+
+def action_classes(
+    verbs_N: npt.NDArray[np.integer], nouns_N: npt.NDArray[np.integer]
+) -> dict[str, npt.NDArray[np.integer]]:
+    """Class of each clip by the figure's name; actions by the pair, so that those unknown to the model
+    are not one class."""
+    pairs_N = np.unique(np.stack([verbs_N, nouns_N]), axis=1, return_inverse=True)[1].reshape(-1)
+    return {"verb_top1": verbs_N, "noun_top1": nouns_N, "action_top1": pairs_N}
+
+
+def action_figures(
+    probabilities_NK: npt.NDArray[np.floating],
+    actions: Sequence[str],
+    *,
+    labels_N: npt.NDArray[np.integer],
+    verbs_N: npt.NDArray[np.integer],
+    nouns_N: npt.NDArray[np.integer],
+) -> dict[str, Any]:
+    """`verb_top1`, `noun_top1`, `action_top1` in per cent, and `chance` with the same names; raises as
+    `action_right` does."""
+    right = action_right(probabilities_NK, actions, labels_N=labels_N, verbs_N=verbs_N, nouns_N=nouns_N)
+    chance = {name: constant_accuracy(own_N) for name, own_N in action_classes(verbs_N, nouns_N).items()}
+    return {**_per_cent(right), "chance": chance}
 
 
 def class_figures(
     probabilities_NK: npt.NDArray[np.floating], labels_N: npt.NDArray[np.integer]
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """`top1` and `top5` in per cent, and `chance` with the same names."""
-    figures: dict[str, object] = {f"top{k}": top_k_accuracy(probabilities_NK, labels_N, k) for k in (1, 5)}
-    figures["chance"] = {f"top{k}": constant_accuracy(labels_N, k) for k in (1, 5)}
-    return figures
+    chance = {f"top{k}": constant_accuracy(labels_N, k) for k in (1, 5)}
+    return {**_per_cent(class_right(probabilities_NK, labels_N)), "chance": chance}
+
+
+def _per_cent(right: Mapping[str, npt.NDArray[np.bool_]]) -> dict[str, float]:
+    return {name: 100 * float(np.mean(right_N)) for name, right_N in right.items()}

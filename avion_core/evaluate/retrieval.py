@@ -77,6 +77,40 @@ def score_retrieval(similarity_NM: Matrix, relevancy_NM: Matrix) -> RetrievalSco
     )
 
 
+def count_unreadable(
+    scores: RetrievalScores, relevancy_AM: Matrix, rows_N: npt.NDArray[np.integer]
+) -> RetrievalScores:
+    """The scores of N readable clips out of A, once the others count as wrong.
+
+    An unreadable clip finds nothing, and no sentence finds it: it adds nothing to what the sentence gathers
+    but belongs to what there is to find, so no score can rise.
+    """
+    relevancy_MA = relevancy_AM.T
+    forth, back = scores.video_to_text, scores.text_to_video
+    hits_M, read_hits_M = ((matrix == 1).sum(1) for matrix in (relevancy_MA, relevancy_MA[:, rows_N]))
+    ideal_M, read_ideal_M = _ideal_gain(relevancy_MA), _ideal_gain(relevancy_MA[:, rows_N])
+    precision_A = np.where((relevancy_AM == 1).any(1), 0.0, np.nan)
+    gain_A = np.where((relevancy_AM > 0).any(1), 0.0, np.nan)
+    precision_A[rows_N], gain_A[rows_N] = forth.average_precision, forth.ndcg
+    return RetrievalScores(
+        RankingScores(precision_A, gain_A),
+        RankingScores(
+            _ratio(np.nan_to_num(back.average_precision) * read_hits_M, hits_M),
+            _ratio(np.nan_to_num(back.ndcg) * read_ideal_M, ideal_M),
+        ),
+    )
+
+
+def sentence_clips(relevancy_NM: Matrix) -> npt.NDArray[np.int64]:
+    """A clip for each sentence, int64[M], to be drawn together with it: one of those it describes best.
+
+    Sentences that describe the same clips are spread over them.
+    """
+    best_MN = relevancy_NM.max(0)[:, None] == relevancy_NM.T
+    described = [np.flatnonzero(best_N) for best_N in best_MN]
+    return np.array([clips[place % len(clips)] for place, clips in enumerate(described)], np.int64)
+
+
 def mean_average_precision(similarity_NM: Matrix, relevancy_NM: Matrix) -> RetrievalFigures:
     """The published mAP. Rows are clips, columns sentences."""
     return _both_directions(average_precision, similarity_NM, relevancy_NM)
@@ -189,12 +223,19 @@ def _expected(relevancy_QK: Matrix) -> RankingScores:
     discounts = _discounts(columns)
     counts = np.count_nonzero(relevancy_QK, axis=1)
     expected_gain = total / columns * np.concatenate([[0.0], np.cumsum(discounts)])[counts]
+    return RankingScores(precision, _ratio(expected_gain, _ideal_gain(relevancy_QK)))
+
+
+def _ideal_gain(relevancy_QK: Matrix) -> Scores:
+    """Gain of the best order of each query's candidates."""
+    columns = relevancy_QK.shape[1]
+    discounts = _discounts(columns)
     step = max(1, PAIRS_AT_ONCE // columns)
     ideal = [
         np.sort(relevancy_QK[start : start + step], axis=1)[:, ::-1] @ discounts
         for start in range(0, len(relevancy_QK), step)
     ]
-    return RankingScores(precision, _ratio(expected_gain, np.concatenate(ideal)))
+    return np.concatenate(ideal)
 
 
 def _discounts(count: int) -> Scores:

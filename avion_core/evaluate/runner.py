@@ -2,13 +2,16 @@
 
 The results:
 
-- `metrics.json`: the figures, `chance`, the number of clips, `frames`, and `bad_clips`, those that could
-  not be read, with reasons. Figures are over the clips that could.
+- `metrics.json`: the figures, each with `<figure>_n`, what it is the mean of (queries that count; of a
+  class mean, classes that occur), `<figure>_interval: [low, high]` (`avion_core.evaluate.bootstrap`) and,
+  where a clip could not be read, `<figure>_with_unreadable`, the figure once such clips count as wrong;
+  `chance`; `clips` that could be read, of `clips_in_table`, in `videos`; `frames`; and `bad_clips`, those
+  that could not be read, with reasons. Figures and intervals are over the clips that could.
 - `outputs.safetensors`: what the figures were computed from. `rows_N` are the clips' rows in the table.
-  retrieval `video_embed_ND, text_embed_MD`, average precision of each query (NaN where a query has no
-  item of relevancy 1), and the M sentences as a JSON list in the header's metadata;
+  retrieval `video_embed_ND, text_embed_MD`, and the M sentences as a JSON list in the header's metadata;
   recognition `probabilities_NK, labels_N`;
-  multiple_choice `similarity_QC, answers_Q, types_Q, questions_Q` (rows of the question table).
+  multiple_choice `similarity_QC, answers_Q, types_Q, questions_Q` (rows of the question table);
+  all of them each query's score by figure (`avion_core.evaluate.bootstrap.Scores`), for comparisons.
 - `manifest.json`: the code, settings and inputs behind them.
 """
 
@@ -25,7 +28,7 @@ from safetensors.numpy import save_file
 
 from avion_core.config import EvaluationSettings, known
 from avion_core.data.chunks import ChunkIndex
-from avion_core.evaluate.evaluators import EVALUATORS, EvaluationError, Subject
+from avion_core.evaluate.evaluators import EVALUATORS, EvaluationError, Measurement, Subject
 from avion_core.evaluate.inference import choose_device
 from avion_core.files import publish, write_json, write_manifest
 from avion_core.models.base import VideoModel
@@ -74,13 +77,31 @@ def evaluate(
     found = EVALUATORS[settings.kind](subject).run()
     _check_measured(found.figures, title)
     with publish(out / "outputs.safetensors") as draft:
-        contiguous = {name: np.ascontiguousarray(array) for name, array in found.outputs.items()}
+        arrays = {**found.outputs, **found.scores.to_arrays()}
+        contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         save_file(contiguous, draft, metadata=found.header)
     inputs = {"weights": model / WEIGHTS_FILE, "model": model / DESCRIPTION_FILE, "chunks": chunks}
     optional = {"clips": clips, "sentences": sentences, "classes": classes}
     inputs |= {name: path for name, path in optional.items() if path is not None}
     write_manifest(out / "manifest.json", settings=settings.model_dump(mode="json"), inputs=inputs)
-    write_json(out / "metrics.json", {**found.figures, "frames": settings.frames})
+    write_json(out / "metrics.json", {**with_intervals(found), "frames": settings.frames})
+
+
+def with_intervals(found: Measurement) -> dict[str, Any]:
+    """The figures with their n and interval beside them, and with unreadable clips counted as wrong."""
+    figures = {
+        name: dict(value) if isinstance(value, Mapping) else value for name, value in found.figures.items()
+    }
+    counts, intervals, strict = found.scores.counts(), found.scores.intervals(), found.strict.values()
+    for name, (low, high) in intervals.items():
+        group, _, figure = name.rpartition(".")
+        place = figures[group] if group else figures
+        value = place[figure]
+        place[f"{figure}_n"] = counts[name]
+        place[f"{figure}_interval"] = [min(low, value), max(high, value)]  # sums differ in the last digit
+        if figures["bad_clips"]:
+            place[f"{figure}_with_unreadable"] = min(strict[name], value)
+    return figures
 
 
 def load_for(folder: Path, *, frames: int) -> tuple[VideoModel, ModelDescription]:

@@ -317,6 +317,7 @@ class _Stage:
                 title=self.title,
                 device=self.world.device,
                 clip_timeout_seconds=self.settings.clip_timeout_seconds,
+                max_bad_share=self.settings.max_bad_share,
             ),
             every_steps=self.settings.validate_every_epochs * steps_per_epoch,
             best_metric=self.settings.best_metric,

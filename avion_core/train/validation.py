@@ -69,12 +69,14 @@ class ValidationData:
         title: str,
         device: torch.device,
         clip_timeout_seconds: float = 60.0,
+        max_bad_share: float = 0.05,
     ) -> dict[str, float]:
         """Figures of the model with as many frames as it is trained with, by dotted names (`mAP.mean`)."""
         own = {
             "frames": description.frames,
             "threads": torch.get_num_threads(),
             "clip_timeout_seconds": clip_timeout_seconds,
+            "max_bad_share": max_bad_share,
         }
         subject = Subject(
             title=f"{title}: validation",

@@ -247,7 +247,13 @@ def test_recipe_and_machine_part_the_settings() -> None:
     settings = load_settings(DEMO)
     stage, evaluation = settings.stages["pretrain"], settings.evaluations["mir"]
     assert stage.machine().keys() == MACHINE_SETTINGS
-    assert evaluation.machine().keys() == {"threads", "gpus", "memory_mb", "clip_timeout_seconds"}
+    assert evaluation.machine().keys() == {
+        "threads",
+        "gpus",
+        "memory_mb",
+        "clip_timeout_seconds",
+        "max_bad_share",
+    }
     for job in (stage, evaluation):
         assert job.recipe().keys() | job.machine().keys() == type(job).model_fields.keys()
         assert type(job).model_validate(json.loads(json.dumps(job.recipe() | job.machine()))) == job

@@ -76,7 +76,7 @@ def save(folder, kind, config, *, frames=4, label="", classes=0, extras=SEGMENTS
 
 
 def settings(kind, **others):
-    return EvaluationSettings(kind=kind, dataset="toy", stage="trained", **others)
+    return EvaluationSettings(kind=kind, dataset="toy", stage="trained", **{"max_bad_share": 0.5, **others})
 
 
 def measure(place, kind, *, out="out", tables=(), **others):
@@ -141,7 +141,8 @@ def test_retrieval_is_the_metric_of_the_models_embeddings(place):
     assert 0 < metrics["chance"]["mAP"]["mean"] < 1
     assert (metrics["clips"], metrics["sentences"], metrics["bad_clips"]) == (20, len(texts), [])
     np.testing.assert_allclose(outputs["video_embed_ND"], embed(model, rows), atol=1e-6)
-    assert outputs["average_precision_M"].mean() == pytest.approx(metrics["mAP"]["text_to_video"])
+    back = outputs["scores.mAP.text_to_video"]
+    assert np.nanmean(back) == pytest.approx(metrics["mAP"]["text_to_video"])
     with safe_open(place / "out" / "outputs.safetensors", "np") as stored:
         assert json.loads(stored.metadata()["sentences"]) == texts
 
@@ -153,9 +154,11 @@ def test_a_bad_clip_leaves_the_figures_of_the_others(place):
     whole = [row for row in ek100_rows("P1", "torn1", "P2", "P3", "torn2") if row["video_id"][0] == "P"]
     write_clips(place / "clips.arrow", whole)
     without, _ = measure(place, "retrieval", tables=("clips", "sentences"), out="again")
-    assert with_bad["mAP"] == without["mAP"] and with_bad["chance"] == without["chance"]
+    for metric in ("mAP", "nDCG"):
+        assert {name: with_bad[metric][name] for name in without[metric]} == without[metric]
+    assert with_bad["chance"] == without["chance"]
     assert [clip["video_id"] for clip in with_bad["bad_clips"]] == ["torn1", "torn2"]
-    assert with_bad["clips"] == 3
+    assert (with_bad["clips"], with_bad["clips_in_table"], without["clips_in_table"]) == (3, 5, 3)
     np.testing.assert_array_equal(outputs["rows_N"], [0, 2, 3])
 
 
@@ -195,7 +198,17 @@ def test_actions_give_verbs_and_nouns(place):
     assert metrics["verb_top1"] == pytest.approx(100 * right.mean())
     right = probabilities.argmax(1) == [row["label"] for row in rows]
     assert metrics["action_top1"] == pytest.approx(100 * right.mean())
-    assert set(metrics["chance"]) == {"verb_top1", "noun_top1", "action_top1"} < set(metrics)
+    plain = {"verb_top1", "noun_top1", "action_top1"}
+    assert set(metrics["chance"]) == plain | {name.replace("top1", "class_mean_top1") for name in plain}
+    for name in ("verb", "noun", "action"):
+        classes = [(row["verb"], row["noun"]) if name == "action" else row[name] for row in rows]
+        rights = outputs[f"scores.{name}_top1"][1:]
+        by_class = [
+            np.mean([r for r, c in zip(rights, classes, strict=True) if c == k]) for k in set(classes)
+        ]
+        assert metrics[f"{name}_class_mean_top1"] == pytest.approx(np.mean(by_class))
+        assert metrics[f"{name}_class_mean_top1_n"] == len(by_class)
+        assert metrics["chance"][f"{name}_class_mean_top1"] == pytest.approx(100 / len(by_class))
 
 
 def test_a_model_that_does_not_say_how_it_samples_is_refused(place):
@@ -218,13 +231,90 @@ def test_probabilities_are_averaged_over_views(place):
     metrics, second = measure(place, "recognition", tables=("clips", "classes"), out="second")
     mean = (first["probabilities_NK"] + second["probabilities_NK"]) / 2
     np.testing.assert_allclose(twice["probabilities_NK"], mean, atol=1e-6)
-    assert set(metrics["chance"]) == {"top1", "top5"} < set(metrics)
+    assert set(metrics["chance"]) == {"top1", "top5", "class_mean_top1"} < set(metrics)
 
 
-def test_questions_are_answered_by_the_nearest_clip(place):
-    model = save(place / "model", "dual_encoder", DUAL_ENCODER)
+def figures_of(metrics):
+    """Every figure with the object that it stands in."""
+    for name, value in metrics.items():
+        if isinstance(value, dict) and name != "chance":
+            yield from (
+                (value, inner) for inner in value if inner in ("video_to_text", "text_to_video", "mean")
+            )
+        elif name in metrics["chance"]:
+            yield metrics, name
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "count"),
+    [
+        ("retrieval", "dual_encoder", 6),
+        ("recognition", "video_classifier", 6),
+        ("multiple_choice", "dual_encoder", 2),
+    ],
+)
+def test_every_figure_has_its_n_and_an_interval_and_the_figure_with_unreadable_clips(
+    place, kind, model, count
+):
+    classes = {"label": "action", "classes": 6} if kind == "recognition" else {}
+    save(place / "model", model, DUAL_ENCODER, **classes)
+    names = [f"P{k:02}" for k in range(30)]
+    for torn in (False, True):
+        if kind == "multiple_choice":
+            write_questions(place / "clips.arrow", questions(12, torn=torn))
+        else:
+            write_ek100(place, *names, *(["torn"] if torn else []))
+        tables = ("clips",) if kind == "multiple_choice" else ("clips", "sentences", "classes")
+        metrics, _ = measure(place, kind, tables=tables, out=f"torn {torn}")
+        assert len(list(figures_of(metrics))) == count
+        for group, name in figures_of(metrics):
+            low, high = group[f"{name}_interval"]
+            assert low <= group[name] <= high and group[f"{name}_n"] > 0
+            assert (f"{name}_with_unreadable" in group) == torn
+            assert group.get(f"{name}_with_unreadable", 0) <= group[name]
+
+
+def test_an_unreadable_clip_counts_as_wrong_beside_the_figure(place):
+    save(place / "model", "video_classifier", DUAL_ENCODER, label="action", classes=6)
+    write_ek100(place, *(f"P{k:02}" for k in range(20)), "torn1", "torn2")
+    metrics, _ = measure(place, "recognition", tables=("clips", "classes"))
+    assert (metrics["clips"], metrics["clips_in_table"], metrics["videos"]) == (20, 22, 20)
+    for name in ("verb_top1", "noun_top1", "action_top1"):
+        assert metrics[f"{name}_with_unreadable"] == pytest.approx(metrics[name] * 20 / 22)
+
+
+@pytest.mark.parametrize(("share", "refused"), [(0.05, True), (0.09, True), (0.1, False)])
+def test_too_many_unreadable_clips_publish_no_figure(place, share, refused):
+    save(place / "model", "dual_encoder", DUAL_ENCODER)
+    write_ek100(place, *(f"P{k:02}" for k in range(18)), "torn1", "torn2")
+    tables = ("clips", "sentences")
+    if refused:
+        with pytest.raises(ValueError, match=r"of 20 clips cannot be read.*max_bad_share.*cut short"):
+            measure(place, "retrieval", tables=tables, max_bad_share=share)
+        assert not (place / "out").exists()
+    else:
+        assert measure(place, "retrieval", tables=tables, max_bad_share=share)[0]["clips"] == 18
+
+
+def test_too_many_questions_lost_to_a_few_clips_publish_no_figure(place):
+    """One clip of 9 cannot be read, and 8 of 12 questions offer it."""
+    save(place / "model", "dual_encoder", DUAL_ENCODER)
+    asked = questions(12)
+    for question in asked:
+        question["video_ids"] = ["torn" if video == "v4" else video for video in question["video_ids"]]
+    write_questions(place / "clips.arrow", asked)
+    with pytest.raises(ValueError, match=r"8 of 12 questions .*share of 0\.2 .*max_bad_share.*cut short"):
+        measure(place, "multiple_choice", tables=("clips",), max_bad_share=0.2)
+
+
+def test_unless_told_otherwise_a_twentieth_of_the_clips_may_be_unreadable():
+    assert EvaluationSettings(kind="retrieval", dataset="toy", stage="trained").max_bad_share == 0.05
+
+
+def questions(count, *, torn=False):
+    """Questions of five choices out of nine clips; a choice of one of them is `torn`."""
     rng = np.random.default_rng(2)
-    questions = [
+    made = [
         {
             "question_id": str(k),
             "type": 1 + k % 2,
@@ -234,15 +324,22 @@ def test_questions_are_answered_by_the_nearest_clip(place):
             "starts_s": [float((k + c) % 9) for c in range(5)],
             "ends_s": [10.0] * 5,
         }
-        for k in range(12)
+        for k in range(count)
     ]
-    questions[3]["video_ids"][4] = "torn"
-    write_questions(place / "clips.arrow", questions)
+    if torn:
+        made[3]["video_ids"][4] = "torn"
+    return made
+
+
+def test_questions_are_answered_by_the_nearest_clip(place):
+    model = save(place / "model", "dual_encoder", DUAL_ENCODER)
+    asked = questions(12, torn=True)
+    write_questions(place / "clips.arrow", asked)
     metrics, outputs = measure(place, "multiple_choice", tables=("clips",))
     assert (metrics["questions"], metrics["questions_left_out"], metrics["clips"]) == (11, 1, 9)
     np.testing.assert_array_equal(outputs["questions_Q"], [0, 1, 2, *range(4, 12)])
     right = {1: [], 2: []}
-    for question in (q for q in questions if "torn" not in q["video_ids"]):
+    for question in (q for q in asked if "torn" not in q["video_ids"]):
         pairs = zip(question["video_ids"], question["starts_s"], strict=True)
         clips = embed(model, [{"video_id": video, "start_s": start} for video, start in pairs])
         with torch.inference_mode():

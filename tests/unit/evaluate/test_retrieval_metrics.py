@@ -8,10 +8,12 @@ import pytest
 from avion_core.evaluate import retrieval
 from avion_core.evaluate.retrieval import (
     chance_figures,
+    count_unreadable,
     mean_average_precision,
     ndcg,
     score_rankings,
     score_retrieval,
+    sentence_clips,
 )
 
 
@@ -134,3 +136,33 @@ def test_chance_of_one_candidate_is_certainty():
 def test_what_cannot_be_ranked_is_refused(similarity, relevancy, message):
     with pytest.raises(ValueError, match=message):
         score_rankings(similarity, relevancy)
+
+
+def test_counting_unreadable_clips_can_only_lower_a_score():
+    rng = np.random.default_rng(5)
+    similarity, relevancy = rng.random((30, 12)), rng.choice([0, 0.3, 1], p=[0.7, 0.2, 0.1], size=(30, 12))
+    relevancy[:, 0] = 0
+    relevancy[27, 0] = 1  # a sentence that only an unreadable clip answers
+    rows = np.arange(27)
+    scores = score_retrieval(similarity[rows], relevancy[rows])
+    counted = count_unreadable(scores, relevancy, rows)
+    for name in ("average_precision", "ndcg"):
+        forth, all_forth = getattr(scores.video_to_text, name), getattr(counted.video_to_text, name)
+        np.testing.assert_array_equal(all_forth[:27], forth)
+        has = (relevancy[27:] == 1 if name == "average_precision" else relevancy[27:] > 0).any(1)
+        np.testing.assert_array_equal(all_forth[27:], np.where(has, 0, np.nan))
+        back, all_back = getattr(scores.text_to_video, name), getattr(counted.text_to_video, name)
+        assert np.isnan(back[0]) and all_back[0] == 0
+        assert not (all_back > back).any() and (all_back < back).any()
+        assert (np.isnan(all_back[1:]) == np.isnan(back[1:])).all()
+    found, hits = (relevancy[:27] == 1).sum(0), (relevancy == 1).sum(0)
+    some = found > 0
+    expected = scores.text_to_video.average_precision[some] * found[some] / hits[some]
+    np.testing.assert_allclose(counted.text_to_video.average_precision[some], expected)
+
+
+def test_sentences_go_with_clips_that_they_describe_spread_over_them():
+    relevancy = np.zeros((6, 4), np.float32)
+    relevancy[:4, :3] = 1
+    relevancy[5, 3] = 0.4
+    assert sentence_clips(relevancy).tolist() == [0, 1, 2, 5]

@@ -1,0 +1,229 @@
+"""How far figures would move with other clips: bootstrap intervals, and differences between two models.
+
+A figure is a mean of scores, one for each query: a clip to classify, a question, a clip or a sentence to
+search by. The queries are computed once; their clips are then drawn again with replacement, many times
+over (Efron and Tibshirani 1993, chapters 13 and 16). Clips of one video are alike, so videos are drawn as
+well, and the wider of the two intervals counts: with few videos it is far wider. Draws are seeded, and
+the same for all models on the same queries, which makes their differences paired.
+
+Shapes: Q queries, R draws, F figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+DRAWS = 1000
+LEVEL = 95
+"""Per cent of the draws that lie in an interval."""
+SEED = 0
+LEAST_CLIPS = 6
+"""Clips that must differ between two models before a difference can be clear: with five, all in favour of
+one, chance alone does as well once in 16 (two-sided sign test), with six once in 32."""
+DIRECTIONS = ("video_to_text", "text_to_video")
+"""Figures whose mean is a figure too."""
+
+Floats = npt.NDArray[np.floating[Any]]
+Integers = npt.NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores whose means are an evaluation's figures, for all queries of its tables."""
+
+    clips: Integers
+    """Clip that stands behind each query, Q: those of one clip are drawn together."""
+    videos: Integers
+    """The clip's video as a number, Q."""
+    scores: Mapping[str, Floats]
+    """Score of each query by figure, Q, in the figure's unit; NaN where it does not count: there is nothing
+    to find, or the clip cannot be read."""
+    classes: Mapping[str, Integers]
+    """Class of each query, Q, for the figures that are the mean over classes of each class's mean."""
+
+    @property
+    def figures(self) -> list[str]:
+        """Names of the figures."""
+        return [*self.scores, *self.two_sided]
+
+    def values(self) -> dict[str, float]:
+        """The figures. NaN where no query counts."""
+        return dict(zip(self.figures, self._means(np.ones(len(self.clips))), strict=True))
+
+    def counts(self) -> dict[str, int]:
+        """What each figure is the mean of: the number of queries that count, or of classes that occur."""
+        found = {}
+        for name, counted_Q in zip(self.scores, self._counted, strict=True):
+            classes_Q = self.classes.get(name)
+            found[name] = int(
+                counted_Q.sum() if classes_Q is None else len(np.unique(classes_Q[counted_Q > 0]))
+            )
+        return found | {mean: found[one] + found[other] for mean, (one, other) in self.two_sided.items()}
+
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """Lowest and highest value of each figure that is compatible with these clips."""
+        values = np.array(list(self.values().values()))
+        low_F, high_F = _bounds(self.draws(), values)
+        return {
+            name: (float(low), float(high))
+            for name, low, high in zip(self.figures, low_F, high_F, strict=True)
+        }
+
+    def draws(self) -> list[Floats]:
+        """The figures of redrawn clips, R,F; beside them those of redrawn videos where there are several."""
+        some = self._counting()
+        videos, clips = len(np.unique(some.videos)), len(np.unique(some.clips))
+        units = [some.clips, some.videos] if 1 < videos < clips else [some.clips]
+        return [some._redrawn(unit_Q) for unit_Q in units]
+
+    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """As named arrays, for a file."""
+        arrays: dict[str, npt.NDArray[Any]] = {"clip_Q": self.clips, "video_Q": self.videos}
+        arrays |= {f"scores.{name}": score_Q.astype(np.float32) for name, score_Q in self.scores.items()}
+        return arrays | {f"classes.{name}": class_Q for name, class_Q in self.classes.items()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Scores | None:
+        """From the arrays of `to_arrays` among others; None where they are not there."""
+        if not {"clip_Q", "video_Q"} <= arrays.keys():
+            return None
+        parts = {
+            part: {
+                name.removeprefix(f"{part}."): array
+                for name, array in arrays.items()
+                if name.startswith(f"{part}.")
+            }
+            for part in ("scores", "classes")
+        }
+        return cls(arrays["clip_Q"], arrays["video_Q"], parts["scores"], parts["classes"])
+
+    def _counting(self) -> Scores:
+        """The queries that count for some figure."""
+        some_Q = self._counted.any(0)
+        return Scores(
+            self.clips[some_Q],
+            self.videos[some_Q],
+            {name: score_Q[some_Q] for name, score_Q in self.scores.items()},
+            {name: class_Q[some_Q] for name, class_Q in self.classes.items()},
+        )
+
+    def _redrawn(self, unit_Q: Integers) -> Floats:
+        units, number_Q = np.unique(unit_Q, return_inverse=True)
+        rng = np.random.default_rng(SEED)
+        found_RF = np.empty((DRAWS, len(self.figures)))
+        for draw in range(DRAWS):
+            drawn = np.bincount(rng.integers(len(units), size=len(units)), minlength=len(units))
+            found_RF[draw] = self._means(drawn[number_Q].astype(np.float64))
+        return found_RF
+
+    def _means(self, weight_Q: Floats) -> list[float]:
+        """The figures where each query counts as often as its weight says."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            plain_F = (self._values @ weight_Q) / (self._counted @ weight_Q)
+        found = dict(zip(self.scores, plain_F.tolist(), strict=True))
+        for name, class_Q in self._class_numbers.items():
+            place = list(self.scores).index(name)
+            weights_K = np.bincount(class_Q, weight_Q * self._counted[place])
+            sums_K = np.bincount(class_Q, weight_Q * self._values[place])
+            occurs_K = weights_K > 0
+            found[name] = float(np.mean(sums_K[occurs_K] / weights_K[occurs_K])) if occurs_K.any() else np.nan
+        means = [(found[one] + found[other]) / 2 for one, other in self.two_sided.values()]
+        return [*found.values(), *means]
+
+    @cached_property
+    def two_sided(self) -> dict[str, tuple[str, str]]:
+        """The figures that are the mean of two others, with those."""
+        names = [name.removesuffix(f".{DIRECTIONS[0]}") for name in self.scores if DIRECTIONS[0] in name]
+        return {f"{name}.mean": (f"{name}.{DIRECTIONS[0]}", f"{name}.{DIRECTIONS[1]}") for name in names}
+
+    @cached_property
+    def _counted(self) -> Floats:
+        """1 where a query counts for a figure, else 0: F,Q."""
+        return np.array([~np.isnan(score_Q) for score_Q in self.scores.values()], np.float64)
+
+    @cached_property
+    def _values(self) -> Floats:
+        """The scores with 0 for what does not count, F,Q."""
+        return np.nan_to_num(np.array(list(self.scores.values()), np.float64))
+
+    @cached_property
+    def _class_numbers(self) -> dict[str, Integers]:
+        return {name: np.unique(class_Q, return_inverse=True)[1] for name, class_Q in self.classes.items()}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much higher one model's figure is than another's, on the queries that both could be measured on."""
+
+    value: float
+    low: float
+    high: float
+    clips: int
+    """Clips on which the two differ."""
+
+    @property
+    def clear(self) -> bool:
+        """Whether other clips would hardly turn the sign."""
+        return self.clips >= LEAST_CLIPS and (self.low > 0 or self.high < 0)
+
+
+def paired_differences(ours: Scores, theirs: Scores) -> dict[str, Difference]:
+    """Ours less theirs, by figure. Raises ValueError when they were not measured on the same queries."""
+    if not (np.array_equal(ours.clips, theirs.clips) and np.array_equal(ours.videos, theirs.videos)):
+        raise ValueError("the two were measured on different clips")
+    ours, theirs = _common(ours, theirs), _common(theirs, ours)
+    values_F = np.array(list(ours.values().values())) - np.array(list(theirs.values().values()))
+    pairs = zip(ours.draws(), theirs.draws(), strict=True)
+    low_F, high_F = _bounds([ours_RF - theirs_RF for ours_RF, theirs_RF in pairs], values_F)
+    clips = _clips_that_differ(ours, theirs)
+    return {
+        name: Difference(float(value), float(low), float(high), clips[name])
+        for name, value, low, high in zip(ours.figures, values_F, low_F, high_F, strict=True)
+    }
+
+
+def _common(scores: Scores, other: Scores) -> Scores:
+    """The scores of the figures and queries that count in both."""
+    both = {
+        name: np.where(np.isnan(other.scores[name]), np.nan, score_Q)
+        for name, score_Q in scores.scores.items()
+        if name in other.scores
+    }
+    return replace(
+        scores, scores=both, classes={name: cls for name, cls in scores.classes.items() if name in both}
+    )
+
+
+def _clips_that_differ(ours: Scores, theirs: Scores) -> dict[str, int]:
+    differ = {
+        name: np.unique(ours.clips[(score_Q != theirs.scores[name]) & ~np.isnan(score_Q)])
+        for name, score_Q in ours.scores.items()
+    }
+    differ |= {mean: np.union1d(differ[one], differ[other]) for mean, (one, other) in ours.two_sided.items()}
+    return {name: len(clips) for name, clips in differ.items()}
+
+
+def _bounds(draws: list[Floats], values_F: Floats) -> tuple[Floats, Floats]:
+    """The widest bounds of the central LEVEL per cent, which hold the values themselves."""
+    tail = (100 - LEVEL) / 2
+    lows, highs = [values_F], [values_F]
+    for found_RF in draws:
+        low_F, high_F = _percentiles(found_RF, (tail, 100 - tail))
+        lows.append(low_F)
+        highs.append(high_F)
+    return np.fmin.reduce(lows), np.fmax.reduce(highs)
+
+
+def _percentiles(found_RF: Floats, at: tuple[float, float]) -> Iterator[Floats]:
+    """Percentiles of each column without its NaN, NaN for a column of nothing else."""
+    some_F = ~np.isnan(found_RF).all(0)
+    for level in at:
+        result_F = np.full(found_RF.shape[1], np.nan)
+        result_F[some_F] = np.nanpercentile(found_RF[:, some_F], level, axis=0)
+        yield result_F
