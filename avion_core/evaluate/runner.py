@@ -89,7 +89,7 @@ def evaluate(
 
 def with_intervals(found: Measurement) -> dict[str, Any]:
     """The figures with their n and interval beside them, and with unreadable clips counted as wrong."""
-    figures = {
+    figures: dict[str, Any] = {
         name: dict(value) if isinstance(value, Mapping) else value for name, value in found.figures.items()
     }
     counts, intervals, strict = found.scores.counts(), found.scores.intervals(), found.strict.values()
