@@ -199,6 +199,9 @@ class DatasetSettings(Section):
     """Used by the source `ego4d`."""
     local: LocalSource | None = None
     """Needed by the source `local`."""
+    allow_missing_ego4d_json: bool = False
+    """Layout `ego4d`: continue without `ego4d.json`, which lists the benchmarks' validation and test videos.
+    They are then trained on, and zero-shot figures come out too high."""
     transcode: TranscodeSettings = TranscodeSettings()
     """Chunk settings; what is left out comes from the section `transcode`."""
     class_lists: str | None = None

@@ -13,6 +13,7 @@ for layout, tables in TABLES.items():
             [clip_table("{dataset}", table) for table in tables],
             [f"{DATA}/{{dataset}}/clips/classes.json"] if layout in LABELS else [],
             dropped=f"{DATA}/{{dataset}}/clips/dropped.json",
+            listed=f"{DATA}/{{dataset}}/clips/dropped.csv",
         log:
             f"{LOGS}/annotate/{{dataset}}.log",
         benchmark:
@@ -27,7 +28,13 @@ for layout, tables in TABLES.items():
             runtime=60,
         params:
             code=library(
-                "data/annotate.py", "data/clips.py", "data/tables.py", "data/sources.py", f"data/{layout}.py"
+                "data/annotate.py",
+                "data/annotation_files.py",
+                "data/clips.py",
+                "data/dropped.py",
+                "data/tables.py",
+                "data/sources.py",
+                f"data/{layout}.py",
             ),
             settings=lambda wildcards: SETTINGS.datasets[wildcards.dataset].source_json(),
             raw=f"{DATA}/{{dataset}}/raw",

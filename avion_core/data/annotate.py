@@ -1,12 +1,12 @@
 """The rule `annotate`: each layout's own annotations become clip tables of one schema.
 
 Clips are held against the chunk index: those whose video has no chunks (quarantined, or not on disk)
-are left out and counted, the others are cut to their video's length.
+are left out and listed (`avion_core.data.dropped`), the others are cut to their video's length.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,21 +14,28 @@ from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from avion_core.config import DatasetSettings, Layout
 from avion_core.data import ego4d, ek100, folder, kinetics
 from avion_core.data.chunks import ChunkIndex
-from avion_core.data.clips import write_clips, write_questions, write_sentences
+from avion_core.data.clips import Question, write_clips, write_questions, write_sentences
+from avion_core.data.dropped import (
+    HELD_OUT,
+    NO_CHUNKS,
+    NO_LENGTH,
+    NO_TEXT,
+    NOT_A_TIME,
+    OUTSIDE,
+    QUESTION,
+    QUESTION_OUTSIDE,
+    DroppedClips,
+)
 from avion_core.data.sources import SourceError, video_id_of
 from avion_core.data.tables import SUFFIX, row_count
 from avion_core.files import write_json
-
-NO_CHUNKS = "the video has no chunks"
-OUTSIDE = "the clip lies outside its video"
-HELD_OUT = "the video belongs to a benchmark"
-QUESTION = "a choice of the question has no chunks"
 
 SHORTEST_S = 1 / 120
 """Clips that their video cuts to less are left out."""
@@ -52,12 +59,13 @@ class Task:
     raw_dir: Path
     clips_dir: Path
     index: Watchable
-    dropped: Counter[str]
+    dropped: DroppedClips
 
     def write_clips(self, split: str, table: pa.Table) -> None:
-        """Publish a split's clips, less those that cannot be watched."""
-        kept, dropped = watchable_clips(table, self.index)
-        self.dropped.update(dropped)
+        """Publish a split's clips, less those without a text and those that cannot be watched."""
+        kept, left_out, reasons = sound_clips(table, self.index)
+        columns = {name: left_out[name] for name in ("video_id", "start_s", "end_s")}
+        self.dropped.add(split, columns | {"annotation": left_out["narration_id"]}, reasons)
         write_clips(self.clips_dir / f"{split}{SUFFIX}", kept)
 
 
@@ -73,37 +81,49 @@ def annotate(
 ) -> None:
     """Write `<split>.arrow` and the layout's further tables into `clips_dir`.
 
-    `dropped.json` there says how many clips were left out and why. `videos` is the list of source videos,
-    `chunks` the chunk index. Raises SourceError, naming the data set, when annotations cannot be read or
-    no training clip is left.
+    `dropped.csv` there lists the clips that were left out, `dropped.json` counts them. `videos` is the list
+    of source videos, `chunks` the chunk index. Raises SourceError, naming the data set, when annotations
+    cannot be read or no training clip is left.
     """
-    task = Task(settings, raw_dir, clips_dir, ChunkIndex.load(chunks), Counter())
+    task = Task(settings, raw_dir, clips_dir, ChunkIndex.load(chunks), DroppedClips())
     try:
         LAYOUTS[layout](task)
     except SourceError as error:
         raise SourceError(f"data set '{dataset}': {error}") from None
+    task.dropped.publish(clips_dir)
     if row_count(clips_dir / f"train{SUFFIX}") == 0:
         count = pq.read_metadata(videos).num_rows
-        reasons = "; ".join(f"{reason}: {number}" for reason, number in task.dropped.items())
+        reasons = "; ".join(f"{reason}: {number}" for reason, number in task.dropped.reasons().items())
         raise SourceError(f"data set '{dataset}': no training clip is left, of {count} videos ({reasons})")
-    write_json(clips_dir / "dropped.json", {"clips": task.dropped.total(), "reasons": dict(task.dropped)})
 
 
-def watchable_clips(table: pa.Table, index: Watchable) -> tuple[pa.Table, Counter[str]]:
-    """The clips whose video has chunks, cut to their video, and how many were left out for which reason."""
-    if table.num_rows == 0:
-        return table, Counter()
+def sound_clips(table: pa.Table, index: Watchable) -> tuple[pa.Table, pa.Table, pa.Array]:
+    """The clips to keep, cut to their video; the others as they were, and the reason for each of them."""
     coded = table.column("video_id").dictionary_encode().combine_chunks()
     lengths = [index.duration_s(name) if index.has(name) else np.nan for name in coded.dictionary.to_pylist()]
     length_s = np.asarray(lengths, dtype=np.float64)[coded.indices.to_numpy()]
-    start_s = np.maximum(table.column("start_s").to_numpy(), 0.0)
-    end_s = np.minimum(table.column("end_s").to_numpy(), length_s)
-    there = ~np.isnan(length_s)
-    inside = there & (end_s - start_s >= SHORTEST_S)
+    given_start_s, given_end_s = (table.column(name).to_numpy() for name in ("start_s", "end_s"))
+    start_s, end_s = np.maximum(given_start_s, 0.0), np.minimum(given_end_s, length_s)
+    problems = {
+        NO_CHUNKS: np.isnan(length_s),
+        NO_TEXT: _without_text(table),
+        NO_LENGTH: given_end_s <= given_start_s,
+        OUTSIDE: end_s - start_s < SHORTEST_S,
+    }
+    problem = np.select(list(problems.values()), range(len(problems)), default=-1)
+    kept, left_out = problem < 0, problem >= 0
+    cut = table
     for name, values in (("start_s", start_s), ("end_s", end_s)):
-        table = table.set_column(table.column_names.index(name), name, pa.array(values))
-    reasons = {NO_CHUNKS: int((~there).sum()), OUTSIDE: int((there & ~inside).sum())}
-    return table.filter(pa.array(inside)), Counter({reason: n for reason, n in reasons.items() if n})
+        cut = cut.set_column(cut.column_names.index(name), name, pa.array(values))
+    reasons = pa.array(list(problems)).take(pa.array(problem[left_out]))
+    return cut.filter(pa.array(kept)), table.filter(pa.array(left_out)), reasons
+
+
+def _without_text(table: pa.Table) -> NDArray[np.bool_]:
+    """Rows whose only text is empty; layouts with labels alone have no texts."""
+    if "source" not in table.column_names:
+        return np.zeros(len(table), dtype=np.bool_)
+    return np.asarray(pc.equal(pc.list_flatten(table.column("texts")), "").to_numpy(), dtype=np.bool_)
 
 
 def one_text_each(texts: Sequence[str]) -> pa.ListArray:
@@ -112,7 +132,11 @@ def one_text_each(texts: Sequence[str]) -> pa.ListArray:
 
 
 def _human_clips(
-    video_ids: Sequence[str], start_s: Seconds, end_s: Seconds, texts: Sequence[str]
+    video_ids: Sequence[str],
+    start_s: Seconds,
+    end_s: Seconds,
+    texts: Sequence[str],
+    narration_ids: Sequence[str],
 ) -> dict[str, pa.Array]:
     """The columns that every layout with sentences has."""
     return {
@@ -120,6 +144,7 @@ def _human_clips(
         "start_s": pa.array(start_s, pa.float64()),
         "end_s": pa.array(end_s, pa.float64()),
         "texts": one_text_each(texts),
+        "narration_id": pa.array(narration_ids, pa.string()),
         "source": pa.array(["human"] * len(texts), pa.string()),
     }
 
@@ -127,52 +152,105 @@ def _human_clips(
 def annotate_ego4d(task: Task) -> None:
     """Narrations of both passes by the EgoClip rule; EgoMCQ."""
     questions = ego4d.read_egomcq(task.raw_dir)
-    held_out = ego4d.held_out_videos(task.raw_dir)
-    everything = ego4d.read_narrations(ego4d.narration_path(task.raw_dir))
-    passes = [entry for entry in everything if entry.video_uid not in held_out]
-    left_out = sum(len(entry.texts) for entry in everything) - sum(len(entry.texts) for entry in passes)
-    if left_out:
-        task.dropped[HELD_OUT] += left_out
-    windows = ego4d.egoclip_windows(passes)
+    metadata = ego4d.read_metadata(task.raw_dir, allow_missing=task.settings.allow_missing_ego4d_json)
+    held_out = metadata.held_out.union(*(question.video_ids for question in questions))
+    narrated = ego4d.read_narrations(ego4d.narration_path(task.raw_dir))
+    unknown = {entry.video_uid for entry in narrated} - metadata.known
+    if unknown and metadata.known:
+        print(
+            f"{len(unknown)} narrated videos are not in {ego4d.METADATA}; they are trained on",
+            file=sys.stderr,
+        )
+    # A video's length is that of its chunks, else that in ego4d.json. Without either, a bad time cannot be
+    # told from a good one, so the video's gaps do not count in α.
+    lengths_s = metadata.lengths_s | {
+        entry.video_uid: task.index.duration_s(entry.video_uid)
+        for entry in narrated
+        if task.index.has(entry.video_uid)
+    }
+    passes = [
+        _narrations_within(task, entry, lengths_s.get(entry.video_uid, np.inf))
+        for entry in _without_benchmarks(task, narrated, held_out)
+    ]
+    alpha_s = ego4d.mean_gap_s([entry for entry in passes if entry.video_uid in lengths_s])
+    windows = ego4d.egoclip_windows(passes, alpha_s=alpha_s)
     columns = _human_clips(
         [entry.video_uid for entry in passes for _ in entry.texts],
         np.concatenate([start for start, _ in windows]) if windows else np.zeros(0),
         np.concatenate([end for _, end in windows]) if windows else np.zeros(0),
         [text for entry in passes for text in entry.texts],
+        [uid for entry in passes for uid in entry.uids],
     )
-    columns["narration_id"] = pa.array([uid for entry in passes for uid in entry.uids], pa.string())
     task.write_clips("train", pa.table(columns))
-    known = [question for question in questions if all(map(task.index.has, question.video_ids))]
-    if len(known) < len(questions):
-        task.dropped[QUESTION] += len(questions) - len(known)
+    _write_questions(task, questions)
+
+
+def _without_benchmarks(
+    task: Task, passes: Sequence[ego4d.NarrationPass], held_out: frozenset[str]
+) -> list[ego4d.NarrationPass]:
+    for entry in passes:
+        if entry.video_uid in held_out:
+            _drop_narrations(task, entry, HELD_OUT)
+    return [entry for entry in passes if entry.video_uid not in held_out]
+
+
+def _narrations_within(task: Task, entry: ego4d.NarrationPass, length_s: float) -> ego4d.NarrationPass:
+    """The narrations of a pass whose time is one of the video's."""
+    number = np.isfinite(entry.times_s)
+    inside = number & (entry.times_s >= 0) & (entry.times_s <= length_s)
+    if inside.all():
+        return entry
+    _drop_narrations(task, entry.select(~number), NOT_A_TIME)
+    _drop_narrations(task, entry.select(number & ~inside), OUTSIDE)
+    return entry.select(inside)
+
+
+def _drop_narrations(task: Task, entry: ego4d.NarrationPass, reason: str) -> None:
+    time_s = pa.array(np.where(np.isfinite(entry.times_s), entry.times_s, np.nan), from_pandas=True)
+    videos = pa.repeat(entry.video_uid, len(entry.uids))
+    columns = {"annotation": pa.array(entry.uids, pa.string()), "video_id": videos}
+    task.dropped.add("train", columns | {"start_s": time_s, "end_s": time_s}, reason)
+
+
+def _write_questions(task: Task, questions: Sequence[Question]) -> None:
+    """Publish the questions whose choices can all be watched."""
+    known = []
+    for question in questions:
+        watched = all(map(task.index.has, question.video_ids))
+        if watched and all(
+            max(start_s, 0.0) + SHORTEST_S <= task.index.duration_s(video)
+            for video, start_s in zip(question.video_ids, question.starts_s, strict=True)
+        ):
+            known.append(question)
+        else:
+            name = pa.array([f"question {question.question_id}"])
+            task.dropped.add("egomcq", {"annotation": name}, QUESTION_OUTSIDE if watched else QUESTION)
     write_questions(task.clips_dir / f"egomcq{SUFFIX}", [vars(question) for question in known])
 
 
 def annotate_ek100(task: Task) -> None:
     """Both splits, the sentences of multi-instance retrieval, and the class lists."""
-    segments = {split: ek100.read_segments(task.raw_dir / name) for split, name in ek100.SPLITS.items()}
-    actions = ek100.action_classes(*segments.values())
+    annotations = ek100.read_annotations(task.raw_dir)
+    actions = ek100.action_classes(*annotations.segments.values())
     label = {name: number for number, name in enumerate(actions)}
-    for split, rows in segments.items():
+    for split, rows in annotations.segments.items():
         columns = _human_clips(
             [row.video_id for row in rows],
             [row.start_s for row in rows],
             [row.end_s for row in rows],
             [row.text for row in rows],
+            [row.narration_id for row in rows],
         )
         columns |= {
-            "narration_id": pa.array([row.narration_id for row in rows], pa.string()),
             "verb": pa.array([row.verb for row in rows], pa.int32()),
             "noun": pa.array([row.noun for row in rows], pa.int32()),
             "nouns": pa.array([list(row.nouns) for row in rows], pa.list_(pa.int32())),
             "label": pa.array([label[row.action] for row in rows], pa.int32()),
         }
         task.write_clips(split, pa.table(columns))
-    by_id = {row.narration_id: row for rows in segments.values() for row in rows}
-    for split, name in ek100.SENTENCES.items():
-        sentences = ek100.read_sentences(task.raw_dir / name, by_id)
+    for split, sentences in annotations.sentences.items():
         write_sentences(task.clips_dir / f"sentences_{split}{SUFFIX}", sentences)
-    classes = {kind: ek100.read_class_list(task.raw_dir / name) for kind, name in ek100.CLASSES.items()}
+    classes = {"verb": annotations.verbs, "noun": annotations.nouns}
     names = {kind: [entry.key for entry in entries] for kind, entries in classes.items()}
     write_json(task.clips_dir / "classes.json", {**names, "action": actions})
 
@@ -180,8 +258,8 @@ def annotate_ek100(task: Task) -> None:
 def annotate_kinetics(task: Task) -> None:
     """Whole trimmed clips with their class."""
     classes = kinetics.read_classes(task.raw_dir)
-    for split, name in kinetics.LISTS.items():
-        entries = kinetics.read_list(task.raw_dir / name, classes=len(classes))
+    for split in kinetics.LISTS:
+        entries = kinetics.read_list(kinetics.list_path(task.raw_dir, split), classes=classes)
         watched = [entry.video_id for entry in entries]
         length_s = [task.index.duration_s(video) if task.index.has(video) else 0.0 for video in watched]
         columns = {
@@ -189,6 +267,7 @@ def annotate_kinetics(task: Task) -> None:
             "start_s": pa.array(np.zeros(len(entries))),
             "end_s": pa.array(length_s, pa.float64()),
             "texts": pa.array([[] for _ in entries], pa.list_(pa.string())),
+            "narration_id": pa.array([f"line {entry.line}" for entry in entries], pa.string()),
             "label": pa.array([entry.label for entry in entries], pa.int32()),
         }
         task.write_clips(split, pa.table(columns))
@@ -208,8 +287,8 @@ def annotate_folder(task: Task) -> None:
             [row.start_s for row in rows],
             [row.end_s for row in rows],
             [row.text for row in rows],
+            [f"line {row.line}" for row in rows],
         )
-        columns["narration_id"] = pa.array([f"line {row.line}" for row in rows], pa.string())
         task.write_clips(split, pa.table(columns))
 
 

@@ -17,15 +17,21 @@ from avion_core.data.toy_kitchen.layouts import LAYOUTS as TOY_LAYOUTS
 class LocalLayout:
     """How official files on disk are checked and found."""
 
-    check: Callable[[Path], None]
+    check: Callable[[Path, DatasetSettings], None]
     annotation_files: Callable[[Path], Sequence[str]]
     find_videos: Callable[[Path], tuple[list[SourceVideo], str]]
 
 
 LOCAL_LAYOUTS: dict[str, LocalLayout] = {
-    "ego4d": LocalLayout(ego4d.check, ego4d.annotation_files, ego4d.find_videos),
-    "ek100": LocalLayout(ek100.check, lambda _: ek100.ANNOTATIONS, ek100.find_videos),
-    "kinetics": LocalLayout(kinetics.check, lambda _: kinetics.ANNOTATIONS, kinetics.find_videos),
+    "ego4d": LocalLayout(
+        lambda path, settings: ego4d.check(path, allow_missing_metadata=settings.allow_missing_ego4d_json),
+        ego4d.annotation_files,
+        ego4d.find_videos,
+    ),
+    "ek100": LocalLayout(lambda path, _: ek100.check(path), lambda _: ek100.ANNOTATIONS, ek100.find_videos),
+    "kinetics": LocalLayout(
+        lambda path, _: kinetics.check(path), kinetics.annotation_files, kinetics.find_videos
+    ),
 }
 """Layouts that the source `local` knows."""
 
@@ -73,9 +79,16 @@ def _make_toy_kitchen(
     return TOY_LAYOUTS[settings.layout](toy_kitchen, raw_dir)
 
 
+def _fetch_ego4d(settings: DatasetSettings, _: ToyKitchenSettings, raw_dir: Path) -> list[SourceVideo]:
+    """Download, and read what came before anything is made of it."""
+    videos = ego4d.fetch(settings.ego4d, raw_dir)
+    ego4d.read_all(raw_dir, allow_missing_metadata=settings.allow_missing_ego4d_json)
+    return videos
+
+
 def _check_local(settings: DatasetSettings) -> None:
     assert settings.local is not None
-    LOCAL_LAYOUTS[settings.layout].check(Path(settings.local.path))
+    LOCAL_LAYOUTS[settings.layout].check(Path(settings.local.path), settings)
 
 
 def _find_local(settings: DatasetSettings, _: ToyKitchenSettings, raw_dir: Path) -> list[SourceVideo]:
@@ -99,7 +112,7 @@ SOURCES: dict[str, Source] = {
     "toy_kitchen": Source(_check_toy_kitchen, _make_toy_kitchen),
     "ego4d": Source(
         lambda settings: ego4d.check_download(settings.ego4d),
-        lambda settings, _, raw_dir: ego4d.fetch(settings.ego4d, raw_dir),
+        _fetch_ego4d,
     ),
     "local": Source(_check_local, _find_local),
     "folder": Source(folder.check, lambda settings, _, raw_dir: folder.fetch(settings, raw_dir)),

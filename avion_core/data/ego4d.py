@@ -3,20 +3,23 @@
 EgoClip (Lin et al., "Egocentric Video-Language Pretraining", 2022, section 3): a narration at t becomes
 the clip t ± β/(2α). β is the mean gap between consecutive narrations of a video, here of one annotator's
 pass over it; α is the mean of all β. Both passes are kept, and so are narrations with `#unsure` and
-`#O`. Videos of the benchmarks' validation and test splits are left out.
+`#O`. Videos of the benchmarks' validation and test splits are left out. So are narrations whose time is not
+within their video, before any mean is taken: one of them would move every clip.
 """
 
 from __future__ import annotations
 
 import configparser
 import csv
+import math
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +27,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avion_core.config import Ego4DSource
+from avion_core.data.annotation_files import expect_list, expect_object, json_kind, read_json
 from avion_core.data.clips import Question
 from avion_core.data.sources import SourceError, SourceVideo, names_of, require_files
-from avion_core.files import publish, read_json
+from avion_core.files import publish
 
 METADATA = "ego4d.json"
 EGOMCQ = "egomcq.json"
@@ -44,9 +48,29 @@ class NarrationPass:
     video_uid: str
     name: str
     times_s: NDArray[np.float64]
+    """NaN where the file has no number, last."""
     texts: list[str]
+    """Empty where the file has no sentence."""
     uids: list[str]
-    """Annotation numbers; those that a release lacks are made of video, pass and place."""
+    """Annotation numbers; those that a release lacks are made of video, pass and place in the file."""
+
+    def select(self, chosen: NDArray[np.bool_]) -> NarrationPass:
+        """The narrations for which `chosen` is true."""
+        rows = np.flatnonzero(chosen)
+        texts, uids = [self.texts[row] for row in rows], [self.uids[row] for row in rows]
+        return replace(self, times_s=self.times_s[rows], texts=texts, uids=uids)
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What `ego4d.json` says of the videos."""
+
+    held_out: frozenset[str]
+    """Videos of the benchmarks' validation and test splits."""
+    lengths_s: dict[str, float]
+    """Length of each video, in seconds, where it is known."""
+    known: frozenset[str]
+    """All videos that it lists."""
 
 
 def narration_path(raw_dir: Path) -> Path:
@@ -55,106 +79,223 @@ def narration_path(raw_dir: Path) -> Path:
     return found[-1] if found else raw_dir / "v2/annotations/narration.json"
 
 
+def metadata_paths(raw_dir: Path) -> list[Path]:
+    """Every `ego4d.json`: the official program has put it beside the releases and into them."""
+    return [path for path in (raw_dir / METADATA, *sorted(raw_dir.glob(f"v*/{METADATA}"))) if path.is_file()]
+
+
 def read_narrations(path: Path) -> list[NarrationPass]:
     """Every pass of every video that has narrations, sorted by video and pass.
 
     Reads releases with the videos under `videos` and older ones with them at the top level. Raises
-    SourceError when the file has neither.
+    SourceError, with the place in the file, when it is made otherwise or has no narration.
     """
-    content = read_json(path)
-    videos = content.get("videos", content) if isinstance(content, dict) else None
-    if not isinstance(videos, dict):
-        raise SourceError(f"{path}: not a narration file: neither 'videos' nor video numbers at its top")
+    content = expect_object(read_json(path), str(path))
+    older = "videos" not in content
+    videos = expect_object(content if older else content["videos"], f"{path}: videos")
     passes = []
     for video_uid in sorted(videos):
+        if older and not isinstance(videos[video_uid], dict):
+            continue  # what older releases say of themselves stands among the videos
+        video = expect_object(videos[video_uid], f"{path}: videos.{video_uid}")
         for name in PASSES:
-            entry = videos[video_uid].get(name) if isinstance(videos[video_uid], dict) else None
-            narrations = (entry or {}).get("narrations") or []
+            where = f"{path}: videos.{video_uid}.{name}"
+            entry = expect_object(video.get(name) or {}, where)
+            narrations = expect_list(entry.get("narrations") or [], f"{where}.narrations")
             if narrations:
-                passes.append(_narration_pass(path, video_uid, name, narrations))
+                passes.append(_narration_pass(where, video_uid, name, narrations))
+    if not passes:
+        raise SourceError(f"{path}: not a narration file: no video in it has a narration; fetch it again")
     return passes
 
 
-def _narration_pass(path: Path, video_uid: str, name: str, narrations: Sequence[Any]) -> NarrationPass:
+def _narration_pass(where: str, video_uid: str, name: str, narrations: Sequence[Any]) -> NarrationPass:
+    times_s, texts, uids = np.empty(len(narrations)), [], []
+    for place, narration in enumerate(narrations):
+        try:
+            times_s[place] = _number(narration["timestamp_sec"])
+            texts.append(sentence_of(narration["narration_text"]))
+            uids.append(str(narration.get("annotation_uid") or f"{video_uid}:{name}:{place}"))
+        except KeyError as error:
+            raise SourceError(
+                f"{where}.narrations[{place}]: it lacks {error}; fetch the file again"
+            ) from None
+        except (TypeError, AttributeError):
+            expect_object(narration, f"{where}.narrations[{place}]")
+            raise
+    order = np.argsort(times_s, kind="stable")
+    return NarrationPass(
+        video_uid, name, times_s[order], [texts[row] for row in order], [uids[row] for row in order]
+    )
+
+
+def _number(value: Any) -> float:
+    """A JSON value as a number, NaN where it is none."""
     try:
-        ordered = sorted(narrations, key=lambda narration: float(narration["timestamp_sec"]))
-        return NarrationPass(
-            video_uid=video_uid,
-            name=name,
-            times_s=np.array([float(narration["timestamp_sec"]) for narration in ordered]),
-            texts=[str(narration["narration_text"]).strip() for narration in ordered],
-            uids=[
-                str(narration.get("annotation_uid") or f"{video_uid}:{name}:{place}")
-                for place, narration in enumerate(ordered)
-            ],
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise SourceError(f"{path}: video {video_uid}, {name}: a narration lacks {error}") from None
+        return math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
-def egoclip_windows(passes: Sequence[NarrationPass]) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+TAGS = re.compile(r"#[^\W\d_]+(\s+[^\W\d_]\b)?")
+"""A tag with the letter of the person it stands for: `#C C`, `#O X`, `#unsure`."""
+
+
+def sentence_of(text: Any) -> str:
+    """A narration's text, or nothing where it is not text or says nothing beside its tags."""
+    if not isinstance(text, str):
+        return ""
+    stripped = text.strip()
+    says = any(character.isalnum() for character in TAGS.sub("", stripped))
+    return stripped if says and not _has_surrogates(stripped) else ""
+
+
+def _has_surrogates(text: str) -> bool:
+    """Whether the text has halves of characters, which JSON can write and no encoding can."""
+    return any("\ud800" <= character <= "\udfff" for character in text) if not text.isascii() else False
+
+
+def mean_gap_s(passes: Sequence[NarrationPass]) -> float:
+    """EgoClip's α: the mean over the passes of their mean gaps, in seconds; 1 where none has a gap."""
+    gaps = [gap for gap in map(_gap_s, passes) if gap > 0]
+    return float(np.mean(gaps)) if gaps else 1.0
+
+
+def _gap_s(entry: NarrationPass) -> float:
+    return float(np.diff(entry.times_s).mean()) if len(entry.times_s) > 1 else 0.0
+
+
+def egoclip_windows(
+    passes: Sequence[NarrationPass], *, alpha_s: float | None = None
+) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Start and end in seconds of every narration's clip, pass by pass, by the EgoClip rule.
 
-    A pass with one narration, or with all at one moment, has no gap: it gets β = α, a clip of 1 s.
+    `alpha_s` is α, by default that of these passes. A pass with one narration, or with all at one moment,
+    has no gap: it gets β = α, a clip of 1 s.
     """
-    gaps = [float(np.diff(entry.times_s).mean()) if len(entry.times_s) > 1 else 0.0 for entry in passes]
-    known = [gap for gap in gaps if gap > 0]
-    mean_gap = float(np.mean(known)) if known else 1.0
+    alpha_s = mean_gap_s(passes) if alpha_s is None else alpha_s
     windows = []
-    for entry, gap in zip(passes, gaps, strict=True):
-        half = (gap if gap > 0 else mean_gap) / (2 * mean_gap)
+    for entry in passes:
+        half = (_gap_s(entry) or alpha_s) / (2 * alpha_s)
         windows.append((entry.times_s - half, entry.times_s + half))
     return windows
 
 
-def held_out_videos(raw_dir: Path) -> set[str]:
-    """Videos of EgoMCQ and of the benchmarks' validation and test splits, as far as the files are there."""
-    held_out = {uid for question in read_egomcq(raw_dir) for uid in question.video_ids}
-    if (raw_dir / METADATA).is_file():
-        for video in read_json(raw_dir / METADATA).get("videos", []):
-            splits = (value for key, value in video.items() if key.startswith("split_"))
-            if any(value in HELD_OUT for value in splits):
-                held_out.add(str(video["video_uid"]))
-    return held_out
+def read_metadata(raw_dir: Path, *, allow_missing: bool) -> Metadata:
+    """What all `ego4d.json` in `raw_dir` say together.
+
+    Raises SourceError for a malformed one, and, unless `allow_missing`, where there is none: the benchmarks'
+    videos would be trained on.
+    """
+    paths = metadata_paths(raw_dir)
+    if not paths and not allow_missing:
+        raise SourceError(
+            f"{raw_dir}: no {METADATA}, nor in {narration_path(raw_dir).parent.parent.name}/; without it the "
+            f"benchmarks' validation and test videos would be trained on. Fetch it (`ego4d --metadata`), or "
+            f"set allow_missing_ego4d_json: true for the data set"
+        )
+    held_out, lengths_s, known = set(), {}, set()
+    for path in paths:
+        content = expect_object(read_json(path), str(path))
+        for place, entry in enumerate(expect_list(content.get("videos"), f"{path}: videos")):
+            video = expect_object(entry, f"{path}: videos[{place}]")
+            uid = video.get("video_uid")
+            if not isinstance(uid, str):
+                raise SourceError(f"{path}: videos[{place}]: it lacks 'video_uid'; fetch the file again")
+            known.add(uid)
+            if any(value in HELD_OUT for key, value in video.items() if key.startswith("split_")):
+                held_out.add(uid)
+            length = _number(video.get("duration_sec"))
+            if math.isfinite(length) and length > 0:
+                lengths_s[uid] = length
+    return Metadata(frozenset(held_out), lengths_s, frozenset(known))
 
 
 def read_egomcq(raw_dir: Path) -> list[Question]:
     """EgoMCQ's questions; none when its file is not there. Raises SourceError for a malformed question."""
     path = raw_dir / EGOMCQ
-    if not path.is_file():
-        return []
-    return [_question(path, key, value) for key, value in read_json(path).items()]
+    return read_questions(path) if path.is_file() else []
 
 
-def _question(path: Path, key: str, value: Mapping[str, Any]) -> Question:
+def read_questions(path: Path) -> list[Question]:
+    """Questions of an `egomcq.json`. Raises SourceError naming the one that is malformed."""
+    content = expect_object(read_json(path), str(path))
+    return [_question(f"{path}: question {key}", key, value) for key, value in content.items()]
+
+
+def _question(where: str, key: str, value: Any) -> Question:
     try:
         choices = [value["choices"][str(index)] for index in range(CHOICES)]
-        return Question(
+        question = Question(
             question_id=key,
-            type=int(value["types"]),
-            text=str(value["query"]["clip_text"]).strip(),
-            answer=int(value["answer"]),
-            video_ids=[str(choice["video_uid"]) for choice in choices],
-            starts_s=[float(choice["clip_start"]) for choice in choices],
-            ends_s=[float(choice["clip_end"]) for choice in choices],
+            type=value["types"],
+            text=sentence_of(value["query"]["clip_text"]),
+            answer=value["answer"],
+            video_ids=[choice["video_uid"] for choice in choices],
+            starts_s=[_number(choice["clip_start"]) for choice in choices],
+            ends_s=[_number(choice["clip_end"]) for choice in choices],
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise SourceError(f"{path}: question {key}: cannot be read: {error!r}") from None
+    except (KeyError, TypeError) as error:
+        raise SourceError(f"{where}: cannot be read: {error!r}; fetch the file again") from None
+    for name, number, allowed in (
+        ("answer", question.answer, range(CHOICES)),
+        ("types", question.type, (1, 2)),
+    ):
+        if type(number) is not int or number not in allowed:
+            raise SourceError(
+                f"{where}: {name} is {json_kind(number)}; it must be {allowed[0]} to {allowed[-1]}"
+            )
+    if not question.text:
+        raise SourceError(f"{where}: its query has no text; fetch the file again")
+    for index, (uid, start_s, end_s) in enumerate(
+        zip(question.video_ids, question.starts_s, question.ends_s, strict=True)
+    ):
+        if not isinstance(uid, str) or not -math.inf < start_s <= end_s < math.inf:
+            raise SourceError(
+                f"{where}: choice {index} is no clip of a video: {start_s} to {end_s} s of {json_kind(uid)}; "
+                f"fetch the file again"
+            )
+    return question
 
 
 # ------------------------------------------------------------------------------------------ files on disk
 
+CHECKED_AT_ONCE_BYTES = 50_000_000
+"""Annotation files up to this size, a second's reading, are read whole before any work. Larger ones, such as
+the full narration.json, only when the data set is fetched, which is before transcoding too."""
 
-def check(folder: Path) -> None:
-    """Raise SourceError unless the layout's annotation files are in `folder`."""
-    name = str(narration_path(folder).relative_to(folder))
+
+def check(folder: Path, *, allow_missing_metadata: bool) -> None:
+    """Raise SourceError unless the annotation files are in `folder` and all but huge ones can be read."""
+    narrations = narration_path(folder)
+    name = str(narrations.relative_to(folder))
     require_files(folder, (name,), what="an Ego4D download (v2/annotations, v2/full_scale, ego4d.json)")
+    if all(path.stat().st_size <= CHECKED_AT_ONCE_BYTES for path in metadata_paths(folder)):
+        read_metadata(folder, allow_missing=allow_missing_metadata)
+    if (folder / EGOMCQ).is_file():
+        check_egomcq(folder / EGOMCQ)
+    if narrations.stat().st_size <= CHECKED_AT_ONCE_BYTES:
+        read_narrations(narrations)
+
+
+def check_egomcq(path: Path) -> None:
+    """Read EgoMCQ's file unless it is too large for that. Raises SourceError."""
+    if path.stat().st_size <= CHECKED_AT_ONCE_BYTES:
+        read_questions(path)
+
+
+def read_all(folder: Path, *, allow_missing_metadata: bool) -> list[NarrationPass]:
+    """Read every annotation file in `folder`, whatever its size, and return the narrations."""
+    read_metadata(folder, allow_missing=allow_missing_metadata)
+    read_egomcq(folder)
+    return read_narrations(narration_path(folder))
 
 
 def annotation_files(folder: Path) -> list[str]:
     """Annotation files in `folder`, by their path in it."""
-    optional = [name for name in (METADATA, EGOMCQ) if (folder / name).is_file()]
-    return [str(narration_path(folder).relative_to(folder)), *optional]
+    questions = [folder / EGOMCQ] if (folder / EGOMCQ).is_file() else []
+    files = [narration_path(folder), *metadata_paths(folder), *questions]
+    return [str(file.relative_to(folder)) for file in files]
 
 
 def find_videos(folder: Path) -> tuple[list[SourceVideo], str]:
@@ -163,7 +304,7 @@ def find_videos(folder: Path) -> tuple[list[SourceVideo], str]:
     videos: dict[str, Path] = {}
     for rendition in reversed(RENDITIONS):
         videos |= {file.stem: file for file in sorted((release / rendition).glob("*.mp4"))}
-    narrated = {entry.video_uid for entry in read_narrations(narration_path(folder))}
+    narrated = {entry.video_uid for entry in read_all(folder, allow_missing_metadata=True)}
     found = [SourceVideo(uid, file) for uid, file in sorted(videos.items())]
     return found, names_of(sorted(narrated - set(videos)))
 
@@ -190,6 +331,8 @@ def check_download(source: Ego4DSource) -> None:
         raise SourceError(
             f"{source.egomcq}: EgoMCQ's file is not there; correct `ego4d.egomcq` or set it to null"
         )
+    if source.egomcq is not None:
+        check_egomcq(Path(source.egomcq))
 
 
 def _profiles() -> set[str]:

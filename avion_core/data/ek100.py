@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import ast
-import csv
-from collections.abc import Iterator, Mapping, Sequence
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from avion_core.data.annotation_files import Row, read_rows
 from avion_core.data.sources import SourceError, SourceVideo, names_of, require_files
+
+T = TypeVar("T")
 
 SPLITS = {"train": "EPIC_100_train.csv", "validation": "EPIC_100_validation.csv"}
 SENTENCES = {
@@ -19,6 +24,17 @@ SENTENCES = {
 CLASSES = {"verb": "EPIC_100_verb_classes.csv", "noun": "EPIC_100_noun_classes.csv"}
 ANNOTATIONS = (*SPLITS.values(), *SENTENCES.values(), *CLASSES.values())
 """Files that the layout needs beside the videos."""
+SEGMENT_COLUMNS = (
+    "narration_id",
+    "video_id",
+    "start_timestamp",
+    "stop_timestamp",
+    "narration",
+    "verb_class",
+    "noun_class",
+    "all_noun_classes",
+)
+"""Columns of an annotation CSV that are read."""
 
 
 @dataclass(frozen=True)
@@ -50,69 +66,152 @@ class ClassEntry:
     """Words, parts joined as the owners do: `pick-up`, `board:chopping`."""
 
 
+@dataclass(frozen=True)
+class Annotations:
+    """All annotation files of the layout, read and held against each other."""
+
+    verbs: list[ClassEntry]
+    nouns: list[ClassEntry]
+    segments: dict[str, list[Segment]]
+    """By split, as in SPLITS."""
+    sentences: dict[str, list[dict[str, Any]]]
+    """Rows of a sentence table, by split, as in SENTENCES."""
+
+
+def read_annotations(folder: Path) -> Annotations:
+    """Read everything. Raises SourceError naming file, line and column that cannot be read."""
+    verbs, nouns = (read_class_list(folder / name) for name in CLASSES.values())
+    segments = {
+        split: read_segments(folder / name, verbs=len(verbs), nouns=len(nouns))
+        for split, name in SPLITS.items()
+    }
+    if not segments["train"]:
+        raise SourceError(
+            f"{folder / SPLITS['train']}: it has no rows after the header; fetch the file again"
+        )
+    by_id = {row.narration_id: row for rows in segments.values() for row in rows}
+    sentences = {
+        split: read_sentences(folder / name, by_id, own_texts=split == "test")
+        for split, name in SENTENCES.items()
+    }
+    return Annotations(verbs, nouns, segments, sentences)
+
+
 def clock_seconds(value: str) -> float:
-    """Seconds from the files' `hh:mm:ss.ss`."""
+    """Seconds from the files' `hh:mm:ss.ss`. Raises ValueError for anything else."""
     hours, minutes, seconds = value.split(":")
-    return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    total = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    if not (math.isfinite(total) and 0 <= int(minutes) < 60 and 0 <= float(seconds) < 60 and int(hours) >= 0):
+        raise ValueError(value)
+    return total
 
 
-def read_segments(path: Path) -> list[Segment]:
-    """Rows of an annotation CSV. Raises SourceError naming line and column that cannot be read."""
-    return [_segment(path, line, row) for line, row in _rows(path)]
+@cache
+def class_numbers(value: str) -> tuple[int, ...]:
+    """Class numbers from the files' `[2, 60]`. Raises ValueError for anything else."""
+    numbers = ast.literal_eval(value)
+    if not isinstance(numbers, list) or not numbers or not all(type(number) is int for number in numbers):
+        raise ValueError(value)
+    return tuple(numbers)
 
 
-def _segment(path: Path, line: int, row: Mapping[str, str]) -> Segment:
-    column = ""
+def words(value: str) -> tuple[str, ...]:
+    """Words from the files' `['take', 'grab']`. Raises ValueError for anything else."""
+    listed = ast.literal_eval(value)
+    if not isinstance(listed, list) or not all(isinstance(word, str) for word in listed):
+        raise ValueError(value)
+    return tuple(listed)
+
+
+def read_segments(path: Path, *, verbs: int | None = None, nouns: int | None = None) -> list[Segment]:
+    """Rows of an annotation CSV; `verbs` and `nouns` count the classes, where their lists are known.
+
+    Raises SourceError naming line and column that cannot be read.
+    """
+    return [_segment(row, verbs, nouns) for row in read_rows(path, columns=SEGMENT_COLUMNS)]
+
+
+def _segment(row: Row, verbs: int | None, nouns: int | None) -> Segment:
+    for column in ("narration_id", "video_id"):
+        if not row.values[column]:
+            raise row.error(column, "it is empty; restore the owner's file")
+    return Segment(
+        narration_id=row.values["narration_id"],
+        video_id=row.values["video_id"],
+        start_s=_value(row, "start_timestamp", clock_seconds, "a time hh:mm:ss.ss"),
+        end_s=_value(row, "stop_timestamp", clock_seconds, "a time hh:mm:ss.ss"),
+        text=row.values["narration"],
+        verb=_classes(row, "verb_class", int, verbs),
+        noun=_classes(row, "noun_class", int, nouns),
+        nouns=_classes(row, "all_noun_classes", class_numbers, nouns),
+    )
+
+
+def _value(row: Row, column: str, parse: Callable[[str], T], kind: str) -> T:
     try:
-        values: dict[str, Any] = {}
-        for column, parse in (
-            ("narration_id", str),
-            ("video_id", str),
-            ("start_timestamp", clock_seconds),
-            ("stop_timestamp", clock_seconds),
-            ("narration", str),
-            ("verb_class", int),
-            ("noun_class", int),
-            ("all_noun_classes", ast.literal_eval),
-        ):
-            values[column] = parse(row[column])
-    except KeyError:
-        raise SourceError(f"{path}: column '{column}' is missing; it has {', '.join(row)}") from None
-    except (ValueError, SyntaxError):
-        raise SourceError(f"{path}: line {line}: column '{column}': '{row[column]}' cannot be read") from None
-    narration_id, video_id, start_s, end_s, text, verb, noun, nouns = values.values()
-    return Segment(narration_id, video_id, start_s, end_s, text, verb, noun, tuple(nouns))
+        return parse(row.values[column])
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        raise row.error(
+            column, f"'{row.values[column]}' is not {kind}; restore the owner's file or correct the line"
+        ) from None
 
 
-def read_sentences(path: Path, segments: Mapping[str, Segment]) -> list[dict[str, Any]]:
+def _classes(row: Row, column: str, parse: Callable[[str], T], count: int | None) -> T:
+    """One class number or several, all of them known."""
+    kind = "a class number" if parse is int else "a list of class numbers such as [2, 60]"
+    found = _value(row, column, parse, kind)
+    numbers = found if isinstance(found, tuple) else (found,)
+    limit = sys.maxsize if count is None else count
+    if not all(number in range(limit) for number in numbers):
+        raise row.error(
+            column,
+            f"{row.values[column]} is not in the class list; restore the owner's files, of one release",
+        )
+    return found
+
+
+def read_sentences(
+    path: Path, segments: Mapping[str, Segment], *, own_texts: bool = False
+) -> list[dict[str, Any]]:
     """Rows of a sentence table: each sentence has the classes of the clip that its file names.
 
-    A clip that is not among `segments` (by narration_id) must have its classes in the file itself, as
-    the training file does; else SourceError.
+    With `own_texts` it also has that clip's narration: the published figures embed it, and the last rows of
+    the official test file have their texts shifted by a line (P22_04_144 and after). Training draws the
+    file's own texts. A clip that is not among `segments` (by narration_id) must have its classes in the file
+    itself, as the training file does; else SourceError.
     """
     rows: list[dict[str, Any]] = []
-    for line, row in _rows(path):
-        segment = segments.get(row["narration_id"])
+    for row in read_rows(path, columns=("narration_id", "narration")):
+        segment = segments.get(row.values["narration_id"])
+        text = row.values["narration"]
         if segment is not None:
-            verb, nouns = segment.verb, list(segment.nouns)
-        elif row.get("verb_class") and row.get("noun_classes"):
-            verb, nouns = int(row["verb_class"]), list(ast.literal_eval(row["noun_classes"]))
+            verb, nouns = segment.verb, segment.nouns
+            text = segment.text if own_texts else text
+        elif row.values.get("verb_class") and row.values.get("noun_classes"):
+            verb = _value(row, "verb_class", int, "a class number")
+            nouns = _value(row, "noun_classes", class_numbers, "a list of class numbers such as [2, 60]")
         else:
-            raise SourceError(
-                f"{path}: line {line}: narration_id '{row['narration_id']}' is in none of "
-                f"{', '.join(SPLITS.values())}"
+            names = ", ".join(SPLITS.values())
+            raise row.error(
+                "narration_id",
+                f"'{row.values['narration_id']}' is in none of {names}; use files of one release",
             )
-        rows.append({"sentence_id": len(rows), "text": row["narration"], "verb": verb, "nouns": nouns})
+        if not text:
+            raise row.error("narration", "it is empty; restore the owner's file")
+        rows.append({"sentence_id": len(rows), "text": text, "verb": verb, "nouns": list(nouns)})
     return rows
 
 
 def read_class_list(path: Path) -> list[ClassEntry]:
     """Classes in the order of their numbers. Raises SourceError when the numbers have gaps."""
     entries: list[ClassEntry] = []
-    for line, row in _rows(path):
-        if int(row["id"]) != len(entries):
-            raise SourceError(f"{path}: line {line}: class {row['id']} where {len(entries)} should be")
-        entries.append(ClassEntry(row["key"], tuple(ast.literal_eval(row["instances"]))))
+    for row in read_rows(path, columns=("id", "key", "instances")):
+        if row.values["id"] != str(len(entries)):
+            raise row.error(
+                "id", f"class {row.values['id']} where {len(entries)} should be; sort the rows by id"
+            )
+        instances = _value(row, "instances", words, "a list of words such as ['take', 'grab']")
+        entries.append(ClassEntry(row.values["key"], instances))
     return entries
 
 
@@ -124,21 +223,16 @@ def action_classes(*splits: Sequence[Segment]) -> list[str]:
     return sorted({segment.action for segments in splits for segment in segments})
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    with path.open(newline="", encoding="utf-8") as stream:
-        reader = csv.DictReader(stream)
-        for row in reader:
-            yield reader.line_num, row
-
-
 def check(folder: Path) -> None:
-    """Raise SourceError unless the layout's annotation files are in `folder`."""
+    """Raise SourceError unless the layout's annotation files are in `folder` and can be read."""
     require_files(folder, ANNOTATIONS, what="the EPIC-KITCHENS-100 annotations and <participant>/videos")
+    read_annotations(folder)
 
 
 def find_videos(folder: Path) -> tuple[list[SourceVideo], str]:
     """The annotated videos that are in `<participant>/videos`, and the names of those that are not."""
-    wanted = {segment.video_id for name in SPLITS.values() for segment in read_segments(folder / name)}
+    segments = read_annotations(folder).segments
+    wanted = {segment.video_id for rows in segments.values() for segment in rows}
     found, gone = [], []
     for video_id in sorted(wanted):
         stem = folder / video_id.split("_")[0] / "videos" / video_id

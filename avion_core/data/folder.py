@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import math
 import shutil
@@ -10,7 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from avion_core.config import DatasetSettings
-from avion_core.data.sources import SourceError, SourceVideo, video_id_of
+from avion_core.data.annotation_files import Row, read_rows
+from avion_core.data.sources import (
+    SourceError,
+    SourceVideo,
+    canonical_name,
+    find_file,
+    names_of,
+    refuse_namesakes,
+    video_id_of,
+)
 from avion_core.files import publish
 
 COLUMNS = ("video", "start", "end", "text")
@@ -25,7 +33,7 @@ class Narration:
 
     line: int
     video: str
-    """Path within the videos' folder."""
+    """Path within the videos' folder, in its canonical form."""
     start_s: float
     end_s: float
     text: str
@@ -53,62 +61,46 @@ def read_narrations(path: Path, *, videos: Path | None) -> list[Narration]:
     """All lines of a narrations CSV; `videos` is the folder that must hold each line's video.
 
     Raises SourceError naming file, line, column, value and the way out: for a missing column, a bad
-    time, an end that is not after its start, an empty text, an unknown split, or a missing video.
+    time, an end that is not after its start, an empty text, an unknown split, or missing videos.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            header = [name.strip() for name in reader.fieldnames or ()]
-            missing = [name for name in COLUMNS if name not in header]
-            if missing:
-                raise SourceError(
-                    f"{path}: line 1: column '{missing[0]}' is missing; the columns are "
-                    f"{', '.join(header) or 'none'}, needed are {','.join(COLUMNS)} and optionally split"
-                )
-            reader.fieldnames = header
-            narrations = [_parse_row(path, reader.line_num, row, videos) for row in reader]
-    except FileNotFoundError:
-        raise SourceError(f"{path}: the narrations CSV is not there") from None
-    except UnicodeDecodeError as error:
-        raise SourceError(
-            f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
-        ) from None
+    narrations = [_narration(row) for row in read_rows(path, columns=COLUMNS)]
     if not narrations:
         raise SourceError(f"{path}: no narrations after the header; add a line {','.join(COLUMNS)}")
+    if videos is not None:
+        lines = {row.video: row.line for row in reversed(narrations)}
+        gone = [name for name in sorted(lines, key=lines.__getitem__) if find_file(videos, name) is None]
+        if gone:
+            others = f", nor are {names_of(gone[1:])}" if gone[1:] else ""
+            raise SourceError(
+                f"{path}: line {lines[gone[0]]}: column 'video': '{gone[0]}' is not in {videos}{others}; "
+                f"correct the name or add the file"
+            )
     return narrations
 
 
-def _parse_row(path: Path, line: int, row: dict[str, str | None], videos: Path | None) -> Narration:
-    def fail(column: str, problem: str) -> SourceError:
-        return SourceError(f"{path}: line {line}: column '{column}': {problem}")
-
-    if None in row:
-        raise SourceError(
-            f'{path}: line {line}: more values than columns; put a text with commas into "quotes"'
-        )
-    values = {name: (value or "").strip() for name, value in row.items()}
-    times = {}
-    for column in ("start", "end"):
-        try:
-            times[column] = parse_time(values[column])
-        except ValueError:
-            raise fail(
-                column, f"'{values[column]}' is not a time; write seconds (12.5) or hh:mm:ss"
-            ) from None
-    if times["end"] <= times["start"]:
-        raise fail(
-            "end", f"'{values['end']}' is not after the start '{values['start']}'; swap or correct them"
-        )
-    if not values["text"]:
-        raise fail("text", "it is empty; write a sentence or remove the line")
-    if not values["video"]:
-        raise fail("video", "it is empty; name a file of the videos' folder")
-    split = values.get("split", "")
+def _narration(row: Row) -> Narration:
+    start_s, end_s = _time(row, "start"), _time(row, "end")
+    if end_s <= start_s:
+        start, end = row.values["start"], row.values["end"]
+        raise row.error("end", f"'{end}' is not after the start '{start}'; swap or correct them")
+    if not row.values["text"]:
+        raise row.error("text", "it is empty; write a sentence or remove the line")
+    if not row.values["video"]:
+        raise row.error("video", "it is empty; name a file of the videos' folder")
+    split = row.values.get("split", "")
     if split and split not in SPLITS:
-        raise fail("split", f"'{split}' is unknown; write {' or '.join(SPLITS)}, or leave it empty")
-    if videos is not None and not (videos / values["video"]).is_file():
-        raise fail("video", f"'{values['video']}' is not in {videos}; correct the name or add the file")
-    return Narration(line, values["video"], times["start"], times["end"], values["text"], split)
+        raise row.error("split", f"'{split}' is unknown; write {' or '.join(SPLITS)}, or leave it empty")
+    video = canonical_name(row.values["video"])
+    return Narration(row.line, video, start_s, end_s, row.values["text"], split)
+
+
+def _time(row: Row, column: str) -> float:
+    """Seconds; spreadsheets that separate by `;` write a decimal comma."""
+    value = row.values[column]
+    try:
+        return parse_time(value.replace(",", ".") if row.separator == ";" else value)
+    except ValueError:
+        raise row.error(column, f"'{value}' is not a time; write seconds (12.5) or hh:mm:ss") from None
 
 
 def split_of(video: str, *, validation_fraction: float) -> str:
@@ -119,24 +111,27 @@ def split_of(video: str, *, validation_fraction: float) -> str:
 
 def check(settings: DatasetSettings) -> None:
     """Read the whole CSV and look for every video. Raises SourceError."""
-    _narrations(settings)
+    _videos(settings)
 
 
 def fetch(settings: DatasetSettings, raw_dir: Path) -> list[SourceVideo]:
     """Copy the CSV into the raw folder; the videos stay where they are."""
     assert settings.folder is not None
-    narrations = _narrations(settings)
+    videos = _videos(settings)
     with publish(raw_dir / NARRATIONS) as draft:
         shutil.copyfile(settings.folder.narrations, draft)
-    folder = Path(settings.folder.videos)
-    return [
-        SourceVideo(video_id_of(video), folder / video) for video in sorted({row.video for row in narrations})
-    ]
+    return videos
 
 
-def _narrations(settings: DatasetSettings) -> list[Narration]:
+def _videos(settings: DatasetSettings) -> list[SourceVideo]:
+    """The narrated videos."""
     assert settings.folder is not None
     folder = Path(settings.folder.videos)
     if not folder.is_dir():
         raise SourceError(f"{folder}: no such folder; set `folder.videos` to the one that holds the videos")
-    return read_narrations(Path(settings.folder.narrations), videos=folder)
+    narrations = read_narrations(Path(settings.folder.narrations), videos=folder)
+    names = sorted({row.video for row in narrations})
+    files = [(name, find_file(folder, name)) for name in names]
+    videos = [SourceVideo(video_id_of(name), file) for name, file in files if file is not None]
+    refuse_namesakes(videos)
+    return videos

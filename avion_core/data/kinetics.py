@@ -1,69 +1,151 @@
-"""Kinetics: trimmed clips in lists of `path num_frames label` a line, and the class names."""
+"""Kinetics: trimmed clips in lists, and the class names.
+
+Lists come in three forms: `path num_frames label` a line, `path label` as VideoMAE writes them, and the CSV
+`label,youtube_id,time_start,time_end,split` of the owners and of CVDF, whose clips are
+`<split>/<label>/<youtube_id>_<start>_<end>.mp4`.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from avion_core.data.sources import SourceError, SourceVideo, names_of, require_files, video_id_of
+from avion_core.data.annotation_files import read_rows, read_text
+from avion_core.data.sources import (
+    SourceError,
+    SourceVideo,
+    canonical_name,
+    find_file,
+    names_of,
+    refuse_namesakes,
+    require_files,
+    video_id_of,
+)
 
-LISTS = {"train": "train.txt", "val": "val.txt"}
+LISTS = {"train": ("train.txt", "train.csv"), "val": ("val.txt", "val.csv", "validate.csv")}
+"""Names that a split's list may have."""
 CLASSES = "classes.txt"
-ANNOTATIONS = (*LISTS.values(), CLASSES)
-"""Files that the layout needs beside the videos."""
+OWNERS_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
+FORMS = {
+    "path num_frames label": re.compile(r"(?P<path>.+?)[\s,;]+\d+[\s,;]+(?P<label>-?\d+)"),
+    "path label": re.compile(r"(?P<path>.+?)[\s,;]+(?P<label>-?\d+)"),
+}
+"""What a line of a plain list may be. All lines of a list have the form of the first."""
 
 
 @dataclass(frozen=True)
 class Listed:
     """One line of a list."""
 
-    path: str
-    frames: int
+    paths: tuple[str, ...]
+    """Where the clip may lie; the first one names it."""
     label: int
+    line: int
 
     @property
     def video_id(self) -> str:
         """Name of the video in every table."""
-        return video_id_of(self.path)
+        return video_id_of(self.paths[0])
+
+
+def list_path(folder: Path, split: str) -> Path:
+    """A split's list, by whichever of its names it has."""
+    files = [folder / name for name in LISTS[split]]
+    return next((file for file in files if file.is_file()), files[0])
+
+
+def annotation_files(folder: Path) -> list[str]:
+    """Annotation files in `folder`, by their path in it."""
+    return [*(list_path(folder, split).name for split in LISTS), CLASSES]
 
 
 def read_classes(raw_dir: Path) -> list[str]:
-    """Class names; the line number, from 0, is the label."""
-    return (raw_dir / CLASSES).read_text(encoding="utf-8").splitlines()
-
-
-def read_list(path: Path, *, classes: int) -> list[Listed]:
-    """Lines of a list. Raises SourceError naming the line that is not `path num_frames label`."""
-    listed = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        parts = line.rsplit(maxsplit=2)
-        try:
-            entry = Listed(parts[0], int(parts[1]), int(parts[2]))
-        except (IndexError, ValueError):
-            raise SourceError(f"{path}: line {number}: '{line}' is not 'path num_frames label'") from None
-        if not 0 <= entry.label < classes:
+    """Class names; the line number, from 0, is the label. Raises SourceError for an empty or repeated one."""
+    path = raw_dir / CLASSES
+    names = [line.strip() for line in read_text(path).rstrip().splitlines()]
+    for number, name in enumerate(names, start=1):
+        if not name or name in names[: number - 1]:
+            problem = f"'{name}' is there already" if name else "no class name"
             raise SourceError(
-                f"{path}: line {number}: label {entry.label} has no name; {CLASSES} has {classes} lines"
+                f"{path}: line {number}: {problem}; write one class a line, in order of its label"
             )
-        listed.append(entry)
+    return names
+
+
+def read_list(path: Path, *, classes: list[str]) -> list[Listed]:
+    """Lines of a list. Raises SourceError naming the line that cannot be read."""
+    lines = [(number, line.strip()) for number, line in enumerate(read_text(path).splitlines(), start=1)]
+    lines = [(number, line) for number, line in lines if line]
+    first = lines[0][1] if lines else ""
+    if "youtube_id" in first:
+        listed = _read_owners_list(path, classes)
+    else:
+        form = next((form for form, pattern in FORMS.items() if pattern.fullmatch(first)), None)
+        listed = [_plain_line(path, number, line, form) for number, line in lines]
+    for entry in listed:
+        if not 0 <= entry.label < len(classes):
+            raise SourceError(
+                f"{path}: line {entry.line}: label {entry.label} has no name; "
+                f"{CLASSES} has {len(classes)} lines, for the labels from 0"
+            )
     return listed
 
 
+def _plain_line(path: Path, number: int, line: str, form: str | None) -> Listed:
+    fitting = next((name for name, pattern in FORMS.items() if pattern.fullmatch(line)), None)
+    if form is None or fitting != form:
+        forms = f"'{form}' like the first line" if form else " or ".join(f"'{name}'" for name in FORMS)
+        raise SourceError(f"{path}: line {number}: '{line}' is not {forms}; correct it")
+    match = FORMS[form].fullmatch(line)
+    assert match is not None
+    return Listed((canonical_name(match["path"]),), int(match["label"]), number)
+
+
+def _read_owners_list(path: Path, classes: list[str]) -> list[Listed]:
+    label = {name: number for number, name in enumerate(classes)}
+    listed = []
+    for row in read_rows(path, columns=OWNERS_COLUMNS):
+        name = row.values["label"]
+        if name not in label:
+            raise row.error("label", f"class '{name}' is not in {CLASSES}; add it there, in its place")
+        try:
+            start_s, end_s = (int(row.values[column]) for column in ("time_start", "time_end"))
+        except ValueError:
+            raise row.error("time_start", "it and time_end must be whole seconds; correct the line") from None
+        file = f"{row.values['youtube_id']}_{start_s:06d}_{end_s:06d}.mp4"
+        split = row.values.get("split") or path.stem
+        folders = (f"{split}/{name}", f"{split}/{name.replace(' ', '_')}", split)
+        paths = tuple(canonical_name(f"{folder}/{file}") for folder in folders)
+        listed.append(Listed(paths, label[name], row.line))
+    return listed
+
+
+def _read_lists(folder: Path) -> list[Listed]:
+    classes = read_classes(folder)
+    train, val = (read_list(list_path(folder, split), classes=classes) for split in LISTS)
+    if not train:
+        raise SourceError(
+            f"{list_path(folder, 'train')}: it lists nothing; write 'path num_frames label' a line"
+        )
+    return [*train, *val]
+
+
 def check(folder: Path) -> None:
-    """Raise SourceError unless the layout's annotation files are in `folder` and readable."""
-    require_files(
-        folder, ANNOTATIONS, what="a Kinetics layout (train.txt, val.txt, classes.txt and the clips)"
-    )
-    for name in LISTS.values():
-        read_list(folder / name, classes=len(read_classes(folder)))
+    """Raise SourceError unless the layout's annotation files are in `folder` and can be read."""
+    names = annotation_files(folder)
+    require_files(folder, names, what="a Kinetics layout (train.txt, val.txt, classes.txt and the clips)")
+    refuse_namesakes(SourceVideo(entry.video_id, folder / entry.paths[0]) for entry in _read_lists(folder))
 
 
 def find_videos(folder: Path) -> tuple[list[SourceVideo], str]:
     """The listed videos that are there, and the names of those that are not."""
-    classes = len(read_classes(folder))
-    entries = [entry for name in LISTS.values() for entry in read_list(folder / name, classes=classes)]
-    there = [entry for entry in entries if (folder / entry.path).is_file()]
-    gone = [entry.path for entry in entries if not (folder / entry.path).is_file()]
-    return [SourceVideo(entry.video_id, folder / entry.path) for entry in there], names_of(gone)
+    found, gone = [], []
+    for entry in _read_lists(folder):
+        files = (find_file(folder, path) for path in entry.paths)
+        file = next((file for file in files if file is not None), None)
+        if file is None:
+            gone.append(entry.paths[0])
+        else:
+            found.append(SourceVideo(entry.video_id, file))
+    return found, names_of(gone)

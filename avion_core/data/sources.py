@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posixpath
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -64,9 +66,39 @@ def marks_of(paths: Iterable[Path]) -> list[FileMark | None]:
         return [mark for marks in pool.map(lambda part: [*map(FileMark.of, part)], shares) for mark in marks]
 
 
+def canonical_name(relative_path: str) -> str:
+    """A path as every table writes it: `/` between folders, no `./`, accents composed (Unicode NFC)."""
+    return unicodedata.normalize("NFC", posixpath.normpath(relative_path.replace("\\", "/")))
+
+
 def video_id_of(relative_path: str) -> str:
     """Name of a video found by its path: without suffix, and one path component long."""
-    return str(Path(relative_path).with_suffix("")).replace("/", "__")
+    return str(Path(canonical_name(relative_path)).with_suffix("")).replace("/", "__")
+
+
+def find_file(folder: Path, name: str) -> Path | None:
+    """The file of that canonical name in `folder`, whichever way the disk composes its accents."""
+    place = folder
+    for part in Path(name).parts:
+        if not part.isascii() and not (place / part).exists() and place.is_dir():
+            entries = [entry.name for entry in place.iterdir()]
+            place /= next((name for name in entries if unicodedata.normalize("NFC", name) == part), part)
+        else:
+            place /= part
+    return place if place.is_file() else None
+
+
+def refuse_namesakes(videos: Iterable[SourceVideo]) -> None:
+    """Raise SourceError that lists all files which would share a video's name, in upper or lower case."""
+    files: dict[str, set[Path]] = {}
+    for video in videos:
+        files.setdefault(video.video_id.casefold(), set()).add(video.path)
+    groups = [" and ".join(map(str, sorted(paths))) for paths in files.values() if len(paths) > 1]
+    if groups:
+        raise SourceError(
+            f"videos are named by their path without suffix, in any case, with __ for /; these would have "
+            f"the same name: {names_of(groups, separator='; ')}; rename all but one of each"
+        )
 
 
 def write_videos(
@@ -78,14 +110,8 @@ def write_videos(
     videos share a name, or one is neither there nor away.
     """
     listed = list(videos)
-    seen: dict[str, Path] = {}
-    for video in listed:
-        if video.video_id in seen and seen[video.video_id] != video.path:
-            raise SourceError(
-                f"{seen[video.video_id]} and {video.path} would both be called '{video.video_id}'; "
-                f"rename one of them"
-            )
-        seen[video.video_id] = video.path
+    refuse_namesakes(listed)
+    seen = {video.video_id: video.path for video in listed}
     marks = []
     for video_id, mark in zip(seen, marks_of(seen.values()), strict=True):
         known = mark or (away or {}).get(video_id)
@@ -112,7 +138,7 @@ def require_files(folder: Path, names: Sequence[str], *, what: str) -> None:
         raise SourceError(f"{folder}: missing {', '.join(missing)}; it should hold {what}")
 
 
-def names_of(missing: Sequence[str], *, limit: int = 10) -> str:
+def names_of(missing: Sequence[str], *, limit: int = 10, separator: str = ", ") -> str:
     """The first of many names, for a message."""
     more = f" and {len(missing) - limit} more" if len(missing) > limit else ""
-    return ", ".join(missing[:limit]) + more
+    return separator.join(missing[:limit]) + more

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from avion_core.config import StageSettings
+from avion_core.data import dropped
 from avion_core.data.clips import ClipTable
 from avion_core.data.tables import row_count
 from avion_core.files import read_json
@@ -106,13 +107,14 @@ def quarantine_table(plan: Plan) -> Table:
 
 
 def dropped_table(plan: Plan) -> Table:
-    """Clips that annotation left out, by reason."""
+    """Clips that annotation left out, by reason, and the file that lists each of them."""
     rows: list[list[str | int]] = [
-        [name, reason, number]
+        [name, reason, number, str(dataset.dropped.with_name(dropped.LIST))]
         for name, dataset in plan.datasets.items()
         for reason, number in _dropped(dataset, f"data set '{name}'")[1].items()
     ]
-    return table("Dropped clips", ("data set", "reason", "clips"), rows, numbers=("clips",))
+    columns = ("data set", "reason", "clips", "each one listed in")
+    return table("Dropped clips", columns, rows, numbers=("clips",))
 
 
 def bad_clips_table(results: Results) -> Table:

@@ -1,5 +1,6 @@
 """Every layout's annotations become clip tables; clips that cannot be watched are left out and counted."""
 
+import csv
 import json
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 
 from avion_core.config import DatasetSettings, ToyKitchenSettings
 from avion_core.data import annotate as module
-from avion_core.data.annotate import annotate, watchable_clips
+from avion_core.data import dropped
+from avion_core.data.annotate import annotate, sound_clips
 from avion_core.data.clips import ClipTable, Sentences, load_questions
 from avion_core.data.download import download
 from avion_core.data.sources import SourceError, SourceVideo, write_videos
@@ -56,10 +58,15 @@ def table(*rows):
 
 
 def test_clips_are_cut_to_their_video_or_left_out():
-    clips = table(("a", -1.0, 1.0), ("b", 0.0, 1.0), ("a", 9.0, 12.0), ("a", 10.0, 12.0), ("a", -2.0, 0.0))
-    kept, dropped = watchable_clips(clips, Index({"a": 10.0}))
+    clips = table(("a", -1.0, 1.0), ("b", 0.0, 1.0), ("a", 9.0, 12.0), ("a", 10.0, 12.0), ("a", 3.0, 3.0))
+    kept, left_out, reasons = sound_clips(clips, Index({"a": 10.0}))
     assert kept.to_pydict() == {"video_id": ["a", "a"], "start_s": [0.0, 9.0], "end_s": [1.0, 10.0]}
-    assert dropped == {module.NO_CHUNKS: 1, module.OUTSIDE: 2}
+    assert left_out.to_pydict() == {
+        "video_id": ["b", "a", "a"],
+        "start_s": [0.0, 10.0, 3.0],
+        "end_s": [1.0, 12.0, 3.0],
+    }
+    assert reasons.to_pylist() == [dropped.NO_CHUNKS, dropped.OUTSIDE, dropped.NO_LENGTH]
 
 
 def narrated(*times):
@@ -69,33 +76,144 @@ def narrated(*times):
     return {"narration_pass_1": {"narrations": narrations}}
 
 
+def write_ego4d(raw, videos, *, lengths=None):
+    """A release with these narrations, and lengths of videos in ego4d.json."""
+    (raw / "v2/annotations").mkdir(parents=True)
+    (raw / "v2/annotations/narration.json").write_text(json.dumps({"videos": videos}))
+    listed = [{"video_uid": uid, "duration_sec": length} for uid, length in (lengths or {}).items()]
+    (raw / "v2/ego4d.json").write_text(json.dumps({"videos": listed}))
+    return DatasetSettings(layout="ego4d", source="toy_kitchen")
+
+
+def listed(folder):
+    """Rows of the list of dropped clips: what the clip was made of, and the reason."""
+    with (folder / "dropped.csv").open(newline="") as stream:
+        return [(row["annotation"], row["reason"]) for row in csv.DictReader(stream)]
+
+
 def test_ego4d_by_hand(tmp_path, run):
     # Gaps: a 2 s, b 6 s, so α = 4 s; half widths 0.25 s and 0.75 s. The benchmark's c counts for nothing.
     videos = {
         "a": narrated(0.0, 2.0),
         "b": narrated(1.0, 7.0),
         "c": narrated(0.0, 50.0),
-        "gone": narrated(0.0, 4.0),
     }
-    del videos["gone"]
-    folder = tmp_path / "raw/v2/annotations"
-    folder.mkdir(parents=True)
-    (folder / "narration.json").write_text(json.dumps({"videos": videos}))
+    settings = write_ego4d(tmp_path / "raw", videos, lengths={"b": 20.0})
     sample = {"video_uid": "c", "clip_start": 0.0, "clip_end": 1.0, "clip_text": "#C C 0.0"}
     choices = {str(index): sample for index in range(5)}
     question = {"answer": 0, "types": 2, "query": sample, "choices": choices}
     (tmp_path / "raw/egomcq.json").write_text(json.dumps({"0": question}))
-    out = run(DatasetSettings(layout="ego4d", source="toy_kitchen"), {"a": 10.0, "c": 60.0})
+    out = run(settings, {"a": 10.0, "c": 60.0})
     clips = ClipTable.load(out / "train.arrow")
     assert [clips.video_id(row) for row in range(len(clips))] == ["a", "a"]
     assert [(clips.start_s(row), clips.end_s(row)) for row in (0, 1)] == [(0.0, 0.25), (1.75, 2.25)]
     assert clips.texts(1) == ["#C C 2.0"]
     assert clips.arrow().column("narration_id").to_pylist() == ["n0.0", "n2.0"]
+    reasons = {dropped.HELD_OUT: 2, dropped.NO_CHUNKS: 2}
     assert json.loads((out / "dropped.json").read_text()) == {
         "clips": 4,
-        "reasons": {module.HELD_OUT: 2, module.NO_CHUNKS: 2},
+        "reasons": reasons,
+        "tables": {"train": reasons},
     }
+    assert listed(out) == [
+        ("n0.0", dropped.HELD_OUT),
+        ("n50.0", dropped.HELD_OUT),
+        ("n1.0", dropped.NO_CHUNKS),
+        ("n7.0", dropped.NO_CHUNKS),
+    ]
     assert [entry.question_id for entry in load_questions(out / "egomcq.arrow")] == ["0"]
+
+
+@pytest.mark.parametrize("length_from", ["chunks", "ego4d.json"])
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (1e6, dropped.OUTSIDE),
+        (40.1, dropped.OUTSIDE),
+        (-0.5, dropped.OUTSIDE),
+        (float("inf"), dropped.NOT_A_TIME),
+        (float("nan"), dropped.NOT_A_TIME),
+        (10**400, dropped.NOT_A_TIME),
+        ("soon", dropped.NOT_A_TIME),
+        (None, dropped.NOT_A_TIME),
+        (True, dropped.NOT_A_TIME),
+        ([1.0], dropped.NOT_A_TIME),
+    ],
+)
+def test_one_bad_time_moves_no_other_clip(tmp_path, run, value, reason, length_from):
+    lengths = {"a": 40.0, "b": 40.0}
+    watched = lengths if length_from == "chunks" else {"b": 40.0}
+    good = {"a": narrated(1.0, 6.0, 11.0), "b": narrated(2.0, 5.0)}
+    settings = write_ego4d(tmp_path / "raw", good, lengths=lengths)
+    expected = ClipTable.load(run(settings, watched) / "train.arrow").arrow().to_pydict()
+    bad = {"timestamp_sec": value, "narration_text": "#C C cuts", "annotation_uid": "bad"}
+    good["a"]["narration_pass_1"]["narrations"].insert(1, bad)
+    (tmp_path / "raw/v2/annotations/narration.json").write_text(json.dumps({"videos": good}))
+    out = run(settings, watched)
+    assert ClipTable.load(out / "train.arrow").arrow().to_pydict() == expected
+    assert ("bad", reason) in listed(out)
+
+
+def test_a_video_of_unknown_length_moves_no_other_clip(tmp_path, run):
+    videos = {"a": narrated(1.0, 6.0), "nowhere": narrated(1.0, 1e6)}
+    out = run(write_ego4d(tmp_path / "raw", videos), {"a": 40.0})
+    clips = ClipTable.load(out / "train.arrow")
+    assert [(clips.start_s(row), clips.end_s(row)) for row in range(len(clips))] == [(0.5, 1.5), (5.5, 6.5)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [None, "", " \n", 7, ["#C C cuts"], {}, True, "#C C", "#unsure", "#C C #unsure", "...", "\ud800 cuts"],
+)
+def test_a_narration_without_text_is_dropped_and_moves_no_other_clip(tmp_path, run, text):
+    videos = {"a": narrated(1.0, 6.0, 11.0)}
+    settings = write_ego4d(tmp_path / "raw", videos)
+    whole = ClipTable.load(run(settings, {"a": 40.0}) / "train.arrow").arrow().to_pylist()
+    videos["a"]["narration_pass_1"]["narrations"][1]["narration_text"] = text
+    (tmp_path / "raw/v2/annotations/narration.json").write_text(json.dumps({"videos": videos}))
+    out = run(settings, {"a": 40.0})
+    assert ClipTable.load(out / "train.arrow").arrow().to_pylist() == [whole[0], whole[2]]
+    assert listed(out) == [("n6.0", dropped.NO_TEXT)]
+
+
+def test_benchmark_videos_are_not_trained_on_unless_the_setting_says_so(tmp_path, run):
+    videos = {"a": narrated(1.0, 6.0), "held": narrated(1.0, 6.0)}
+    settings = write_ego4d(tmp_path / "raw", videos)
+    metadata = tmp_path / "raw/v2/ego4d.json"
+    metadata.write_text(json.dumps({"videos": [{"video_uid": "held", "split_em": "val"}]}))
+    lengths = {"a": 40.0, "held": 40.0}
+    assert set(ClipTable.load(run(settings, lengths) / "train.arrow").arrow()["video_id"].to_pylist()) == {
+        "a"
+    }
+    metadata.unlink()
+    with pytest.raises(SourceError, match=r"no ego4d\.json.*allow_missing_ego4d_json"):
+        run(settings, lengths)
+    waived = settings.model_copy(update={"allow_missing_ego4d_json": True})
+    assert len(ClipTable.load(run(waived, lengths) / "train.arrow")) == 4
+
+
+def test_a_question_whose_choice_cannot_be_watched_is_dropped(tmp_path, run):
+    settings = write_ego4d(tmp_path / "raw", {"a": narrated(1.0, 6.0)})
+
+    def question(*choices):
+        samples = {
+            str(n): {"video_uid": uid, "clip_start": start, "clip_end": start + 1, "clip_text": "#C C cuts"}
+            for n, (uid, start) in enumerate(choices)
+        }
+        return {"answer": 0, "types": 1, "query": samples["0"], "choices": samples}
+
+    questions = {
+        "good": question(*[("q", 1.0)] * 5),
+        "late": question(*[("q", 1.0)] * 4, ("q", 99.0)),
+        "gone": question(*[("q", 1.0)] * 4, ("x", 1.0)),
+    }
+    (tmp_path / "raw/egomcq.json").write_text(json.dumps(questions))
+    out = run(settings, {"a": 40.0, "q": 40.0})
+    assert [entry.question_id for entry in load_questions(out / "egomcq.arrow")] == ["good"]
+    assert listed(out) == [
+        ("question late", dropped.QUESTION_OUTSIDE),
+        ("question gone", dropped.QUESTION),
+    ]
 
 
 TOY = ToyKitchenSettings(
@@ -119,7 +237,7 @@ def test_ek100_tables(tmp_path, run):
     settings, video_ids = make("ek100", tmp_path)
     out = run(settings, dict.fromkeys(video_ids, 20.0))
     train, validation = (ClipTable.load(out / f"{split}.arrow") for split in ("train", "validation"))
-    assert json.loads((out / "dropped.json").read_text()) == {"clips": 0, "reasons": {}}
+    assert json.loads((out / "dropped.json").read_text()) == {"clips": 0, "reasons": {}, "tables": {}}
     classes = json.loads((out / "classes.json").read_text())
     assert classes["verb"][:2] == ["take", "put"]
     assert classes["action"] == sorted(classes["action"])
@@ -146,7 +264,8 @@ def test_kinetics_clips_are_whole_videos_with_labels(tmp_path, run):
     ] * 8
     np.testing.assert_array_equal(clips.column("label"), np.arange(8))
     assert len(ClipTable.load(out / "val.arrow")) == 7
-    assert json.loads((out / "dropped.json").read_text()) == {"clips": 1, "reasons": {module.NO_CHUNKS: 1}}
+    assert json.loads((out / "dropped.json").read_text())["tables"] == {"val": {dropped.NO_CHUNKS: 1}}
+    assert listed(out) == [("line 7", dropped.NO_CHUNKS)]
     assert len(json.loads((out / "classes.json").read_text())["label"]) == 8
 
 

@@ -41,7 +41,7 @@ def test_passes_are_read_in_the_order_of_time(tmp_path, content):
         ("a", "2", ["#O A man X f"]),
         ("b", "1", ["#C C a", "#C C b", "#C C c"]),
     ]
-    assert passes[0].uids == ["a:narration_pass_1:0", "a:narration_pass_1:1"]
+    assert passes[0].uids == ["a:narration_pass_1:1", "a:narration_pass_1:0"]
 
 
 def test_egoclip_windows_by_hand(tmp_path):
@@ -55,16 +55,75 @@ def test_egoclip_windows_by_hand(tmp_path):
     np.testing.assert_allclose(windows[2], ([-0.25, 1.75, 3.75], [0.25, 2.25, 4.25]))
 
 
-def test_a_file_that_is_something_else_is_named(tmp_path):
-    path = tmp_path / "narration.json"
-    path.write_text("[]")
-    with pytest.raises(SourceError, match="not a narration file"):
-        ego4d.read_narrations(path)
-    path.write_text(
-        json.dumps({"videos": {"u": {"narration_pass_1": {"narrations": [{"timestamp_sec": 1}]}}}})
-    )
-    with pytest.raises(SourceError, match="video u, narration_pass_1: a narration lacks 'narration_text'"):
-        ego4d.read_narrations(path)
+WHOLE = {"timestamp_sec": 1, "narration_text": "#C C cuts"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([], "a list where an object is expected"),
+        ("text", '"text" where an object is expected'),
+        ({"videos": [1]}, "videos: a list where an object is expected"),
+        ({"videos": {}}, "no video in it has a narration"),
+        ({"version": "v1"}, "no video in it has a narration"),
+        ({"videos": {"u": [WHOLE]}}, r"videos\.u: a list where"),
+        ({"videos": {"u": {"narration_pass_1": [WHOLE]}}}, r"videos\.u\.narration_pass_1: a list where"),
+        ({"u": {"narration_pass_1": [WHOLE]}}, r"videos\.u\.narration_pass_1: a list where"),
+        (
+            {"videos": {"u": {"narration_pass_2": {"narrations": {"0": WHOLE}}}}},
+            r"narration_pass_2\.narrations: an object where a list",
+        ),
+        (
+            {"videos": {"u": {"narration_pass_1": {"narrations": [WHOLE, "cuts"]}}}},
+            r'narrations\[1\]: "cuts" where an object',
+        ),
+        (
+            {"videos": {"u": {"narration_pass_1": {"narrations": [WHOLE, {"timestamp_sec": 1}]}}}},
+            r"narrations\[1\]: it lacks 'narration_text'",
+        ),
+    ],
+)
+def test_a_wrong_place_in_the_narrations_is_named_before_any_work(tmp_path, content, message):
+    (tmp_path / "v2/annotations").mkdir(parents=True)
+    (tmp_path / "v2/annotations/narration.json").write_text(json.dumps(content))
+    (tmp_path / "ego4d.json").write_text('{"videos": []}')
+    with pytest.raises(SourceError, match=rf"narration\.json: .*{message}"):
+        ego4d.check(tmp_path, allow_missing_metadata=False)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "a list where an object"),
+        ("{}", "videos: null where a list"),
+        ('{"videos": {"u": {}}}', "videos: an object where a list"),
+        ('{"videos": [{"video_uid": "u"}, {}]}', r"videos\[1\]: it lacks 'video_uid'"),
+        ('{"videos": [{"video_uid": "u"}', r"line 1, column 31: not valid JSON"),
+    ],
+)
+def test_a_wrong_place_in_the_metadata_is_named_before_any_work(tmp_path, content, message):
+    (tmp_path / "v2/annotations").mkdir(parents=True)
+    (tmp_path / "v2/annotations/narration.json").write_text(json.dumps(VIDEOS))
+    (tmp_path / "v2/ego4d.json").write_text(content)
+    with pytest.raises(SourceError, match=rf"v2/ego4d\.json: .*{message}"):
+        ego4d.check(tmp_path, allow_missing_metadata=True)
+
+
+def test_without_metadata_nothing_begins_unless_that_is_allowed(tmp_path):
+    (tmp_path / "v2/annotations").mkdir(parents=True)
+    (tmp_path / "v2/annotations/narration.json").write_text(json.dumps(VIDEOS))
+    with pytest.raises(SourceError, match=r"no ego4d\.json.*allow_missing_ego4d_json: true"):
+        ego4d.check(tmp_path, allow_missing_metadata=False)
+    ego4d.check(tmp_path, allow_missing_metadata=True)
+
+
+def test_files_too_large_for_the_start_are_read_when_the_data_are_fetched(tmp_path, monkeypatch):
+    (tmp_path / "v2/annotations").mkdir(parents=True)
+    (tmp_path / "v2/annotations/narration.json").write_text("[]")
+    monkeypatch.setattr(ego4d, "CHECKED_AT_ONCE_BYTES", 1)
+    ego4d.check(tmp_path, allow_missing_metadata=True)
+    with pytest.raises(SourceError, match="a list where an object"):
+        ego4d.find_videos(tmp_path)
 
 
 def question(answer, uids):
@@ -82,15 +141,46 @@ def test_benchmark_videos_are_those_of_egomcq_and_of_held_out_splits(tmp_path):
         {"video_uid": "t", "split_em": "train", "split_fho": None},
         {"video_uid": "h", "split_em": "train", "split_fho": "test"},
     ]
+    elsewhere = [{"video_uid": "e", "split_av": "multi", "duration_sec": 12.5}]
     (tmp_path / "ego4d.json").write_text(json.dumps({"videos": videos}))
+    for release in ("v1", "v2_1"):
+        (tmp_path / release).mkdir()
+        (tmp_path / release / "ego4d.json").write_text(json.dumps({"videos": elsewhere}))
     (entry,) = ego4d.read_egomcq(tmp_path)
     assert (entry.answer, entry.type, entry.text, entry.ends_s[4]) == (2, 1, "#C C 2", 5.5)
-    assert ego4d.held_out_videos(tmp_path) == set("vwxyz") | {"h"}
+    metadata = ego4d.read_metadata(tmp_path, allow_missing=False)
+    assert metadata.held_out == {"h", "e"}
+    assert metadata.lengths_s == {"e": 12.5}
 
 
-def test_a_question_with_four_choices_is_named(tmp_path):
-    (tmp_path / "egomcq.json").write_text(json.dumps({"7": question(2, "vwxy")}))
-    with pytest.raises(SourceError, match=r"egomcq\.json: question 7"):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"answer": 7}, "answer is 7; it must be 0 to 4"),
+        ({"answer": -1}, "answer is -1"),
+        ({"answer": True}, "answer is true"),
+        ({"answer": 2.5}, r"answer is 2\.5"),
+        ({"types": 3}, "types is 3; it must be 1 to 2"),
+        ({"query": {"clip_text": None}}, "its query has no text"),
+        ({"query": None}, "cannot be read"),
+        ({"choices": question(2, "vwxy")["choices"]}, "KeyError.*4"),
+        ({"choices": [1, 2, 3, 4, 5]}, "cannot be read"),
+    ],
+)
+def test_a_wrong_question_is_named_before_any_work(tmp_path, change, message):
+    (tmp_path / "v2/annotations").mkdir(parents=True)
+    (tmp_path / "v2/annotations/narration.json").write_text(json.dumps(VIDEOS))
+    (tmp_path / "egomcq.json").write_text(json.dumps({"7": question(2, "vwxyz") | change}))
+    with pytest.raises(SourceError, match=rf"egomcq\.json: question 7: .*{message}"):
+        ego4d.check(tmp_path, allow_missing_metadata=True)
+
+
+@pytest.mark.parametrize("end", ["soon", None, float("nan"), -1])
+def test_a_choice_that_is_no_clip_is_named(tmp_path, end):
+    wrong = question(2, "vwxyz")
+    wrong["choices"]["3"]["clip_end"] = end
+    (tmp_path / "egomcq.json").write_text(json.dumps({"7": wrong}))
+    with pytest.raises(SourceError, match="question 7: choice 3 is no clip of a video"):
         ego4d.read_egomcq(tmp_path)
 
 
@@ -124,6 +214,9 @@ def test_a_missing_program_profile_or_question_file_is_told_before_work(no_keys,
     ego4d.check_download(Ego4DSource())
     with pytest.raises(SourceError, match="EgoMCQ's file is not there"):
         ego4d.check_download(Ego4DSource(egomcq=str(tmp_path / "none.json")))
+    (tmp_path / "egomcq.json").write_text('{"0": ')
+    with pytest.raises(SourceError, match=r"egomcq\.json: line 1, column 7: not valid JSON"):
+        ego4d.check_download(Ego4DSource(egomcq=str(tmp_path / "egomcq.json")))
     monkeypatch.setattr(ego4d, "command_path", lambda: None)
     with pytest.raises(SourceError, match="pip install ego4d"):
         ego4d.check_download(Ego4DSource())

@@ -45,6 +45,11 @@ def test_anything_else_is_not_a_time(value):
     [
         ("video,start,text\na.mp4,0,x\n", "line 1: column 'end' is missing"),
         (
+            HEADER + "c.mp4,0,1,x\na.mp4,0,1,x\nd.mp4,0,1,x\nc.mp4,0,1,x\n",
+            "line 2: column 'video': 'c.mp4' is not in",
+        ),
+        (HEADER + "c.mp4,0,1,x\nd.mp4,0,1,x\n", ", nor are d.mp4; correct the name or add the file"),
+        (
             HEADER + "a.mp4,0,1,x\na.mp4,soon,2,x\n",
             "line 3: column 'start': 'soon' is not a time; write seconds",
         ),
@@ -54,7 +59,7 @@ def test_anything_else_is_not_a_time(value):
         (HEADER + "a.mp4,0,1, \n", "line 2: column 'text': it is empty"),
         (HEADER + ",0,1,x\n", "line 2: column 'video': it is empty"),
         (HEADER + "a.mp4,0,1,cuts, then eats\n", "line 2: more values than columns"),
-        (HEADER + "a.mp4,0\n", "line 2: column 'end': '' is not a time"),
+        (HEADER + "a.mp4,0\n", "line 2: the row ends before column 'end' (2 values, 4 columns); complete"),
         ("video,start,end,text,split\na.mp4,0,1,x,test\n", "line 2: column 'split': 'test' is unknown"),
         (HEADER, "no narrations after the header"),
         ("", "line 1: column 'video' is missing"),
@@ -75,7 +80,7 @@ def test_other_encodings_and_missing_files_are_named(videos):
         check_source("mine", settings_for(videos, HEADER + "a.mp4,0,1,café\n", encoding="latin-1"))
     settings = settings_for(videos, HEADER + "a.mp4,0,1,x\n")
     (videos.parent / "mine.csv").unlink()
-    with pytest.raises(SourceError, match="the narrations CSV is not there"):
+    with pytest.raises(SourceError, match=r"mine\.csv: no such file; add it or correct the path"):
         check_source("mine", settings)
     gone = settings.model_copy(update={"folder": settings.folder.model_copy(update={"videos": "/nowhere"})})
     with pytest.raises(SourceError, match="/nowhere: no such folder"):
@@ -87,6 +92,54 @@ def test_spreadsheet_quirks_are_accepted(videos):
     folder.check(settings_for(videos, text))
     rows = folder.read_narrations(videos.parent / "mine.csv", videos=videos)
     assert rows[0].text == "cut, then eat"
+
+
+@pytest.mark.parametrize("start", ["", "sep=;\r\n"])
+def test_a_german_spreadsheet_is_read(videos, start):
+    text = (
+        f"\ufeff{start}video;start;end;text;split;;\r\nday\\b.mp4;0:01,5;3,5;cuts, then eats;;;\r\n;;;;;;\r\n"
+    )
+    settings_for(videos, text)
+    (row,) = folder.read_narrations(videos.parent / "mine.csv", videos=videos)
+    assert (row.video, row.start_s, row.end_s, row.text) == ("day/b.mp4", 1.5, 3.5, "cuts, then eats")
+
+
+def test_a_decimal_comma_needs_the_separator_that_goes_with_it(videos):
+    with pytest.raises(SourceError, match="column 'end': '3,5' is not a time"):
+        folder.check(settings_for(videos, HEADER + 'a.mp4,0,"3,5",x\n'))
+
+
+def test_one_video_under_several_spellings_is_one_video(videos):
+    composed, decomposed = "caf\u00e9.mp4", "cafe\u0301.mp4"
+    (videos / decomposed).write_bytes(b"c")
+    text = HEADER + f"{composed},0,1,x\n./{decomposed},1,2,y\na.mp4,0,1,z\n.//day/../a.mp4,1,2,w\n"
+    settings = settings_for(videos, text)
+    folder.check(settings)
+    rows = folder.read_narrations(videos.parent / "mine.csv", videos=videos)
+    assert [row.video for row in rows] == [composed, composed, "a.mp4", "a.mp4"]
+    found = folder.fetch(settings, videos.parent / "raw")
+    assert [(video.video_id, video.path) for video in found] == [
+        ("a", videos / "a.mp4"),
+        ("caf\u00e9", videos / decomposed),
+    ]
+
+
+def test_files_of_one_name_are_told_all_at_once_before_any_work(videos):
+    for name in ("a.mkv", "A.mov", "day__b.mp4", "c.mp4"):
+        (videos / name).write_bytes(b"")
+    names = ("a.mp4", "a.mkv", "A.mov", "day/b.mp4", "day__b.mp4", "c.mp4")
+    with pytest.raises(SourceError) as caught:
+        check_source("mine", settings_for(videos, HEADER + "".join(f"{name},0,1,x\n" for name in names)))
+    message = str(caught.value)
+    assert all(str(videos / name) in message for name in names[:-1])
+    assert "c.mp4" not in message
+
+
+def test_a_quotation_mark_that_is_never_closed_costs_no_row(videos):
+    rows = [f"a.mp4,{n},{n + 1},opens the drawer" for n in range(3500)]
+    rows[100] = 'a.mp4,100,101,"opens the drawer'
+    with pytest.raises(SourceError, match=r"mine\.csv: line 102: a quotation mark is not closed"):
+        folder.check(settings_for(videos, HEADER + "\n".join(rows)))
 
 
 def test_download_lists_the_videos_where_they_are_and_copies_the_csv(videos, tmp_path):
@@ -116,7 +169,7 @@ def test_two_videos_with_one_name_are_refused(videos, tmp_path):
 
     (videos / "a.avi").write_bytes(b"")
     settings = settings_for(videos, HEADER + "a.avi,0,1,x\na.mp4,0,1,y\n")
-    with pytest.raises(SourceError, match="would both be called 'a'; rename one"):
+    with pytest.raises(SourceError, match=r"same name: .*a\.avi and .*a\.mp4; rename all but one"):
         download(
             "mine",
             settings=settings,

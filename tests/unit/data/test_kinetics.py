@@ -16,17 +16,97 @@ def raw(tmp_path):
 
 def test_lists_are_read(raw):
     assert kinetics.read_classes(raw) == ["wash", "stir"]
-    entries = kinetics.read_list(raw / "train.txt", classes=2)
-    assert [(entry.video_id, entry.frames, entry.label) for entry in entries] == [
-        ("train__a b", 120, 1),
-        ("train__c", 90, 0),
+    entries = kinetics.read_list(raw / "train.txt", classes=["wash", "stir"])
+    assert [(entry.video_id, entry.label) for entry in entries] == [
+        ("train__a b", 1),
+        ("train__c", 0),
     ]
+
+
+CLIPS = ["train/playing violin/abc_000010_000020.mp4", "train/abseiling/xyz_000010_000020.mp4"]
+LISTS = {
+    "ours": f"{CLIPS[0]} 300 1\n./{CLIPS[1]} 250 0\n",
+    "VideoMAE": f"{CLIPS[0]} 1\n\n{CLIPS[1]} 0\n",
+    "commas": f"{CLIPS[0]},1\n{CLIPS[1]},0\n",
+    "byte-order mark": f"\ufeff{CLIPS[0]} 300 1\r\n{CLIPS[1]} 250 0\r\n",
+    "owners": "\ufefflabel,youtube_id,time_start,time_end,split\nplaying violin,abc,10,20,train\n"
+    '"abseiling",xyz,10,20,train\n',
+}
+
+
+@pytest.mark.parametrize("name", ["train.txt", "train.csv"])
+@pytest.mark.parametrize("text", LISTS.values(), ids=LISTS)
+def test_lists_of_all_forms_name_the_same_clips(tmp_path, text, name):
+    (tmp_path / "classes.txt").write_text("\ufeffabseiling\r\nplaying violin\r\n\r\n")
+    (tmp_path / name).write_text(text)
+    (tmp_path / "val.csv").write_text("val/a.mp4 0\n")
+    kinetics.check(tmp_path)
+    assert kinetics.annotation_files(tmp_path) == [name, "val.csv", "classes.txt"]
+    classes = kinetics.read_classes(tmp_path)
+    entries = kinetics.read_list(kinetics.list_path(tmp_path, "train"), classes=classes)
+    assert [(entry.video_id, entry.label) for entry in entries] == [
+        ("train__playing violin__abc_000010_000020", 1),
+        ("train__abseiling__xyz_000010_000020", 0),
+    ]
+    for path in CLIPS:
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).touch()
+    assert [video.path for video in kinetics.find_videos(tmp_path)[0]] == [tmp_path / path for path in CLIPS]
+
+
+@pytest.mark.parametrize("place", ["train", "train/playing_violin"])
+def test_the_owners_clips_are_found_in_other_folders(tmp_path, place):
+    (tmp_path / "classes.txt").write_text("abseiling\nplaying violin\n")
+    for name in ("train.csv", "validate.csv"):
+        (tmp_path / name).write_text(LISTS["owners"])
+    (tmp_path / place).mkdir(parents=True)
+    (tmp_path / place / "abc_000010_000020.mp4").touch()
+    found, missing = kinetics.find_videos(tmp_path)
+    assert {video.video_id for video in found} == {"train__playing violin__abc_000010_000020"}
+    assert CLIPS[1] in missing
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train/a.mp4 1\ntrain/c.mp4 90 0\n", "line 2: .* is not 'path label' like the first line"),
+        ("train/a.mp4\n", "line 1: 'train/a.mp4' is not 'path num_frames label' or 'path label'"),
+        ("train/a.mp4 -1\n", "line 1: label -1 has no name"),
+        (
+            "label,youtube_id,time_start,time_end,split\njumping,abc,10,20,train\n",
+            "line 2: .*class 'jumping'",
+        ),
+        ("label,youtube_id,time_start,time_end,split\nwash,abc,ten,20,train\n", "line 2: .*whole seconds"),
+        ("label,youtube_id,time_start,split\nwash,abc,10,train\n", "line 1: column 'time_end' is missing"),
+        ("", "it lists nothing"),
+    ],
+)
+def test_a_list_of_no_known_form_is_named_before_any_work(raw, text, message):
+    (raw / "train.txt").write_text(text)
+    with pytest.raises(SourceError, match=rf"train\.txt: {message}"):
+        kinetics.check(raw)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("wash\n\nstir\n", "line 2: no class name"), ("wash\nstir\nwash\n", "line 3: 'wash' is there")],
+)
+def test_wrong_class_names_are_named(raw, text, message):
+    (raw / "classes.txt").write_text(text)
+    with pytest.raises(SourceError, match=rf"classes\.txt: {message}"):
+        kinetics.check(raw)
+
+
+def test_clips_of_one_name_are_told_before_any_work(raw):
+    (raw / "train.txt").write_text("train/c.mp4 90 0\ntrain/C.mkv 90 0\n")
+    with pytest.raises(SourceError, match=r"same name: .*train/C\.mkv and .*train/c\.mp4"):
+        kinetics.check(raw)
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("train/a.mp4 120", r"line 2: 'train/a.mp4 120' is not 'path num_frames label'"),
+        ("train/a.mp4 120", r"line 2: 'train/a.mp4 120' is not 'path num_frames label' like the first line"),
         ("train/a.mp4 many 1", "line 2: .* is not 'path num_frames label'"),
         ("train/a.mp4 120 2", r"line 2: label 2 has no name; classes.txt has 2 lines"),
     ],

@@ -1,0 +1,79 @@
+"""Clips that annotation leaves out: each one listed with its reason, and counted by table and reason.
+
+`clips/dropped.csv` has one row a clip: `table`, `annotation` (the `narration_id` of clip tables: the
+owner's own, or the line of the file), `video_id`, `start_s`, `end_s`, `reason`. `clips/dropped.json` holds
+the counts: `{"clips": n, "reasons": {reason: n}, "tables": {table: {reason: n}}}`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from avion_core.files import publish, write_json
+
+COUNTS, LIST = "dropped.json", "dropped.csv"
+"""Files in the folder of the clip tables."""
+
+NO_CHUNKS = "the video has no chunks"
+OUTSIDE = "the clip lies outside its video"
+NO_LENGTH = "the clip does not end after its start"
+NO_TEXT = "the narration has no text"
+NOT_A_TIME = "the narration's time is not a number"
+HELD_OUT = "the video belongs to a benchmark"
+QUESTION = "a choice of the question has no chunks"
+QUESTION_OUTSIDE = "a choice of the question lies outside its video"
+
+ROWS = pa.schema(
+    [
+        ("table", pa.string()),
+        ("annotation", pa.string()),
+        ("video_id", pa.string()),
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        ("reason", pa.string()),
+    ]
+)
+"""Columns of the list."""
+
+
+class DroppedClips:
+    """What a data set's annotation has left out so far."""
+
+    def __init__(self) -> None:
+        self._rows: list[pa.Table] = []
+
+    def add(self, table: str, columns: Mapping[str, pa.Array], reason: pa.Array | str) -> None:
+        """Note clips of one table: columns of ROWS, those that are absent empty; one reason, or one each."""
+        count = len(columns["annotation"])
+        if not count:
+            return
+        given = {**columns, "table": pa.repeat(table, count)}
+        given["reason"] = pa.repeat(reason, count) if isinstance(reason, str) else reason
+        arrays = [given[field.name] if field.name in given else pa.nulls(count, field.type) for field in ROWS]
+        self._rows.append(pa.table(arrays, names=ROWS.names).cast(ROWS))
+
+    def reasons(self) -> Counter[str]:
+        """How many clips of all tables were left out for each reason."""
+        return sum(self._by_table().values(), Counter())
+
+    def publish(self, folder: Path) -> None:
+        """Write the list and the counts into the folder of the clip tables."""
+        with publish(folder / LIST) as draft:
+            pa.csv.write_csv(pa.concat_tables([ROWS.empty_table(), *self._rows]), draft)
+        reasons = self.reasons()
+        counts = {"clips": reasons.total(), "reasons": dict(reasons)}
+        by_table = {table: dict(counter) for table, counter in self._by_table().items()}
+        write_json(folder / COUNTS, {**counts, "tables": by_table})
+
+    def _by_table(self) -> dict[str, Counter[str]]:
+        counts: dict[str, Counter[str]] = {}
+        for rows in self._rows:
+            for entry in pc.value_counts(rows["reason"]).to_pylist():
+                counts.setdefault(rows["table"][0].as_py(), Counter())[entry["values"]] += entry["counts"]
+        return counts
