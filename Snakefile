@@ -41,7 +41,6 @@ localrules:
     transcode,
     annotate,
     narrate,
-    preflight,
     pretrain,
     finetune,
     evaluate,
@@ -72,11 +71,6 @@ rule annotate:
 rule narrate:
     input:
         [narration_table(dataset) for dataset in rephrased_datasets()],
-
-
-rule preflight:
-    input:
-        f"{RESULTS}/preflight.html",
 
 
 rule pretrain:

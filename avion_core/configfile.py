@@ -7,7 +7,8 @@ An experiment changes the demo's entries or brings entries of its own. An entry 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,15 @@ def read_config(path: Path) -> dict[str, Any]:
         held = "nothing" if config is None else f"a {type(config).__name__}"
         raise SettingsError(f"{path}: holds {held}; settings are lines such as `seed: 0`")
     return config
+
+
+def check_files(paths: Iterable[str | Path]) -> None:
+    """End the process with one line where a file cannot be meant (`read_config`)."""
+    try:
+        for path in paths:
+            read_config(Path(path))
+    except SettingsError as error:
+        sys.exit(str(error))
 
 
 def lay_over(demo: Mapping[str, Any], experiment: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,6 +135,7 @@ def _place_and_problem(error: yaml.YAMLError) -> str:
     place = f", line {error.problem_mark.line + 1}"
     if "'\\t'" in str(error.problem):
         return f"{place}: a tab; YAML is indented with spaces"
+    problem = str(error.problem).replace("'<stream end>'", "the end of the file")
     begin = f" from line {error.context_mark.line + 1} on" if error.context_mark else ""
     context = f" ({error.context}{begin})" if error.context else ""
-    return f"{place}: not valid YAML: {error.problem}{context}"
+    return f"{place}: not valid YAML: {problem}{context}"

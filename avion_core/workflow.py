@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from avion_core.config import EvaluationSettings, Settings, StageSettings
@@ -118,6 +119,17 @@ class Workflow:
     def class_lists(self, dataset: str) -> str | None:
         """Data set whose class lists the lexicon reads to rephrase this one's narrations."""
         return self.settings.datasets[dataset].class_lists if self._provider == "lexicon" else None
+
+    def clips_needed(self, dataset: str) -> dict[str, int]:
+        """Training clips that fill a batch of every stage: rows of each table, where stages join several."""
+        needed = {"train": 1, "narrations": 1}
+        for recipe in (stage.recipe for stage in self.stages()):
+            if recipe.dataset == dataset and recipe.epochs:
+                for kind in recipe.narrations:
+                    table = "train" if kind == "human" else "narrations"
+                    share = math.ceil(recipe.batch_size / len(recipe.narrations))
+                    needed[table] = max(needed[table], share)
+        return needed
 
     def clip_table(self, dataset: str, table: str) -> str:
         """Path of a clip table."""

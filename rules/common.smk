@@ -8,6 +8,7 @@ import atexit
 import json
 import os
 import shlex
+import shutil
 import signal
 import socket
 import sys
@@ -17,12 +18,11 @@ import psutil
 
 sys.path.insert(0, workflow.basedir)
 
-from snakemake.exceptions import WorkflowError
-
 from avion_core.config import SettingsError, load_settings
 from avion_core.configfile import lay_over, read_config
 from avion_core.files import code_fingerprint
 from avion_core.launch import launcher, slurm_resources
+from avion_core.manifests import NOT_RECORDED, differences
 from avion_core.models.architecture import load_architecture
 from avion_core.precheck import problems, warnings
 from avion_core.workflow import LABELS, TABLES, Workflow
@@ -37,11 +37,9 @@ os.environ.update(
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 try:
-    for given in workflow.overwrite_configfiles:
-        read_config(given)  # Snakemake takes a setting that appears twice in silence
     SETTINGS = load_settings(lay_over(read_config(Path(workflow.basedir) / "config.yaml"), config))
 except SettingsError as error:
-    raise WorkflowError(str(error))
+    sys.exit(str(error))  # without the lines of this file, which a WorkflowError adds
 
 DATA, RESULTS = SETTINGS.data_dir, SETTINGS.results_dir
 LOGS = f"{RESULTS}/logs"
@@ -266,6 +264,25 @@ def validation_options(wildcards, input):
     return f"--validation {settings} --validation-files {files}"
 
 
+def results_that_differ():
+    """Differences between manifests and the configuration, by folder of the result."""
+    found = {}
+    for difference in differences(SETTINGS) if workflow.is_main_process else []:
+        found.setdefault((difference.folder.parent.name, difference.folder.name), []).append(difference)
+    return found
+
+
+def made_with_other_settings(run, name, file):
+    """No input, but the result is made anew where its manifest disagrees with the configuration, whatever
+    Snakemake's records say: they may be absent, or those of other results."""
+    found = DIFFERENT.pop((run, name), [])
+    for difference in found:
+        print(difference, file=sys.stderr)
+    if any(difference.recorded is not NOT_RECORDED for difference in found):
+        workflow.dag.forcefiles.add(f"{RESULTS}/{run}/{name}/{file}")
+    return []
+
+
 def machine(wildcards):
     return SETTINGS.stage(wildcards.run, wildcards.stage)
 
@@ -364,17 +381,23 @@ def check_before_work():
         return
     text = "\n".join(["before any job:", *(f"- {problem}" for problem in found)])
     if not workflow.output_settings.dryrun:
-        raise WorkflowError(text)
+        sys.exit(f"This stops the run {text}")
     atexit.register(print, f"\nThis would stop the run {text}", file=sys.stderr)
 
 
 def check_nodes():
-    """Raise one clear error where a planned training needs several nodes and no Slurm starts it."""
-    if workflow.executor_plugin.name in ("slurm", "touch"):
+    """End with one clear error where there is no Slurm: for its profile, and for a training on several nodes."""
+    executor = workflow.executor_plugin.name
+    if executor == "slurm" and shutil.which("sbatch") is None:
+        sys.exit(
+            "this machine has no Slurm (no program `sbatch`): start Snakemake on a login node of the cluster, or "
+            "leave out --profile profiles/slurm"
+        )
+    if executor in ("slurm", "touch"):
         return
     for job in workflow.dag.needrun_jobs():
         if job.resources.get("nodes", 1) > 1:
-            raise WorkflowError(
+            sys.exit(
                 f"the stage {job.wildcards.stage} of the run {job.wildcards.run} is set to nodes: "
                 f"{job.resources.nodes}, which needs Slurm: use --profile profiles/slurm, set nodes: 1, or "
                 "start it by hand on each machine (docs/cluster.md)"
@@ -405,6 +428,8 @@ def forget_dead_owner():
         for lock in OWNER.parent.glob("locks/*.lock"):
             lock.unlink()
 
+
+DIFFERENT = results_that_differ()
 
 if workflow.is_main_process:
     forget_dead_owner()

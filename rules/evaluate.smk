@@ -9,6 +9,7 @@ rule evaluate_stage:
         clips=lambda wildcards: evaluation_table(evaluated(wildcards).dataset),
         sentences=evaluation_sentences,
         classes=evaluation_classes,
+        anew=lambda wildcards: made_with_other_settings(wildcards.run, wildcards.evaluation, "metrics.json"),
     output:
         metrics=f"{RESULTS}/{{run}}/{{evaluation}}/metrics.json",
         outputs=f"{RESULTS}/{{run}}/{{evaluation}}/outputs.safetensors",

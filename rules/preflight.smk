@@ -1,13 +1,15 @@
-"""What would fail, found before any training begins: `snakemake --cores 2 preflight`."""
+"""What would fail, found before any training begins: `snakemake --cores 2 preflight`.
+
+The page is no output: Snakemake would delete it where something would fail, and look no second time.
+"""
 
 
-rule check_clips:
+rule preflight:
     input:
         chunks=collect(f"{DATA}/{{dataset}}/chunks.parquet", dataset=used_datasets()),
         packets=collect(f"{DATA}/{{dataset}}/packets.npy", dataset=used_datasets()),
+        dropped=collect(f"{DATA}/{{dataset}}/clips/dropped.json", dataset=used_datasets()),
         tables=[path for dataset in used_datasets() for path in clip_tables(dataset).values()],
-    output:
-        page=f"{RESULTS}/preflight.html",
     log:
         f"{LOGS}/preflight.log",
     benchmark:
@@ -18,18 +20,23 @@ rule check_clips:
         mem_mb=4000,
         runtime=120,
     params:
-        code=library("data/preflight.py", "report/preflight*"),
         datasets=json.dumps(
             {
-                name: {"chunks": f"{DATA}/{name}/chunks.parquet", "tables": clip_tables(name)}
+                name: {
+                    "chunks": f"{DATA}/{name}/chunks.parquet",
+                    "dropped": f"{DATA}/{name}/clips/dropped.json",
+                    "tables": clip_tables(name),
+                    "needed": WORKFLOW.clips_needed(name),
+                }
                 for name in used_datasets()
             }
         ),
         samples=SETTINGS.preflight_clips,
         seed=SETTINGS.seed,
         clip_timeout=shortest_clip_timeout(),
+        page=f"{RESULTS}/preflight.html",
     message:
         "Check the clips of every data set"
     shell:
         "python -m workflow_scripts.preflight --datasets {params.datasets:q} --samples {params.samples}"
-        " --seed {params.seed} --clip-timeout {params.clip_timeout} --out {output.page} 2>&1 | tee {log}"
+        " --seed {params.seed} --clip-timeout {params.clip_timeout} --out {params.page:q} 2>&1 | tee {log:q}"

@@ -15,6 +15,7 @@ rule pretrain_stage:
         start_weights=start_weights,
         validation=validation_files,
         validation_packets=validation_packets,
+        anew=lambda wildcards: made_with_other_settings(wildcards.run, wildcards.stage, "model.safetensors"),
     output:
         model=f"{RESULTS}/{{run}}/{{stage}}/model.safetensors",
         description=f"{RESULTS}/{{run}}/{{stage}}/model.json",

@@ -1,7 +1,7 @@
-"""Before a GPU is booked: would every clip of a data set be found and decoded?
+"""Before a GPU is booked: are there enough clips, and would every one be found and decoded?
 
-Every clip is held against the chunk index, every chunk file against its recorded size, and a sample of
-clips is really decoded.
+Every table is held against what the runs need of it, every clip against the chunk index, every chunk file
+against its recorded size, and a sample of clips is really decoded.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from avion_core.data.chunks import ChunkIndex
 from avion_core.data.clips import ClipTable, load_questions
 from avion_core.data.deadline import time_limit
 from avion_core.data.tables import column_names
+from avion_core.files import read_json
 from avion_core.media import MediaError
 from avion_core.media.crop import center_crop
 from avion_core.media.sample import frame_range, segment_frames
@@ -40,11 +41,20 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class TableCount:
+    """A clip table: the clips it has, and those that annotation left out, by reason."""
+
+    name: str
+    clips: int
+    dropped: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class Preflight:
     """What was looked at in a data set and what is wrong with it."""
 
     dataset: str
-    clips: int
+    tables: list[TableCount]
     chunks: int
     decoded: int
     clips_per_second: float
@@ -57,24 +67,30 @@ def check_dataset(
     chunks: Path,
     tables: Mapping[str, Path],
     *,
+    dropped: Path,
+    needed: Mapping[str, int],
     samples: int,
     seed: int,
     clip_timeout_s: float,
 ) -> Preflight:
     """Check the clip tables (name to file) of a data set; `samples` clips of each are decoded.
 
-    One that is not read within `clip_timeout_s` seconds counts as one that cannot be decoded.
+    `dropped` is annotation's `dropped.json`, `needed` how many clips a table must have, at least one.
+    A clip that is not read within `clip_timeout_s` seconds counts as one that cannot be decoded.
 
     Raises ValueError for a table or an index that cannot be read at all.
     """
     index = ChunkIndex.load(chunks)
     problems = list(_chunk_problems(index))
-    clips = decoded = 0
+    reasons = read_json(dropped).get("tables", {})
+    counts: list[TableCount] = []
+    decoded = 0
     seconds = 0.0
     with Progress(f"preflight {name}", len(tables) * samples, unit="clips") as progress:
         for table, path in tables.items():
             rows = _clips_of(path)
-            clips += len(rows)
+            counts.append(TableCount(table, len(rows), reasons.get(path.stem, {})))
+            problems += _too_few(counts[-1], needed.get(table, 1))
             problems += _row_problems(table, rows, index)
             rng = np.random.default_rng(seed)
             failures = []
@@ -90,7 +106,15 @@ def check_dataset(
             seconds += time.monotonic() - start
             if failures:
                 problems.append(Problem(table, "sampled clips cannot be decoded", len(failures), failures[0]))
-    return Preflight(name, clips, index.chunk_count, decoded, decoded / max(seconds, 1e-9), problems)
+    return Preflight(name, counts, index.chunk_count, decoded, decoded / max(seconds, 1e-9), problems)
+
+
+def _too_few(table: TableCount, needed: int) -> Iterator[Problem]:
+    """A table that is empty or does not fill a batch."""
+    if table.clips < needed:
+        what = "clips do not fill a batch" if table.clips else "clips: the table is empty"
+        dropped = "; ".join(f"{reason}: {count}" for reason, count in table.dropped.items())
+        yield Problem(table.name, what, table.clips, f"{needed} are needed; left out: {dropped or 'none'}")
 
 
 def _clips_of(path: Path) -> ClipTable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import stat
 from pathlib import Path
@@ -81,10 +82,12 @@ def test_preflight_looks_at_every_data_set_before_any_training(annotated: Path, 
     assert "preflight: no problems" in said
     page = (workspace / "results/preflight.html").read_text()
     assert all(f"<td>{name}</td>" in page for name in ("ego4d", "ek100", "kinetics"))
+    assert re.search(r"ek100, evaluation: \d+ clips; left out: ", said)
     next((workspace / "data/ek100/chunks").rglob("*.mp4")).unlink()
-    (workspace / "results/preflight.html").unlink()
-    said = finished(workspace, "preflight", overlay=overlay)
-    assert "ek100, chunks: 1 chunk files are gone or changed" in said
+    result = snakemake(workspace, "preflight", overlay=overlay)
+    assert result.returncode == 1
+    assert "ek100, chunks: 1 chunk files are gone or changed" in result.stdout
+    assert "chunk files are gone" in (workspace / "results/preflight.html").read_text()
 
 
 def test_setting_of_mir_reruns_mir_and_what_follows_it(reported: Path) -> None:
