@@ -140,10 +140,20 @@ def _wrong_length(where: str, entry: EvaluationSettings, stage: PlannedStage) ->
 
 
 def check_start_files(workflow: Workflow) -> Iterator[str]:
-    """Files of third-party weights."""
+    """Files of third-party weights of the stages that are still to be trained, their content included."""
     for stage in workflow.stages():
-        if stage.recipe.start_file and not Path(stage.recipe.start_file).is_file():
-            yield f"{stage.where}: start_weights: {stage.recipe.start_file}: no such file; correct the path"
+        path = stage.recipe.start_file
+        if path is None or workflow.is_made(stage):
+            continue
+        if not Path(path).is_file():
+            yield f"{stage.where}: start_weights: {path}: no such file; correct the path"
+            continue
+        from avion_core.models.foreign import check_weights  # torch, in seconds
+
+        try:
+            check_weights(stage.recipe, path)
+        except (OSError, ValueError) as error:
+            yield f"{stage.where}: start_weights: {error}"
 
 
 def warnings(workflow: Workflow) -> list[str]:

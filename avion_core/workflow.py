@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from avion_core.config import EvaluationSettings, Settings, StageSettings
 from avion_core.data.tables import SUFFIX
+from avion_core.manifests import MANIFEST, read_manifest, stage_differences
 
 TABLES = {
     "ego4d": ["train", "egomcq"],
@@ -67,11 +69,11 @@ class Workflow:
 
     def stages(self) -> list[PlannedStage]:
         """Every stage of the runs, in order."""
-        return [
-            PlannedStage(run, stage, self.settings.stage(run, stage))
-            for run in self.runs
-            for stage in self.settings.runs[run].stages
-        ]
+        return [self.stage(run, stage) for run in self.runs for stage in self.settings.runs[run].stages]
+
+    def stage(self, run: str, name: str) -> PlannedStage:
+        """One stage of one run."""
+        return PlannedStage(run, name, self.settings.stage(run, name))
 
     def evaluations(self) -> list[tuple[str, str, EvaluationSettings]]:
         """(run, name, settings) of every evaluation of the runs."""
@@ -80,6 +82,20 @@ class Workflow:
             for run in self.runs
             for name in self.settings.runs[run].evaluations
         ]
+
+    def is_made(self, stage: PlannedStage) -> bool:
+        """Whether a stage has its model, by these settings and since its file of weights last changed.
+
+        Nothing is then needed of that file any more, which may be gone.
+        """
+        folder = Path(self.settings.results_dir) / stage.run / stage.name
+        model, weights = folder / "model.safetensors", stage.recipe.start_file
+        if not (model.is_file() and (folder / MANIFEST).is_file()):
+            return False
+        if weights and Path(weights).is_file() and Path(weights).stat().st_mtime > model.stat().st_mtime:
+            return False
+        manifest = read_manifest(folder)
+        return not stage_differences(folder, manifest, self.settings, run=stage.run, stage=stage.name)
 
     def measured_stages(self) -> list[tuple[str, EvaluationSettings, PlannedStage]]:
         """(where, evaluation, stage) of every evaluation of the runs and every validation of a stage."""

@@ -214,13 +214,14 @@ def start_model(wildcards):
 
 
 def start_weights(wildcards):
-    """The file of others' weights that this stage starts from. One that is not there is a problem of
-    `precheck`: Snakemake would take finished results for plain files and leave them as they are."""
-    return [
-        path
-        for path in [SETTINGS.stage(wildcards.run, wildcards.stage).start_file]
-        if path and os.path.exists(path)
-    ]
+    """The file of others' weights that this stage starts from.
+
+    Where it is gone, Snakemake takes a finished model for a plain file. That is right for one that was made
+    with it; any other is a problem of `precheck`, and the dry run's plan goes without the file.
+    """
+    stage = WORKFLOW.stage(wildcards.run, wildcards.stage)
+    path = stage.recipe.start_file
+    return path if path and (os.path.exists(path) or WORKFLOW.is_made(stage)) else []
 
 
 def validation(wildcards):

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from avion_core.config import NarrateSettings, load_settings
 from avion_core.configfile import lay_over, read_config
 from avion_core.data.clips import write_clips
+from avion_core.files import write_json
 from avion_core.narrate.journal import Entry, Journal
 from avion_core.narrate.prompts import answer_key
 from avion_core.narrate.rephrase import rephrase_shard
@@ -186,3 +190,46 @@ def test_the_key_is_needed_only_for_what_has_no_answer_yet(
     for number in range(1, workflow.settings.shards + 1):
         Path(workflow.narration_table("ego4d", f"{number}-of-{workflow.settings.shards}")).touch()
     assert not missing()
+
+
+def write_result(workflow: Workflow, run: str, stage: str) -> None:
+    """A finished stage as the configuration has it."""
+    planned = workflow.stage(run, stage)
+    folder = Path(workflow.settings.results_dir) / run / stage
+    folder.mkdir(parents=True)
+    recorded = {"stage": planned.recipe.model_dump(mode="json"), "seed": workflow.settings.seed}
+    write_json(folder / "manifest.json", {"revision": "x", "settings": recorded, "inputs": {}})
+    (folder / "model.safetensors").touch()
+
+
+def test_a_file_of_weights_is_needed_until_the_stage_is_made_with_it(tmp_path: Path) -> None:
+    weights = tmp_path / "theirs.pt"
+
+    def said(**recipe: Any) -> list[str]:
+        overlay = {
+            "results_dir": str(tmp_path / "results"),
+            "stages": {"pretrain": {"start_weights": str(weights), **recipe}},
+        }
+        nonlocal workflow
+        workflow = Workflow(load_settings(lay_over(DEMO, overlay)), ("human",))
+        return problems(workflow)
+
+    workflow: Workflow
+    (line,) = said()
+    assert line.startswith(f"runs.human.stages.pretrain: start_weights: {weights}: no such file")
+    write_result(workflow, "human", "pretrain")
+    assert said() == []
+    (line,) = said(epochs=99)  # would be silent: Snakemake takes the model for a plain file
+    assert "no such file" in line
+    weights.write_bytes(b"not a checkpoint")
+    (line,) = said()
+    assert line.startswith("runs.human.stages.pretrain: start_weights: ") and "theirs.pt" in line
+    os.utime(weights, (0, 0))  # older than the model
+    assert said() == []
+
+
+def test_weights_of_another_model_are_listed_before_any_work(tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    save_file({"visual.proj": np.zeros((4, 4), np.float32)}, path)
+    lines = found({"stages": {"pretrain": {"start_weights": str(path)}}}, "human", "untrained")
+    assert len(lines) == 2 and all("other.safetensors" in line for line in lines), lines
