@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,6 +41,18 @@ KINDS_OF: dict[str, tuple[str, ...]] = {
     "folder": ("retrieval",),
 }
 """Kinds of evaluation that the evaluation table of each layout serves."""
+
+
+def planned_runs(settings: Settings, targets: Iterable[str]) -> tuple[str, ...]:
+    """The selected runs, and those of which a result is named as a target."""
+    results = Path(settings.results_dir).absolute()
+    paths = [Path(target).absolute() for target in targets]
+    named = [path.relative_to(results).parts[:1] for path in paths if path.is_relative_to(results)]
+    return tuple(
+        dict.fromkeys(
+            [*settings.selected_runs, *(run for run, *_ in filter(None, named) if run in settings.runs)]
+        )
+    )
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from avion_core.launch import launcher, slurm_resources
 from avion_core.manifests import NOT_RECORDED, differences
 from avion_core.models.architecture import load_architecture
 from avion_core.precheck import problems, warnings
-from avion_core.workflow import LABELS, TABLES, Workflow
+from avion_core.workflow import LABELS, TABLES, Workflow, planned_runs
 
 # Jobs find this code and this interpreter wherever they start.
 os.environ.update(
@@ -375,9 +375,11 @@ def dataset_plan(name):
 
 def check_before_work():
     """Stop with the list of all that would fail. A dry run prints it after the plan."""
-    for line in warnings(WORKFLOW):
+    targets = workflow.dag_settings.targets if workflow.dag_settings else ()
+    planned = Workflow(SETTINGS, planned_runs(SETTINGS, targets))
+    for line in warnings(planned):
         print(f"warning: {line}", file=sys.stderr)
-    found = problems(WORKFLOW)
+    found = problems(planned)
     if not found:
         return
     text = "\n".join(["before any job:", *(f"- {problem}" for problem in found)])

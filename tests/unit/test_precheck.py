@@ -20,7 +20,7 @@ from avion_core.narrate.journal import Entry, Journal
 from avion_core.narrate.prompts import answer_key
 from avion_core.narrate.rephrase import rephrase_shard
 from avion_core.precheck import problems, warnings
-from avion_core.workflow import Workflow
+from avion_core.workflow import Workflow, planned_runs
 
 ROOT = Path(__file__).parents[2]
 DEMO = read_config(ROOT / "config.yaml")
@@ -233,3 +233,10 @@ def test_weights_of_another_model_are_listed_before_any_work(tmp_path: Path) -> 
     save_file({"visual.proj": np.zeros((4, 4), np.float32)}, path)
     lines = found({"stages": {"pretrain": {"start_weights": str(path)}}}, "human", "untrained")
     assert len(lines) == 2 and all("other.safetensors" in line for line in lines), lines
+
+
+def test_runs_that_a_target_names_are_checked_too() -> None:
+    settings = load_settings(lay_over(DEMO, {"selected_runs": ["human"]}))
+    assert planned_runs(settings, ["evaluate", "results/llm/cls/metrics.json"]) == ("human", "llm")
+    assert planned_runs(settings, ["results", "data/llm", "results/report/index.html", "llm"]) == ("human",)
+    assert planned_runs(settings, [str(Path("results/scratch").absolute())]) == ("human", "scratch")
