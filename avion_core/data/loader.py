@@ -124,15 +124,16 @@ class BatchLoader:
         """
         self._steps.epoch, self._steps.first_step = epoch, first_step
         for batch in self._loader:
-            self._record(batch.pop("bad"), batch["rows"])
-            yield {"frames": batch.pop("planes").movedim(-3, -1), **batch}
+            self._record(batch.pop("bad"), good=len(batch["rows"]))
+            frames = batch.pop("planes").movedim(-3, -1)
+            yield {"frames": frames, **{name: torch.from_numpy(value) for name, value in batch.items()}}
 
-    def _record(self, bad: Sequence[tuple[int, str]], rows: torch.Tensor) -> None:
+    def _record(self, bad: Sequence[tuple[int, str]], *, good: int) -> None:
         for row, reason in bad:
             if row not in self._bad_rows:
                 self._bad_rows.add(row)
                 self.bad.append(BadClip(self._dataset.clips.video_id(row), row, reason))
-        self._seen += len(rows) + len(bad)
+        self._seen += good + len(bad)
         clips = len(self._dataset)
         considered = min(max(self._seen, GRACE_CLIPS), clips)
         if len(self.bad) > self._max_bad_share * considered:
@@ -140,7 +141,7 @@ class BatchLoader:
                 f"{len(self.bad)} of {considered} clips cannot be decoded, more than the share of "
                 f"{self._max_bad_share} that max_bad_share allows; the last: {self.bad[-1].reason}"
             )
-        if bad and not len(rows):
+        if bad and not good:
             raise ValueError(
                 f"no clips are left to take the places of those in one step that cannot be decoded "
                 f"({len(bad)}); repair them or choose a smaller batch_size; the last: {bad[-1][1]}"
@@ -256,7 +257,7 @@ class _SeededBatches(Dataset[dict[str, Any]]):
             out = None if frames is None else frames[place].numpy()
             sample = self._first_readable(request.epoch, chain([row], stand_ins), out, bad)
             if sample is None:
-                return {"rows": torch.empty(0, dtype=torch.int64), "bad": bad}
+                return {"rows": np.empty(0, np.int64), "bad": bad}
             if frames is None:
                 *leading, height, width, channels = sample["frames"].shape
                 shape = (len(request.rows), *leading, channels, height, width)
@@ -281,12 +282,12 @@ class _SeededBatches(Dataset[dict[str, Any]]):
         return None
 
 
-def _labels(samples: Sequence[dict[str, Any]]) -> Batch:
-    """All of a batch but its frames."""
-    labels = {"rows": torch.tensor([sample["row"] for sample in samples], dtype=torch.int64)}
+def _labels(samples: Sequence[dict[str, Any]]) -> dict[str, NDArray[np.int64]]:
+    """All of a batch but its frames. Arrays, as a worker would put tensors into /dev/shm."""
+    labels = {"rows": np.array([sample["row"] for sample in samples], np.int64)}
     if "tokens" in samples[0]:
-        labels["tokens"] = torch.stack([torch.as_tensor(sample["tokens"]) for sample in samples])
-        labels["text_ids"] = torch.tensor([sample["text_id"] for sample in samples], dtype=torch.int64)
+        labels["tokens"] = np.stack([np.asarray(sample["tokens"]) for sample in samples])
+        labels["text_ids"] = np.array([sample["text_id"] for sample in samples], np.int64)
     return labels
 
 

@@ -1,6 +1,8 @@
 import itertools
 import multiprocessing
 import os
+import subprocess
+import sys
 import time
 import tracemalloc
 from contextlib import suppress
@@ -237,6 +239,30 @@ def test_fewer_clips_than_a_batch_are_refused():
         loader(Clips(3), batch_size=4, world_size=2)
     with pytest.raises(ValueError, match="0 clips"):
         loader(Clips(0), drop_last=False)
+
+
+LARGE_BATCHES = """
+from tests.unit.data.test_loader import Clips, loader, np
+
+class LargeClips(Clips):
+    def sample(self, row, rng, out=None):
+        return super().sample(row, rng) | {"frames": np.full((16, 64, 64, 3), row % 256, np.uint8)}
+
+batches = loader(LargeClips(400, texts=True), batch_size=100, workers=2)
+print(sum(int(batch["frames"][:, 0, 0, 0, 0].sum()) for batch in batches.epoch(0)))
+"""
+
+
+def test_batches_need_no_room_in_dev_shm():
+    """A container's /dev/shm may be smaller than a batch: here 64 KiB for batches of 20 MB."""
+    small = ["unshare", "--mount", "sh", "-c"]
+    small += ['mount -t tmpfs -o size=64k tmpfs /dev/shm && exec "$@"', "sh"]
+    if subprocess.run([*small, "true"], capture_output=True).returncode:
+        pytest.skip("a small /dev/shm needs root and util-linux")
+    command = [*small, sys.executable, "-c", LARGE_BATCHES]
+    done = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == sum(row % 256 for row in range(400))
 
 
 class HangingClips(Clips):

@@ -1,5 +1,6 @@
 import pickle
 from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
 
 import torch
 
@@ -32,10 +33,18 @@ def test_a_smaller_tensor_fits_and_a_larger_one_gets_a_piece_of_its_own():
     assert pool.room((2, 3, 6)).tensor.data_ptr() != first.tensor.data_ptr()
 
 
-def test_where_all_pieces_are_read_there_is_room_that_is_not_kept():
+def test_where_all_pieces_are_read_there_is_another():
     pool = Pool()
-    held = [sent(pool.room(SHAPE)) for _ in range(Pool.LARGEST + 3)]
+    held = [sent(pool.room(SHAPE)) for _ in range(7)]
     for number, tensor in enumerate(held):
         tensor.fill_(number)
     assert [tensor.unique().tolist() for tensor in held] == [[number] for number in range(len(held))]
-    assert len(pool._kept) == Pool.LARGEST
+
+
+def test_many_batches_leave_no_descriptor_open():
+    pool = Pool()
+    sent(pool.room(SHAPE))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(20):
+        sent(pool.room(SHAPE))
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
