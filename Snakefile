@@ -25,6 +25,7 @@ include: "rules/report.smk"
 onstart:
     check_nodes()
     claim_folder()
+    stop_gently(SCREEN, jobs_here=workflow.local_exec)
 
 
 onsuccess:
@@ -33,6 +34,7 @@ onsuccess:
 
 onerror:
     release_folder()
+    SCREEN.end()
 
 
 localrules:

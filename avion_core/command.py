@@ -1,13 +1,25 @@
-"""How a command ends when its input is at fault: one line and exit code 1, not a traceback."""
+"""How a command ends when its input is at fault, or the user stops it: one line or none, not a traceback."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Callable
+from types import TracebackType
 
 TRACEBACK_VARIABLE = "AVION_TRACEBACK"
 """Set it to anything to see where an error arose."""
+
+
+def be_silent_when_interrupted() -> None:
+    """Print no traceback when Ctrl-C ends this process, not even while it imports."""
+    report = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not issubclass(kind, KeyboardInterrupt):
+            report(kind, error, trace)
+
+    sys.excepthook = hook
 
 
 def run(main: Callable[[], None]) -> None:

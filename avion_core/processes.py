@@ -1,4 +1,4 @@
-"""Processes that do not outlive the one that they work for."""
+"""Signals that ask a process to stop, and processes that do not outlive the one that they work for."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ import os
 import signal
 import sys
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+"""What all processes of a job get when it is to end: SIGTERM from a queue, SIGINT by Ctrl-C, SIGHUP from a
+terminal that closes, SIGUSR1 from a queue some time before the limit (Slurm: `--signal=USR1@120`)."""
+KEPT_IGNORED = (signal.SIGINT, signal.SIGHUP)
+"""Signals that stay ignored where the process began with them ignored: SIGHUP under `nohup`, SIGINT in what a
+shell without job control starts with `&`."""
 PR_SET_PDEATHSIG = 1
 
 
@@ -21,3 +27,9 @@ def end_with_parent(number: int = signal.SIGKILL, *, parent: int | None = None) 
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
     if parent is not None and os.getppid() != parent:
         os.kill(os.getpid(), number)
+
+
+def heard_stop_signals() -> list[signal.Signals]:
+    """STOP_SIGNALS without those of KEPT_IGNORED that are ignored."""
+    ignored = [number for number in KEPT_IGNORED if signal.getsignal(number) is signal.SIG_IGN]
+    return [number for number in STOP_SIGNALS if number not in ignored]

@@ -18,6 +18,8 @@ import psutil
 
 sys.path.insert(0, workflow.basedir)
 
+from snakemake.logging import logger
+
 from avion_core.config import SettingsError, load_settings
 from avion_core.configfile import lay_over, read_config
 from avion_core.files import code_fingerprint
@@ -25,6 +27,7 @@ from avion_core.launch import launcher, slurm_resources
 from avion_core.manifests import NOT_RECORDED, differences
 from avion_core.models.architecture import load_architecture
 from avion_core.precheck import problems, warnings
+from avion_core.screen import stop_gently, take_over
 from avion_core.workflow import LABELS, TABLES, Workflow, planned_runs
 
 # Jobs find this code and this interpreter wherever they start.
@@ -433,6 +436,7 @@ def forget_dead_owner():
 
 
 DIFFERENT = results_that_differ()
+SCREEN = take_over(logger)
 
 if workflow.is_main_process:
     forget_dead_owner()

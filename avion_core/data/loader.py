@@ -26,16 +26,13 @@ from avion_core.data.clips import ClipTable
 from avion_core.data.deadline import time_limit
 from avion_core.data.shared import Pool, Room
 from avion_core.media import MediaError
-from avion_core.processes import end_with_parent
+from avion_core.processes import STOP_SIGNALS, end_with_parent
 
 Batch = dict[str, torch.Tensor]
 """frames uint8 [B, T, H, W, C] or [B, V, T, H, W, C]; rows int64 [B]; with texts tokens int64 [B, L] and
 text_ids int64 [B]."""
 SPARE_STAND_INS = 8
 """Stand-ins for a batch beyond one for each of its clips, as some may be bad themselves."""
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
-"""What all processes of a job get when it is to end: SIGTERM from a queue, SIGINT by Ctrl-C, SIGHUP from a
-terminal that closes, SIGUSR1 from a queue some time before the limit (Slurm: `--signal=USR1@120`)."""
 GRACE_CLIPS = 200
 """The share of bad clips is taken of at least this many (or of all, if there are fewer)."""
 

@@ -12,13 +12,10 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from avion_core.data.loader import STOP_SIGNALS
+from avion_core.processes import heard_stop_signals
 
 PREEMPTED_EXIT_CODE = 3
 """Exit code of a training that was asked to stop, has saved its state, and waits to be started again."""
-KEPT_IGNORED = (signal.SIGINT, signal.SIGHUP)
-"""Signals that stay ignored where the process began with them ignored: SIGHUP under `nohup`, SIGINT in what a
-shell without job control starts with `&`."""
 SAVED_VARIABLE = "AVION_SAVED_FILE"
 """Names the file that a process touches before it ends with this code; train/torchrun.py looks for it."""
 
@@ -69,12 +66,6 @@ def stop_requests() -> Iterator[StopFlag]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def heard_stop_signals() -> list[signal.Signals]:
-    """STOP_SIGNALS without those of KEPT_IGNORED that are ignored."""
-    ignored = [number for number in KEPT_IGNORED if signal.getsignal(number) is signal.SIG_IGN]
-    return [number for number in STOP_SIGNALS if number not in ignored]
 
 
 def exit_preempted() -> NoReturn:

@@ -20,8 +20,9 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main as torchrun
 
+from avion_core.processes import heard_stop_signals
 from avion_core.train.distributed import LAUNCHER_VARIABLE
-from avion_core.train.preemption import PREEMPTED_EXIT_CODE, SAVED_VARIABLE, heard_stop_signals
+from avion_core.train.preemption import PREEMPTED_EXIT_CODE, SAVED_VARIABLE
 
 
 def main() -> None:

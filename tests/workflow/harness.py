@@ -92,6 +92,7 @@ def kill_when(
     reached: Callable[[], bool],
     overlay: dict[str, Any] | None = None,
     number: int = signal.SIGKILL,
+    times: int = 1,
     **extra: str,
 ) -> None:
     """Start the workflow, signal it with all its jobs as soon as `reached()` holds, and wait for its end."""
@@ -107,7 +108,9 @@ def kill_when(
             ended = process.poll()
             assert ended is None, (folder / "killed.log").read_text()[-6000:]
             time.sleep(0.02)
-        os.killpg(process.pid, number)
+        for _ in range(times):
+            os.killpg(process.pid, number)
+            time.sleep(0.1)
         process.wait()
 
 

@@ -128,3 +128,32 @@ def test_second_workflow_over_a_living_one_is_refused(tmp_path: Path) -> None:
     kill_when(tmp_path, "annotate", reached=second_was_tried)
     assert answers[0].returncode != 0
     assert "cannot be locked" in answers[0].stdout
+
+
+def test_ctrl_c_twice_makes_trainings_save_and_ends_in_three_lines(annotated: Path, tmp_path: Path) -> None:
+    """A terminal sends it to Snakemake, its shells, torchrun, its processes and their loaders at once."""
+    workspace, model = (
+        copy_workspace(annotated, tmp_path / "workspace"),
+        "results/llm/pretrain/model.safetensors",
+    )
+    training = {"processes": 2, "loader_workers": 1, "epochs": 20, "checkpoint_every_steps": 1000}
+    overlay = {"stages": {"pretrain": {**training, "log_every_steps": 1}}}
+    logs = (workspace / "results/llm/pretrain").glob
+    kill_when(
+        workspace,
+        model,
+        reached=lambda: any(path.stat().st_size for path in logs("**/train.jsonl")),
+        overlay=overlay,
+        number=signal.SIGINT,
+        times=2,
+    )
+    screen = (workspace / "killed.log").read_text()
+    assert "Traceback" not in screen
+    assert max(len(line) for line in screen.splitlines()) < 400
+    stopped, kept, way_on = screen.splitlines()[-3:]
+    saved = re.fullmatch(r"Kept: every finished job; llm/pretrain saved after step (\d+) of 120\.", kept)
+    assert saved, kept
+    assert (stopped, way_on) == ("Stopped.", "The same command goes on from there.")
+    finished(workspace, model, overlay=overlay)
+    log = (workspace / "results/logs/train/llm-pretrain.log").read_text()
+    assert f"resumed after step {saved[1]} of 120" in log

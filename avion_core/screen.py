@@ -1,0 +1,128 @@
+"""What Snakemake shows: no shell commands, lines that fit a screen, and in the end the error and the way out.
+
+Its log file (.snakemake/log) has everything. `-p` still prints the commands.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import re
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+import psutil
+
+from avion_core.processes import heard_stop_signals
+
+LONGEST_LINE = 300
+"""Characters of a line; of a longer one the rest is left out."""
+SAVED = re.compile(r"(\S+): asked to stop; (saved after step \d+ of \d+)")
+"""What a training says that was asked to stop."""
+
+
+class Screen(logging.Formatter):
+    """Formats Snakemake's records for the screen and remembers which jobs have failed."""
+
+    def __init__(self, inner: logging.Formatter) -> None:
+        """`inner` is Snakemake's own formatter."""
+        super().__init__()
+        self._inner = inner
+        self._jobs: dict[int, tuple[str, list[Path]]] = {}
+        self._failed: set[int] = set()
+        self._stopping = False
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The text, or "" for nothing."""
+        fields = record.__dict__
+        event = getattr(fields.get("event"), "value", None)
+        if event in ("job_info", "job_error"):
+            title = fields["rule_msg"] or fields["rule_name"]
+            self._jobs[fields["jobid"]] = (title, [Path(path).absolute() for path in fields["log"]])
+        if event == "job_error":
+            self._failed.add(fields["jobid"])
+            record = logging.makeLogRecord(fields | {"shellcmd": None})
+        elif event == "job_finished":
+            del self._jobs[fields["job_id"]]
+            self._failed.discard(fields["job_id"])
+        text = self._inner.format(record)
+        if self._stopping or (event == "error" and "CalledProcessError" in text):
+            return ""
+        return _clipped(text) if event in ("job_info", "job_error", "group_error") else text
+
+    def stop(self) -> None:
+        """The user has asked to stop: from now on, the ends of jobs are no failures."""
+        self._stopping = True
+        print("Stopping: trainings save first (Ctrl-\\ ends them without that).", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Print `ending()` when Snakemake has had its say."""
+        atexit.register(lambda: print(f"\n{self.ending()}", file=sys.stderr))
+
+    def ending(self) -> str:
+        """The last lines of a run that was stopped or has failed."""
+        return self._stopped() if self._stopping else self._failures()
+
+    def _stopped(self) -> str:
+        said = [_last_message(log) for _, logs in self._jobs.values() for log in logs]
+        saved = [f"{found[1]} {found[2]}" for found in map(SAVED.search, said) if found]
+        kept = ["every finished job", *saved]
+        return f"Stopped.\nKept: {'; '.join(kept)}.\nThe same command goes on from there."
+
+    def _failures(self) -> str:
+        lines = ["Failed:" if self._failed else "Failed; the error is above."]
+        for title, logs in (self._jobs[job] for job in sorted(self._failed)):
+            messages = [f"  {_last_message(log) or 'no message'}\n  ({log})" for log in logs]
+            lines += [f"{title}:", *messages]
+        lines.append("Finished work is kept. When the cause is mended, the same command goes on from there.")
+        return "\n".join(lines)
+
+
+def _clipped(text: str) -> str:
+    lines = text.splitlines()
+    return "\n".join(line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} …" for line in lines)
+
+
+def _last_message(log: Path) -> str:
+    """The error with which a program ended, from its log: our `error: …` or the last line."""
+    if not log.is_file():
+        return ""
+    text = log.read_text(errors="replace").replace("\r", "\n")
+    if saved := SAVED.search(text):
+        return saved[0]
+    ours = re.findall(r"^error: .*?(?=\n\(set |\Z)", text, re.MULTILINE | re.DOTALL)
+    lines = [line for line in text.splitlines() if line.strip()]
+    return (ours or lines or [""])[-1].strip()
+
+
+def take_over(logger: logging.Logger) -> Screen:
+    """Put a Screen before Snakemake's own output; where a logger plugin has its place, it sees nothing."""
+    screen = Screen(logging.Formatter())
+    for handler in logger.handlers:
+        if handler.name == "DefaultStreamHandler" and handler.formatter is not None:
+            screen = Screen(handler.formatter)
+            handler.setFormatter(screen)
+    return screen
+
+
+def stop_gently(screen: Screen, *, jobs_here: bool) -> None:
+    """Let SIGTERM and SIGHUP to Snakemake do what Ctrl-C does, and hear the first of them only.
+
+    `jobs_here` says that jobs are this machine's processes: those signals are handed on to them, as the
+    terminal hands on Ctrl-C. Snakemake then waits for their end.
+    """
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        for heard in numbers:
+            signal.signal(heard, lambda number, frame: None)
+        screen.stop()
+        if jobs_here and number != signal.SIGINT:
+            for process in psutil.Process().children(recursive=True):
+                process.send_signal(number)
+        raise KeyboardInterrupt
+
+    numbers = [number for number in heard_stop_signals() if number != signal.SIGUSR1]
+    for number in numbers:
+        signal.signal(number, handler)
