@@ -5,6 +5,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 CORES ?= all
 
+# What the user's shell and pip's settings hold for other work changes nothing here.
+unexport PYTHONPATH PYTHONHOME SNAKEMAKE_PROFILE PIP_TARGET PIP_PREFIX
+export PYTHONNOUSERSITE := 1
+export PYTHONUTF8 := 1
+export PIP_USER := 0
+
 .PHONY: demo test test-slurm lint bench lock clean
 
 demo: .venv/.ready

@@ -171,7 +171,12 @@ def code_revision() -> str:
     here = Path(__file__).resolve().parent
     try:
         command = ["git", "-C", str(here), "describe", "--always", "--abbrev=12", "--dirty=+changes"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        # In a hook of git's these name the repository that is committed to.
+        others = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR")
+        here_only = {name: value for name, value in os.environ.items() if name not in others}
+        return subprocess.run(
+            command, env=here_only, capture_output=True, text=True, check=True
+        ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

@@ -23,7 +23,7 @@ from snakemake.logging import logger
 from avion_core.config import SettingsError, load_settings
 from avion_core.configfile import lay_over, read_config
 from avion_core.files import code_fingerprint
-from avion_core.launch import launcher, slurm_resources
+from avion_core.launch import launcher, prepare_environment, slurm_resources
 from avion_core.manifests import NOT_RECORDED, differences
 from avion_core.models.architecture import load_architecture
 from avion_core.precheck import problems, warnings
@@ -31,10 +31,7 @@ from avion_core.screen import stop_gently, take_over
 from avion_core.workflow import LABELS, TABLES, Workflow, planned_runs
 
 # Jobs find this code and this interpreter wherever they start.
-os.environ.update(
-    PYTHONPATH=workflow.basedir,
-    PATH=os.pathsep.join([os.path.dirname(sys.executable), *os.get_exec_path()]),
-)
+prepare_environment(os.environ, code=workflow.basedir)
 
 # A queue sends its warning to all processes of a job. Trainings save then, as long as what started them lives.
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)

@@ -15,6 +15,7 @@ from avion_core.files import (
     PARTIAL,
     claim,
     code_fingerprint,
+    code_revision,
     fingerprint,
     publish,
     read_json,
@@ -142,6 +143,17 @@ def test_manifest_holds_the_inputs_checksums(tmp_path: Path) -> None:
     assert manifest["settings"] == {"a": 1}
     known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert manifest["inputs"]["source"]["sha256"] == sha256(source) == known
+
+
+def test_the_revision_is_this_code_s_in_a_hook_of_another_repository_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Git tells its hooks by variables which repository is committed to."""
+    revision = code_revision()
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(tmp_path))
+    assert code_revision() == revision
 
 
 def test_written_json_reads_back(tmp_path: Path) -> None:

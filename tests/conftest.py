@@ -1,0 +1,10 @@
+"""Tests see nothing that the shell which starts them has set for other work."""
+
+import os
+
+from avion_core.launch import FOREIGN_VARIABLES
+
+for name in ("SNAKEMAKE_PROFILE", "OPENAI_API_KEY", *FOREIGN_VARIABLES):
+    os.environ.pop(name, None)
+# Servers of tests are on this machine, which a proxy does not reach.
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
