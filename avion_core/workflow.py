@@ -9,6 +9,7 @@ from pathlib import Path
 
 from avion_core.config import EvaluationSettings, Settings, StageSettings
 from avion_core.data.tables import SUFFIX
+from avion_core.files import read_json, sha256
 from avion_core.manifests import MANIFEST, read_manifest, stage_differences
 
 TABLES = {
@@ -109,6 +110,22 @@ class Workflow:
             return False
         manifest = read_manifest(folder)
         return not stage_differences(folder, manifest, self.settings, run=stage.run, stage=stage.name)
+
+    def report_is_of_others(self) -> bool:
+        """Whether the report on disk was made of other manifests than the runs have now, or of other runs."""
+        results = Path(self.settings.results_dir)
+        figures = results / "report/metrics.json"
+        if not figures.is_file():
+            return False
+        names = [(s.run, s.name) for s in self.stages()] + [
+            (run, name) for run, name, _ in self.evaluations()
+        ]
+        try:
+            recorded = read_json(figures)["provenance"]["manifests"]
+            now = {name: sha256(results.joinpath(*name, MANIFEST)) for name in names}
+        except (OSError, ValueError, KeyError):
+            return True
+        return now != {Path(path).parts[-3:-1]: digest for path, digest in recorded.items()}
 
     def measured_stages(self) -> list[tuple[str, EvaluationSettings, PlannedStage]]:
         """(where, evaluation, stage) of every evaluation of the runs and every validation of a stage."""

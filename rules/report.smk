@@ -11,6 +11,7 @@ rule build_report:
         packets=collect(f"{DATA}/{{dataset}}/packets.npy", dataset=used_datasets()),
         dropped=collect(f"{DATA}/{{dataset}}/clips/dropped.json", dataset=used_datasets()),
         quarantines=collect(f"{DATA}/{{dataset}}/quarantine.json", dataset=used_datasets()),
+        anew=report_of_others,
     output:
         page=f"{RESULTS}/report/index.html",
         metrics=f"{RESULTS}/report/metrics.json",

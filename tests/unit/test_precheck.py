@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from avion_core.config import NarrateSettings, load_settings
 from avion_core.configfile import lay_over, read_config
 from avion_core.data.clips import write_clips
-from avion_core.files import write_json
+from avion_core.files import sha256, write_json
 from avion_core.narrate.journal import Entry, Journal
 from avion_core.narrate.prompts import answer_key
 from avion_core.narrate.rephrase import rephrase_shard
@@ -226,6 +226,28 @@ def test_a_file_of_weights_is_needed_until_the_stage_is_made_with_it(tmp_path: P
     assert line.startswith("runs.human.stages.pretrain: start_weights: ") and "theirs.pt" in line
     os.utime(weights, (0, 0))  # older than the model
     assert said() == []
+
+
+def test_a_report_of_other_results_is_known(tmp_path: Path) -> None:
+    def workflow(**overlay: Any) -> Workflow:
+        runs = {"human": {"evaluations": []}, "untrained": {"evaluations": []}}
+        config = {"results_dir": str(tmp_path), "runs": runs, "selected_runs": ["human"], **overlay}
+        return Workflow(load_settings(lay_over(DEMO, config)))
+
+    both = workflow(selected_runs=["human", "untrained"])
+    for run in ("human", "untrained"):
+        write_result(both, run, "pretrain")
+    manifest = tmp_path / "human/pretrain/manifest.json"
+    assert not workflow().report_is_of_others()  # there is none
+    provenance = {"manifests": {str(manifest): sha256(manifest)}}
+    write_json(tmp_path / "report/metrics.json", {"runs": {"human": {}}, "provenance": provenance})
+    assert not workflow().report_is_of_others()
+    assert both.report_is_of_others()
+    assert workflow(selected_runs=["untrained"]).report_is_of_others()
+    manifest.write_text("{}")
+    assert workflow().report_is_of_others()
+    manifest.unlink()
+    assert workflow().report_is_of_others()
 
 
 def test_weights_of_another_model_are_listed_before_any_work(tmp_path: Path) -> None:
