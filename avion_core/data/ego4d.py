@@ -270,12 +270,12 @@ def check(folder: Path, *, allow_missing_metadata: bool) -> None:
     narrations = narration_path(folder)
     name = str(narrations.relative_to(folder))
     require_files(folder, (name,), what="an Ego4D download (v2/annotations, v2/full_scale, ego4d.json)")
-    if all(path.stat().st_size <= CHECKED_AT_ONCE_BYTES for path in metadata_paths(folder)):
-        read_metadata(folder, allow_missing=allow_missing_metadata)
-    if (folder / EGOMCQ).is_file():
-        check_egomcq(folder / EGOMCQ)
     if narrations.stat().st_size <= CHECKED_AT_ONCE_BYTES:
         read_narrations(narrations)
+    if (folder / EGOMCQ).is_file():
+        check_egomcq(folder / EGOMCQ)
+    if all(path.stat().st_size <= CHECKED_AT_ONCE_BYTES for path in metadata_paths(folder)):
+        read_metadata(folder, allow_missing=allow_missing_metadata)
 
 
 def check_egomcq(path: Path) -> None:
