@@ -21,6 +21,8 @@ PARTIAL = ".partial-"
 """Prefix of names that are being written; a name with it is never a result."""
 CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 """Error numbers of a disk that takes no more."""
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+"""Error numbers of a folder that this user may not write."""
 
 
 @contextmanager
@@ -62,12 +64,19 @@ def claim(path: str | Path) -> Iterator[None]:
     """Let only one process at a time, of all that see this file system, have the body for `path`.
 
     Raises BlockingIOError at once while another one has it. The kernel ends the claim of a killed process.
-    Where the file system has no locks, everyone is let in.
+    Where the file system has no locks, or nothing may be written, everyone is let in.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     lock = target.with_name(f".{target.name}.lock")
-    with lock.open("a") as file:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("a")
+    except OSError as error:
+        if error.errno not in READ_ONLY:
+            raise
+        yield
+        return
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             busy = not os.fstat(file.fileno()).st_nlink  # it was opened just before its owner deleted it
@@ -106,6 +115,14 @@ def _set_mode(path: Path, mode: int) -> None:
     if not stat.S_ISLNK(found) and stat.S_IMODE(found) != mode:
         with suppress(OSError):  # file systems without permissions
             path.chmod(mode)
+
+
+def restore(path: str | Path) -> None:
+    """Put back what a `publish` with a key had moved aside when it was killed before its own was in place."""
+    target = Path(path)
+    for aside in target.parent.glob(f"{PARTIAL}*/{target.name}.old"):
+        if not target.exists():
+            aside.rename(target)
 
 
 def _sync(path: Path) -> None:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from avion_core.config import TranscodeSettings
 from avion_core.data.chunks import ChunkIndex
+from avion_core.media.chunk_table import read_chunk_table
 from avion_core.media.program import ffmpeg_binary
 from avion_core.media.transcode import gather_chunks, transcode_shard
 
@@ -62,6 +63,6 @@ def transcode(source: Path, folder: Path, **settings: Any) -> Chunks:
         quarantine=refused,
     )
     gather_chunks([shard], [refused], index=folder / "chunks.parquet", quarantine=folder / "refused.json")
-    table = pq.read_table(folder / "chunks.parquet")
+    table = read_chunk_table(folder / "chunks.parquet")
     paths = [Path(path) for path in table["path"].to_pylist()]
     return Chunks(ChunkIndex.load(folder / "chunks.parquet"), paths, table["frames"].to_pylist())

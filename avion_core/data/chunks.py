@@ -50,7 +50,8 @@ class ChunkIndex:
         indexed = table.filter(pc.is_valid(table["codec"]))["frames"]
         if not len(indexed):
             return cls(table, None)
-        packets = read_packets(Path(path).with_name(PACKETS))
+        beside = Path(path).with_name(PACKETS)
+        packets = read_packets(beside if beside.exists() else Path(path).resolve().with_name(PACKETS))
         if len(packets) != pc.sum(indexed).as_py():
             raise ValueError(f"{path}: {PACKETS} beside it is of another transcoding; run `transcode` again")
         return cls(table, packets)

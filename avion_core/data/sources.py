@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from avion_core.files import publish
+from avion_core.media.file_table import write_file_table
 
 VIDEOS = pa.schema(
     [
@@ -22,7 +21,8 @@ VIDEOS = pa.schema(
         ("mtime_ns", pa.int64()),
     ]
 )
-"""Columns of `videos.parquet`; size and time say whether a video was replaced."""
+"""Columns of `videos.parquet`; size and time say whether a video was replaced, and paths are as
+`avion_core.media.file_table` says."""
 
 
 STATS_AT_ONCE = 32
@@ -124,9 +124,7 @@ def write_videos(
         [mark.bytes for mark in marks],
         [mark.mtime_ns for mark in marks],
     ]
-    table = pa.table(columns, schema=VIDEOS)
-    with publish(path) as draft:
-        pq.write_table(table, draft)
+    write_file_table(path, pa.table(columns, schema=VIDEOS))
 
 
 def require_files(folder: Path, names: Sequence[str], *, what: str) -> None:

@@ -4,6 +4,7 @@ One row a chunk, sorted by (video_id, chunk). Frame k of a video is shown at k *
 seconds; `start_frame` is the number of the chunk's first frame within its video. The packets of all
 chunks (`avion_core.media.packets`) lie in `packets.npy` beside the table, from `first_packet` on as many
 as there are frames; a chunk without a codec has none there and is opened to be read.
+Paths are as `avion_core.media.file_table` says: relative to the table's folder on disk, absolute in memory.
 """
 
 from __future__ import annotations
@@ -13,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from avion_core.files import publish
+from avion_core.media.file_table import is_relocatable, read_file_table, write_file_table
 
 CHUNK_SCHEMA = pa.schema(
     [
@@ -40,18 +40,23 @@ CHUNK_SCHEMA = pa.schema(
 def write_chunk_table(path: str | Path, rows: pa.Table | Sequence[Mapping[str, Any]]) -> None:
     """Publish rows (a table, or a mapping each with the schema's columns) as Parquet, sorted."""
     table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=CHUNK_SCHEMA)
-    with publish(path) as draft:
-        pq.write_table(table.sort_by([("video_id", "ascending"), ("chunk", "ascending")]), draft)
+    write_file_table(path, table.sort_by([("video_id", "ascending"), ("chunk", "ascending")]))
 
 
 def read_chunk_table(path: str | Path) -> pa.Table:
     """The table of a chunk index. Raises ValueError, naming the file, if it is not one."""
     try:
-        table = pq.read_table(path, memory_map=True)
+        table = read_file_table(path, memory_map=True)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such chunk index; run the stage `transcode` first") from None
     except pa.ArrowInvalid as error:
         raise ValueError(f"{path}: not a Parquet file ({error})") from None
     if not table.schema.equals(CHUNK_SCHEMA):
         raise ValueError(f"{path}: not a chunk index; its columns are {', '.join(table.column_names)}")
+    if table.num_rows and not is_relocatable(table) and not Path(table["path"][0].as_py()).exists():
+        raise ValueError(
+            f"{path}: an earlier version wrote this index, with paths relative to the directory it ran in; "
+            f"there is no {table['path'][0]}. Start from that directory, or index the chunks again with "
+            "`snakemake --cores 2 transcode --forcerun transcode_videos`"
+        )
     return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -67,9 +68,15 @@ def probe(path: str | Path) -> VideoInfo:
     video stream that can be decoded.
     """
     path = Path(path)
-    if not path.is_file():
-        raise MediaError(path, "not a file" if path.exists() else "no such file")
-    if path.stat().st_size == 0:
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise MediaError(path, "no such file") from None
+    except OSError as error:  # as from a network disk whose server is gone
+        raise MediaError(path, error.strerror or str(error)) from None
+    if not stat.S_ISREG(found.st_mode):
+        raise MediaError(path, "not a file")
+    if found.st_size == 0:
         raise MediaError(path, "the file is empty")
     with path.open("rb") as file:
         if file.read(16).startswith(PLAYLISTS):

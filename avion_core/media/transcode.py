@@ -2,33 +2,49 @@
 
 A shard works off every n-th video. A video's chunks appear together with a marker that says what they
 were made of, or not at all; a later run with the same source and settings takes them as they are, and
-goes on with the chunks that a killed run had finished. A video that cannot be used is quarantined with
-its reason, and the rest goes on.
+goes on with the chunks that a killed run had finished. A source may be removed once it has chunks. A video
+that cannot be used is quarantined with its reason, and the rest goes on.
 """
 
 from __future__ import annotations
 
 import re
+import stat
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from avion_core.config import TranscodeSettings
-from avion_core.files import claim, fingerprint, publish, read_json, remove_partials, sha256, write_json
+from avion_core.files import (
+    claim,
+    fingerprint,
+    publish,
+    read_json,
+    remove_partials,
+    restore,
+    sha256,
+    write_json,
+)
 from avion_core.media import MediaError
 from avion_core.media.chunk_table import read_chunk_table, write_chunk_table
 from avion_core.media.chunker import frame_rate, make_chunks
+from avion_core.media.file_table import read_file_table
 from avion_core.media.packets import PACKETS, read_packets, write_packets
+from avion_core.media.probe import probe
 from avion_core.media.program import ffmpeg_program
 from avion_core.progress import Progress
 
+CHUNKS = "chunks"
+"""A video's folder of chunks, within its own."""
 MARKER = "done.json"
-"""Beside a video's chunks: the fingerprint of source and settings, the index rows or why there are none, and
-the version of FFmpeg that made them."""
+"""Beside the chunks: settings, source and FFmpeg's version that they were made with, and their index rows."""
+REFUSAL = "refused.json"
+"""Beside the folder of chunks: why the source cannot be used, with the same particulars."""
 
 
 def transcode_shard(
@@ -47,16 +63,21 @@ def transcode_shard(
     """
     rows: list[dict[str, Any]] = []
     refused: list[dict[str, str]] = []
+    away: list[Path] = []
     sources = _videos_of_shard(videos, shard)
     with Progress(f"transcode {shard}", len(sources), unit="videos") as progress:
         for video_id, source in sources:
-            with claim(chunks_dir / video_id / "chunks"):
+            with claim(chunks_dir / video_id / CHUNKS):
                 marker = _transcode_video(source, chunks_dir / video_id, settings)
             if marker["reason"] is None:
                 rows += [_index_row(video_id, chunks_dir, entry) for entry in marker["chunks"]]
+                away += [source] if _look_at(source) is None else []
             else:
                 refused.append({"video_id": video_id, "path": str(source), "reason": marker["reason"]})
             progress.advance()
+    if away:
+        count = f"{len(away)} of {len(sources)} videos are away, {away[0]} for one"
+        print(f"transcode {shard}: {count}; the chunks made of them stay in use", file=sys.stderr)
     write_json(quarantine, refused)
     write_chunk_table(index, rows)
 
@@ -94,7 +115,7 @@ def _videos_of_shard(videos: Path, shard: str) -> list[tuple[str, Path]]:
     match = re.fullmatch(r"(\d+)-of-(\d+)", shard)
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise ValueError(f"shard '{shard}' is not of the form k-of-n with k from 1 to n")
-    table = pq.read_table(videos, columns=["video_id", "path"])
+    table = read_file_table(videos, columns=["video_id", "path"])
     sources = list(zip(table["video_id"].to_pylist(), table["path"].to_pylist(), strict=True))
     if len({video_id for video_id, _ in sources}) < len(sources):
         raise ValueError(f"{videos}: a video_id stands there twice")
@@ -106,41 +127,95 @@ def _videos_of_shard(videos: Path, shard: str) -> list[tuple[str, Path]]:
 
 
 def _transcode_video(source: Path, home: Path, settings: TranscodeSettings) -> dict[str, Any]:
-    """The marker of a video: that of an earlier run if it still holds, else that of a fresh one."""
-    made_of = _made_of(source, settings)
-    marker = _valid_marker(home / "chunks", made_of)
-    remove_partials(home, except_key=None if marker else made_of)
-    if marker is not None:
-        return marker
-    with publish(home / "chunks", key=made_of) as draft:
-        try:
+    """What a video's marker says: chunks, or a reason. Only whole chunks ever take the place of chunks."""
+    recipe, seen = fingerprint(settings.model_dump()), _look_at(source)
+    restore(home / CHUNKS)
+    earlier = _whole_chunks(home / CHUNKS)
+    if seen is None:
+        return _without_source(source, earlier, recipe)
+    key = fingerprint([recipe, seen])
+    for path, marker in ((home / CHUNKS / MARKER, earlier), (home / REFUSAL, _read(home / REFUSAL))):
+        if marker is not None and _is_of(path, marker, source, seen, settings):
+            remove_partials(home)
+            return marker
+    remove_partials(home, except_key=key)
+    made_of: dict[str, Any] = {
+        "settings": recipe,
+        "source": {**seen, "sha256": sha256(source)},
+        "ffmpeg": ffmpeg_program().version,
+    }
+    try:
+        with publish(home / CHUNKS, key=key) as draft:
             chunks = make_chunks(source, draft, settings)
+            if _look_at(source) != seen:
+                raise MediaError(source, "the file changed while it was read")
             packets = [chunk.index.packets for chunk in chunks]
             write_packets(draft / PACKETS, packets, count=sum(map(len, packets)))
-            marker = {"made_of": made_of, "reason": None, "chunks": _entries(chunks, settings)}
-        except MediaError as error:
-            _remove_files(draft)
-            marker = {"made_of": made_of, "reason": error.reason, "chunks": []}
-        write_json(draft / MARKER, marker | {"ffmpeg": ffmpeg_program().version})
+            marker = {**made_of, "reason": None, "chunks": _entries(chunks, settings)}
+            write_json(draft / MARKER, marker)
+        (home / REFUSAL).unlink(missing_ok=True)
+    except MediaError as error:
+        remove_partials(home)
+        marker = {**made_of, "reason": error.reason, "chunks": []}
+        if _look_at(source) == seen:
+            write_json(home / REFUSAL, marker)
     return marker
 
 
-def _made_of(source: Path, settings: TranscodeSettings) -> str:
-    stat = source.stat() if source.is_file() else None
-    identity = [stat.st_size, stat.st_mtime_ns] if stat else []
-    return fingerprint({"settings": settings.model_dump(), "source": identity})
-
-
-def _valid_marker(folder: Path, made_of: str) -> dict[str, Any] | None:
-    if not (folder / MARKER).is_file():
+def _look_at(source: Path) -> dict[str, int] | None:
+    """Size and time of a source; None where it is away, be it removed, emptied or on a disk not mounted."""
+    try:
+        found = source.stat()
+    except OSError:
         return None
-    marker: dict[str, Any] = read_json(folder / MARKER)
-    whole = (folder / PACKETS).is_file() or not marker["chunks"]
-    whole = whole and all(
-        (folder / entry["file"]).is_file() and (folder / entry["file"]).stat().st_size == entry["bytes"]
-        for entry in marker["chunks"]
-    )
-    return marker if whole and marker["made_of"] == made_of else None
+    if not stat.S_ISREG(found.st_mode) or not found.st_size:
+        return None
+    return {"bytes": found.st_size, "mtime_ns": found.st_mtime_ns}
+
+
+def _without_source(source: Path, earlier: dict[str, Any] | None, recipe: str) -> dict[str, Any]:
+    """Chunks with these settings stand for their source. Nothing is written: it may come back."""
+    if earlier is not None and earlier.get("settings", recipe) == recipe:
+        return earlier
+    try:
+        probe(source)
+        reason = "the file is away"
+    except MediaError as error:
+        reason = error.reason
+    kept = "; its chunks with other settings are kept" if earlier else ""
+    return {"reason": reason + kept, "chunks": []}
+
+
+def _whole_chunks(folder: Path) -> dict[str, Any] | None:
+    """The marker of a folder that holds every chunk it lists, and at least one."""
+    marker = _read(folder / MARKER)
+    if marker is None or not marker["chunks"] or not (folder / PACKETS).is_file():
+        return None
+    files = [(folder / entry["file"], entry["bytes"]) for entry in marker["chunks"]]
+    return marker if all(path.is_file() and path.stat().st_size == size for path, size in files) else None
+
+
+def _is_of(
+    path: Path, marker: dict[str, Any], source: Path, seen: dict[str, int], settings: TranscodeSettings
+) -> bool:
+    """Whether a marker is of these settings and this source; content counts where only the time differs."""
+    if "made_of" in marker:  # of an earlier version
+        identity = {"settings": settings.model_dump(), "source": list(seen.values())}
+        return bool(marker["made_of"] == fingerprint(identity))
+    of = marker["source"]
+    if marker["settings"] != fingerprint(settings.model_dump()) or of["bytes"] != seen["bytes"]:
+        return False
+    if of["mtime_ns"] == seen["mtime_ns"]:
+        return True
+    if of["sha256"] != sha256(source):
+        return False
+    with suppress(OSError):  # chunks may be read-only; the digest is then computed again
+        write_json(path, {**marker, "source": {**of, **seen}})
+    return True
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    return read_json(path) if path.is_file() else None
 
 
 def _entries(chunks: Sequence[Any], settings: TranscodeSettings) -> list[dict[str, Any]]:
@@ -170,13 +245,6 @@ def _entries(chunks: Sequence[Any], settings: TranscodeSettings) -> list[dict[st
 
 def _index_row(video_id: str, chunks_dir: Path, entry: dict[str, Any]) -> dict[str, Any]:
     values = {name: value for name, value in entry.items() if name != "file"}
-    path = chunks_dir / video_id / "chunks" / entry["file"]
+    path = chunks_dir / video_id / CHUNKS / entry["file"]
     extradata = bytes.fromhex(entry["extradata"])
     return {"video_id": video_id, "path": str(path), **values, "extradata": extradata}
-
-
-def _remove_files(folder: Path) -> None:
-    """Empty a draft whose video was refused; it may not have been made."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in folder.iterdir():
-        file.unlink()

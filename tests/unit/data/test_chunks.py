@@ -1,3 +1,4 @@
+import shutil
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from avion_core.config import CHUNK_FORMATS, TranscodeSettings
 from avion_core.data.chunks import ChunkIndex
+from avion_core.data.sources import SourceVideo, write_videos
 from avion_core.files import sha256
 from avion_core.media import MediaError
 from avion_core.media.chunk_table import write_chunk_table
@@ -84,6 +86,57 @@ def test_a_chunk_that_is_gone_or_changed_is_an_error(index, tmp_path):
         stream.write(b"more")
     with pytest.raises(MediaError, match="bytes, it had"):
         index.read("b", [85], crop=WHOLE, size_px=64)
+
+
+def read_everything(path: Path | str) -> list[int]:
+    index = ChunkIndex.load(path)
+    assert not list(index.changed_chunks())
+    return [read_number(frame) for frame in index.read("a", range(100), crop=WHOLE, size_px=128)]
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """`data/it`, transcoded from `tmp_path` with relative paths, as the workflow does."""
+    monkeypatch.chdir(tmp_path)
+    source = write_counted(Path("data/it/raw/a.mp4"), 100, width=128, height=128)
+    write_videos(Path("data/it/videos.parquet"), [SourceVideo("a", source)])
+    transcode_all(Path("data/it"), TranscodeSettings(chunk_seconds=2, short_side_px=128, preset="ultrafast"))
+    return tmp_path / "data/it"
+
+
+@pytest.mark.parametrize("name", ["plain", "a b", "it's $HOME", 'a "quoted" {x}'])
+def test_an_index_is_read_and_made_again_wherever_its_data_lie(data, tmp_path, monkeypatch, name):
+    before = {path.name: path.stat().st_mtime_ns for path in (data / "chunks").rglob("*.mp4")}
+    moved = tmp_path / name
+    shutil.move(data, moved)
+    monkeypatch.chdir("/")
+    assert read_everything(moved / "chunks.parquet") == list(range(100))
+    settings = TranscodeSettings(chunk_seconds=2, short_side_px=128, preset="ultrafast")
+    assert read_everything(transcode_all(moved, settings)) == list(range(100))
+    assert {path.name: path.stat().st_mtime_ns for path in (moved / "chunks").rglob("*.mp4")} == before
+
+
+def test_an_index_is_read_through_links_and_from_two_directories_at_once(data, tmp_path, monkeypatch):
+    (tmp_path / "linked").symlink_to(data)
+    (tmp_path / "alone.parquet").symlink_to(data / "chunks.parquet")
+    for path in (tmp_path / "linked/chunks.parquet", tmp_path / "alone.parquet"):
+        assert read_everything(path) == list(range(100))
+    index = ChunkIndex.load("data/it/chunks.parquet")
+    monkeypatch.chdir(data)
+    other = ChunkIndex.load("chunks.parquet")
+    monkeypatch.chdir("/")
+    first, second = (each.read("a", [70], crop=WHOLE, size_px=128) for each in (index, other))
+    assert read_number(first[0]) == read_number(second[0]) == 70
+
+
+def test_an_index_of_an_earlier_version_is_read_where_it_was_made_and_explained_elsewhere(data, monkeypatch):
+    table = pq.read_table(data / "chunks.parquet").replace_schema_metadata(None)
+    names = pa.array([f"data/it/{name}" for name in table["path"].to_pylist()])
+    pq.write_table(table.set_column(table.column_names.index("path"), "path", names), data / "chunks.parquet")
+    assert read_everything("data/it/chunks.parquet") == list(range(100))
+    monkeypatch.chdir("/")
+    with pytest.raises(ValueError, match=r"an earlier version .* --forcerun transcode_videos"):
+        ChunkIndex.load(data / "chunks.parquet")
 
 
 def test_an_index_without_rows(tmp_path):

@@ -2,12 +2,12 @@
 
 import shutil
 
-import pyarrow.parquet as pq
 import pytest
 
 from avion_core.config import DatasetSettings, ToyKitchenSettings
 from avion_core.data.download import check_source, download
 from avion_core.data.sources import SourceError, SourceVideo, names_of, write_videos
+from avion_core.media.file_table import read_file_table
 
 TOY = ToyKitchenSettings(
     short_side_px=64,
@@ -23,7 +23,7 @@ TOY = ToyKitchenSettings(
 
 def get(settings, root):
     download("it", settings=settings, toy_kitchen=TOY, raw_dir=root / "raw", videos=root / "videos.parquet")
-    return pq.read_table(root / "videos.parquet").to_pylist()
+    return read_file_table(root / "videos.parquet").to_pylist()
 
 
 @pytest.mark.parametrize("layout", ["ego4d", "ek100", "kinetics"])

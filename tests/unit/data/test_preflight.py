@@ -11,6 +11,7 @@ from avion_core.data.chunks import ChunkIndex
 from avion_core.data.clips import Question, write_clips, write_questions
 from avion_core.data.preflight import Preflight, check_dataset
 from avion_core.files import write_json
+from avion_core.media.chunk_table import read_chunk_table
 from avion_core.report.preflight import write_page
 from tests.unit.media.chunked import transcode_all
 from tests.unit.media.counted_video import write_counted
@@ -71,7 +72,7 @@ def test_each_kind_of_problem_is_counted_with_an_example(home):
 
 
 def test_a_chunk_that_is_gone_and_one_that_was_changed_are_found(home):
-    first, second, *_ = pq.read_table(home / "chunks.parquet")["path"].to_pylist()
+    first, second, *_ = read_chunk_table(home / "chunks.parquet")["path"].to_pylist()
     Path(first).unlink()
     content = bytearray(Path(second).read_bytes())
     content[len(content) // 2] ^= 0xFF

@@ -15,6 +15,7 @@ from avion_core.data.chunks import ChunkIndex
 from avion_core.data.clips import write_clips
 from avion_core.evaluate.runner import evaluate
 from avion_core.files import read_json
+from avion_core.media.chunk_table import read_chunk_table
 from avion_core.media.crop import center_crop
 from avion_core.models.architecture import load_architecture
 from avion_core.models.store import ModelDescription, build_model, save_model
@@ -101,7 +102,7 @@ def test_more_frames_than_any_clip_has_are_refused(kitchen):
 
 
 def test_a_damaged_chunk_costs_the_clips_that_need_it_and_no_other(kitchen):
-    rows = pq.read_table(kitchen / "chunks.parquet").to_pylist()
+    rows = read_chunk_table(kitchen / "chunks.parquet").to_pylist()
     chunk = Path(next(row["path"] for row in rows if (row["video_id"], row["chunk"]) == ("c", 1)))
     content = chunk.read_bytes()
     chunk.write_bytes(content[: len(content) // 2])

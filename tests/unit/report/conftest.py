@@ -20,6 +20,7 @@ from safetensors.numpy import save_file
 from avion_core.config import TranscodeSettings, load_settings
 from avion_core.data.clips import write_clips, write_sentences
 from avion_core.files import fingerprint, write_json
+from avion_core.media.chunk_table import read_chunk_table, write_chunk_table
 from tests.unit.media.chunked import transcode_all
 
 VERBS = ("take", "put", "open", "close", "wash", "cut", "pour", "stir")
@@ -210,11 +211,11 @@ class World:
 
     def chunks_without(self, video_id: str) -> Path:
         """A copy of the chunk index that lacks one video; its files are read without their packets."""
-        table = pq.read_table(self.chunks)
+        table = read_chunk_table(self.chunks)
         nothing = pa.nulls(table.num_rows, pa.string())
         table = table.set_column(table.column_names.index("codec"), "codec", nothing)
         path = self.root / "fewer_chunks.parquet"
-        pq.write_table(table.filter(pc.not_equal(table["video_id"], video_id)), path)
+        write_chunk_table(path, table.filter(pc.not_equal(table["video_id"], video_id)))
         return path
 
     def _clips(self, videos: int, clips_a_video: int) -> list[dict[str, Any]]:

@@ -1,0 +1,60 @@
+"""Parquet tables that name files, such as the chunk index: a folder can be moved with its tables.
+
+On disk, the column `path` is relative to the table's folder where the file lies in it, and absolute where it
+does not. In memory, paths are absolute.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from avion_core.files import publish
+
+_RELATIVE = {b"paths": b"relative to the folder of this file"}
+"""Marks a table whose relative paths start at its folder. Earlier versions wrote no mark, and paths relative
+to the working directory."""
+
+
+def write_file_table(path: str | Path, table: pa.Table) -> None:
+    """Publish a table whose `path` column names files as the caller finds them."""
+    home = Path(path).absolute().parent
+    names = pa.array([_portable(Path(name), home) for name in table["path"].to_pylist()], pa.string())
+    table = table.set_column(table.column_names.index("path"), "path", names)
+    with publish(path) as draft:
+        pq.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), **_RELATIVE}), draft)
+
+
+def read_file_table(path: str | Path, **options: Any) -> pa.Table:
+    """The table with absolute paths; `options` are pyarrow's. Raises FileNotFoundError, pa.ArrowInvalid."""
+    table = pq.read_table(path, **options)
+    if "path" not in table.column_names:
+        return table
+    names = table["path"]
+    home = _home(Path(path), names) if is_relocatable(table) else Path.cwd()
+    beside = pc.binary_join_element_wise(str(home), names, "/")
+    paths = pc.if_else(pc.starts_with(names, "/"), names, beside)
+    return table.set_column(table.column_names.index("path"), "path", paths)
+
+
+def is_relocatable(table: pa.Table) -> bool:
+    """Whether the table was written with paths relative to its folder."""
+    return (table.schema.metadata or {}).items() >= _RELATIVE.items()
+
+
+def _portable(file: Path, home: Path) -> str:
+    for inside, folder in ((file.absolute(), home), (file.resolve(), home.resolve())):
+        if inside.is_relative_to(folder):
+            return str(inside.relative_to(folder))
+    return str(file.absolute())
+
+
+def _home(path: Path, names: pa.ChunkedArray) -> Path:
+    """The table's folder, or that of the file it links to when only the table was linked."""
+    home = path.absolute().parent
+    linked = path.is_symlink() and len(names) and not (home / names[0].as_py()).exists()
+    return path.resolve().parent if linked else home
