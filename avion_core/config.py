@@ -9,15 +9,28 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")]
+
+
+def _folder(path: str) -> str:
+    """A folder's path as Snakemake can have it in a rule: no slash at its end, no braces, no line break."""
+    if not path.strip() or set(path) & set("{}\n"):
+        raise ValueError(
+            "name a folder without '{', '}' and line breaks, which Snakemake cannot have in a path"
+        )
+    return str(Path(path).expanduser())
+
+
+Folder = Annotated[str, AfterValidator(_folder)]
 
 Layout = Literal["ego4d", "ek100", "kinetics", "folder"]
 MACHINE_SETTINGS = frozenset(
@@ -630,9 +643,9 @@ class Settings(Section):
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of every training run."""
-    data_dir: str = "data"
+    data_dir: Folder = "data"
     """Where data sets are kept."""
-    results_dir: str = "results"
+    results_dir: Folder = "results"
     """Where runs and the report are written."""
     shards: Count = 2
     """Fixed number of jobs that videos and narrations are divided among."""

@@ -42,6 +42,6 @@ for layout, tables in TABLES.items():
         message:
             "Clip tables of {wildcards.dataset}"
         shell:
-            "python -m workflow_scripts.annotate {wildcards.dataset} --settings {params.settings:q}"
-            " --raw {params.raw} --videos {input.videos} --chunks {input.chunks} --clips {params.clips}"
-            " 2>&1 | tee {log}"
+            "python -m workflow_scripts.annotate {wildcards.dataset:q} --settings {params.settings:q}"
+            " --raw {params.raw:q} --videos {input.videos:q} --chunks {input.chunks:q} --clips {params.clips:q}"
+            " 2>&1 | tee {log:q}"

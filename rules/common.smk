@@ -135,7 +135,7 @@ def all_metrics():
 
 def as_option(name, path):
     """`--name path` for a command line, or nothing where there is no path."""
-    return f"--{name} {path}" if path else ""
+    return f"--{name} {shlex.quote(str(path))}" if path else ""
 
 
 # Download
@@ -165,7 +165,7 @@ def class_lists(wildcards):
 def class_list_options(wildcards):
     lists = WORKFLOW.class_lists(wildcards.dataset)
     names = [f"{DATA}/{lists}/raw/EPIC_100_{kind}_classes.csv" for kind in ("verb", "noun")]
-    return f"--class-lists {' '.join(names)}" if lists else ""
+    return f"--class-lists {shlex.join(names)}" if lists else ""
 
 
 def lexicon_code():
@@ -261,7 +261,7 @@ def validation_options(wildcards, input):
         return ""
     settings = shlex.quote(json.dumps(entry.recipe()))
     names = validation_paths(entry)
-    files = " ".join(f"{name}={path}" for name, path in zip(names, input.validation, strict=True))
+    files = shlex.join(f"{name}={path}" for name, path in zip(names, input.validation, strict=True))
     return f"--validation {settings} --validation-files {files}"
 
 

@@ -23,6 +23,6 @@ rule fetch_dataset:
     message:
         "Fetch the data set {wildcards.dataset}"
     shell:
-        "python -m workflow_scripts.download {wildcards.dataset} --settings {params.settings:q}"
-        " --toy-kitchen {params.toy_kitchen:q} --raw {params.raw} --videos {output.videos}"
-        " 2>&1 | tee {log}"
+        "python -m workflow_scripts.download {wildcards.dataset:q} --settings {params.settings:q}"
+        " --toy-kitchen {params.toy_kitchen:q} --raw {params.raw:q} --videos {output.videos:q}"
+        " 2>&1 | tee {log:q}"

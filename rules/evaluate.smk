@@ -36,7 +36,7 @@ rule evaluate_stage:
     message:
         "Evaluate {wildcards.evaluation} of the run {wildcards.run}"
     shell:
-        "python -m workflow_scripts.evaluate --title {wildcards.run}/{wildcards.evaluation}"
-        " --recipe {params.recipe:q} --machine {resources.machine:q} --model {params.model}"
-        " --chunks {input.chunks} --clips {input.clips} {params.sentences} {params.classes}"
-        " --out {params.folder} 2>&1 | tee {log}"
+        "python -m workflow_scripts.evaluate --title {wildcards.run:q}/{wildcards.evaluation:q}"
+        " --recipe {params.recipe:q} --machine {resources.machine:q} --model {params.model:q}"
+        " --chunks {input.chunks:q} --clips {input.clips:q} {params.sentences} {params.classes}"
+        " --out {params.folder:q} 2>&1 | tee {log:q}"

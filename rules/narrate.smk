@@ -26,9 +26,9 @@ rule rephrase_narrations:
     message:
         "Rephrase narrations of {wildcards.dataset} with {PROVIDER}, shard {wildcards.scatteritem}"
     shell:
-        "python -m workflow_scripts.narrate {input.clips} --recipe {params.recipe:q} --machine {resources.machine:q}"
-        " --shard {wildcards.scatteritem} {params.lists} --journal {params.journal} --out {output}"
-        " 2>&1 | tee {log}"
+        "python -m workflow_scripts.narrate {input.clips:q} --recipe {params.recipe:q} --machine {resources.machine:q}"
+        " --shard {wildcards.scatteritem} {params.lists} --journal {params.journal:q} --out {output:q}"
+        " 2>&1 | tee {log:q}"
 
 
 rule gather_narrations:
@@ -50,5 +50,5 @@ rule gather_narrations:
     message:
         "Join rephrased narrations of {wildcards.dataset}"
     shell:
-        "python -m workflow_scripts.gather_narrations {input.clips} --shards {input.shards} --out {output}"
-        " 2>&1 | tee {log}"
+        "python -m workflow_scripts.gather_narrations {input.clips:q} --shards {input.shards:q} --out {output:q}"
+        " 2>&1 | tee {log:q}"

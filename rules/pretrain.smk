@@ -53,8 +53,8 @@ rule pretrain_stage:
     message:
         "Train {wildcards.stage} of the run {wildcards.run}"
     shell:
-        "trap : HUP INT TERM; {resources.launcher} -m workflow_scripts.train --title {wildcards.run}/{wildcards.stage}"
+        "trap : HUP INT TERM; {resources.launcher} -m workflow_scripts.train --title {wildcards.run:q}/{wildcards.stage:q}"
         " --recipe {params.recipe:q} --machine {resources.machine:q} --seed {params.seed}"
-        " --clips {input.clips} --chunks {input.chunks} {params.sentences} {params.classes} {params.start}"
+        " --clips {input.clips:q} --chunks {input.chunks:q} {params.sentences} {params.classes} {params.start}"
         " {params.validation}"
-        " --out {params.folder} 2>&1 | (trap '' HUP INT TERM; exec tee {log})"
+        " --out {params.folder:q} 2>&1 | (trap '' HUP INT TERM; exec tee {log:q})"

@@ -23,9 +23,9 @@ rule transcode_videos:
     message:
         "Transcode {wildcards.dataset}, shard {wildcards.scatteritem}"
     shell:
-        "python -m workflow_scripts.transcode {input.videos} --settings {params.settings:q}"
-        " --shard {wildcards.scatteritem} --chunks {params.chunks}"
-        " --index {output.index} --quarantine {output.quarantine} 2>&1 | tee {log}"
+        "python -m workflow_scripts.transcode {input.videos:q} --settings {params.settings:q}"
+        " --shard {wildcards.scatteritem} --chunks {params.chunks:q}"
+        " --index {output.index:q} --quarantine {output.quarantine:q} 2>&1 | tee {log:q}"
 
 
 rule gather_chunks:
@@ -49,5 +49,5 @@ rule gather_chunks:
     message:
         "Index the chunks of {wildcards.dataset}"
     shell:
-        "python -m workflow_scripts.gather_chunks --shards {input.shards} --quarantines {input.quarantines}"
-        " --index {output.index} --quarantine {output.quarantine} 2>&1 | tee {log}"
+        "python -m workflow_scripts.gather_chunks --shards {input.shards:q} --quarantines {input.quarantines:q}"
+        " --index {output.index:q} --quarantine {output.quarantine:q} 2>&1 | tee {log:q}"
