@@ -25,13 +25,11 @@ from avion_core.files import CANNOT_WRITE
 from avion_core.media import MediaError
 from avion_core.media.decode import decode_packets
 from avion_core.media.packets import NotIndexableError, PacketIndex, index_packets
-from avion_core.media.probe import Colours, VideoInfo, probe
+from avion_core.media.probe import CUT_SHORT_SECONDS, Colours, VideoInfo, picture_end_s, probe
 from avion_core.media.program import ffmpeg_binary
 from avion_core.processes import end_with_parent
 
 CHUNK_PATTERN = "%05d.mp4"
-CUT_SHORT_SECONDS = 0.5
-"""A video whose frames end this much before its declared length, or more, was cut short."""
 DIFFUSE_WHITE_NITS, PEAK_NITS = 203, 1000
 _DAMAGE = re.compile(
     r"corrupt|error while decoding|error submitting packet|invalid data found|invalid nal|concealing"
@@ -90,7 +88,7 @@ def chunk_command(source: Path, info: VideoInfo, settings: TranscodeSettings, *,
     # Frames that say that they are two fields become one; others pass as they are.
     picture = opened[str(info.stream)].filter("bwdif", mode="send_frame", deint="interlaced")
     # A late first picture fills the time before it. Where the file gives no display times it is not late.
-    beginning = {"start_time": 0} if info.has_times else {}
+    beginning = {"start_time": 0} if info.has_times and info.is_late else {}
     picture = (
         picture.filter("fps", fps=str(rate), **beginning)
         .filter("trim", start_frame=finished * frames)
@@ -182,8 +180,11 @@ def make_chunks(source: Path, folder: Path, settings: TranscodeSettings) -> list
     found_s = float(sum(chunk.frames for chunk in chunks) / rate)
     if not chunks:
         raise MediaError(source, "corrupt: no frame can be decoded")
-    if info.end_is_exact and found_s <= info.end_s - CUT_SHORT_SECONDS:
-        raise MediaError(source, f"cut short: {found_s:.1f} of {info.end_s:.1f} seconds can be decoded")
+    end_s = info.end_s
+    if found_s <= end_s - CUT_SHORT_SECONDS and not info.end_is_exact:
+        end_s = picture_end_s(source, info)
+    if found_s <= end_s - CUT_SHORT_SECONDS:
+        raise MediaError(source, f"cut short: {found_s:.1f} of {end_s:.1f} seconds can be decoded")
     damage = [line for line in lines if _is_damage(line, info.stream)]
     if damage:
         raise MediaError(source, f"damaged: {len(damage)} decoding messages, first: {_plain(damage[0])}")

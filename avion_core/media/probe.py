@@ -20,6 +20,10 @@ PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<")
 next entry for ever."""
 SLOWEST_FPS = Fraction(1, 10)
 """A video with fewer frames a second has a damaged time stamp, and would become hours of one picture."""
+OWN_LENGTHS = ("mov,mp4,m4a,3gp,3g2,mj2", "avi")
+"""Demuxers that state how long each stream is. Others know the file's length, which may be its sound's."""
+CUT_SHORT_SECONDS = 0.5
+"""A video whose frames end this much before they must, or more, was cut short."""
 RUN_IN_SECONDS = 0.1
 """Sound encoders put up to this much before the first sample, which is not to be heard."""
 UNSPECIFIED, BT2020, BT2020_NCL = 2, 9, 9
@@ -41,11 +45,14 @@ class VideoInfo:
     """A video stream as its file declares it."""
 
     end_s: float
-    """Where the video stream ends, in seconds from the file's first picture or sound; 0 if not stated."""
+    """Where the video stream or the file ends, in seconds from its first picture or sound;
+    0 if not stated."""
     end_is_exact: bool
     """Whether that is the video stream's own end, not that of the whole file with its sound."""
     forgotten_s: float
     """Sound before the first picture that FFmpeg forgets when it reads the pictures alone (MPEG streams)."""
+    is_late: bool
+    """Whether the pictures begin after the file does, by more than a sound encoder's run-in."""
     has_times: bool
     """Whether the file says when its frames are shown (AVI and raw streams say when they are decoded)."""
     fps: Fraction
@@ -79,14 +86,24 @@ def probe(path: str | Path) -> VideoInfo:
     if found.st_size == 0:
         raise MediaError(path, "the file is empty")
     with path.open("rb") as file:
-        if file.read(16).startswith(PLAYLISTS):
-            raise MediaError(path, "not a video (text or a playlist)")
+        head = file.read(16)
+    if head.startswith(PLAYLISTS):
+        raise MediaError(path, "not a video (text or a playlist)")
+    declared = _avi_bytes(head)
+    if found.st_size < 0.99 * declared:
+        raise MediaError(path, f"cut short: {found.st_size:,} of {declared:,} bytes are there")
     try:
         with av.open(str(path.absolute()), metadata_errors="ignore") as container:
             return _read(path, container)
     except (av.FFmpegError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise MediaError(path, f"corrupt or not a video ({reason})") from None
+
+
+def _avi_bytes(head: bytes) -> int:
+    """Stated length of an AVI file's first part, or 0. FFmpeg takes what is there of it for the whole."""
+    size = int.from_bytes(head[4:8], "little")
+    return size + 8 if head.startswith(b"RIFF") and head[8:12] == b"AVI " and size < 0xFFFFFFFF else 0
 
 
 def _read(path: Path, container: av.container.InputContainer) -> VideoInfo:
@@ -108,6 +125,7 @@ def _read(path: Path, container: av.container.InputContainer) -> VideoInfo:
         end_s=end_s,
         end_is_exact=exact,
         forgotten_s=late_s if Flags.ts_discont in flags else 0.0,
+        is_late=_after_start_s(container, stream) > RUN_IN_SECONDS,
         has_times=container.format.name != "avi" and Flags.no_timestamps not in flags,
         fps=fps,
         width=stream.width,
@@ -139,6 +157,13 @@ def _hdr(frame: av.VideoFrame) -> Colours | None:
     )
 
 
+def _after_start_s(container: av.container.InputContainer, stream: VideoStream) -> float:
+    """Seconds from the beginning of the file to its first picture."""
+    if stream.start_time is None or stream.time_base is None or container.start_time is None:
+        return 0.0
+    return float(stream.start_time * stream.time_base) - container.start_time / av.time_base
+
+
 def _late_s(container: av.container.InputContainer, stream: VideoStream) -> float:
     """Seconds by which the pictures begin after the sound that belongs to them, if not just its run-in."""
     sound = container.streams.best("audio", related=stream)
@@ -150,13 +175,31 @@ def _late_s(container: av.container.InputContainer, stream: VideoStream) -> floa
 
 
 def _end(container: av.container.InputContainer, stream: VideoStream, late_s: float) -> tuple[float, bool]:
-    if stream.duration is not None and stream.time_base is not None:
+    if Flags.no_timestamps in Flags(container.format.flags):
+        return 0.0, False
+    if container.format.name in OWN_LENGTHS and stream.duration is not None and stream.time_base is not None:
         return late_s + float(stream.duration * stream.time_base), True
-    # Matroska states when the stream and the file end, not how long they are.
+    # Matroska states when a stream and the file end, not how long they are.
     start_s = (container.start_time or 0) / av.time_base if "matroska" in container.format.name else 0.0
     tag = stream.metadata.get("DURATION", "")  # hh:mm:ss.fraction
     if tag.count(":") == 2:
         hours, minutes, seconds = tag.split(":")
         return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - start_s, True
-    whole = (container.duration or 0) / av.time_base
-    return whole - start_s, not container.streams.audio and whole > 0
+    return (container.duration or 0) / av.time_base - start_s, False
+
+
+def picture_end_s(path: Path, info: VideoInfo) -> float:
+    """Where the pictures of a file whose declared end may be that of its sound must end, as `info.end_s`.
+
+    Reads all packets. Where those of any stream reach the declared end, the file is whole, and the pictures
+    end with their own last packet.
+    """
+    ends: dict[int, float] = {info.stream: 0.0}
+    with av.open(str(path.absolute()), metadata_errors="ignore") as container:
+        start_s = (container.start_time or 0) / av.time_base
+        for packet in container.demux([*container.streams.video, *container.streams.audio]):
+            time = packet.pts if packet.pts is not None else packet.dts
+            if packet.size and time is not None and packet.time_base is not None:
+                end_s = float((time + (packet.duration or 0)) * packet.time_base) - start_s
+                ends[packet.stream_index] = max(ends.get(packet.stream_index, 0.0), end_s)
+    return ends[info.stream] if max(ends.values()) > info.end_s - CUT_SHORT_SECONDS else info.end_s
