@@ -31,4 +31,5 @@ rule build_report:
     message:
         "Write the report"
     shell:
-        "python -m workflow_scripts.report --plan {params.plan:q}" " --out {params.folder:q} 2>&1 | tee {log:q}"
+        "python -m workflow_scripts.report --plan {params.plan:q}"
+        " --out {params.folder:q} 2>&1 | tee {log:q}"
