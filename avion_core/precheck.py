@@ -12,6 +12,7 @@ from pathlib import Path
 from avion_core.config import VALIDATES, EvaluationSettings
 from avion_core.data.download import check_source
 from avion_core.media.program import ffmpeg_program
+from avion_core.media.quarantine import returned_sources
 from avion_core.models.architecture import check_start, kind_of, load_architecture
 from avion_core.narrate.rephrase import check_key, check_provider, estimate
 from avion_core.workflow import KINDS_OF, LABELS, TASKS_OF, PlannedStage, Workflow
@@ -168,6 +169,14 @@ def warnings(workflow: Workflow) -> list[str]:
                 f"{where}: the model's input (image_size_px: {recipe.image_size_px}) is larger than the "
                 f"chunks of '{dataset}', which are enlarged; set datasets.{dataset}.transcode.short_side_px "
                 f"({short_side_px}) to {recipe.image_size_px} or more"
+            )
+    for dataset in workflow.used_datasets():
+        returned = returned_sources(Path(workflow.settings.data_dir, dataset, "quarantine.json"))
+        if returned:
+            found.append(
+                f"data set '{dataset}': {len(returned)} quarantined videos were away and are back, "
+                f"{returned[0]} for one; transcode them with "
+                "`snakemake --cores 2 transcode --forcerun transcode_videos`"
             )
     return list(dict.fromkeys(found))
 

@@ -9,7 +9,6 @@ that cannot be used is quarantined with its reason, and the rest goes on.
 from __future__ import annotations
 
 import re
-import stat
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -37,6 +36,7 @@ from avion_core.media.file_table import read_file_table
 from avion_core.media.packets import PACKETS, read_packets, write_packets
 from avion_core.media.probe import probe
 from avion_core.media.program import ffmpeg_program
+from avion_core.media.quarantine import look_at
 from avion_core.progress import Progress
 
 CHUNKS = "chunks"
@@ -62,7 +62,7 @@ def transcode_shard(
     that does not exist or an unusable list of videos, OSError when the disk is full.
     """
     rows: list[dict[str, Any]] = []
-    refused: list[dict[str, str]] = []
+    refused: list[dict[str, Any]] = []
     away: list[Path] = []
     sources = _videos_of_shard(videos, shard)
     with Progress(f"transcode {shard}", len(sources), unit="videos") as progress:
@@ -71,9 +71,10 @@ def transcode_shard(
                 marker = _transcode_video(source, chunks_dir / video_id, settings)
             if marker["reason"] is None:
                 rows += [_index_row(video_id, chunks_dir, entry) for entry in marker["chunks"]]
-                away += [source] if _look_at(source) is None else []
+                away += [source] if look_at(source) is None else []
             else:
-                refused.append({"video_id": video_id, "path": str(source), "reason": marker["reason"]})
+                entry = {"video_id": video_id, "path": str(source), "reason": marker["reason"]}
+                refused.append({**entry, "away": look_at(source) is None})
             progress.advance()
     if away:
         count = f"{len(away)} of {len(sources)} videos are away, {away[0]} for one"
@@ -128,7 +129,7 @@ def _videos_of_shard(videos: Path, shard: str) -> list[tuple[str, Path]]:
 
 def _transcode_video(source: Path, home: Path, settings: TranscodeSettings) -> dict[str, Any]:
     """What a video's marker says: chunks, or a reason. Only whole chunks ever take the place of chunks."""
-    recipe, seen = fingerprint(settings.model_dump()), _look_at(source)
+    recipe, seen = fingerprint(settings.model_dump()), look_at(source)
     restore(home / CHUNKS)
     earlier = _whole_chunks(home / CHUNKS)
     if seen is None:
@@ -147,7 +148,7 @@ def _transcode_video(source: Path, home: Path, settings: TranscodeSettings) -> d
     try:
         with publish(home / CHUNKS, key=key) as draft:
             chunks = make_chunks(source, draft, settings)
-            if _look_at(source) != seen:
+            if look_at(source) != seen:
                 raise MediaError(source, "the file changed while it was read")
             packets = [chunk.index.packets for chunk in chunks]
             write_packets(draft / PACKETS, packets, count=sum(map(len, packets)))
@@ -157,20 +158,9 @@ def _transcode_video(source: Path, home: Path, settings: TranscodeSettings) -> d
     except MediaError as error:
         remove_partials(home)
         marker = {**made_of, "reason": error.reason, "chunks": []}
-        if _look_at(source) == seen:
+        if look_at(source) == seen:
             write_json(home / REFUSAL, marker)
     return marker
-
-
-def _look_at(source: Path) -> dict[str, int] | None:
-    """Size and time of a source; None where it is away, be it removed, emptied or on a disk not mounted."""
-    try:
-        found = source.stat()
-    except OSError:
-        return None
-    if not stat.S_ISREG(found.st_mode) or not found.st_size:
-        return None
-    return {"bytes": found.st_size, "mtime_ns": found.st_mtime_ns}
 
 
 def _without_source(source: Path, earlier: dict[str, Any] | None, recipe: str) -> dict[str, Any]:

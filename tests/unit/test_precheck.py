@@ -142,6 +142,20 @@ def test_chunks_smaller_than_the_input_are_a_warning() -> None:
     assert all(word in line for word in ("runs.r.stages.s", "224", "(80)", "datasets.ego4d.transcode")), line
 
 
+def test_a_quarantined_video_that_is_back_is_a_warning(tmp_path: Path) -> None:
+    video, overlay = tmp_path / "a.mp4", {"data_dir": str(tmp_path)}
+
+    def said() -> list[str]:
+        return warnings(Workflow(load_settings(lay_over(DEMO, overlay))))
+
+    entries = [{"video_id": name, "path": str(tmp_path / f"{name}.mp4"), "away": True} for name in "ab"]
+    write_json(tmp_path / "ego4d/quarantine.json", entries)
+    assert said() == []
+    video.write_text("a video")
+    (line,) = said()
+    assert "'ego4d': 1 quarantined videos" in line and str(video) in line and "--forcerun" in line
+
+
 def answer_everything(journal_dir: Path, texts: list[str], settings: NarrateSettings) -> None:
     """Write a journal with a model's answer to each text."""
     openai, rephrase = settings.openai, settings.rephrase

@@ -13,6 +13,7 @@ import pytest
 from avion_core.files import fingerprint, read_json, write_json
 from avion_core.media import chunker
 from avion_core.media.chunk_table import read_chunk_table
+from avion_core.media.quarantine import returned_sources
 from tests.unit.media.counted_video import read_number, write_counted
 from tests.unit.media.place import SETTINGS, Place, read_all
 
@@ -104,9 +105,11 @@ def test_a_source_without_chunks_that_is_away_is_quarantined_until_it_is_back(do
     hidden = (done.folder / "raw/b.mp4").rename(done.folder / "hidden")
     shutil.rmtree(done.chunks / "b_mp4")
     assert {row["video_id"] for row in done.transcode()} == {"a_mp4", "c_mp4"}
-    assert done.reasons() == {"b_mp4": "no such file"}
+    assert done.reasons() == {"b_mp4": "no such file"} and returned_sources(done.quarantine) == []
     hidden.rename(done.folder / "raw/b.mp4")
+    assert returned_sources(done.quarantine) == [str(done.folder / "raw/b.mp4")]
     assert len(done.transcode()) == 6 and done.reasons() == {} and made == ["b.mp4"]
+    assert returned_sources(done.quarantine) == []
 
 
 def test_other_settings_do_not_cost_the_chunks_of_a_source_that_is_away(done, made):
