@@ -391,10 +391,12 @@ class StageSettings(ReadingJob):
 
     frames: Count = 4
     """Frames a clip."""
-    sampling: Literal["segments", "window"] = "segments"
-    """`segments`: one frame out of each of equal parts; `window`: every `stride`-th frame."""
+    sampling: Literal["segments", "window", "spread_window", "jittered_window"] = "segments"
+    """`segments`: one frame out of each of equal parts; `window`: every `stride`-th frame; in training also
+    `spread_window`: evenly over `frames` times `stride` frames, the last included (VideoMAE's fine-tuning),
+    or `jittered_window`: each frame 0 to `stride` - 1 later, short clips repeated (AVION's VideoMAE)."""
     stride: Count = 4
-    """Distance of a window's frames."""
+    """Distance of a window's frames, at the chunks' frame rate."""
     image_size_px: Annotated[int, Field(ge=16)] = 224
     """Side of the square input."""
     crop: Literal["random_resized", "multi_scale", "center"] = "random_resized"
@@ -405,6 +407,10 @@ class StageSettings(ReadingJob):
     """Probability of a mirrored clip."""
     rand_augment: str | None = None
     """timm's policy string, such as rand-m7-n4-mstd0.5-inc1; null for none."""
+    rand_augment_interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
+    """How RandAugment samples pixels that it moves: bilinear in AVION, bicubic in VideoMAE."""
+    rand_augment_whole_frame: bool = False
+    """RandAugment before the crop, on whole frames (VideoMAE), instead of after it (AVION); reads slower."""
     random_erasing: Fraction = 0.0
     """Probability that a box of the clip is erased."""
     mixup: NotNegative = 0.0
@@ -434,6 +440,8 @@ class StageSettings(ReadingJob):
     """Rate at the end of the cosine."""
     weight_decay: NotNegative = 0.01
     """Decay of weights with two or more dimensions: decoupled in AdamW and Lion, in the gradient in SGD."""
+    no_weight_decay: tuple[str, ...] = ()
+    """Further weights (fnmatch patterns) without decay: mask_token in VideoMAE's original, none in AVION."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     """AdamW's and Lion's averages."""
     momentum: Fraction = 0.9
@@ -486,6 +494,9 @@ class StageSettings(ReadingJob):
     """A relevancy task's sentence is drawn from those above this."""
     mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.9
     """Share of the tubes that reconstruction hides."""
+    target_epsilon: Positive = 1e-6
+    """Added to a tubelet's standard deviation, of pixels on 0…255, before reconstruction targets are divided
+    by it: 1e-6 in AVION; VideoMAE's original adds 1e-6 on 0…1, which is 2.55e-4 here."""
     decoder_mask_ratio: Annotated[float, Field(ge=0, lt=1, multiple_of=0.25)] = 0.0
     """Share of the hidden tubelets that reconstruction does not predict (VideoMAE V2: 0.5); 0 for none."""
     patch_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0

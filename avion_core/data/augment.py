@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+FILL = 128
+"""Grey level of what RandAugment moves into view, in VideoMAE and AVION."""
 NOISE_MEAN, NOISE_STD = 114.0, 58.0
 """Grey levels of the noise in erased boxes: unit noise on pixels normalised by ImageNet's statistics."""
 TRANSLATE_SHARE = 0.45
@@ -24,13 +26,13 @@ TRANSLATE_SHARE = 0.45
 
 
 def rand_augment_clip(
-    clip_THWC: NDArray[np.uint8], *, policy: str, rng: np.random.Generator
+    clip_THWC: NDArray[np.uint8], *, policy: str, rng: np.random.Generator, interpolation: str = "bilinear"
 ) -> NDArray[np.uint8]:
     """RandAugment (Cubuk et al. 2020) with timm's policy string; every frame goes through the same draw.
 
     Takes and returns uint8 [T, H, W, 3]. Raises ValueError for a policy that timm does not know.
     """
-    transform = rand_augment(policy, min(clip_THWC.shape[1:3]))
+    transform = rand_augment(policy, min(clip_THWC.shape[1:3]), interpolation)
     seed = int(rng.integers(2**32))
     augmented = np.empty_like(clip_THWC)
     for index, frame in enumerate(clip_THWC):
@@ -62,14 +64,16 @@ def erase_clip(
 
 
 @functools.lru_cache(maxsize=8)
-def rand_augment(policy: str, side_px: int) -> Callable[[Image.Image], Image.Image]:
+def rand_augment(
+    policy: str, side_px: int, interpolation: str = "bilinear"
+) -> Callable[[Image.Image], Image.Image]:
     """timm's transform for frames of this side. Raises ValueError for a policy that timm does not know."""
     from timm.data.auto_augment import rand_augment_transform
 
     options = {
         "translate_const": int(side_px * TRANSLATE_SHARE),
-        "interpolation": Image.Resampling.BILINEAR,
-        "img_mean": (round(NOISE_MEAN),) * 3,
+        "interpolation": Image.Resampling[interpolation.upper()],
+        "img_mean": (FILL,) * 3,
     }
     try:
         transform: Callable[[Image.Image], Image.Image] = rand_augment_transform(policy, options)

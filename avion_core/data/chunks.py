@@ -103,15 +103,15 @@ class ChunkIndex:
         frames: Sequence[int] | NDArray[np.int64],
         *,
         crop: Crop,
-        size_px: int,
+        size_px: int | tuple[int, int],
         backend: str = "pyav",
         out_THWC: NDArray[np.uint8] | None = None,
     ) -> NDArray[np.uint8]:
         """Frames by their number in the video, in any order, repeated or not, through one crop.
 
-        Returns uint8 [T, size_px, size_px, 3], in `out_THWC` if that is given. Raises MediaError for an
-        unknown video, a frame beyond its end, and a chunk that is gone, damaged or not the one that was
-        indexed.
+        Returns uint8 [T, size_px, size_px, 3], or [T, H, W, 3] where `size_px` is (width, height), in
+        `out_THWC` if that is given. Raises MediaError for an unknown video, a frame beyond its end, and a
+        chunk that is gone, damaged or not the one that was indexed.
         """
         rows = self._video(video_id)
         wanted = np.asarray(frames, dtype=np.int64)
@@ -138,7 +138,7 @@ class ChunkIndex:
         frames: NDArray[np.int64],
         *,
         crop: Crop,
-        size_px: int,
+        size_px: int | tuple[int, int],
         backend: str,
         out_THWC: NDArray[np.uint8] | None = None,
     ) -> NDArray[np.uint8]:

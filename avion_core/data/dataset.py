@@ -19,10 +19,25 @@ from avion_core.data.chunks import ChunkIndex
 from avion_core.data.clips import ClipTable
 from avion_core.data.tokenizer import tokenize
 from avion_core.media.crop import Crop, center_crop, multi_scale_crop, random_resized_crop, three_crops
-from avion_core.media.sample import frame_range, segment_frames, window_frames
+from avion_core.media.decode import Scaler, empty_clip
+from avion_core.media.sample import (
+    frame_range,
+    jittered_window_frames,
+    segment_frames,
+    spread_window_frames,
+    window_frames,
+)
 
 ChooseText = Callable[[int, np.random.Generator], tuple[int, str]]
 """(row, generator) to (text_id, text)."""
+
+
+RANDOM_WINDOWS: dict[str, Callable[..., NDArray[np.int64]]] = {
+    "spread_window": spread_window_frames,
+    "jittered_window": jittered_window_frames,
+}
+"""Rules of training that an evaluation replaces by `window`, as the originals do."""
+SAMPLINGS = ("segments", "window", *RANDOM_WINDOWS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +46,7 @@ class View:
 
     frames: int
     """Frames a view."""
-    sampling: Literal["segments", "window"]
+    sampling: str
     """Rule that picks them; see avion_core.media.sample."""
     stride: int
     """Distance of a window's frames."""
@@ -45,6 +60,10 @@ class View:
     """Probability of a mirrored clip."""
     rand_augment: str | None
     """timm's policy string."""
+    rand_augment_interpolation: str = "bilinear"
+    """How RandAugment samples pixels that it moves."""
+    rand_augment_whole_frame: bool = False
+    """Whether RandAugment comes before the crop."""
     random_erasing: float
     """Probability of an erased box."""
     clips: int = 1
@@ -59,8 +78,8 @@ class View:
             raise ValueError(f"crops must be 1 or 3, got {self.crops}")
         if self.crop not in ("random_resized", "multi_scale", "center"):
             raise ValueError(f"unknown crop '{self.crop}'; known: random_resized, multi_scale, center")
-        if self.sampling not in ("segments", "window"):
-            raise ValueError(f"unknown sampling '{self.sampling}'; known: segments, window")
+        if self.sampling not in SAMPLINGS:
+            raise ValueError(f"unknown sampling '{self.sampling}'; known: {', '.join(SAMPLINGS)}")
 
 
 class ClipDataset:
@@ -83,7 +102,7 @@ class ClipDataset:
         if choose_text is not None:
             tokenize([""], context_length)
         if view.rand_augment is not None:
-            rand_augment(view.rand_augment, view.image_size_px)
+            rand_augment(view.rand_augment, view.image_size_px, view.rand_augment_interpolation)
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -131,13 +150,27 @@ class ClipDataset:
     ) -> NDArray[np.uint8]:
         view, video_id = self.view, self.clips.video_id(row)
         numbers = self._frame_numbers(row, video_id, rng=rng)
-        crop = training_crop(*self.chunks.size(video_id), view=view, rng=rng)
-        clip_THWC = self._read(video_id, numbers, crop, out)
-        if view.rand_augment is not None:
-            clip_THWC = rand_augment_clip(clip_THWC, policy=view.rand_augment, rng=rng)
+        width, height = self.chunks.size(video_id)
+        crop = training_crop(width, height, view=view, rng=rng)
+        if view.rand_augment is None:
+            clip_THWC = self._read(video_id, numbers, crop, out)
+        elif view.rand_augment_whole_frame:
+            whole_THWC = self._read(video_id, numbers, Crop(0, 0, width, height), size_px=(width, height))
+            clip_THWC = scaled(self._augmented(whole_THWC, rng), crop, view.image_size_px)
+        else:
+            clip_THWC = self._augmented(self._read(video_id, numbers, crop, out), rng)
         if view.random_erasing > 0:
             clip_THWC = erase_clip(clip_THWC, probability=view.random_erasing, rng=rng)
         return clip_THWC
+
+    def _augmented(self, clip_THWC: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+        assert self.view.rand_augment is not None
+        return rand_augment_clip(
+            clip_THWC,
+            policy=self.view.rand_augment,
+            interpolation=self.view.rand_augment_interpolation,
+            rng=rng,
+        )
 
     def _evaluation_views(self, row: int) -> NDArray[np.uint8]:
         video_id = self.clips.video_id(row)
@@ -158,19 +191,35 @@ class ClipDataset:
         count, views = self.view.frames, self.view.clips
         if self.view.sampling == "segments":
             return segment_frames(start, end, count, rng=rng, view=view, views=views)
+        if rng is not None and self.view.sampling in RANDOM_WINDOWS:
+            return RANDOM_WINDOWS[self.view.sampling](start, end, count, stride=self.view.stride, rng=rng)
         return window_frames(start, end, count, stride=self.view.stride, rng=rng, view=view, views=views)
 
     def _read(
-        self, video_id: str, numbers: NDArray[np.int64], crop: Crop, out: NDArray[np.uint8] | None = None
+        self,
+        video_id: str,
+        numbers: NDArray[np.int64],
+        crop: Crop,
+        out: NDArray[np.uint8] | None = None,
+        *,
+        size_px: int | tuple[int, int] | None = None,
     ) -> NDArray[np.uint8]:
         return self.chunks.read(
             video_id,
             numbers,
             crop=crop,
-            size_px=self.view.image_size_px,
+            size_px=size_px or self.view.image_size_px,
             backend=self._backend,
             out_THWC=out,
         )
+
+
+def scaled(clip_THWC: NDArray[np.uint8], crop: Crop, size_px: int) -> NDArray[np.uint8]:
+    """Whole frames through a crop, scaled as the decoder does it: uint8 [T, size_px, size_px, 3]."""
+    scale, out_THWC = Scaler(crop, size_px), empty_clip(len(clip_THWC), size_px)
+    for frame_HWC, out_HWC in zip(clip_THWC, out_THWC, strict=True):
+        scale(frame_HWC, out_HWC)
+    return out_THWC
 
 
 def training_crop(width: int, height: int, *, view: View, rng: np.random.Generator) -> Crop:

@@ -38,12 +38,13 @@ def decode_frames(
     frames: Sequence[int],
     *,
     crop: Crop,
-    size_px: int,
+    size_px: int | tuple[int, int],
     backend: str = "pyav",
     packets: PacketIndex | None = None,
     out_THWC: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]:
-    """The frames with these numbers (0 is the file's first), cropped, then scaled to a square.
+    """The frames with these numbers (0 is the file's first), cropped, then scaled to a square, or to
+    `size_px` as width and height.
 
     Numbers may repeat and come in any order. The box is rounded to whole pixels (of 4:2:0 colour, to the
     nearest); scaling is bilinear, with antialiasing where it shrinks. `packets` is the file's index, if
@@ -77,36 +78,42 @@ def decode_frames(
     return clip_THWC
 
 
-def empty_clip(frames: int, size_px: int) -> NDArray[np.uint8]:
-    """Room for a clip, uint8 [T, size_px, size_px, 3], each channel of a frame in one piece.
+def empty_clip(frames: int, size_px: int | tuple[int, int]) -> NDArray[np.uint8]:
+    """Room for a clip, uint8 [T, H, W, 3] of a side or (width, height), each channel of a frame in one piece.
 
     Decoders scale to planes and models take planes, so nothing is interleaved on the way; np.stack keeps
     planes as they are.
     """
-    return np.empty((frames, 3, size_px, size_px), np.uint8).transpose(0, 2, 3, 1)
+    width, height = _width_height(size_px)
+    return np.empty((frames, 3, height, width), np.uint8).transpose(0, 2, 3, 1)
+
+
+def _width_height(size_px: int | tuple[int, int]) -> tuple[int, int]:
+    return (size_px, size_px) if isinstance(size_px, int) else size_px
 
 
 class Scaler:
-    """Cut the box out of pictures, scale it to a square and turn it into RGB, in one pass of libswscale."""
+    """Cut the box out of pictures, scale it and turn it into RGB, in one pass of libswscale."""
 
-    def __init__(self, crop: Crop, size_px: int) -> None:
-        self._crop, self._size_px, self._reformatter = crop, size_px, VideoReformatter()
+    def __init__(self, crop: Crop, size_px: int | tuple[int, int]) -> None:
+        self._crop, self._reformatter = crop, VideoReformatter()
+        self._width, self._height = _width_height(size_px)
         self._box: _Box | None = None
 
     def __call__(self, picture: Picture, out_HWC: NDArray[np.uint8]) -> None:
-        """Write the scaled box to `out_HWC`, uint8 [size_px, size_px, 3]."""
+        """Write the scaled box to `out_HWC`, uint8 [H, W, 3]."""
         # to planes: twice as fast as to packed RGB, and with colour at full resolution
         scaled = self._reformatter.reformat(
             self._cut(picture),
-            self._size_px,
-            self._size_px,
+            self._width,
+            self._height,
             "gbrp",
             interpolation=Interpolation.BILINEAR,
             threads=1,
         )
         order = slice(None, None, -1) if self._crop.flip else slice(None)
         for channel, plane in zip((1, 2, 0), scaled.planes, strict=True):  # green, blue, red
-            out_HWC[:, order, channel] = _rows(plane)[:, : self._size_px]
+            out_HWC[:, order, channel] = _rows(plane)[:, : self._width]
 
     def _cut(self, picture: Picture) -> av.VideoFrame:
         if isinstance(picture, av.VideoFrame) and picture.format.name in PLANAR_420:

@@ -1,4 +1,4 @@
-"""Which frames of a clip a model sees: the two sampling rules of the published recipes.
+"""Which frames of a clip a model sees: the sampling rules of the published recipes.
 
 Frame numbers are those of the video at its constant rate; a clip is the half-open range
 [start_frame, end_frame). Repeats are right where a clip has fewer frames than are asked for.
@@ -74,6 +74,36 @@ def window_frames(
         first = room * view // (views - 1)
     offsets = first + stride * np.arange(count, dtype=np.int64)
     return start_frame + np.minimum(offsets, length - 1)
+
+
+def spread_window_frames(
+    start_frame: int, end_frame: int, count: int, *, stride: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """A random window whose frames are spread evenly over `count * stride` frames, the last of them included.
+
+    The rule of VideoMAE's fine-tuning, in AVION too: 16 frames of 64 are 4 or 5 apart and span 63. A clip
+    that is no longer than that is sampled as by window_frames. Returns int64[count], ascending.
+    """
+    span = count * stride
+    room = end_frame - start_frame - span
+    if room <= 0:
+        return window_frames(start_frame, end_frame, count, stride=stride, rng=rng)
+    offsets = np.minimum(np.linspace(0, span, count).astype(np.int64), span - 1)
+    return start_frame + int(rng.integers(room)) + offsets
+
+
+def jittered_window_frames(
+    start_frame: int, end_frame: int, count: int, *, stride: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """A random window each of whose frames is moved on by 0 to `stride` - 1 (AVION's VideoMAE pretraining).
+
+    A clip shorter than the window begins anew where it ends. Returns int64[count].
+    """
+    _check(count, 0, 1)
+    length = max(end_frame - start_frame, 1)
+    first = int(rng.integers(max(length - count * stride, 0) + 1))
+    jitter = rng.integers(stride, size=count)
+    return start_frame + (first + stride * np.arange(count, dtype=np.int64) + jitter) % length
 
 
 def _check(count: int, view: int, views: int) -> None:

@@ -47,8 +47,9 @@ class VisionConfig(Section):
     """Width of the MLP's hidden layer over the tower's."""
     norm_eps: Positive = 1e-6
     """Epsilon of the layer norms; AVION's vision tower has 1e-6."""
-    temporal_std: NotNegative = 0.02
-    """Standard deviation of a fresh temporal embedding; AVION's is small as the rest comes from CLIP."""
+    temporal_std: NotNegative = 0.0
+    """Standard deviation of a fresh temporal embedding; AVION's is zero, so that one frame gives the
+    embedding of the image model whose weights the rest takes."""
     positional_std: Positive | None = None
     """Standard deviation of a fresh spatial table; null for CLIP's width ** -0.5."""
 

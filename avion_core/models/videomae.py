@@ -19,8 +19,6 @@ from avion_core.models.architecture import VideoMAEConfig
 from avion_core.models.base import VideoModel
 from avion_core.models.layers import Block, patchify, pick, run_blocks
 
-TARGET_EPS = 1e-6
-"""Added to a patch's standard deviation, on 0…255, before dividing by it (AVION; VideoMAE's is on 0…1)."""
 HEAD_SCALE = 0.001
 """Factor on the classifier's fresh head, VideoMAE's `init_scale`."""
 CELL = 4
@@ -156,11 +154,12 @@ class VideoMAE(VideoModel):
         left_out_BN = running_cells(phase_B, self._decoder_mask_ratio, times=self.tokens // places, side=side)
         return mask_BN.byte() * (1 + left_out_BN.byte())
 
-    def target(self, frames: Tensor, mask_BN: Tensor) -> Tensor:
+    def target(self, frames: Tensor, mask_BN: Tensor, *, epsilon: float = 1e-6) -> Tensor:
         """Pixels of the tubelets to predict, normalised per tubelet and channel: target_BMP.
 
         `frames` are uint8 frames_BTHWC, or the float frames_BCTHW that `normalise` made of them. P is in
-        order (tubelet, h, w, c); the variance is the unbiased one.
+        order (tubelet, h, w, c); the variance is the unbiased one, and `epsilon` is added to its root, of
+        pixels on 0…255.
         """
         if frames.dtype == torch.uint8:
             pixels_BCTHW = frames.permute(0, 4, 1, 2, 3).float()
@@ -171,7 +170,7 @@ class VideoMAE(VideoModel):
         patches_BNP = patchify(pixels_BCTHW, patch_px=self.config.patch_px, tubelet_frames=tubelet)
         patches_BMCx = pick(patches_BNP, split_mask(mask_BN.to(frames.device))[1]).unflatten(-1, (3, -1))
         std, mean = torch.std_mean(patches_BMCx, dim=-1, keepdim=True)
-        return ((patches_BMCx - mean) / (std + TARGET_EPS)).transpose(-1, -2).flatten(-2)
+        return ((patches_BMCx - mean) / (std + epsilon)).transpose(-1, -2).flatten(-2)
 
     def forward(self, frames_BCTHW: Tensor, mask_BN: Tensor) -> Tensor:
         """Normalised frames and a mask to prediction_BMP of the tubelets marked 1, in order."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any, Protocol
 
 import torch
@@ -28,15 +29,23 @@ class LayeredModel(Protocol):
         """0 for the embeddings, rising towards the head."""
 
 
-def parameter_groups(model: LayeredModel, *, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: LayeredModel, *, weight_decay: float, layer_decay: float, no_decay: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """The trained parameters, grouped by (layer, decay); each group carries its `names` and `rate_scale`.
 
-    The model names those that do not decay. The rate of a layer is `layer_decay` to the power of its
+    The model names those that do not decay, the fnmatch patterns `no_decay` further ones. Raises ValueError
+    for a pattern that matches none. The rate of a layer is `layer_decay` to the power of its
     distance from the last one (BEiT, arXiv 2106.08254).
     """
     trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     top = max(model.layer_of(name) for name, _ in model.named_parameters())
     exempt = model.no_decay()
+    for pattern in no_decay:
+        matching = {name for name, _ in trained if fnmatchcase(name, pattern)}
+        if not matching:
+            raise ValueError(f"no_weight_decay: no weight of this model matches '{pattern}'")
+        exempt = exempt | matching
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
     for name, weight in trained:
         decays = name not in exempt

@@ -41,7 +41,7 @@ from avion_core.train.relevancy import PairRelevancy
 from avion_core.train.sinks import Sink, open_sinks
 from avion_core.train.tasks import ClassificationTask, ContrastiveTask, ReconstructionTask, RelevancyTask
 from avion_core.train.texts import AnyText, RelevantSentence
-from avion_core.train.validation import Validation, ValidationData
+from avion_core.train.validation import Validation, ValidationData, best_and_last
 
 LABEL_COLUMN = {"action": "label", "label": "label", "verb": "verb", "noun": "noun"}
 """Column of the clip table that holds a label; the action class of EPIC-KITCHENS-100 is its `label`."""
@@ -135,7 +135,9 @@ def _classification(settings: StageSettings, parts: Parts) -> Task:
 
 
 def _reconstruction(settings: StageSettings, parts: Parts) -> Task:
-    return ReconstructionTask(parts.model, mask_ratio=settings.mask_ratio)
+    return ReconstructionTask(
+        parts.model, mask_ratio=settings.mask_ratio, target_epsilon=settings.target_epsilon
+    )
 
 
 TASKS: dict[str, Callable[[StageSettings, Parts], Task]] = {
@@ -230,7 +232,12 @@ class _Stage:
         sentences = self._sentences()
         parts = Parts(model=model, clips=clips, sentences=sentences, classes=self.classes, world=self.world)
         loader = self._loader(model, clips, sentences)
-        groups = parameter_groups(model, weight_decay=settings.weight_decay, layer_decay=settings.layer_decay)
+        groups = parameter_groups(
+            model,
+            weight_decay=settings.weight_decay,
+            layer_decay=settings.layer_decay,
+            no_decay=settings.no_weight_decay,
+        )
         return Training(
             TASKS[settings.task](settings, parts),
             loader,
@@ -278,6 +285,8 @@ class _Stage:
             else:
                 shutil.copyfile(log, draft)
         recorded = {"title": self.title, "seed": self.seed, "stage": self.settings.model_dump(mode="json")}
+        if self.validation is not None and log is not None:
+            recorded["validation"] = best_and_last(log, self.settings.best_metric)
         write_manifest(self.out / "manifest.json", settings=recorded, inputs=self.files)
 
     def identity(self) -> dict[str, Any] | None:
@@ -405,6 +414,8 @@ def view_of(settings: StageSettings) -> View:
         crop_scale=settings.crop_scale,
         horizontal_flip=settings.horizontal_flip,
         rand_augment=settings.rand_augment,
+        rand_augment_interpolation=settings.rand_augment_interpolation,
+        rand_augment_whole_frame=settings.rand_augment_whole_frame,
         random_erasing=settings.random_erasing,
         training=True,
     )

@@ -161,8 +161,8 @@ class ClassificationTask:
 class ReconstructionTask:
     """Masked reconstruction: the hidden tubes' normalised pixels from the visible ones (VideoMAE)."""
 
-    def __init__(self, model: VideoMAE, *, mask_ratio: float) -> None:
-        self.model, self._mask_ratio = model, mask_ratio
+    def __init__(self, model: VideoMAE, *, mask_ratio: float, target_epsilon: float = 1e-6) -> None:
+        self.model, self._mask_ratio, self._target_epsilon = model, mask_ratio, target_epsilon
 
     def prepare(self, batch: Batch) -> Batch:
         """Batch: `frames`. Draws the masks."""
@@ -173,7 +173,8 @@ class ReconstructionTask:
         """Batch: `frames`, `mask` BN."""
         frames_BTHWC, mask_BN = batch["frames"], batch["mask"]
         prediction_BMP = self.model(self.model.normalise(frames_BTHWC), mask_BN)
-        return StepLoss(masked_pixels(prediction_BMP, self.model.target(frames_BTHWC, mask_BN)))
+        target_BMP = self.model.target(frames_BTHWC, mask_BN, epsilon=self._target_epsilon)
+        return StepLoss(masked_pixels(prediction_BMP, target_BMP))
 
     def after_update(self) -> None:
         """Nothing to bound."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -90,6 +91,17 @@ class ValidationData:
             device=device,
         )
         return flat(EVALUATORS[self.settings.kind](subject).run().figures)
+
+
+def best_and_last(log: Path, best_metric: str | None) -> dict[str, dict[str, Any]]:
+    """`{"last": {"step", "figures"}}` of a stage's log, and with `best_metric` also the published "best"."""
+    lines = map(json.loads, log.read_text(encoding="utf-8").splitlines())
+    measured = [{"step": x["step"], "figures": x["validation"]} for x in lines if "validation" in x]
+    found = {"last": measured[-1]} if measured else {}
+    ranked = [entry for entry in measured if best_metric and entry["figures"].get(best_metric) is not None]
+    if ranked:
+        found["best"] = max(ranked, key=lambda entry: entry["figures"][best_metric])
+    return found
 
 
 def flat(figures: Mapping[str, Any]) -> dict[str, float]:

@@ -18,7 +18,7 @@ GPU_BYTES = 24 * 2**30
 
 CROP = {"crop": "random_resized", "crop_scale": (0.5, 1.0), "horizontal_flip": 0.0}
 MIXED = {"mixup": 0.8, "cutmix": 1.0, "label_smoothing": 0.1}
-WINDOW = {"frames": 16, "sampling": "window", "stride": 4}
+WINDOW = {"frames": 16, "stride": 4}
 PRETRAIN = {
     **CROP,
     "optimizer": "adamw",
@@ -33,6 +33,9 @@ PRETRAIN = {
     "loss_name": "info_nce",
     "loss_values": {"temperature": 0.07, "learn_temperature": False},
     "negatives": "global",
+    "validate_with": "avion_zero_shot_mir",
+    "validate_every_epochs": 1,
+    "best_metric": "mAP.mean",
 }
 MIR = {
     **CROP,
@@ -49,8 +52,15 @@ MIR = {
     "loss_values": {"margin": 0.2},
     "min_relevancy": 0.1,
     "start": "avion_pretrain",
+    "validate_with": "avion_mir_test",
+    "best_metric": "mAP.mean",
 }
-SMS = {**MIR, "loss_values": {"margin": 0.6, "relaxation": 0.1}}
+SMS = {
+    **MIR,
+    "batch_size": 256,
+    "loss_values": {"margin": 0.6, "relaxation": 0.1},
+    "validate_with": "avion_mir_sms_test",
+}
 CLS = {
     **CROP,
     **MIXED,
@@ -66,6 +76,8 @@ CLS = {
     "head_dropout": 0.5,
     "label": "action",
     "start": "avion_pretrain",
+    "validate_with": "avion_cls_test",
+    "best_metric": "action_top1",
 }
 MASKED = {
     **WINDOW,
@@ -93,7 +105,29 @@ KINETICS = {
     "random_erasing": 0.25,
     "drop_path": 0.1,
     "layer_decay": 0.75,
+    "sampling": "spread_window",
+    "rand_augment": "rand-m7-n4-mstd0.5-inc1",
+    "validate_with": "kinetics_400_one_view",
+    "best_metric": "top1",
 }
+AVIONS_MASKED = {
+    "optimizer": "lion",
+    "batch_size": 256,
+    "horizontal_flip": 0.5,
+    "sampling": "jittered_window",
+    "target_epsilon": 1e-6,
+    "no_weight_decay": (),
+}
+ORIGINAL_MASKED = {
+    "optimizer": "adamw",
+    "batch_size": 2048,
+    "horizontal_flip": 0.0,
+    "sampling": "window",
+    "target_epsilon": 2.55e-4,
+    "no_weight_decay": ("mask_token",),
+}
+AVIONS_AUGMENT = {"rand_augment_interpolation": "bilinear", "rand_augment_whole_frame": False}
+ORIGINAL_AUGMENT = {"rand_augment_interpolation": "bicubic", "rand_augment_whole_frame": True}
 ALL = {"image_size_px": 224, "precision": "fp16", "gradient_clip": None, "ema_decay": None}
 RATES_MIR, RATES_CLS = (3e-5, 1e-6, 1e-5), (1.2e-2, 4e-6, 4e-5)
 RECIPES: dict[tuple[str, str, str], tuple[dict[str, Any], tuple[float, float, float]]] = {
@@ -105,22 +139,26 @@ RECIPES: dict[tuple[str, str, str], tuple[dict[str, Any], tuple[float, float, fl
         for run in ("vit_b_human", "vit_b_llm", "vit_l_llm")
         for stage, recipe in {
             "avion_mir": (MIR, RATES_MIR),
-            "avion_mir_sms": (SMS, (2e-5, 1e-6, 1e-5)),
+            "avion_mir_sms": (SMS, (2e-5, 1e-6, 2e-6)),
             "avion_cls": (CLS, RATES_CLS),
         }.items()
     },
+    ("avion", "vit_l_llm", "avion_mir_sms"): ({**SMS, "batch_size": 240}, (2e-5, 1e-6, 1e-6)),
     ("videomae", "videomae_avion", "vit_b_videomae"): (
-        {**MASKED, "optimizer": "lion", "batch_size": 256, "horizontal_flip": 0.5},
+        {**MASKED, **AVIONS_MASKED},
         (1.5e-4, 1e-6, 1e-5),
     ),
-    ("videomae", "videomae_avion", "vit_b_kinetics"): ({**KINETICS, "batch_size": 256}, (1.5e-3, 1e-6, 1e-6)),
+    ("videomae", "videomae_avion", "vit_b_kinetics"): (
+        {**KINETICS, **AVIONS_AUGMENT, "batch_size": 256},
+        (1.5e-3, 1e-6, 1e-6),
+    ),
     ("videomae", "videomae_original", "vit_b_videomae"): (
-        {**MASKED, "optimizer": "adamw", "batch_size": 2048, "horizontal_flip": 0.0},
-        (1.2e-3, 8e-6, 8e-5),
+        {**MASKED, **ORIGINAL_MASKED},
+        (1.2e-3, 0.0, 8e-5),
     ),
     ("videomae", "videomae_original", "vit_b_kinetics"): (
-        {**KINETICS, "batch_size": 512},
-        (2e-3, 2e-6, 2e-6),
+        {**KINETICS, **ORIGINAL_AUGMENT, "batch_size": 512},
+        (2e-3, 0.0, 2e-6),
     ),
 }
 """By experiment, run and stage: settings, and the rates as they are used: peak, start of warm-up, end."""
@@ -140,6 +178,12 @@ def test_a_recipe_is_the_published_one(place: tuple[str, str, str]) -> None:
     assert {name: getattr(settings, name) for name in wanted} == wanted
     schedule = schedule_of(settings, steps_per_epoch=10)
     assert (schedule.peak, schedule.start, schedule.final) == pytest.approx(rates)
+
+
+def test_chunks_are_as_high_as_the_originals() -> None:
+    datasets = {**experiment("avion").datasets, "kinetics": experiment("videomae").datasets["kinetics"]}
+    heights = {name: datasets[name].transcode.short_side_px for name in ("ego4d", "ek100", "kinetics")}
+    assert heights == {"ego4d": 288, "ek100": 320, "kinetics": 320}
 
 
 @cache

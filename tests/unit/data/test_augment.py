@@ -66,6 +66,26 @@ def test_erasing_happens_with_its_probability():
     assert not erase_clip(black, probability=0.0, rng=rng).any()
 
 
+def test_what_moves_into_view_is_the_originals_grey():
+    white, seen = np.full((1, 32, 40, 3), 255, np.uint8), set()
+    for seed in range(60):
+        clip = rand_augment_clip(white, policy="rand-m9-n1", rng=np.random.default_rng(seed))
+        if clip.max() == 255 and clip.min() < 255:  # moved, not recoloured
+            seen |= set(np.unique(clip).tolist())
+    assert seen == {128, 255}
+
+
+def test_the_recipe_says_how_moved_pixels_are_sampled():
+    def augmented(seed: int, interpolation: str) -> bytes:
+        rng = np.random.default_rng(seed)
+        clip = still_clip()
+        return rand_augment_clip(clip, policy="rand-m9-n1", rng=rng, interpolation=interpolation).tobytes()
+
+    kinds = ("nearest", "bilinear", "bicubic")
+    different = [len({augmented(seed, kind) for kind in kinds}) for seed in range(30)]
+    assert set(different) == {1, 3}  # of draws that only recolour, and of those that move pixels
+
+
 def test_an_unknown_policy_is_refused():
     with pytest.raises(ValueError, match="rand-x9' is not a policy"):
         rand_augment_clip(still_clip(1), policy="rand-x9", rng=np.random.default_rng(0))

@@ -12,7 +12,13 @@ from avion_core.files import sha256
 from avion_core.media import MediaError
 from avion_core.media.chunk_table import write_chunk_table
 from avion_core.media.crop import center_crop
-from avion_core.media.sample import frame_range, segment_frames, window_frames
+from avion_core.media.sample import (
+    frame_range,
+    jittered_window_frames,
+    segment_frames,
+    spread_window_frames,
+    window_frames,
+)
 from tests.unit.media.counted_video import RANDOM_ACCESS, read_number, write_counted
 
 TRAINING = View(
@@ -134,6 +140,42 @@ def test_flip_augmentation_and_erasing_are_applied(clips, chunks):
     for change in ({"rand_augment": "rand-m9-n4-inc1"}, {"random_erasing": 1.0}):
         changed = ClipDataset(clips, chunks, replace(plain, **change)).sample(0, rng(5))["frames"]
         assert changed.shape == frames.shape and (changed != frames).any()
+
+
+@pytest.mark.parametrize(
+    ("sampling", "rule"),
+    [("spread_window", spread_window_frames), ("jittered_window", jittered_window_frames)],
+)
+def test_windows_of_training_are_plain_windows_in_evaluation(clips, chunks, sampling, rule, monkeypatch):
+    monkeypatch.setattr(ClipDataset, "_read", lambda self, video_id, numbers, *rest: numbers)
+    view = replace(TRAINING, sampling=sampling, stride=3)
+    numbers = ClipDataset(clips, chunks, view).sample(0, rng(1))["frames"]
+    assert numbers.tolist() == rule(15, 45, 4, stride=3, rng=rng(1)).tolist()
+    numbers = ClipDataset(clips, chunks, replace(view, training=False)).sample(0, rng(1))["frames"]
+    assert numbers.tolist() == [window_frames(15, 45, 4, stride=3).tolist()]
+
+
+def test_augmentation_of_whole_frames_comes_before_the_crop(clips, chunks, monkeypatch):
+    """VideoMAE's order: what RandAugment does nothing to is the clip as it is read otherwise."""
+    shapes = []
+
+    def nothing(clip_THWC, **options):
+        shapes.append((clip_THWC.shape, options["policy"], options["interpolation"]))
+        return clip_THWC
+
+    monkeypatch.setattr("avion_core.data.dataset.rand_augment_clip", nothing)
+    view = replace(TRAINING, horizontal_flip=0.5, rand_augment="rand-m7-n4", crop_scale=(0.3, 0.6))
+    view = replace(view, rand_augment_interpolation="bicubic")
+    for seed in range(4):
+        after = ClipDataset(clips, chunks, view).sample(0, rng(seed))["frames"]
+        whole = replace(view, rand_augment_whole_frame=True)
+        before = ClipDataset(clips, chunks, whole).sample(0, rng(seed))["frames"]
+        assert before.shape == after.shape
+        assert np.abs(before.astype(int) - after).mean() < 3
+    assert set(shapes) == {
+        ((4, 64, 64, 3), "rand-m7-n4", "bicubic"),
+        ((4, 128, 170, 3), "rand-m7-n4", "bicubic"),
+    }
 
 
 @pytest.mark.parametrize("crop", ["random_resized", "multi_scale", "center"])

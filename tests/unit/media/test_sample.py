@@ -3,7 +3,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avion_core.media.sample import segment_frames, window_frames
+from avion_core.media.sample import (
+    jittered_window_frames,
+    segment_frames,
+    spread_window_frames,
+    window_frames,
+)
 
 # Recorded from the original implementation, without jitter: (start, end, count, frames).
 RECORDED = [
@@ -65,6 +70,46 @@ def test_random_windows_reach_both_ends():
     rng = np.random.default_rng(0)
     firsts = {int(window_frames(3, 13, 2, stride=4, rng=rng)[0]) for _ in range(200)}
     assert firsts == {3, 4, 5, 6, 7, 8}
+
+
+def test_a_spread_window_spans_all_but_its_last_step():
+    """VideoMAE's and AVION's fine-tuning: 16 frames of 64, 4 or 5 apart, from the first to the last."""
+    frames = spread_window_frames(7, 7 + 65, 16, stride=4, rng=np.random.default_rng(0)) - 7
+    assert frames.tolist() == [0, 4, 8, 12, 17, 21, 25, 29, 34, 38, 42, 46, 51, 55, 59, 63]
+
+
+def test_spread_windows_reach_both_ends():
+    rng = np.random.default_rng(0)
+    firsts = {int(spread_window_frames(3, 3 + 68, 16, stride=4, rng=rng)[0]) for _ in range(200)}
+    assert firsts == {3, 4, 5, 6}
+
+
+@given(clips, st.integers(1, 8), st.integers(0, 2**32))
+def test_a_clip_no_longer_than_a_spread_window_is_sampled_as_by_a_window(clip, stride, seed):
+    start, length, count = clip
+    rng, same = np.random.default_rng(seed), np.random.default_rng(seed)
+    frames = spread_window_frames(start, start + length, count, stride=stride, rng=rng)
+    assert frames.min() >= start and frames.max() < start + length
+    if length <= count * stride:
+        plain = window_frames(start, start + length, count, stride=stride, rng=same)
+        assert frames.tolist() == plain.tolist()
+
+
+def test_a_jittered_window_moves_each_frame_within_its_step():
+    rng, seen = np.random.default_rng(0), set()
+    for _ in range(300):
+        moved = jittered_window_frames(5, 5 + 64, 16, stride=4, rng=rng) - 5 - 4 * np.arange(16)
+        assert moved.min() >= 0 and moved.max() <= 3
+        seen |= {(place, int(by)) for place, by in enumerate(moved)}
+    assert seen == {(place, by) for place in range(16) for by in range(4)}
+    firsts = {int(jittered_window_frames(0, 67, 16, stride=4, rng=rng)[0]) for _ in range(300)}
+    assert firsts == set(range(7))
+
+
+def test_a_jittered_window_begins_a_short_clip_anew():
+    frames = jittered_window_frames(100, 110, 8, stride=4, rng=np.random.default_rng(0)) - 100
+    for place, frame in enumerate(frames):
+        assert frame in {(4 * place + by) % 10 for by in range(4)}
 
 
 def test_impossible_requests_are_refused():

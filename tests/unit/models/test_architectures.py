@@ -10,6 +10,7 @@ from avion_core.models.architecture import (
     parse_architecture,
 )
 from avion_core.models.store import ModelError, build_model
+from avion_core.models.vision import VisionTower
 
 
 def parameters(kind: str, name: str, **arguments) -> int:
@@ -32,6 +33,15 @@ def test_every_architecture_builds_each_of_its_models(name):
     assert parameters(kinds[0], name, frames=4, **size) > parameters(
         kinds[1], name, frames=4, classes=2, **size
     )
+
+
+@pytest.mark.parametrize("name", [name for name in architecture_names() if "clip" in name])
+def test_the_frames_of_a_model_that_starts_from_clip_begin_alike(name):
+    """AVION's temporal embedding starts at zero, so that one frame gives CLIP's own embedding."""
+    config = load_architecture(name)
+    vision = config.vision.model_copy(update={"width": 8, "layers": 1, "heads": 1})
+    side = config.vision.patch_px
+    assert not VisionTower(vision, frames=4, image_size_px=side, activation="gelu").temporal_embedding.any()
 
 
 @pytest.mark.parametrize(

@@ -102,17 +102,19 @@ def test_decoder_masking_needs_whole_periods():
         VideoMAE(CONFIG, **SIZES, decoder_mask_ratio=0.5)
 
 
-def test_target_of_one_tubelet_by_hand(model):
+@pytest.mark.parametrize("epsilon", [1e-6, 2.0])
+def test_target_of_one_tubelet_by_hand(model, epsilon):
     pixels = clip()
     mask = model.tube_mask(2, 0.75, generator())
-    target = model.target(pixels, mask)
+    target = model.target(pixels, mask, epsilon=epsilon)
     assert target.shape == (2, 24, 2 * 4 * 4 * 3)
     number = int(mask[1].nonzero()[3])
     frame, row, column = number // 16 * 2, number % 16 // 4 * 4, number % 4 * 4
     cube = pixels[1, frame : frame + 2, row : row + 4, column : column + 4].double()
-    wanted = (cube - cube.mean((0, 1, 2))) / cube.std((0, 1, 2), unbiased=True)
+    wanted = (cube - cube.mean((0, 1, 2))) / (cube.std((0, 1, 2), unbiased=True) + epsilon)
     torch.testing.assert_close(target[1, 3].double(), wanted.flatten(), atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(target, model.target(model.normalise(pixels), mask), atol=1e-4, rtol=1e-4)
+    normalised = model.target(model.normalise(pixels), mask, epsilon=epsilon)
+    torch.testing.assert_close(target, normalised, atol=1e-4, rtol=1e-4)
 
 
 def test_a_flat_patch_has_a_finite_target(model):

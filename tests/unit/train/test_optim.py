@@ -63,6 +63,18 @@ def test_no_layer_decay_leaves_two_groups():
     ]
 
 
+def test_a_recipe_exempts_further_weights_from_decay():
+    plain = by_name(parameter_groups(Layered(), weight_decay=0.05, layer_decay=1.0))
+    exempt = by_name(
+        parameter_groups(Layered(), weight_decay=0.05, layer_decay=1.0, no_decay=["head.*", "block.bias"])
+    )
+    assert plain["head.weight"]["weight_decay"] == 0.05
+    decay = {name: group["weight_decay"] for name, group in exempt.items()}
+    assert decay == {name: 0.05 if name == "block.weight" else 0.0 for name in plain}
+    with pytest.raises(ValueError, match="no_weight_decay: no weight of this model matches 'heads'"):
+        parameter_groups(Layered(), weight_decay=0.05, layer_decay=1.0, no_decay=["heads"])
+
+
 def test_cosine_schedule_has_the_recorded_values():
     recorded = REFERENCE["cosine_schedule"]
     args = recorded["args"]

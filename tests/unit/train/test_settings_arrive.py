@@ -11,13 +11,15 @@ from tests.unit.train.test_stages import CLASSIFICATION, CONTRASTIVE, MASKED
 
 VIEW = {
     "frames": 3,
-    "sampling": "window",
+    "sampling": "jittered_window",
     "stride": 2,
     "image_size_px": 48,
     "crop": "multi_scale",
     "crop_scale": (0.3, 0.9),
     "horizontal_flip": 0.5,
     "rand_augment": "rand-m7-n4",
+    "rand_augment_interpolation": "bicubic",
+    "rand_augment_whole_frame": True,
     "random_erasing": 0.25,
 }
 PLAN = {
@@ -111,8 +113,11 @@ def test_of_the_view():
 
 
 def test_of_the_other_tasks(kitchen, tmp_path, monkeypatch):
-    _, given = build(kitchen, tmp_path, {**MASKED, "mask_ratio": 0.6}, monkeypatch, "ReconstructionTask")
-    assert given["ReconstructionTask"] == {"mask_ratio": 0.6}
+    masked = {**MASKED, "mask_ratio": 0.6, "target_epsilon": 0.5, "no_weight_decay": ["mask_token"]}
+    training, given = build(kitchen, tmp_path, masked, monkeypatch, "ReconstructionTask")
+    assert given["ReconstructionTask"] == {"mask_ratio": 0.6, "target_epsilon": 0.5}
+    decay = {name: g["weight_decay"] for g in training.optimizer.param_groups for name in g["names"]}
+    assert decay["mask_token"] == 0.0
     ranked = {**CONTRASTIVE, "task": "relevancy", "loss": "adaptive_max_margin", "margin": 0.3}
     ranked |= {"min_relevancy": 0.2, "optimizer": "lion", "betas": (0.8, 0.95)}
     training, given = build(kitchen, tmp_path, ranked, monkeypatch, "RelevantSentence", "RelevancyTask")

@@ -277,7 +277,11 @@ def test_a_stage_is_validated_by_an_evaluation_and_publishes_its_best(
     again = validation.measure(model.eval(), description, title="again", device=device)
     assert again[metric] == pytest.approx(max(found), abs=1e-6)
     assert again.keys() - {"clips", "sentences"} == set(figure_names(kind, recipe.get("label", "")))
-    assert "validation_clips" in read_json(published / "manifest.json")["inputs"]
+    manifest = read_json(published / "manifest.json")
+    assert "validation_clips" in manifest["inputs"]
+    recorded = manifest["settings"]["validation"]
+    assert recorded["best"]["figures"][metric] == max(found)
+    assert recorded["last"]["figures"][metric] == found[-1]
     assert not (tmp_path / ".partial-of-a-kill").exists()
 
 
