@@ -156,9 +156,10 @@ def annotate_ego4d(task: Task) -> None:
     held_out = metadata.held_out.union(*(question.video_ids for question in questions))
     narrated = ego4d.read_narrations(ego4d.narration_path(task.raw_dir))
     unknown = {entry.video_uid for entry in narrated} - metadata.known
-    if unknown and metadata.known:
+    if unknown:
         print(
-            f"{len(unknown)} narrated videos are not in {ego4d.METADATA}; they are trained on",
+            f"{len(unknown)} narrated videos are in no {ego4d.METADATA}: they are trained on, "
+            f"whether benchmarks have them or not",
             file=sys.stderr,
         )
     # A video's length is that of its chunks, else that in ego4d.json. Without either, a bad time cannot be

@@ -133,5 +133,5 @@ def _videos(settings: DatasetSettings) -> list[SourceVideo]:
     names = sorted({row.video for row in narrations})
     files = [(name, find_file(folder, name)) for name in names]
     videos = [SourceVideo(video_id_of(name), file) for name, file in files if file is not None]
-    refuse_namesakes(videos)
+    refuse_namesakes((video.video_id, str(video.path)) for video in videos)
     return videos

@@ -93,13 +93,14 @@ def read_list(path: Path, *, classes: list[str]) -> list[Listed]:
 
 
 def _plain_line(path: Path, number: int, line: str, form: str | None) -> Listed:
-    fitting = next((name for name, pattern in FORMS.items() if pattern.fullmatch(line)), None)
-    if form is None or fitting != form:
-        forms = f"'{form}' like the first line" if form else " or ".join(f"'{name}'" for name in FORMS)
-        raise SourceError(f"{path}: line {number}: '{line}' is not {forms}; correct it")
-    match = FORMS[form].fullmatch(line)
-    assert match is not None
-    return Listed((canonical_name(match["path"]),), int(match["label"]), number)
+    for name, pattern in FORMS.items():
+        match = pattern.fullmatch(line)
+        if match and name == form:
+            return Listed((canonical_name(match["path"]),), int(match["label"]), number)
+        if match:
+            break
+    forms = f"'{form}' like the first line" if form else " or ".join(f"'{name}'" for name in FORMS)
+    raise SourceError(f"{path}: line {number}: '{line}' is not {forms}; correct it")
 
 
 def _read_owners_list(path: Path, classes: list[str]) -> list[Listed]:
@@ -135,7 +136,7 @@ def check(folder: Path) -> None:
     """Raise SourceError unless the layout's annotation files are in `folder` and can be read."""
     names = annotation_files(folder)
     require_files(folder, names, what="a Kinetics layout (train.txt, val.txt, classes.txt and the clips)")
-    refuse_namesakes(SourceVideo(entry.video_id, folder / entry.paths[0]) for entry in _read_lists(folder))
+    refuse_namesakes((entry.video_id, entry.paths[0]) for entry in _read_lists(folder))
 
 
 def find_videos(folder: Path) -> tuple[list[SourceVideo], str]:

@@ -73,7 +73,7 @@ def canonical_name(relative_path: str) -> str:
 
 def video_id_of(relative_path: str) -> str:
     """Name of a video found by its path: without suffix, and one path component long."""
-    return str(Path(canonical_name(relative_path)).with_suffix("")).replace("/", "__")
+    return posixpath.splitext(canonical_name(relative_path))[0].replace("/", "__")
 
 
 def find_file(folder: Path, name: str) -> Path | None:
@@ -88,12 +88,15 @@ def find_file(folder: Path, name: str) -> Path | None:
     return place if place.is_file() else None
 
 
-def refuse_namesakes(videos: Iterable[SourceVideo]) -> None:
-    """Raise SourceError that lists all files which would share a video's name, in upper or lower case."""
-    files: dict[str, set[Path]] = {}
-    for video in videos:
-        files.setdefault(video.video_id.casefold(), set()).add(video.path)
-    groups = [" and ".join(map(str, sorted(paths))) for paths in files.values() if len(paths) > 1]
+def refuse_namesakes(videos: Iterable[tuple[str, str]]) -> None:
+    """Raise SourceError that lists all files which would share a video's name, in upper or lower case.
+
+    `videos` are pairs of a video's name and its file.
+    """
+    files: dict[str, set[str]] = {}
+    for video_id, path in videos:
+        files.setdefault(video_id.casefold(), set()).add(path)
+    groups = [" and ".join(sorted(paths)) for paths in files.values() if len(paths) > 1]
     if groups:
         raise SourceError(
             f"videos are named by their path without suffix, in any case, with __ for /; these would have "
@@ -110,7 +113,7 @@ def write_videos(
     videos share a name, or one is neither there nor away.
     """
     listed = list(videos)
-    refuse_namesakes(listed)
+    refuse_namesakes((video.video_id, str(video.path)) for video in listed)
     seen = {video.video_id: video.path for video in listed}
     marks = []
     for video_id, mark in zip(seen, marks_of(seen.values()), strict=True):

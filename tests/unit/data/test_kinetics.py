@@ -99,7 +99,7 @@ def test_wrong_class_names_are_named(raw, text, message):
 
 def test_clips_of_one_name_are_told_before_any_work(raw):
     (raw / "train.txt").write_text("train/c.mp4 90 0\ntrain/C.mkv 90 0\n")
-    with pytest.raises(SourceError, match=r"same name: .*train/C\.mkv and .*train/c\.mp4"):
+    with pytest.raises(SourceError, match=r"same name: train/C\.mkv and train/c\.mp4"):
         kinetics.check(raw)
 
 
