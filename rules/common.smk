@@ -28,6 +28,7 @@ from avion_core.manifests import NOT_RECORDED, differences
 from avion_core.models.architecture import load_architecture
 from avion_core.precheck import problems, warnings
 from avion_core.screen import stop_gently, take_over
+from avion_core.slurm import use_patient_executor
 from avion_core.workflow import LABELS, TABLES, Workflow, planned_runs
 
 # Jobs find this code and this interpreter wherever they start.
@@ -441,6 +442,7 @@ def forget_dead_owner():
 
 DIFFERENT = results_that_differ()
 SCREEN = take_over(logger)
+use_patient_executor()
 
 if workflow.is_main_process:
     forget_dead_owner()

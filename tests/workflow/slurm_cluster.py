@@ -64,7 +64,7 @@ SlurmdTimeout=6
 MessageTimeout=5
 KillWait=2
 BatchStartTimeout=10
-MinJobAge=300
+MinJobAge={min_job_age_seconds}
 SlurmdParameters=config_overrides
 PropagateResourceLimits=NONE
 GresTypes=gpu
@@ -86,12 +86,13 @@ class SlurmCluster:
     """Use as a context manager: three idle nodes inside, nothing left outside.
 
     `root` is an empty or new folder for state and logs, its path short enough for a socket's name.
+    Finished jobs are forgotten after `min_job_age_seconds` seconds.
     Raises SlurmUnavailableError when not root, when Slurm can be neither found nor installed, or when a
     configuration of somebody else's lies in /etc/slurm.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root.resolve()
+    def __init__(self, root: Path, *, min_job_age_seconds: int = 300) -> None:
+        self.root, self.min_job_age_seconds = root.resolve(), min_job_age_seconds
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._lock: int | None = None
 
@@ -180,6 +181,7 @@ class SlurmCluster:
             host=host,
             root=self.root,
             controller_port=controller,
+            min_job_age_seconds=self.min_job_age_seconds,
             nodes="\n".join(lines),
         )
         (ETC / "slurm.conf").write_text(conf)

@@ -59,10 +59,14 @@ def trainings(**places: dict[str, int]) -> dict[str, Any]:
 
 
 @pytest.fixture
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
+def cluster(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SlurmCluster]:
+    """Three idle nodes; a parameter is the cluster's keywords."""
     with ExitStack() as stack:
         try:
-            lab = stack.enter_context(SlurmCluster(tmp_path_factory.mktemp("slurm")))
+            lab = SlurmCluster(tmp_path_factory.mktemp("slurm"), **getattr(request, "param", {}))
+            stack.enter_context(lab)
         except SlurmUnavailableError as reason:
             pytest.skip(str(reason))
         yield lab
@@ -205,6 +209,20 @@ def test_a_process_that_dies_on_the_second_node_ends_the_job_in_seconds_and_is_n
     said = (folder / "results/logs/train/two-pretrain.log").read_text()
     assert seconds < 30, f"{seconds}\n{said}"
     assert "Signal 6 (SIGABRT)" in said, said
+
+
+@pytest.mark.parametrize("cluster", [{"min_job_age_seconds": 2}], indirect=True)
+def test_jobs_that_the_queue_forgets_at_once_end_by_their_outputs(
+    cluster: SlurmCluster, annotated: Path, tmp_path: Path
+) -> None:
+    """Without accounting: nothing but the outputs tells then how a job ended."""
+    folder = copy_workspace(annotated, tmp_path / "workspace")
+    table = folder / "data/kinetics/clips/val.arrow"
+    table.unlink()
+    with workflow(folder, {}, "--", "data/kinetics/clips/val.arrow") as process:
+        wait_until(lambda: process.poll() is not None, "end of the workflow", logs_of(folder, cluster))
+        assert process.returncode == 0, logs_of(folder, cluster)()
+    assert table.exists()
 
 
 def process_of(folder: Path, *, rank: int, node: int) -> psutil.Process:
