@@ -660,6 +660,9 @@ class Settings(Section):
     """Where runs and the report are written."""
     shards: Count = 2
     """Fixed number of jobs that videos and narrations are divided among."""
+    transcode_minutes_per_gb: Positive = 30.0
+    """A scheduler's time limit for transcoding a shard: two hours, and so many minutes for each gigabyte of
+    its videos; doubled at each further attempt."""
     preflight_clips: Count = 200
     """Clips of each table that the target `preflight` decodes."""
     selected_runs: tuple[Name, ...]

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
 
 from avion_core.config import StageSettings
 
 TORCHRUN = "python -m avion_core.train.torchrun"
 """torchrun, with an exit code of its own for a training that was stopped and has saved."""
+TRANSCODE_BASE_MINUTES = 120
+"""A shard's time limit before the size of its videos counts: many short ones take longer than their bytes."""
 ONE_NODE = "--standalone --local-addr=127.0.0.1"
 """Processes of one node meet on its loopback: its host name need not resolve."""
 
@@ -78,3 +84,16 @@ def slurm_resources(stage: StageSettings) -> dict[str, int | str | None]:
         "tasks_per_gpu": 0,
         "gres": f"gpu:{stage.gpus}" if stage.gpus else None,
     }
+
+
+def growing(amount: int) -> Callable[[Any, int], int]:
+    """A rule's resource that doubles at each further attempt."""
+    return lambda wildcards, attempt: amount * 2 ** (attempt - 1)
+
+
+def shard_minutes(videos: Path, shard: str, *, minutes_per_gb: float) -> int:
+    """Time to transcode the videos of the shard "k-of-n" in the list `videos`, by the bytes it gives them."""
+    first, shards = (int(number) for number in shard.split("-of-"))
+    with videos.open("rb") as stream:  # names the file where it is missing, which Snakemake's planning needs
+        sizes = pq.read_table(stream, columns=["bytes"])["bytes"].to_numpy()[first - 1 :: shards]
+    return TRANSCODE_BASE_MINUTES + math.ceil(minutes_per_gb * float(sizes.sum()) / 1e9)

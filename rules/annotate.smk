@@ -24,8 +24,8 @@ for layout, tables in TABLES.items():
         conda:
             "../envs/media.yaml"
         resources:
-            mem_mb=2000,
-            runtime=60,
+            mem_mb=growing(4000),  # 3.4 GB at 4 million narrations
+            runtime=growing(60),
         params:
             code=library(
                 "data/annotate.py",

@@ -23,7 +23,7 @@ from snakemake.logging import logger
 from avion_core.config import SettingsError, load_settings
 from avion_core.configfile import lay_over, read_config
 from avion_core.files import code_fingerprint
-from avion_core.launch import launcher, prepare_environment, slurm_resources
+from avion_core.launch import growing, launcher, prepare_environment, shard_minutes, slurm_resources
 from avion_core.manifests import NOT_RECORDED, differences
 from avion_core.models.architecture import load_architecture
 from avion_core.precheck import problems, warnings
@@ -152,6 +152,18 @@ def toy_kitchen_settings(dataset):
     """The generator's settings where they matter, so that they refetch nothing else."""
     toy = SETTINGS.datasets[dataset].source == "toy_kitchen"
     return SETTINGS.toy_kitchen.model_dump_json() if toy else "{}"
+
+
+# Transcode
+
+
+def transcode_minutes(wildcards, input, attempt):
+    minutes = shard_minutes(
+        Path(str(input.videos)),
+        wildcards.scatteritem,
+        minutes_per_gb=SETTINGS.transcode_minutes_per_gb,
+    )
+    return minutes * 2 ** (attempt - 1)
 
 
 # Narrate

@@ -14,8 +14,8 @@ rule fetch_dataset:
     conda:
         "../envs/media.yaml"
     resources:
-        mem_mb=1500,
-        runtime=240,
+        mem_mb=growing(3000),  # 2.5 GB at 4 million narrations
+        runtime=growing(240),
     params:
         settings=lambda wildcards: SETTINGS.datasets[wildcards.dataset].source_json(),
         toy_kitchen=lambda wildcards: toy_kitchen_settings(wildcards.dataset),

@@ -23,7 +23,7 @@ rule evaluate_stage:
     threads: lambda wildcards: evaluated(wildcards).threads
     resources:
         mem_mb=lambda wildcards: evaluated(wildcards).memory_mb,
-        runtime=120,
+        runtime=growing(120),
         gpu=lambda wildcards: evaluated(wildcards).gpus,
         machine=lambda wildcards: json.dumps(evaluated(wildcards).machine()),
     params:

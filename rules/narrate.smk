@@ -15,8 +15,8 @@ rule rephrase_narrations:
     conda:
         "../envs/narrate.yaml"
     resources:
-        mem_mb=1500,
-        runtime=720,
+        mem_mb=growing(1500),
+        runtime=growing(720),
         machine=json.dumps(SETTINGS.narrate.machine()),
     params:
         code=lexicon_code(),
@@ -45,8 +45,8 @@ rule gather_narrations:
     conda:
         "../envs/narrate.yaml"
     resources:
-        mem_mb=1500,
-        runtime=30,
+        mem_mb=growing(2500),  # 2.1 GB at 4 million narrations
+        runtime=growing(30),
     message:
         "Join rephrased narrations of {wildcards.dataset}"
     shell:

@@ -17,8 +17,8 @@ rule preflight:
     conda:
         "../envs/train.yaml"
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=growing(4000),
+        runtime=growing(120),
     params:
         datasets=json.dumps(
             {

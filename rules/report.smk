@@ -22,8 +22,8 @@ rule build_report:
     conda:
         "../envs/narrate.yaml"
     resources:
-        mem_mb=1500,
-        runtime=30,
+        mem_mb=growing(1500),
+        runtime=growing(30),
     params:
         code=library("report/*"),
         plan=report_plan,

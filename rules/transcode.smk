@@ -15,8 +15,8 @@ rule transcode_videos:
     conda:
         "../envs/media.yaml"
     resources:
-        mem_mb=1000,
-        runtime=240,
+        mem_mb=growing(1000),
+        runtime=transcode_minutes,
     params:
         settings=lambda wildcards: SETTINGS.datasets[wildcards.dataset].transcode.model_dump_json(),
         chunks=f"{DATA}/{{dataset}}/chunks",
@@ -44,8 +44,8 @@ rule gather_chunks:
     conda:
         "../envs/media.yaml"
     resources:
-        mem_mb=1000,
-        runtime=30,
+        mem_mb=growing(1000),
+        runtime=growing(30),
     message:
         "Index the chunks of {wildcards.dataset}"
     shell:

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from snakemake.iocontainers import ResourceList
 from snakemake_executor_plugin_slurm.submit_string import get_submit_command
 from snakemake_executor_plugin_slurm.utils import set_gres_string
 
 from avion_core.config import StageSettings
-from avion_core.launch import ONE_NODE, TORCHRUN, launcher, prepare_environment, slurm_resources
+from avion_core.launch import (
+    ONE_NODE,
+    TORCHRUN,
+    TRANSCODE_BASE_MINUTES,
+    growing,
+    launcher,
+    prepare_environment,
+    shard_minutes,
+    slurm_resources,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -128,3 +140,29 @@ def test_every_node_starts_torchrun_with_its_number_and_the_meeting_point_of_the
         " -m module --title a b"
     ).removeprefix("python ")
     assert "--gres" not in run(stage(nodes=2, processes=8))[0]
+
+
+def test_a_resource_doubles_at_each_further_attempt() -> None:
+    ask = growing(3000)
+    assert [ask(None, attempt) for attempt in (1, 2, 3)] == [3000, 6000, 12000]
+
+
+def test_a_shards_time_limit_fits_its_own_videos(tmp_path: Path) -> None:
+    sizes = [4_000_000_000, 100, 6_000_000_000, 500_000_000, 0]
+    pq.write_table(pa.table({"video_id": list("abcde"), "bytes": sizes}), tmp_path / "videos.parquet")
+    limits = [
+        shard_minutes(tmp_path / "videos.parquet", f"{number}-of-3", minutes_per_gb=30)
+        for number in (1, 2, 3)
+    ]
+    assert [limit - TRANSCODE_BASE_MINUTES for limit in limits] == [4.5 * 30, 1, 6 * 30]
+
+
+RULES = {path.name: path.read_text() for path in (Path(__file__).parents[2] / "rules").glob("*.smk")}
+
+
+@pytest.mark.parametrize("name", sorted(name for name, text in RULES.items() if "shell:" in text))
+def test_memory_and_time_of_every_rule_grow_with_its_attempts(name: str) -> None:
+    """But for the memory of trainings and evaluations, which the user sets to what their machines have."""
+    asked = re.findall(r"(?:mem_mb|runtime)=(.*)", RULES[name])
+    grows = ("growing(", "transcode_minutes", "attempt", ".memory_mb")
+    assert asked and all(any(word in ask for word in grows) for ask in asked), asked
