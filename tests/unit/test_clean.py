@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +31,7 @@ def checkout(tmp_path: Path) -> Path:
         path = tmp_path / "checkout" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(bytes(1000))
+    (tmp_path / "checkout/avion_core").symlink_to(ROOT / "avion_core")
     return tmp_path / "checkout"
 
 
@@ -43,7 +43,6 @@ def make_clean(checkout: Path, *options: str, said: str = "") -> subprocess.Comp
     return subprocess.run(
         ["make", "--file", str(ROOT / "Makefile"), "clean", f"PYTHON={sys.executable}", *options],
         cwd=checkout,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
         input=said,
         capture_output=True,
         text=True,
