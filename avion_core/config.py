@@ -225,6 +225,17 @@ class DatasetSettings(Section):
         """What decides the raw files, without transcoding and narration, as JSON."""
         return self.model_dump_json(exclude={"transcode", "class_lists"})
 
+    def annotation_recipe(self) -> str:
+        """What decides the clip tables beside the files themselves, as JSON."""
+        elsewhere: Any = {
+            "transcode": True,
+            "source": True,
+            "ego4d": True,
+            "local": True,
+            "class_lists": True,
+        }
+        return self.model_dump_json(exclude={**elsewhere, "folder": {"videos", "narrations"}})
+
     @model_validator(mode="after")
     def _source_has_its_section(self) -> DatasetSettings:
         if self.source in ("folder", "local") and getattr(self, self.source) is None:

@@ -141,9 +141,14 @@ def remove_partials(folder: str | Path, *, except_key: str | None = None) -> Non
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Publish `value` as JSON, indented, keys in their order."""
+    """Publish `value` as `json_text` has it."""
     with publish(path) as draft:
-        draft.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        draft.write_text(json_text(value), encoding="utf-8")
+
+
+def json_text(value: Any) -> str:
+    """`value` as JSON, indented, keys in their order."""
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
 
 
 def read_json(path: str | Path) -> Any:

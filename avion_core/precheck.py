@@ -28,7 +28,7 @@ def check_sources(workflow: Workflow) -> Iterator[str]:
     """Files and accounts that the data sets come from."""
     for dataset in workflow.used_datasets():
         try:
-            check_source(dataset, workflow.settings.datasets[dataset])
+            check_source(workflow.data_set(dataset), workflow.source_state(dataset))
         except ValueError as error:
             yield str(error)
 

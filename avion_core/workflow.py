@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from avion_core.config import EvaluationSettings, Settings, StageSettings
+from avion_core.data.download import DataSet, source_state
+from avion_core.data.source_state import SourceRecord, SourceState
 from avion_core.data.tables import SUFFIX
 from avion_core.files import read_json, sha256
 from avion_core.manifests import MANIFEST, read_manifest, stage_differences
@@ -76,6 +78,7 @@ class Workflow:
 
     settings: Settings
     runs: tuple[str, ...] = field(default=())
+    _states: dict[str, SourceState] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.runs:
@@ -176,6 +179,21 @@ class Workflow:
                     share = math.ceil(recipe.batch_size / len(recipe.narrations))
                     needed[table] = max(needed[table], share)
         return needed
+
+    def data_set(self, name: str) -> DataSet:
+        """A data set with its settings and folder."""
+        home = Path(self.settings.data_dir) / name
+        return DataSet(name, self.settings.datasets[name], self.settings.toy_kitchen, home)
+
+    def source_state(self, dataset: str) -> SourceState:
+        """The source of a data set as it is now; looked at once."""
+        if dataset not in self._states:
+            self._states[dataset] = source_state(self.data_set(dataset))
+        return self._states[dataset]
+
+    def recorded_state(self, dataset: str) -> SourceState:
+        """The source of a data set as it was fetched."""
+        return SourceRecord.read(self.data_set(dataset).home).state
 
     def clip_table(self, dataset: str, table: str) -> str:
         """Path of a clip table."""

@@ -6,7 +6,7 @@ for layout, tables in TABLES.items():
         name:
             f"annotate_{layout}"
         input:
-            videos=f"{DATA}/{{dataset}}/videos.parquet",
+            videos=lambda wildcards: fetched_annotations(wildcards.dataset),
             chunks=f"{DATA}/{{dataset}}/chunks.parquet",
             packets=f"{DATA}/{{dataset}}/packets.npy",
         output:
@@ -26,6 +26,7 @@ for layout, tables in TABLES.items():
         resources:
             mem_mb=growing(4000),  # 3.4 GB at 4 million narrations
             runtime=growing(60),
+            settings=lambda wildcards: SETTINGS.datasets[wildcards.dataset].source_json(),
         params:
             code=library(
                 "data/annotate.py",
@@ -36,12 +37,13 @@ for layout, tables in TABLES.items():
                 "data/sources.py",
                 f"data/{layout}.py",
             ),
-            settings=lambda wildcards: SETTINGS.datasets[wildcards.dataset].source_json(),
+            recipe=lambda wildcards: SETTINGS.datasets[wildcards.dataset].annotation_recipe(),
+            annotations=lambda wildcards: annotations_digest(wildcards.dataset),
             raw=f"{DATA}/{{dataset}}/raw",
             clips=f"{DATA}/{{dataset}}/clips",
         message:
             "Clip tables of {wildcards.dataset}"
         shell:
-            "python -m workflow_scripts.annotate {wildcards.dataset:q} --settings {params.settings:q}"
+            "python -m workflow_scripts.annotate {wildcards.dataset:q} --settings {resources.settings:q}"
             " --raw {params.raw:q} --videos {input.videos:q} --chunks {input.chunks:q} --clips {params.clips:q}"
             " 2>&1 | tee {log:q}"

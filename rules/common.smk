@@ -22,6 +22,7 @@ from snakemake.logging import logger
 
 from avion_core.config import SettingsError, load_settings
 from avion_core.configfile import lay_over, read_config
+from avion_core.data.ek100 import CLASSES
 from avion_core.files import code_fingerprint
 from avion_core.launch import growing, launcher, prepare_environment, shard_minutes, slurm_resources
 from avion_core.manifests import NOT_RECORDED, differences
@@ -142,10 +143,45 @@ def as_option(name, path):
 # Download
 
 
-def source_files(dataset):
-    """Files of the user's that decide what a data set is."""
-    folder = SETTINGS.datasets[dataset].folder
-    return [folder.narrations] if folder else []
+# What a source is, beside settings. Digests of it are params. The list of its videos is an `ancient` input of what
+# depends on a part that is as it was fetched: fetching again for the sake of another part makes nothing else anew.
+# Jobs of a queue load this file too, and must not look at sources.
+
+
+def source_digest(wildcards):
+    """Changes when the source must be fetched again."""
+    return WORKFLOW.source_state(wildcards.dataset).digest if workflow.is_main_process else ""
+
+
+def videos_digest(wildcards):
+    """Changes when a source video comes, goes or is replaced."""
+    return WORKFLOW.source_state(wildcards.dataset).videos_digest if workflow.is_main_process else ""
+
+
+def annotations_digest(dataset, names=None):
+    """Changes with the annotation files, all or those of these names."""
+    return WORKFLOW.source_state(dataset).annotations_digest(names) if workflow.is_main_process else ""
+
+
+def fetched_videos(wildcards):
+    """The list of videos, where the videos decide."""
+    same = not workflow.is_main_process or (
+        videos_digest(wildcards) == WORKFLOW.recorded_state(wildcards.dataset).videos_digest
+    )
+    return list_of_videos(wildcards.dataset, same=same)
+
+
+def fetched_annotations(dataset, names=None):
+    """The list of videos, where the annotation files decide, all or those of these names."""
+    same = not workflow.is_main_process or (
+        annotations_digest(dataset, names) == WORKFLOW.recorded_state(dataset).annotations_digest(names)
+    )
+    return list_of_videos(dataset, same=same)
+
+
+def list_of_videos(dataset, *, same):
+    path = f"{DATA}/{dataset}/videos.parquet"
+    return ancient(path) if same else path
 
 
 def toy_kitchen_settings(dataset):
@@ -168,16 +204,24 @@ def transcode_minutes(wildcards, input, attempt):
 
 # Narrate
 
+CLASS_LISTS = tuple(CLASSES.values())
+
 
 def class_lists(wildcards):
     """Where the lexicon reads verb and noun classes: its download must have run."""
     lists = WORKFLOW.class_lists(wildcards.dataset)
-    return f"{DATA}/{lists}/videos.parquet" if lists else []
+    return fetched_annotations(lists, CLASS_LISTS) if lists else []
+
+
+def class_lists_digest(wildcards):
+    """Changes with those lists."""
+    lists = WORKFLOW.class_lists(wildcards.dataset)
+    return annotations_digest(lists, CLASS_LISTS) if lists else ""
 
 
 def class_list_options(wildcards):
     lists = WORKFLOW.class_lists(wildcards.dataset)
-    names = [f"{DATA}/{lists}/raw/EPIC_100_{kind}_classes.csv" for kind in ("verb", "noun")]
+    names = [f"{DATA}/{lists}/raw/{name}" for name in CLASS_LISTS]
     return f"--class-lists {shlex.join(names)}" if lists else ""
 
 

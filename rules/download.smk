@@ -2,8 +2,6 @@
 
 
 rule fetch_dataset:
-    input:
-        lambda wildcards: source_files(wildcards.dataset),
     output:
         videos=f"{DATA}/{{dataset}}/videos.parquet",
     log:
@@ -16,13 +14,14 @@ rule fetch_dataset:
     resources:
         mem_mb=growing(3000),  # 2.5 GB at 4 million narrations
         runtime=growing(240),
-    params:
         settings=lambda wildcards: SETTINGS.datasets[wildcards.dataset].source_json(),
         toy_kitchen=lambda wildcards: toy_kitchen_settings(wildcards.dataset),
-        raw=f"{DATA}/{{dataset}}/raw",
+    params:
+        source=source_digest,
+        home=f"{DATA}/{{dataset}}",
     message:
         "Fetch the data set {wildcards.dataset}"
     shell:
-        "python -m workflow_scripts.download {wildcards.dataset:q} --settings {params.settings:q}"
-        " --toy-kitchen {params.toy_kitchen:q} --raw {params.raw:q} --videos {output.videos:q}"
+        "python -m workflow_scripts.download {wildcards.dataset:q} --settings {resources.settings:q}"
+        " --toy-kitchen {resources.toy_kitchen:q} --home {params.home:q}"
         " 2>&1 | tee {log:q}"

@@ -22,6 +22,7 @@ rule rephrase_narrations:
         code=lexicon_code(),
         recipe=json.dumps(SETTINGS.narrate.recipe()),
         lists=class_list_options,
+        list_files=class_lists_digest,
         journal=f"{DATA}/{{dataset}}/narrations/{PROVIDER}/journal",
     message:
         "Rephrase narrations of {wildcards.dataset} with {PROVIDER}, shard {wildcards.scatteritem}"

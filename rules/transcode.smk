@@ -3,7 +3,7 @@
 
 rule transcode_videos:
     input:
-        videos=f"{DATA}/{{dataset}}/videos.parquet",
+        videos=fetched_videos,
     output:
         index=f"{DATA}/{{dataset}}/chunks/{{scatteritem}}.parquet",
         quarantine=f"{DATA}/{{dataset}}/chunks/{{scatteritem}}.quarantine.json",
@@ -19,6 +19,7 @@ rule transcode_videos:
         runtime=transcode_minutes,
     params:
         settings=lambda wildcards: SETTINGS.datasets[wildcards.dataset].transcode.model_dump_json(),
+        videos=videos_digest,
         chunks=f"{DATA}/{{dataset}}/chunks",
     message:
         "Transcode {wildcards.dataset}, shard {wildcards.scatteritem}"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from avion_core.command import run
 from avion_core.config import DatasetSettings, ToyKitchenSettings
-from avion_core.data.download import download
+from avion_core.data.download import DataSet, download
 
 
 def main() -> None:
@@ -13,15 +13,15 @@ def main() -> None:
     parser.add_argument("dataset", help="name of the data set")
     parser.add_argument("--settings", required=True, help="its section of the config, as JSON")
     parser.add_argument("--toy-kitchen", default="{}", help="the section toy_kitchen, as JSON")
-    parser.add_argument("--raw", type=Path, required=True, help="folder for the official files")
-    parser.add_argument("--videos", type=Path, required=True, help="list of source videos to write")
+    parser.add_argument("--home", type=Path, required=True, help="folder of the data set")
     arguments = parser.parse_args()
     download(
-        arguments.dataset,
-        settings=DatasetSettings.model_validate_json(arguments.settings),
-        toy_kitchen=ToyKitchenSettings.model_validate_json(arguments.toy_kitchen),
-        raw_dir=arguments.raw,
-        videos=arguments.videos,
+        DataSet(
+            arguments.dataset,
+            DatasetSettings.model_validate_json(arguments.settings),
+            ToyKitchenSettings.model_validate_json(arguments.toy_kitchen),
+            home=arguments.home,
+        )
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import configparser
 import csv
+import json
 import math
 import os
 import re
@@ -18,7 +19,8 @@ import shutil
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ from avion_core.config import Ego4DSource
 from avion_core.data.annotation_files import expect_list, expect_object, json_kind, read_json
 from avion_core.data.clips import Question
 from avion_core.data.sources import SourceError, SourceVideo, names_of, require_files
-from avion_core.files import publish
+from avion_core.files import write_json
 
 METADATA = "ego4d.json"
 EGOMCQ = "egomcq.json"
@@ -39,6 +41,8 @@ RENDITIONS = ("full_scale", "video_540ss")
 HELD_OUT = ("val", "test", "multi")
 """Values of ego4d.json's `split_*` fields that keep a video from pretraining; `multi`: clips of several."""
 CHOICES = 5
+UNFINISHED = ".before_download.json"
+"""Beside files that the official program downloads, until it ends: those that look like unfinished ones."""
 
 
 @dataclass(frozen=True)
@@ -298,15 +302,22 @@ def annotation_files(folder: Path) -> list[str]:
     return [str(file.relative_to(folder)) for file in files]
 
 
-def find_videos(folder: Path) -> tuple[list[SourceVideo], str]:
-    """Downloaded videos in either rendition, and the narrated ones that are not there."""
+def list_videos(folder: Path) -> list[SourceVideo]:
+    """Downloaded videos in either rendition."""
     release = narration_path(folder).parent.parent
     videos: dict[str, Path] = {}
     for rendition in reversed(RENDITIONS):
         videos |= {file.stem: file for file in sorted((release / rendition).glob("*.mp4"))}
+    return [SourceVideo(uid, file) for uid, file in sorted(videos.items())]
+
+
+def find_videos(folder: Path) -> tuple[list[SourceVideo], list[SourceVideo]]:
+    """Downloaded videos in either rendition, and where the narrated ones would be that are not there."""
+    found = list_videos(folder)
     narrated = {entry.video_uid for entry in read_all(folder, allow_missing_metadata=True)}
-    found = [SourceVideo(uid, file) for uid, file in sorted(videos.items())]
-    return found, names_of(sorted(narrated - set(videos)))
+    gone = sorted(narrated - {video.video_id for video in found})
+    place = narration_path(folder).parent.parent / RENDITIONS[0]
+    return found, [SourceVideo(uid, place / f"{uid}.mp4") for uid in gone]
 
 
 # ------------------------------------------------------------------------------------------ the download
@@ -327,6 +338,11 @@ def check_download(source: Ego4DSource) -> None:
             f"AWS profile '{source.aws_profile}' is not configured; put the keys of your Ego4D licence "
             f"there with `aws configure --profile {source.aws_profile}` (environment variables do not do)"
         )
+    check_questions(source)
+
+
+def check_questions(source: Ego4DSource) -> None:
+    """Raise SourceError unless the EgoMCQ file that the settings name is there and can be read."""
     if source.egomcq is not None and not Path(source.egomcq).is_file():
         raise SourceError(
             f"{source.egomcq}: EgoMCQ's file is not there; correct `ego4d.egomcq` or set it to null"
@@ -351,24 +367,33 @@ def fetch(source: Ego4DSource, raw_dir: Path) -> list[SourceVideo]:
     The program ends with success even when files failed, so success is what the manifest lists being
     there. Files that are complete are not fetched again. Raises SourceError.
     """
-    check_download(source)
     release = raw_dir / source.version.split("_")[0]
     for dataset in ("annotations", source.videos):
-        for leftover in (release / dataset).glob("*.mp4.*"):
-            leftover.unlink()
         benchmarks = source.benchmarks if dataset == source.videos else ()
-        _run(download_command(source, dataset, raw_dir, benchmarks=benchmarks), profile=source.aws_profile)
+        with _own_leftovers(release / dataset):
+            _run(
+                download_command(source, dataset, raw_dir, benchmarks=benchmarks), profile=source.aws_profile
+            )
         missing = missing_files(release / dataset, benchmarks=benchmarks)
         if missing:
             raise SourceError(
                 f"ego4d: {len(missing)} files of '{dataset}' did not arrive: {names_of(missing)}; "
                 f"run the same command again, it fetches only these"
             )
-    if source.egomcq is not None:
-        with publish(raw_dir / EGOMCQ) as draft:
-            shutil.copyfile(source.egomcq, draft)
     names = listed_files(release / source.videos / "manifest.csv", benchmarks=source.benchmarks)
     return [SourceVideo(Path(name).stem, release / source.videos / name) for name in sorted(names)]
+
+
+@contextmanager
+def _own_leftovers(folder: Path) -> Iterator[None]:
+    """Delete the unfinished files that a killed download left in `folder`, and none that was there before."""
+    record, similar = folder / UNFINISHED, {file.name for file in folder.glob("*.mp4.*")}
+    users = set(json.loads(record.read_text())) if record.is_file() else similar
+    write_json(record, sorted(users))
+    for name in similar - users:
+        (folder / name).unlink()
+    yield
+    record.unlink()
 
 
 def download_command(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from avion_core.data.annotation_files import Row, read_rows
-from avion_core.data.sources import SourceError, SourceVideo, names_of, require_files
+from avion_core.data.sources import SourceError, SourceVideo, require_files
 
 T = TypeVar("T")
 
@@ -229,16 +229,15 @@ def check(folder: Path) -> None:
     read_annotations(folder)
 
 
-def find_videos(folder: Path) -> tuple[list[SourceVideo], str]:
-    """The annotated videos that are in `<participant>/videos`, and the names of those that are not."""
+def find_videos(folder: Path) -> tuple[list[SourceVideo], list[SourceVideo]]:
+    """The annotated videos that are in `<participant>/videos`, and where those would be that are not."""
     segments = read_annotations(folder).segments
     wanted = {segment.video_id for rows in segments.values() for segment in rows}
     found, gone = [], []
     for video_id in sorted(wanted):
         stem = folder / video_id.split("_")[0] / "videos" / video_id
-        there = [file for suffix in (".MP4", ".mp4") if (file := stem.with_suffix(suffix)).is_file()]
-        if there:
-            found.append(SourceVideo(video_id, there[0]))
-        else:
-            gone.append(video_id)
-    return found, names_of(gone)
+        places = [SourceVideo(video_id, stem.with_suffix(suffix)) for suffix in (".MP4", ".mp4")]
+        there = [video for video in places if video.path.is_file()]
+        found += there[:1]
+        gone += [] if there else places
+    return found, gone

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from avion_core.data.sources import (
     refuse_namesakes,
     video_id_of,
 )
-from avion_core.files import publish
 
 COLUMNS = ("video", "start", "end", "text")
 SPLITS = ("train", "validation")
@@ -57,8 +56,8 @@ def parse_time(value: str) -> float:
     return seconds
 
 
-def read_narrations(path: Path, *, videos: Path | None) -> list[Narration]:
-    """All lines of a narrations CSV; `videos` is the folder that must hold each line's video.
+def read_narrations(path: Path, *, videos: Path | None, away: Collection[str] = ()) -> list[Narration]:
+    """All lines of a narrations CSV; `videos` must hold each line's video, but for those that are `away`.
 
     Raises SourceError naming file, line, column, value and the way out: for a missing column, a bad
     time, an end that is not after its start, an empty text, an unknown split, or missing videos.
@@ -68,7 +67,8 @@ def read_narrations(path: Path, *, videos: Path | None) -> list[Narration]:
         raise SourceError(f"{path}: no narrations after the header; add a line {','.join(COLUMNS)}")
     if videos is not None:
         lines = {row.video: row.line for row in reversed(narrations)}
-        gone = [name for name in sorted(lines, key=lines.__getitem__) if find_file(videos, name) is None]
+        wanted = [name for name in sorted(lines, key=lines.__getitem__) if video_id_of(name) not in away]
+        gone = [name for name in wanted if find_file(videos, name) is None]
         if gone:
             others = f", nor are {names_of(gone[1:])}" if gone[1:] else ""
             raise SourceError(
@@ -109,29 +109,20 @@ def split_of(video: str, *, validation_fraction: float) -> str:
     return "validation" if share < validation_fraction else "train"
 
 
-def check(settings: DatasetSettings) -> None:
-    """Read the whole CSV and look for every video. Raises SourceError."""
-    _videos(settings)
-
-
-def fetch(settings: DatasetSettings, raw_dir: Path) -> list[SourceVideo]:
-    """Copy the CSV into the raw folder; the videos stay where they are."""
-    assert settings.folder is not None
-    videos = _videos(settings)
-    with publish(raw_dir / NARRATIONS) as draft:
-        shutil.copyfile(settings.folder.narrations, draft)
-    return videos
-
-
-def _videos(settings: DatasetSettings) -> list[SourceVideo]:
-    """The narrated videos."""
+def check(settings: DatasetSettings, *, away: Collection[str] = ()) -> None:
+    """Read the whole CSV and look for every video but those that are `away`. Raises SourceError."""
     assert settings.folder is not None
     folder = Path(settings.folder.videos)
-    if not folder.is_dir():
+    if not folder.is_dir() and not away:
         raise SourceError(f"{folder}: no such folder; set `folder.videos` to the one that holds the videos")
-    narrations = read_narrations(Path(settings.folder.narrations), videos=folder)
+    read_narrations(Path(settings.folder.narrations), videos=folder, away=away)
+    refuse_namesakes((video.video_id, str(video.path)) for video in list_videos(settings))
+
+
+def list_videos(settings: DatasetSettings) -> list[SourceVideo]:
+    """The narrated videos, there or not."""
+    assert settings.folder is not None
+    narrations = read_narrations(Path(settings.folder.narrations), videos=None)
+    folder = Path(settings.folder.videos)
     names = sorted({row.video for row in narrations})
-    files = [(name, find_file(folder, name)) for name in names]
-    videos = [SourceVideo(video_id_of(name), file) for name, file in files if file is not None]
-    refuse_namesakes((video.video_id, str(video.path)) for video in videos)
-    return videos
+    return [SourceVideo(video_id_of(name), find_file(folder, name) or folder / name) for name in names]

@@ -17,7 +17,6 @@ from avion_core.data.sources import (
     SourceVideo,
     canonical_name,
     find_file,
-    names_of,
     refuse_namesakes,
     require_files,
     video_id_of,
@@ -139,14 +138,14 @@ def check(folder: Path) -> None:
     refuse_namesakes((entry.video_id, entry.paths[0]) for entry in _read_lists(folder))
 
 
-def find_videos(folder: Path) -> tuple[list[SourceVideo], str]:
-    """The listed videos that are there, and the names of those that are not."""
+def find_videos(folder: Path) -> tuple[list[SourceVideo], list[SourceVideo]]:
+    """The listed videos that are there, and where those would be that are not."""
     found, gone = [], []
     for entry in _read_lists(folder):
         files = (find_file(folder, path) for path in entry.paths)
         file = next((file for file in files if file is not None), None)
         if file is None:
-            gone.append(entry.paths[0])
+            gone += [SourceVideo(entry.video_id, folder / path) for path in entry.paths]
         else:
             found.append(SourceVideo(entry.video_id, file))
-    return found, names_of(gone)
+    return found, gone

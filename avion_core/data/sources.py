@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from avion_core.media.file_table import write_file_table
 
+VIDEO_LIST = "videos.parquet"
 VIDEOS = pa.schema(
     [
         ("video_id", pa.string()),
@@ -104,28 +105,14 @@ def refuse_namesakes(videos: Iterable[tuple[str, str]]) -> None:
         )
 
 
-def write_videos(
-    path: Path, videos: Iterable[SourceVideo], *, away: Mapping[str, FileMark] | None = None
-) -> None:
-    """Publish the list of source videos.
-
-    `away` has the marks of videos that were there once: their chunks stay in use. Raises SourceError when two
-    videos share a name, or one is neither there nor away.
-    """
-    listed = list(videos)
-    refuse_namesakes((video.video_id, str(video.path)) for video in listed)
-    seen = {video.video_id: video.path for video in listed}
-    marks = []
-    for video_id, mark in zip(seen, marks_of(seen.values()), strict=True):
-        known = mark or (away or {}).get(video_id)
-        if known is None:
-            raise SourceError(f"{seen[video_id]}: the video is not there")
-        marks.append(known)
+def write_videos(path: Path, videos: Mapping[SourceVideo, FileMark]) -> None:
+    """Publish the list of source videos. Raises SourceError when two share a name."""
+    refuse_namesakes((video.video_id, str(video.path)) for video in videos)
     columns = [
-        list(seen),
-        [str(file) for file in seen.values()],
-        [mark.bytes for mark in marks],
-        [mark.mtime_ns for mark in marks],
+        [video.video_id for video in videos],
+        [str(video.path) for video in videos],
+        [mark.bytes for mark in videos.values()],
+        [mark.mtime_ns for mark in videos.values()],
     ]
     write_file_table(path, pa.table(columns, schema=VIDEOS))
 

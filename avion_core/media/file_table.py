@@ -23,7 +23,7 @@ to the working directory."""
 def write_file_table(path: str | Path, table: pa.Table) -> None:
     """Publish a table whose `path` column names files as the caller finds them."""
     home = Path(path).absolute().parent
-    names = pa.array([_portable(Path(name), home) for name in table["path"].to_pylist()], pa.string())
+    names = pa.array([portable(Path(name), home) for name in table["path"].to_pylist()], pa.string())
     table = table.set_column(table.column_names.index("path"), "path", names)
     with publish(path) as draft:
         pq.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), **_RELATIVE}), draft)
@@ -46,7 +46,8 @@ def is_relocatable(table: pa.Table) -> bool:
     return (table.schema.metadata or {}).items() >= _RELATIVE.items()
 
 
-def _portable(file: Path, home: Path) -> str:
+def portable(file: Path, home: Path) -> str:
+    """A file's path as a table in the folder `home`, an absolute path, has it."""
     for inside, folder in ((file.absolute(), home), (file.resolve(), home.resolve())):
         if inside.is_relative_to(folder):
             return str(inside.relative_to(folder))

@@ -9,6 +9,7 @@ unseen people are among those of validation.
 from __future__ import annotations
 
 import csv
+import io
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from avion_core.config import ToyKitchenSettings
+from avion_core.data.raw_folder import RawFolder
 from avion_core.data.sources import SourceVideo, video_id_of
 from avion_core.data.toy_kitchen.narrations import EpicNarration, ego4d_narration, ego4d_pass, epic_narration
 from avion_core.data.toy_kitchen.render import render_all
@@ -37,7 +39,7 @@ from avion_core.data.toy_kitchen.vocabulary import (
     noun_class,
     verb_class,
 )
-from avion_core.files import publish, write_json
+from avion_core.files import json_text
 
 MCQ_SECONDS = 1.0
 """Length of a multiple-choice clip."""
@@ -69,9 +71,11 @@ def make_ego4d(settings: ToyKitchenSettings, raw_dir: Path) -> list[SourceVideo]
     paths = render_all(scripts, raw_dir, suffix=".mp4", settings=settings, title="render ego4d")
     uids = [path.stem for path in paths]
     benchmark = dict(zip(uids[settings.ego4d_videos :], scripts[settings.ego4d_videos :], strict=True))
-    write_json(raw_dir / "ego4d.json", _ego4d_json(uids, scripts, benchmark))
-    write_json(raw_dir / "v2/annotations/narration.json", narration_json(uids, scripts, seed=settings.seed))
-    write_json(raw_dir / "egomcq.json", egomcq_json(benchmark, seed=settings.seed))
+    raw = RawFolder(raw_dir)
+    raw.write("ego4d.json", json_text(_ego4d_json(uids, scripts, benchmark)))
+    narrations = narration_json(uids, scripts, seed=settings.seed)
+    raw.write("v2/annotations/narration.json", json_text(narrations))
+    raw.write("egomcq.json", json_text(egomcq_json(benchmark, seed=settings.seed)))
     return [SourceVideo(uid, path) for uid, path in zip(uids, paths, strict=True)]
 
 
@@ -230,16 +234,14 @@ def make_ek100(settings: ToyKitchenSettings, raw_dir: Path) -> list[SourceVideo]
     ]
     paths = render_all(scripts, raw_dir, suffix=".MP4", settings=settings, title="render ek100")
     rows = {path.stem: epic_rows(script, settings.seed) for path, script in zip(paths, scripts, strict=True)}
-    retrieval = raw_dir / "retrieval_annotations"
+    raw, retrieval = RawFolder(raw_dir), "retrieval_annotations/EPIC_100_retrieval"
     for video_ids, split, retrieval_split in ((train, "train", "train"), (validation, "validation", "test")):
         selected = [row for video_id in video_ids for row in rows[video_id]]
-        _write_csv(raw_dir / f"EPIC_100_{split}.csv", EPIC_COLUMNS, selected)
-        _write_csv(retrieval / f"EPIC_100_retrieval_{retrieval_split}.csv", EPIC_COLUMNS, selected)
-        _write_sentences(
-            retrieval / f"EPIC_100_retrieval_{retrieval_split}_sentence.csv", selected, retrieval_split
-        )
-    _write_classes(raw_dir / "EPIC_100_verb_classes.csv", VERBS, VERB_CATEGORIES)
-    _write_classes(raw_dir / "EPIC_100_noun_classes.csv", NOUNS, NOUN_CATEGORIES)
+        raw.write(f"EPIC_100_{split}.csv", _csv(EPIC_COLUMNS, selected))
+        raw.write(f"{retrieval}_{retrieval_split}.csv", _csv(EPIC_COLUMNS, selected))
+        raw.write(f"{retrieval}_{retrieval_split}_sentence.csv", _sentences(selected, retrieval_split))
+    raw.write("EPIC_100_verb_classes.csv", _classes(VERBS, VERB_CATEGORIES))
+    raw.write("EPIC_100_noun_classes.csv", _classes(NOUNS, NOUN_CATEGORIES))
     info = [
         {
             "video_id": path.stem,
@@ -249,7 +251,7 @@ def make_ek100(settings: ToyKitchenSettings, raw_dir: Path) -> list[SourceVideo]
         }
         for path, script in zip(paths, scripts, strict=True)
     ]
-    _write_csv(raw_dir / "EPIC_100_video_info.csv", ("video_id", "duration", "fps", "resolution"), info)
+    raw.write("EPIC_100_video_info.csv", _csv(("video_id", "duration", "fps", "resolution"), info))
     return [SourceVideo(path.stem, path) for path in paths]
 
 
@@ -307,7 +309,7 @@ def _clock(seconds: float, *, digits: int) -> str:
     return f"{hours:02}:{minutes:02}:{rest:0{3 + digits}.{digits}f}"
 
 
-def _write_sentences(path: Path, rows: Sequence[Mapping[str, Any]], split: str) -> None:
+def _sentences(rows: Sequence[Mapping[str, Any]], split: str) -> str:
     """The first clip of each distinct sentence; the training file names the classes as well."""
     first: dict[str, Mapping[str, Any]] = {}
     for row in rows:
@@ -318,22 +320,23 @@ def _write_sentences(path: Path, rows: Sequence[Mapping[str, Any]], split: str) 
     sentences = [
         {**row, "noun_classes": row["all_noun_classes"], "nouns": row["all_nouns"]} for row in first.values()
     ]
-    _write_csv(path, columns, sentences)
+    return _csv(columns, sentences)
 
 
-def _write_classes(path: Path, words: Mapping[str, Sequence[str]], categories: Mapping[str, str]) -> None:
+def _classes(words: Mapping[str, Sequence[str]], categories: Mapping[str, str]) -> str:
     rows = [
         {"id": number, "key": key, "instances": repr(list(instances)), "category": categories[key]}
         for number, (key, instances) in enumerate(words.items())
     ]
-    _write_csv(path, ("id", "key", "instances", "category"), rows)
+    return _csv(("id", "key", "instances", "category"), rows)
 
 
-def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    with publish(path) as draft, draft.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
 
 
 # --------------------------------------------------------------------------------------------- Kinetics
@@ -350,14 +353,15 @@ def make_kinetics(settings: ToyKitchenSettings, raw_dir: Path) -> list[SourceVid
                 scripts.append(_trimmed_clip(name, verb, len(scripts), settings))
                 labels.append(label)
     paths = render_all(scripts, raw_dir, suffix=".mp4", settings=settings, title="render kinetics")
+    raw = RawFolder(raw_dir)
     for split in ("train", "val"):
         lines = [
             f"{path.relative_to(raw_dir)} {script.frames} {label}\n"
             for path, script, label in zip(paths, scripts, labels, strict=True)
             if path.parent.name == split
         ]
-        _write_text(raw_dir / f"{split}.txt", lines)
-    _write_text(raw_dir / "classes.txt", [f"{title}\n" for title in KINETICS_CLASSES])
+        raw.write(f"{split}.txt", "".join(lines))
+    raw.write("classes.txt", "".join(f"{title}\n" for title in KINETICS_CLASSES))
     return [SourceVideo(video_id_of(str(path.relative_to(raw_dir))), path) for path in paths]
 
 
@@ -370,11 +374,6 @@ def _trimmed_clip(name: str, verb: str, index: int, settings: ToyKitchenSettings
         style=person_style(settings.seed, name),
         verbs=(verb,),
     )
-
-
-def _write_text(path: Path, lines: Iterable[str]) -> None:
-    with publish(path) as draft:
-        draft.write_text("".join(lines), encoding="utf-8")
 
 
 LAYOUTS: dict[str, Callable[[ToyKitchenSettings, Path], list[SourceVideo]]] = {

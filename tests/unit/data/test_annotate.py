@@ -13,8 +13,8 @@ from avion_core.data import annotate as module
 from avion_core.data import dropped
 from avion_core.data.annotate import annotate, sound_clips
 from avion_core.data.clips import ClipTable, Sentences, load_questions
-from avion_core.data.download import download
-from avion_core.data.sources import SourceError, SourceVideo, write_videos
+from avion_core.data.download import DataSet, download
+from avion_core.data.sources import FileMark, SourceError, SourceVideo, write_videos
 
 
 class Index:
@@ -37,7 +37,7 @@ def run(tmp_path, monkeypatch):
     def annotated(settings, lengths):
         monkeypatch.setattr(module.ChunkIndex, "load", lambda _: Index(lengths))
         if not (tmp_path / "videos.parquet").exists():
-            write_videos(tmp_path / "videos.parquet", [SourceVideo("any", tmp_path)])
+            write_videos(tmp_path / "videos.parquet", {SourceVideo("any", tmp_path): FileMark(0, 0)})
         annotate(
             "it",
             layout=settings.layout,
@@ -229,7 +229,7 @@ TOY = ToyKitchenSettings(
 def make(layout, tmp_path):
     settings = DatasetSettings(layout=layout, source="toy_kitchen")
     videos = tmp_path / "videos.parquet"
-    download("it", settings=settings, toy_kitchen=TOY, raw_dir=tmp_path / "raw", videos=videos)
+    download(DataSet("it", settings, TOY, tmp_path))
     return settings, pq.read_table(videos).column("video_id").to_pylist()
 
 

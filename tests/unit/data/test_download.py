@@ -5,8 +5,8 @@ import shutil
 import pytest
 
 from avion_core.config import DatasetSettings, ToyKitchenSettings
-from avion_core.data.download import check_source, download
-from avion_core.data.sources import SourceError, SourceVideo, names_of, write_videos
+from avion_core.data.download import DataSet, check_source, download
+from avion_core.data.sources import SourceError, names_of
 from avion_core.media.file_table import read_file_table
 
 TOY = ToyKitchenSettings(
@@ -21,8 +21,12 @@ TOY = ToyKitchenSettings(
 )
 
 
+def data_set(settings, home):
+    return DataSet("it", settings, TOY, home)
+
+
 def get(settings, root):
-    download("it", settings=settings, toy_kitchen=TOY, raw_dir=root / "raw", videos=root / "videos.parquet")
+    download(data_set(settings, root))
     return read_file_table(root / "videos.parquet").to_pylist()
 
 
@@ -33,11 +37,11 @@ def test_a_rendered_layout_is_found_again_as_local_files(tmp_path, layout):
     found = get(local, tmp_path / "local")
     assert found == sorted(rendered, key=lambda row: row["video_id"]) or layout == "kinetics"
     assert {tuple(row.values()) for row in found} == {tuple(row.values()) for row in rendered}
-    linked = [path for path in (tmp_path / "local" / "raw").rglob("*") if path.is_file()]
-    assert linked
+    copied = [path for path in (tmp_path / "local" / "raw").rglob("[!.]*") if path.is_file()]
+    assert copied
     assert all(
         path.read_bytes() == (tmp_path / "toy" / path.relative_to(tmp_path / "local")).read_bytes()
-        for path in linked
+        for path in copied
     )
 
 
@@ -49,22 +53,17 @@ def test_local_files_that_are_missing_are_named(tmp_path, capsys):
     assert len(get(local, tmp_path / "local")) == 1
     assert "P01_01" in capsys.readouterr().err
     shutil.rmtree(raw / "P02")
+    (tmp_path / "local" / "source.json").unlink()
     with pytest.raises(
         SourceError, match=r"data set 'it': .*none of the annotated videos is there; missing: P01_01, P02_01"
     ):
         get(local, tmp_path / "local")
     (raw / "EPIC_100_train.csv").unlink()
     with pytest.raises(SourceError, match=r"missing EPIC_100_train\.csv;"):
-        check_source("it", local)
+        check_source(data_set(local, tmp_path / "new"))
     nowhere = DatasetSettings(layout="ego4d", source="local", local={"path": str(tmp_path / "nowhere")})
     with pytest.raises(SourceError, match="nowhere: no such folder"):
-        check_source("it", nowhere)
-
-
-def test_the_video_table_is_published_only_when_all_is_there(tmp_path):
-    with pytest.raises(SourceError, match=r"gone\.mp4: the video is not there"):
-        write_videos(tmp_path / "videos.parquet", [SourceVideo("gone", tmp_path / "gone.mp4")])
-    assert not (tmp_path / "videos.parquet").exists()
+        check_source(data_set(nowhere, tmp_path / "new"))
 
 
 def test_long_lists_of_names_are_shortened():

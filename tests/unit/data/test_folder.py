@@ -2,10 +2,11 @@
 
 import pytest
 
-from avion_core.config import DatasetSettings
+from avion_core.config import DatasetSettings, ToyKitchenSettings
 from avion_core.data import folder
-from avion_core.data.download import check_source, download
+from avion_core.data.download import DataSet, check_source, download
 from avion_core.data.sources import SourceError
+from avion_core.media.file_table import read_file_table
 
 HEADER = "video,start,end,text\n"
 
@@ -24,6 +25,10 @@ def settings_for(videos, text, encoding="utf-8"):
     narrations.write_bytes(text.encode(encoding))
     source = {"videos": str(videos), "narrations": str(narrations)}
     return DatasetSettings(layout="folder", source="folder", folder=source)
+
+
+def data_set(settings, home):
+    return DataSet("mine", settings, ToyKitchenSettings(), home)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +73,7 @@ def test_anything_else_is_not_a_time(value):
 def test_each_mistake_is_named_before_any_work(videos, text, message):
     settings = settings_for(videos, text)
     with pytest.raises(SourceError) as caught:
-        check_source("mine", settings)
+        check_source(data_set(settings, videos.parent))
     assert message in str(caught.value)
     assert "data set 'mine'" in str(caught.value)
     assert "mine.csv" in str(caught.value)
@@ -77,14 +82,16 @@ def test_each_mistake_is_named_before_any_work(videos, text, message):
 
 def test_other_encodings_and_missing_files_are_named(videos):
     with pytest.raises(SourceError, match="not UTF-8"):
-        check_source("mine", settings_for(videos, HEADER + "a.mp4,0,1,café\n", encoding="latin-1"))
+        check_source(
+            data_set(settings_for(videos, HEADER + "a.mp4,0,1,café\n", encoding="latin-1"), videos.parent)
+        )
     settings = settings_for(videos, HEADER + "a.mp4,0,1,x\n")
     (videos.parent / "mine.csv").unlink()
     with pytest.raises(SourceError, match=r"mine\.csv: no such file; add it or correct the path"):
-        check_source("mine", settings)
+        check_source(data_set(settings, videos.parent))
     gone = settings.model_copy(update={"folder": settings.folder.model_copy(update={"videos": "/nowhere"})})
     with pytest.raises(SourceError, match="/nowhere: no such folder"):
-        check_source("mine", gone)
+        check_source(data_set(gone, videos.parent))
 
 
 def test_spreadsheet_quirks_are_accepted(videos):
@@ -117,7 +124,7 @@ def test_one_video_under_several_spellings_is_one_video(videos):
     folder.check(settings)
     rows = folder.read_narrations(videos.parent / "mine.csv", videos=videos)
     assert [row.video for row in rows] == [composed, composed, "a.mp4", "a.mp4"]
-    found = folder.fetch(settings, videos.parent / "raw")
+    found = folder.list_videos(settings)
     assert [(video.video_id, video.path) for video in found] == [
         ("a", videos / "a.mp4"),
         ("caf\u00e9", videos / decomposed),
@@ -129,7 +136,9 @@ def test_files_of_one_name_are_told_all_at_once_before_any_work(videos):
         (videos / name).write_bytes(b"")
     names = ("a.mp4", "a.mkv", "A.mov", "day/b.mp4", "day__b.mp4", "c.mp4")
     with pytest.raises(SourceError) as caught:
-        check_source("mine", settings_for(videos, HEADER + "".join(f"{name},0,1,x\n" for name in names)))
+        check_source(
+            data_set(settings_for(videos, HEADER + "".join(f"{n},0,1,x\n" for n in names)), videos.parent)
+        )
     message = str(caught.value)
     assert all(str(videos / name) in message for name in names[:-1])
     assert "c.mp4" not in message
@@ -143,16 +152,9 @@ def test_a_quotation_mark_that_is_never_closed_costs_no_row(videos):
 
 
 def test_download_lists_the_videos_where_they_are_and_copies_the_csv(videos, tmp_path):
-    import pyarrow.parquet as pq
-
-    from avion_core.config import ToyKitchenSettings
-
     settings = settings_for(videos, HEADER + "day/b.mp4,0,1,x\na.mp4,0,1,y\n")
-    out = tmp_path / "data" / "videos.parquet"
-    download(
-        "mine", settings=settings, toy_kitchen=ToyKitchenSettings(), raw_dir=tmp_path / "raw", videos=out
-    )
-    assert pq.read_table(out).to_pylist() == [
+    download(data_set(settings, tmp_path))
+    assert read_file_table(tmp_path / "videos.parquet").to_pylist() == [
         {
             "video_id": name.replace("/", "__"),
             "path": str(videos / f"{name}.mp4"),
@@ -165,18 +167,10 @@ def test_download_lists_the_videos_where_they_are_and_copies_the_csv(videos, tmp
 
 
 def test_two_videos_with_one_name_are_refused(videos, tmp_path):
-    from avion_core.config import ToyKitchenSettings
-
     (videos / "a.avi").write_bytes(b"")
     settings = settings_for(videos, HEADER + "a.avi,0,1,x\na.mp4,0,1,y\n")
     with pytest.raises(SourceError, match=r"same name: .*a\.avi and .*a\.mp4; rename all but one"):
-        download(
-            "mine",
-            settings=settings,
-            toy_kitchen=ToyKitchenSettings(),
-            raw_dir=tmp_path / "raw",
-            videos=tmp_path / "videos.parquet",
-        )
+        download(data_set(settings, tmp_path))
     assert not (tmp_path / "videos.parquet").exists()
 
 

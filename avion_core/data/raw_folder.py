@@ -1,0 +1,87 @@
+"""A data set's raw folder, in which the pipeline replaces and removes only what it wrote itself.
+
+The folder may be the user's own, a link to it, or hold files that were there before. A file is replaced if
+its content is one that the pipeline wrote, left alone if it has the wanted content already, and otherwise an
+error. What was written is recorded in `.written.json`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from avion_core.data.sources import SourceError
+from avion_core.files import publish, read_json, sha256, write_json
+
+WRITTEN = ".written.json"
+"""In the raw folder: by name, the digests of the last two contents that the pipeline gave a file."""
+
+
+class RawFolder:
+    """Writes annotation files into a raw folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        record = path / WRITTEN
+        self._written: dict[str, list[str]] = read_json(record) if record.is_file() else {}
+
+    def write(self, name: str, text: str) -> None:
+        """Write a text file. Raises SourceError where a file of the user's has that name."""
+        content = text.encode()
+        digest = hashlib.sha256(content).hexdigest()
+        self._place(name, digest, lambda draft: draft.write_bytes(content))
+
+    def copy(self, source: Path, name: str) -> None:
+        """Copy a file; nothing happens if it is the same file. Raises SourceError as `write` does."""
+        target = self.path / name
+        if target.exists() and target.samefile(source):
+            return
+        self._place(name, sha256(source), lambda draft: shutil.copyfile(source, draft))
+
+    def files(self) -> dict[str, Path]:
+        """All files that were written, by name."""
+        return {name: self.path / name for name in self._written}
+
+    def edited(self, digests: Mapping[str, str]) -> dict[str, str]:
+        """Those of the files' present digests that are not of the content they were given."""
+        last = {name: written[-1] for name, written in self._written.items()}
+        return {name: digest for name, digest in digests.items() if last.get(name, digest) != digest}
+
+    def adopt(self, names: Iterable[str]) -> None:
+        """Record files that a program wrote here for the pipeline."""
+        for name in names:
+            self._record(name, sha256(self.path / name))
+
+    def check_unedited(self) -> None:
+        """Raise SourceError if a file was edited since it was written: a program is about to replace it."""
+        there = {name: sha256(path) for name, path in self.files().items() if path.is_file()}
+        for name in self.edited(there):
+            raise SourceError(f"{self.path / name}: {EDITED}; move it away, or set the old settings again")
+
+    def _place(self, name: str, digest: str, write: Callable[[Path], object]) -> None:
+        target, written = self.path / name, self._written.get(name, [])
+        if target.is_symlink() or target.exists():
+            found = sha256(target) if target.is_file() else None
+            if found == digest:
+                return
+            if written[-1:] == [digest]:
+                print(f"{target}: {EDITED}; it is used as it is", file=sys.stderr)
+                return
+            if found not in written or target.is_symlink():
+                raise SourceError(
+                    f"{target}: it was not written by the pipeline, or was edited since; move it away, or "
+                    "use the folder as it is with the source `local`"
+                )
+        self._record(name, digest)
+        with publish(target) as draft:
+            write(draft)
+
+    def _record(self, name: str, digest: str) -> None:
+        self._written[name] = [*(d for d in self._written.get(name, []) if d != digest), digest][-2:]
+        write_json(self.path / WRITTEN, self._written)
+
+
+EDITED = "it was edited since the pipeline wrote it"
