@@ -25,16 +25,17 @@ include: "rules/report.smk"
 onstart:
     check_nodes()
     claim_folder()
+    SCREEN.watch()
     stop_gently(SCREEN, jobs_here=workflow.local_exec)
 
 
 onsuccess:
     release_folder()
+    SCREEN.succeed()
 
 
 onerror:
     release_folder()
-    SCREEN.end()
 
 
 localrules:

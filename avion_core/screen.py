@@ -19,6 +19,10 @@ from avion_core.processes import heard_stop_signals
 
 LONGEST_LINE = 300
 """Characters of a line; of a longer one the rest is left out."""
+TRACEBACK = re.compile(r"^Traceback \(most recent call last\):\n(?:[ \t].*\n|\n)*(\S.*)", re.MULTILINE)
+"""A traceback and the error at its end."""
+TORCHRUNS = "torch.distributed.elastic"
+"""torchrun's own error, when a process has failed, begins so."""
 SAVED = re.compile(r"(\S+): asked to stop; (saved after step \d+ of \d+)")
 """What a training says that was asked to stop."""
 
@@ -57,9 +61,16 @@ class Screen(logging.Formatter):
         self._stopping = True
         print("Stopping: trainings save first (Ctrl-\\ ends them without that).", file=sys.stderr, flush=True)
 
-    def end(self) -> None:
-        """Print `ending()` when Snakemake has had its say."""
-        atexit.register(lambda: print(f"\n{self.ending()}", file=sys.stderr))
+    def watch(self) -> None:
+        """Have `ending()` printed after all that Snakemake says, unless `succeed` is called before."""
+        atexit.register(self._print_ending)
+
+    def succeed(self) -> None:
+        """All went well."""
+        atexit.unregister(self._print_ending)
+
+    def _print_ending(self) -> None:
+        print(f"\n{self.ending()}", file=sys.stderr)
 
     def ending(self) -> str:
         """The last lines of a run that was stopped or has failed."""
@@ -86,15 +97,17 @@ def _clipped(text: str) -> str:
 
 
 def _last_message(log: Path) -> str:
-    """The error with which a program ended, from its log: our `error: …` or the last line."""
+    """The error with which a program ended, from its log: `error: …`, or a traceback's, or the last line."""
     if not log.is_file():
         return ""
     text = log.read_text(errors="replace").replace("\r", "\n")
     if saved := SAVED.search(text):
         return saved[0]
     ours = re.findall(r"^error: .*?(?=\n\(set |\Z)", text, re.MULTILINE | re.DOTALL)
+    unmarked = re.sub(r"^\[rank\d+\]: ?", "", text, flags=re.MULTILINE)
+    raised = [error for error in TRACEBACK.findall(unmarked) if not error.startswith(TORCHRUNS)]
     lines = [line for line in text.splitlines() if line.strip()]
-    return (ours or lines or [""])[-1].strip()
+    return (ours or raised or lines or [""])[-1].strip()
 
 
 def take_over(logger: logging.Logger) -> Screen:

@@ -69,13 +69,34 @@ def test_a_failed_job_shows_no_command_and_ends_with_its_error_and_the_way_on(tm
     assert last.endswith("the same command goes on from there.")
 
 
-def test_the_last_line_of_a_traceback_is_the_error(tmp_path: Path) -> None:
+TRACEBACK = "Traceback (most recent call last):\n  File …\n    raise\n    ^^^^^\n"
+TORCHRUNS = (
+    f"{TRACEBACK}torch.distributed.elastic.multiprocessing.errors.ChildFailedError: \n====\nRoot Cause"
+)
+
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        (f"{TRACEBACK}RuntimeError: out of memory\nTried to allocate\n", "RuntimeError: out of memory"),
+        (f"{TRACEBACK}KeyError: 'a'\n\nDuring handling …\n\n{TRACEBACK}TypeError: b\n", "TypeError: b"),
+        (
+            "".join(f"[rank1]: {line}\n" for line in f"{TRACEBACK}RuntimeError: c".splitlines()) + TORCHRUNS,
+            "RuntimeError: c",
+        ),
+        (f"error: the loss is nan\n{TORCHRUNS}", "error: the loss is nan"),
+        ("1/3 videos\nKilled\n\n", "Killed"),
+        (None, "no message"),
+    ],
+    ids=["traceback", "chain", "torchrun", "error beside torchrun's", "last line", "no log"],
+)
+def test_the_error_is_found_in_the_log(tmp_path: Path, said: str | None, error: str) -> None:
     log = tmp_path / "train.log"
-    log.write_text("Traceback (most recent call last):\n  File …\nRuntimeError: out of memory\n\n")
+    if said is not None:
+        log.write_text(said)
     run = Run()
-    run.fail(log=[str(log), str(tmp_path / "never written")])
-    assert "  RuntimeError: out of memory\n" in run.screen.ending()
-    assert "  no message\n" in run.screen.ending()
+    run.fail(log=[str(log)])
+    assert run.screen.ending().splitlines()[2].strip() == error
 
 
 def test_a_job_that_a_later_attempt_finished_has_not_failed() -> None:
