@@ -32,6 +32,8 @@ class StageRecord:
     recipe: StageSettings | None
     """None where the manifest holds no recipe that this version can read."""
     seed: int | None
+    clips: int | None
+    """Rows of its clip tables."""
     providers: tuple[str, ...]
     """Who rephrased the narrations it was trained on."""
 
@@ -86,10 +88,13 @@ def read_manifest(folder: Path) -> Mapping[str, Any]:
 def stage_record(manifest: Mapping[str, Any]) -> StageRecord:
     """What a stage's manifest says, None or empty where it says nothing."""
     settings = _mapping(manifest.get("settings"))
-    seed = settings.get("seed")
+    seed, clips = (
+        value if isinstance(value, int) else None for value in map(settings.get, ("seed", "clips"))
+    )
     return StageRecord(
         recipe=_parsed(StageSettings, settings.get("stage")),
-        seed=seed if isinstance(seed, int) else None,
+        seed=seed,
+        clips=clips,
         providers=tuple(dict.fromkeys(_providers(manifest))),
     )
 

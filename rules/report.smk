@@ -5,7 +5,12 @@ rule build_report:
     input:
         metrics=all_metrics(),
         outputs=[path.replace("metrics.json", "outputs.safetensors") for path in all_metrics()],
-        curves=[f"{stage_folder(run, stage)}/train.jsonl" for run, stage, _ in selected_stages()],
+        measured=[path.replace("metrics.json", "manifest.json") for path in all_metrics()],
+        trained=[
+            f"{stage_folder(run, stage)}/{name}"
+            for run, stage, _ in selected_stages()
+            for name in ("train.jsonl", "model.json", "manifest.json")
+        ],
         narrations=[narration_table(dataset) for dataset in rephrased_datasets()],
         chunks=collect(f"{DATA}/{{dataset}}/chunks.parquet", dataset=used_datasets()),
         packets=collect(f"{DATA}/{{dataset}}/packets.npy", dataset=used_datasets()),

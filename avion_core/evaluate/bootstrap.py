@@ -14,10 +14,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import safe_open
 
 DRAWS = 1000
 LEVEL = 95
@@ -88,21 +90,6 @@ class Scores:
         arrays |= {f"scores.{name}": score_Q.astype(np.float32) for name, score_Q in self.scores.items()}
         return arrays | {f"classes.{name}": class_Q for name, class_Q in self.classes.items()}
 
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Scores | None:
-        """From the arrays of `to_arrays` among others; None where they are not there."""
-        if not {"clip_Q", "video_Q"} <= arrays.keys():
-            return None
-        parts = {
-            part: {
-                name.removeprefix(f"{part}."): array
-                for name, array in arrays.items()
-                if name.startswith(f"{part}.")
-            }
-            for part in ("scores", "classes")
-        }
-        return cls(arrays["clip_Q"], arrays["video_Q"], parts["scores"], parts["classes"])
-
     def _counting(self) -> Scores:
         """The queries that count for some figure."""
         some_Q = self._counted.any(0)
@@ -155,6 +142,19 @@ class Scores:
     @cached_property
     def _class_numbers(self) -> dict[str, Integers]:
         return {name: np.unique(class_Q, return_inverse=True)[1] for name, class_Q in self.classes.items()}
+
+
+def load_scores(path: Path) -> Scores | None:
+    """The scores whose `to_arrays` a safetensors file holds among others; None where it holds none."""
+    parts: dict[str, dict[str, npt.NDArray[Any]]] = {"scores": {}, "classes": {}}
+    with safe_open(path, framework="numpy") as file:
+        if not {"clip_Q", "video_Q"} <= set(file.keys()):
+            return None
+        for name in file.keys():  # noqa: SIM118
+            part, _, figure = name.partition(".")
+            if part in parts:
+                parts[part][figure] = file.get_tensor(name)
+        return Scores(file.get_tensor("clip_Q"), file.get_tensor("video_Q"), **parts)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from typing import Any
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from avion_core.config import StageSettings
 from avion_core.data import dropped
 from avion_core.data.clips import ClipTable
 from avion_core.data.tables import row_count
@@ -131,21 +130,6 @@ def bad_clips_table(results: Results) -> Table:
     ]
     columns = ("where", "video", "reason")
     return table("Clips that could not be read", columns, list(dict.fromkeys(rows)))
-
-
-def training_clips(plan: Plan, dataset: str, recipe: StageSettings) -> int:
-    """Rows of the clip tables that a stage trains on."""
-    if dataset not in plan.datasets:
-        raise ReportError(f"plan: data set '{dataset}' is trained on but not listed")
-    split = plan.datasets[dataset].clips.get("train")
-    kinds = recipe.narrations if recipe.task == "contrastive" else ("human",)
-    files = []
-    for kind in kinds:
-        if kind == "human" and split is not None:
-            files.append(split)
-        elif kind == "rephrased" and dataset in plan.narrations:
-            files.append(plan.narrations[dataset].table)
-    return sum(row_count(require(path, f"data set '{dataset}'")) for path in files)
 
 
 def narrations(plan: Plan) -> list[Narrations]:

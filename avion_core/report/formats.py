@@ -13,6 +13,11 @@ def share(value: float) -> str:
     return f"{percent(value)}\N{NO-BREAK SPACE}%"
 
 
+def interval(low: float, high: float) -> str:
+    """`21.1 to 30.2`, on one line."""
+    return f"{low:.1f}\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}{high:.1f}"
+
+
 def count(number: int, noun: str, plural: str = "") -> str:
     """`1 video`, `1,204 videos`."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

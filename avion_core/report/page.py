@@ -16,7 +16,7 @@ from typing import Any
 import jinja2
 import yaml
 
-from avion_core.config import Settings, StageSettings, load_settings
+from avion_core.config import load_settings
 from avion_core.files import fingerprint, publish, sha256, write_json
 from avion_core.report import datasets, findings, formats, gallery
 from avion_core.report.dag import dag_svg
@@ -62,7 +62,7 @@ def build_report(plan: Path, *, out: Path) -> None:
     settings = load_settings(read.config)
     results = load_results(read, settings)
     metrics = report_metrics(read, results)
-    page = render(read, settings, results, metrics["provenance"])
+    page = render(read, results, metrics["provenance"])
     write_json(out / "metrics.json", metrics)
     with publish(out / "index.html") as draft:
         draft.write_text(page, encoding="utf-8")
@@ -79,11 +79,12 @@ def report_metrics(plan: Plan, results: Results) -> dict[str, Any]:
         "revision": plan.revision,
         "config": fingerprint(plan.config),
         "manifests": {str(path): sha256(path) for path in manifests},
+        "differences": [str(difference) for difference in results.differences],
     }
     return {"runs": runs, "provenance": provenance}
 
 
-def render(plan: Plan, settings: Settings, results: Results, provenance: Mapping[str, Any]) -> str:
+def render(plan: Plan, results: Results, provenance: Mapping[str, Any]) -> str:
     """The page as HTML."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -96,13 +97,14 @@ def render(plan: Plan, settings: Settings, results: Results, provenance: Mapping
     shown = gallery.choose_evaluation(results)
     return environment.get_template("page.html.j2").render(
         plan=plan,
-        settings=settings,
         count=formats.count,
         synthetic=any(dataset.source == "toy_kitchen" for dataset in plan.datasets.values()),
         tiles=findings.tiles(results),
         findings=findings.findings(results),
         comparisons=comparisons(plan, results),
         stages=stages_by_run(plan, results),
+        differences=results.differences,
+        seeds=_seeds(results),
         total_time=formats.duration(sum(stage.log.seconds or 0 for stage in _trained(results.stages))),
         charts=charts(results),
         gallery=gallery.build_gallery(shown) if shown else None,
@@ -133,17 +135,13 @@ def comparisons(plan: Plan, results: Results) -> list[Comparison]:
 
 def stages_by_run(plan: Plan, results: Results) -> Table:
     """Each run's stages with their clips, epochs and times."""
-    clips = {
-        (stage.run, stage.name): datasets.training_clips(plan, stage.settings.dataset, stage.settings)
-        for stage in results.stages
-    }
     runs = {}
     for run, planned in plan.runs.items():
         stages = [stage for stage in results.stages if stage.run == run]
         seconds = sum(stage.log.seconds or 0 for stage in _trained(stages))
         time = formats.duration(seconds) if _trained(stages) else "no training"
         runs[f"{planned.title} ({run}): {time}"] = stages
-    return stage_table(runs, clips)
+    return stage_table(runs)
 
 
 def charts(results: Results) -> list[Chart]:
@@ -172,11 +170,15 @@ def inputs_table(results: Results) -> Table:
 
 
 def _trained(stages: Sequence[StageResult]) -> list[StageResult]:
-    return [stage for stage in stages if _trains(stage.settings)]
+    return [stage for stage in stages if stage.trained]
 
 
-def _trains(recipe: StageSettings) -> bool:
-    return recipe.epochs > 0
+def _seeds(results: Results) -> str:
+    """`seed 0`, or `seeds 0 and 3`, of what was trained."""
+    seeds = sorted({stage.seed for stage in results.stages if stage.seed is not None})
+    if not seeds:
+        return "seed not recorded"
+    return f"seed{'s' if len(seeds) > 1 else ''} {' and '.join(map(str, seeds))}"
 
 
 def _valid_json(value: Any) -> Any:

@@ -1,4 +1,8 @@
-"""What the runs left on disk, read and checked: figures, training logs, descriptions and manifests."""
+"""What the runs left on disk, read and checked: figures, training logs, descriptions and manifests.
+
+What ran is read from the manifests. The configuration, which may have changed since, is only asked where a
+manifest is too old to say, and where the two disagree the disagreement is kept (`Results.differences`).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from avion_core.config import Settings, StageSettings
+from avion_core.evaluate.bootstrap import Scores, load_scores
 from avion_core.files import read_json
+from avion_core.manifests import (
+    MANIFEST,
+    Difference,
+    evaluation_differences,
+    evaluation_record,
+    read_manifest,
+    stage_differences,
+    stage_record,
+)
 from avion_core.report.plan import Plan, PlannedEvaluation, ReportError, require
 
 DIRECTIONS = ("video_to_text", "text_to_video", "mean")
@@ -21,6 +35,9 @@ FIGURES: dict[str, tuple[tuple[str, ...], ...]] = {
     "multiple_choice": (("inter_video", "intra_video"),),
 }
 """Figures that each kind of evaluation must have: one of the groups, whole."""
+
+OPTIONAL = {f"{name}class_mean_top1" for name in ("", "verb_", "noun_", "action_")}
+"""Figures of recognition that results of older versions lack."""
 
 
 HEADLINES = {
@@ -54,7 +71,7 @@ class TrainingLog:
         return [(line["step"], line[name]) for line in self.steps if name in line]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StageResult:
     """One trained stage of a run."""
 
@@ -63,14 +80,25 @@ class StageResult:
     name: str
     folder: Path
     settings: StageSettings
+    """The recipe that it was trained with."""
+    seed: int | None
+    clips: int | None
+    """Rows of the clip tables that it was trained on; seed and clips are None where they are not recorded."""
+    providers: tuple[str, ...]
+    """Who rephrased the narrations that it was trained on."""
     log: TrainingLog
     model: Mapping[str, Any]
     manifest: Mapping[str, Any]
 
+    @property
+    def trained(self) -> bool:
+        """Whether it trained at all; if not, it passes its start weights on."""
+        return self.settings.epochs > 0
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class EvaluationResult:
-    """One evaluation of a run, with the recipe of every stage that trained the weights."""
+    """One evaluation of a run, with the stages behind the weights."""
 
     run: str
     run_title: str
@@ -79,8 +107,8 @@ class EvaluationResult:
     layout: str
     metrics: Mapping[str, Any]
     manifest: Mapping[str, Any]
-    lineage: tuple[StageSettings, ...]
-    """Stages that really trained (epochs > 0), first to last."""
+    stages: tuple[StageResult, ...]
+    """The evaluated stage last, before it those that it started from."""
 
     @cached_property
     def figures(self) -> dict[str, float]:
@@ -92,10 +120,43 @@ class EvaluationResult:
         """The same for guessing."""
         return self._percent(self.metrics["chance"])
 
+    @cached_property
+    def strict(self) -> dict[str, float]:
+        """The same where clips that could not be read count as wrong; empty when all could."""
+        return {name: value * self.scale for name, value in self._beside("with_unreadable").items()}
+
+    @cached_property
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """Interval of each figure in per cent, of those that have one."""
+        bounds = self._beside("interval")
+        return {name: (low * self.scale, high * self.scale) for name, (low, high) in bounds.items()}
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """What each figure is the mean of: queries, of a class mean classes."""
+        return self._beside("n")
+
+    @cached_property
+    def scores(self) -> Scores | None:
+        """Score of every query, None in results of older versions."""
+        path = self.planned.folder / "outputs.safetensors"
+        return load_scores(path) if path.is_file() else None
+
+    @property
+    def lineage(self) -> tuple[StageSettings, ...]:
+        """Recipes of the stages that really trained (epochs > 0), first to last."""
+        return tuple(stage.settings for stage in self.stages if stage.trained)
+
+    @property
+    def imported(self) -> str:
+        """The weights of others that the first stage started from, empty if there are none."""
+        return next((s.settings.start_weights for s in self.stages if s.settings.start_weights), "")
+
     @property
     def untrained(self) -> bool:
-        """Whether no stage behind the weights trained."""
-        return not self.lineage
+        """Whether the weights are those of a fresh model: no stage trained them, here or elsewhere."""
+        fresh = bool(self.stages) and self.stages[0].settings.start is None
+        return fresh and not self.lineage and not self.imported
 
     @property
     def headline(self) -> str:
@@ -113,15 +174,37 @@ class EvaluationResult:
         return any(stage.task == "contrastive" for stage in self.lineage)
 
     @property
-    def uses_language_model(self) -> bool:
+    def rephrased(self) -> bool:
         """Whether rephrased narrations took part."""
         return any("rephrased" in stage.narrations for stage in self.lineage if stage.task == "contrastive")
 
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """Who rephrased them."""
+        return tuple(dict.fromkeys(name for stage in self.stages for name in stage.providers))
+
+    @property
+    def scale(self) -> float:
+        """What turns a figure as measured into per cent."""
+        return 100.0 if self.planned.kind == "retrieval" else 1.0
+
+    def _beside(self, what: str) -> dict[str, Any]:
+        """What stands beside the figures under `<figure>_<what>`, by the figure's dotted name."""
+        groups = {f"{name}.": part for name, part in self.metrics.items() if isinstance(part, Mapping)}
+        entries = [
+            (group, *entry) for group, part in {"": self.metrics, **groups}.items() for entry in part.items()
+        ]
+        named = {
+            group + name.removesuffix(f"_{what}"): value
+            for group, name, value in entries
+            if name.endswith(f"_{what}")
+        }
+        return {name: value for name, value in named.items() if name in self.figures}
+
     def _percent(self, values: Mapping[str, Any]) -> dict[str, float]:
-        scale = 100.0 if self.planned.kind == "retrieval" else 1.0
-        wanted = {name for group in FIGURES[self.planned.kind] for name in group}
+        wanted = {name for group in FIGURES[self.planned.kind] for name in group} | OPTIONAL
         pairs = _flat(values)
-        return {name: value * scale for name, value in pairs if name in wanted and math.isfinite(value)}
+        return {name: value * self.scale for name, value in pairs if name in wanted and math.isfinite(value)}
 
 
 @dataclass(frozen=True)
@@ -130,6 +213,8 @@ class Results:
 
     stages: tuple[StageResult, ...]
     evaluations: tuple[EvaluationResult, ...]
+    differences: tuple[Difference, ...]
+    """Where the manifests and the configuration disagree."""
 
     def named(self, evaluation: str) -> list[EvaluationResult]:
         """Every run's result of one evaluation, in the plan's order."""
@@ -146,28 +231,23 @@ def load_results(plan: Plan, settings: Settings) -> Results:
 
     Raises ReportError naming the file that is missing, or the figure that a `metrics.json` lacks.
     """
-    stages, evaluations = [], []
+    stages: list[StageResult] = []
+    evaluations: list[EvaluationResult] = []
+    differences: list[Difference] = []
     for run, planned in plan.runs.items():
-        for stage, folder in planned.stages.items():
-            stages.append(_stage(run, planned.title, stage, folder, settings.stage(run, stage)))
+        own = {
+            name: _stage(run, planned.title, name, folder, settings.stage(run, name))
+            for name, folder in planned.stages.items()
+        }
+        stages += own.values()
+        for name, stage in own.items():
+            differences += stage_differences(stage.folder, stage.manifest, settings, run=run, stage=name)
         for name, evaluation in planned.evaluations.items():
-            where = f"evaluation '{name}' of run '{run}'"
-            metrics = read_json(require(evaluation.folder / "metrics.json", where))
-            manifest = read_json(require(evaluation.folder / "manifest.json", where))
-            _check_figures(metrics, evaluation)
-            evaluations.append(
-                EvaluationResult(
-                    run=run,
-                    run_title=planned.title,
-                    name=name,
-                    planned=evaluation,
-                    layout=settings.datasets[evaluation.dataset].layout,
-                    metrics=metrics,
-                    manifest=manifest,
-                    lineage=tuple(_lineage(settings, run, evaluation.stage)),
-                )
-            )
-    return Results(tuple(stages), tuple(evaluations))
+            found = _evaluation(run, planned.title, name, evaluation, settings, own)
+            evaluations.append(found)
+            entry = settings.evaluations[name]
+            differences += evaluation_differences(evaluation.folder, found.manifest, entry)
+    return Results(tuple(stages), tuple(evaluations), tuple(differences))
 
 
 def read_log(path: Path) -> TrainingLog:
@@ -191,32 +271,59 @@ def read_log(path: Path) -> TrainingLog:
     return TrainingLog(tuple(steps[step] for step in sorted(steps)), tuple(bad))
 
 
-def _stage(run: str, title: str, name: str, folder: Path, settings: StageSettings) -> StageResult:
+def _stage(run: str, title: str, name: str, folder: Path, configured: StageSettings) -> StageResult:
     where = f"stage '{name}' of run '{run}'"
+    require(folder / MANIFEST, where)
+    manifest = read_manifest(folder)
+    record = stage_record(manifest)
     return StageResult(
         run=run,
         run_title=title,
         name=name,
         folder=folder,
-        settings=settings,
+        settings=record.recipe or configured,
+        seed=record.seed,
+        clips=record.clips,
+        providers=record.providers,
         log=read_log(require(folder / "train.jsonl", where)),
         model=read_json(require(folder / "model.json", where)),
-        manifest=read_json(require(folder / "manifest.json", where)),
+        manifest=manifest,
     )
 
 
-def _lineage(settings: Settings, run: str, stage: str) -> list[StageSettings]:
-    chain: list[StageSettings] = []
-    name: str | None = stage
-    seen: set[str] = set()
-    while name is not None:
-        if name in seen:
-            raise ReportError(f"runs.{run}: stage '{name}' starts from itself")
-        seen.add(name)
-        recipe = settings.stage(run, name)
-        if recipe.epochs > 0:
-            chain.insert(0, recipe)
-        name = recipe.start
+def _evaluation(
+    run: str,
+    title: str,
+    name: str,
+    planned: PlannedEvaluation,
+    settings: Settings,
+    stages: Mapping[str, StageResult],
+) -> EvaluationResult:
+    where = f"evaluation '{name}' of run '{run}'"
+    metrics = read_json(require(planned.folder / "metrics.json", where))
+    require(planned.folder / MANIFEST, where)
+    manifest = read_manifest(planned.folder)
+    _check_figures(metrics, planned)
+    record = evaluation_record(manifest)
+    return EvaluationResult(
+        run=run,
+        run_title=title,
+        name=name,
+        planned=planned,
+        layout=settings.datasets[planned.dataset].layout,
+        metrics=metrics,
+        manifest=manifest,
+        stages=tuple(_chain(stages, record.stage if record else planned.stage)),
+    )
+
+
+def _chain(stages: Mapping[str, StageResult], name: str) -> list[StageResult]:
+    """The stage of this name, before it those that it started from, as far as the run has them."""
+    chain: list[StageResult] = []
+    stage = stages.get(name)
+    while stage is not None and stage not in chain:
+        chain.insert(0, stage)
+        stage = stages.get(stage.settings.start or "")
     return chain
 
 

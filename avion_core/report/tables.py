@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from avion_core.report import formats
+from avion_core.report.compare import gap
 from avion_core.report.published import PUBLISHED, PublishedTable
 from avion_core.report.results import EvaluationResult, StageResult, TrainingLog
 
@@ -20,8 +21,12 @@ LABELS = {
     "verb_top1": "verb top-1",
     "noun_top1": "noun top-1",
     "action_top1": "action top-1",
+    "verb_class_mean_top1": "verb class mean",
+    "noun_class_mean_top1": "noun class mean",
+    "action_class_mean_top1": "action class mean",
     "top1": "top-1",
     "top5": "top-5",
+    "class_mean_top1": "class mean",
     "inter_video": "inter-video",
     "intra_video": "intra-video",
 }
@@ -41,6 +46,7 @@ OBJECTIVES = {
 
 TITLES = {
     "zero_shot_retrieval": "Zero-shot multi-instance retrieval",
+    "imported_retrieval": "Multi-instance retrieval",
     "retrieval": "Fine-tuned multi-instance retrieval",
     "in_domain_retrieval": "Multi-instance retrieval",
     "action_recognition": "Action classification",
@@ -114,6 +120,8 @@ def table(
 def measure(result: EvaluationResult) -> str:
     """Which published table a result belongs to."""
     kind = result.planned.kind
+    if kind == "retrieval" and result.imported and not result.lineage:
+        return "imported_retrieval"  # what others trained the weights on is not known here
     if kind == "retrieval" and not result.fine_tuned:
         return "zero_shot_retrieval"
     if kind == "retrieval" and all(stage.dataset == result.planned.dataset for stage in result.lineage):
@@ -129,35 +137,90 @@ def result_title(results: Sequence[EvaluationResult]) -> str:
 
 
 def results_table(results: Sequence[EvaluationResult]) -> Table:
-    """Every run's figures of one evaluation, then chance; the best of each column is marked."""
+    """Every run's figures of one evaluation, then chance; what is clearly best of each column is marked.
+
+    Below a run with clips that could not be read stand its figures once they count as wrong.
+    """
     names = [name for name in LABELS if any(name in result.figures for result in results)]
-    best = {name: max(result.figures.get(name, 0.0) for result in results) for name in names}
     rows = []
     for result in results:
-        marked = {
-            name
-            for name in names
-            if len(results) > 1 and not result.untrained and result.figures.get(name) == best[name]
-        }
-        rows.append(_figure_row(result.run_title, result.figures, names, marked, reference=result.untrained))
-    rows.append(_figure_row("Chance", results[0].chance, names, set(), reference=True))
-    first = results[0]
-    notes = ["Per cent."]
-    counted = [key for key in ("clips", "sentences", "questions") if key in first.metrics]
-    notes += [f"{first.metrics[key]:,} {key}." for key in counted]
-    if first.planned.kind == "retrieval":
-        notes.append("v→t: from video to text; t→v: from text to video; mAP and nDCG are their means.")
+        marked = {name for name in names if _clearly_best(result, results, name)}
+        rows.append(_run_row(result, names, marked))
+        if result.strict:
+            rows.append(_strict_row(result, names))
+    chance = (Cell(formats.percent(results[0].chance.get(name))) for name in names)
+    rows.append(Row((Cell("Chance"), *chance), reference=True))
     return Table(
-        f"Ours, on {first.planned.dataset}",
+        f"Ours, on {results[0].planned.dataset}",
         ("run", *(LABELS[name] for name in names)),
         (Group(tuple(rows)),),
         frozenset(range(1, len(names) + 1)),
-        " ".join(notes),
+        _notes(results[0], names),
     )
 
 
-def published_table(published: PublishedTable, *, same_data: bool) -> Table:
-    """The published rows; `same_data` only where ours were measured on the same data set."""
+def _run_row(result: EvaluationResult, names: Sequence[str], marked: set[str]) -> Row:
+    """Figures with their intervals; the first has a bar."""
+    cells = [Cell(result.run_title, weights(result))]
+    for place, name in enumerate(names):
+        value = result.figures.get(name)
+        bar = value / 100 if place == 0 and value is not None else None
+        interval = formats.interval(*result.intervals[name]) if name in result.intervals else ""
+        cells.append(Cell(formats.percent(value), interval, best=name in marked, bar=bar))
+    return Row(tuple(cells), reference=result.untrained)
+
+
+def _strict_row(result: EvaluationResult, names: Sequence[str]) -> Row:
+    read, of = result.metrics["clips"], result.metrics["clips_in_table"]
+    figures = (Cell(formats.percent(result.strict.get(name))) for name in names)
+    detail = f"{of - read:,} of {of:,} clips could not be read; the figures above are of the other {read:,}"
+    return Row((Cell("the same, unreadable clips counted as wrong", detail), *figures), reference=True)
+
+
+def _clearly_best(result: EvaluationResult, results: Sequence[EvaluationResult], name: str) -> bool:
+    others = [other for other in results if other is not result and name in other.figures]
+    if result.untrained or not others or name not in result.figures:
+        return False
+    if any(other.figures[name] >= result.figures[name] for other in others):
+        return False
+    return all(gap(result, other, name).clear for other in others)
+
+
+def weights(result: EvaluationResult) -> str:
+    """Where a run's weights come from, in words."""
+    words = []
+    if result.imported:
+        words.append(f"weights: {result.imported}{'' if result.lineage else ', as they are'}")
+    if result.rephrased:
+        words.append(f"text rephrased by {' and '.join(result.providers) or 'an unrecorded provider'}")
+    return "; ".join(words)
+
+
+def _notes(result: EvaluationResult, names: Sequence[str]) -> str:
+    """Unit, interval and n of a table's figures."""
+    notes = ["Per cent, with 95 % intervals." if result.intervals else "Per cent."]
+    counted = [key for key in ("clips", "videos", "sentences", "questions") if key in result.metrics]
+    notes.append(", ".join(f"{result.metrics[key]:,} {key}" for key in counted) + ".")
+    by_count: dict[int, list[str]] = {}
+    for name in names:
+        if name in result.counts:
+            by_count.setdefault(result.counts[name], []).append(_full_label(name))
+    if by_count:
+        notes.append("n: " + "; ".join(f"{', '.join(of)} {n:,}" for n, of in by_count.items()) + ".")
+    if result.planned.kind == "retrieval":
+        notes.append("v→t: from video to text; t→v: from text to video; mAP and nDCG are their means.")
+    if any("class_mean" in name for name in names):
+        notes.append("Class mean: mean over the classes that occur, which are its n.")
+    return " ".join(notes)
+
+
+def _full_label(name: str) -> str:
+    metric, _, side = name.partition(".")
+    return LABELS[name] if side in ("", "mean") else f"{metric} {LABELS[name]}"
+
+
+def published_table(published: PublishedTable, *, tag: str) -> Table:
+    """The published rows; `tag` says why ours must not be compared with them, empty where they may."""
     costly = any(row.gpu_hours for row in published.rows)
     columns = ("method", *published.figures.values(), *(("GPU hours", "hardware") if costly else ()))
     rows = []
@@ -178,22 +241,23 @@ def published_table(published: PublishedTable, *, same_data: bool) -> Table:
         (Group(tuple(rows)),),
         frozenset(place for place in range(1, len(columns)) if columns[place] != "hardware"),
         f"Per cent. Sources: {sources}.",
-        "" if same_data else "Another data set",
+        tag,
     )
 
 
 def published_for(results: Sequence[EvaluationResult], source: str) -> Table:
-    """The published rows that belong to an evaluation, marked by whether the data set is the same."""
+    """The published rows that belong to an evaluation, marked where ours cannot be compared with them."""
     published = PUBLISHED[_kind_of_group(results)]
-    same = source in ("ego4d", "local") and results[0].layout == published.layout
-    return published_table(published, same_data=same)
+    if source not in ("ego4d", "local") or results[0].layout != published.layout:
+        return published_table(published, tag="Another data set")
+    measured = [result.metrics[published.unit] for result in results if published.unit in result.metrics]
+    least = min(measured, default=published.size)
+    part = f"Not comparable: {least:,} of {published.size:,} {published.unit}"
+    return published_table(published, tag=part if least < published.size else "")
 
 
-def stage_table(runs: Mapping[str, Sequence[StageResult]], clips: Mapping[tuple[str, str], int]) -> Table:
-    """What was trained, on how many clips, for how long: stages by the heading of their run.
-
-    `clips` counts the training rows by run and stage.
-    """
+def stage_table(runs: Mapping[str, Sequence[StageResult]]) -> Table:
+    """What was trained, on how many clips, for how long: stages by the heading of their run."""
     columns = (
         "stage",
         "task",
@@ -208,54 +272,46 @@ def stage_table(runs: Mapping[str, Sequence[StageResult]], clips: Mapping[tuple[
         "time",
         "clips/s",
     )
-    rows = {
-        heading: [_stage_row(stage, clips[stage.run, stage.name]) for stage in stages]
-        for heading, stages in runs.items()
-    }
-    numbers = ("clips", "epochs", "batch", "steps", "loss, first → last", "time", "clips/s")
-    return table("Stages by run", columns, rows, numbers=numbers)
+    groups = tuple(Group(tuple(map(_stage_row, stages)), heading) for heading, stages in runs.items())
+    texts = ("stage", "task", "data set", "model", "narrations")
+    numbers = frozenset(place for place, column in enumerate(columns) if column not in texts)
+    return Table("Stages by run", columns, groups, numbers)
 
 
-def _stage_row(stage: StageResult, clips: int) -> list[str | int]:
+def _stage_row(stage: StageResult) -> Row:
     recipe, log = stage.settings, stage.log
-    narrations = ", ".join(recipe.narrations) if recipe.task == "contrastive" else "–"
-    row: list[str | int] = [
-        stage.name,
-        OBJECTIVES[recipe.loss_name],
-        recipe.dataset,
-        recipe.model,
-        narrations,
-    ]
-    if recipe.epochs == 0:
-        return [*row, "–", "none", "–", "–", "–", "–", "–"]
-    losses = log.curve("loss")
-    return [
-        *row,
-        clips,
-        recipe.epochs,
-        recipe.batch_size,
-        log.last_step,
-        f"{losses[0][1]:.3f} → {losses[-1][1]:.3f}" if losses else "–",
-        formats.duration(log.seconds),
-        _rate(log),
-    ]
+    start = recipe.start or recipe.start_weights
+    name = Cell(stage.name, f"from {start}" if start else "from a fresh model")
+    row: list[str | int] = [OBJECTIVES[recipe.loss_name], recipe.dataset, recipe.model, _narrations(stage)]
+    if stage.trained:
+        losses = log.curve("loss")
+        row += [
+            "–" if stage.clips is None else stage.clips,
+            recipe.epochs,
+            recipe.batch_size,
+            log.last_step,
+            f"{losses[0][1]:.3f} → {losses[-1][1]:.3f}" if losses else "–",
+            formats.duration(log.seconds),
+            _rate(log),
+        ]
+    else:
+        row += ["–", "none", "–", "–", "–", "–", "–"]
+    return Row((name, *(Cell(_written(value)) for value in row)))
+
+
+def _narrations(stage: StageResult) -> str:
+    """Whose narrations a contrastive stage learns from."""
+    if stage.settings.task != "contrastive":
+        return "–"
+    by = " and ".join(stage.providers) or "an unrecorded provider"
+    return ", ".join(
+        f"rephrased by {by}" if kind == "rephrased" else kind for kind in stage.settings.narrations
+    )
 
 
 def _kind_of_group(results: Sequence[EvaluationResult]) -> str:
     trained = [result for result in results if not result.untrained]
     return measure((trained or results)[0])
-
-
-def _figure_row(
-    title: str, figures: Mapping[str, float], names: Sequence[str], best: set[str], *, reference: bool
-) -> Row:
-    """One line of figures; the figures that lead a group of columns get a bar."""
-    cells = [Cell(title)]
-    for place, name in enumerate(names):
-        value = figures.get(name)
-        bar = value / 100 if place == 0 and value is not None else None
-        cells.append(Cell(formats.percent(value), best=name in best, bar=bar))
-    return Row(tuple(cells), reference=reference)
 
 
 def _rate(log: TrainingLog) -> str:

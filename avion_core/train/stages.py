@@ -284,7 +284,12 @@ class _Stage:
                 draft.touch()
             else:
                 shutil.copyfile(log, draft)
-        recorded = {"title": self.title, "seed": self.seed, "stage": self.settings.model_dump(mode="json")}
+        recorded: dict[str, Any] = {
+            "title": self.title,
+            "seed": self.seed,
+            "clips": len(ClipTable.load(*self._clip_files())),
+            "stage": self.settings.model_dump(mode="json"),
+        }
         if self.validation is not None and log is not None:
             recorded["validation"] = best_and_last(log, self.settings.best_metric)
         write_manifest(self.out / "manifest.json", settings=recorded, inputs=self.files)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from avion_core.evaluate.bootstrap import Scores, paired_differences
+from avion_core.evaluate.bootstrap import Scores, load_scores, paired_differences
 
 
 def scores(right, videos=None, classes=None, name="top1"):
@@ -120,8 +121,9 @@ def test_models_on_different_clips_are_not_compared():
         paired_differences(scores([1, 0, 1]), scores([1, 0]))
 
 
-def test_scores_come_back_from_their_arrays():
+def test_scores_come_back_from_a_file(tmp_path):
     found = scores([1, 0, np.nan, 1], classes=[0, 0, 1, 1])
-    arrays = {**found.to_arrays(), "rows_N": np.arange(3)}
-    assert Scores.from_arrays(arrays).intervals() == found.intervals()
-    assert Scores.from_arrays({"rows_N": np.arange(3)}) is None
+    save_file({**found.to_arrays(), "rows_N": np.arange(3)}, tmp_path / "outputs.safetensors")
+    assert load_scores(tmp_path / "outputs.safetensors").intervals() == found.intervals()
+    save_file({"rows_N": np.arange(3)}, tmp_path / "old.safetensors")
+    assert load_scores(tmp_path / "old.safetensors") is None

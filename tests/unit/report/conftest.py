@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 
 from avion_core.config import TranscodeSettings, load_settings
 from avion_core.data.clips import write_clips, write_sentences
+from avion_core.evaluate.bootstrap import Scores
 from avion_core.files import fingerprint, write_json
 from avion_core.media.chunk_table import read_chunk_table, write_chunk_table
 from tests.unit.media.chunked import transcode_all
@@ -163,6 +164,7 @@ class World:
         self.chunks = chunks
         self.rng = np.random.default_rng(0)
         self.config = config()
+        self.settings = load_settings(self.config)
         self.log_lines = log_lines
         self.sentences = [
             (f"{verb} {noun}", v, n) for v, verb in enumerate(VERBS) for n, noun in enumerate(NOUNS)
@@ -309,12 +311,22 @@ class World:
             lines.append({**line, "clips_per_s": 41.0, "elapsed_s": 6.5 * (index + 1), "bad_clips": []})
         (folder / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         write_json(folder / "model.json", {"kind": "dual_encoder"})
-        self._manifest(folder)
+        self._manifest(
+            folder,
+            {
+                "seed": 0,
+                "clips": len(self.clips),
+                "stage": self.settings.stage(run, stage).model_dump(mode="json"),
+            },
+            rephrased="rephrased" in self.settings.stage(run, stage).narrations,
+        )
 
     def _evaluation(self, run: str, name: str) -> None:
         folder = self.folder(run, name)
-        write_json(folder / "metrics.json", METRICS[run][name])
-        self._manifest(folder)
+        scores = self._scores(run, name)
+        write_json(folder / "metrics.json", with_beside(METRICS[run][name], scores))
+        self._manifest(folder, self.settings.evaluations[name].model_dump(mode="json"))
+        save_file(scores.to_arrays(), folder / "outputs.safetensors")
         if self.config["evaluations"][name]["kind"] != "retrieval":
             return
         text_MD = np.eye(len(self.sentences), dtype=np.float32)
@@ -323,11 +335,59 @@ class World:
         video_ND = (text_MD[own] + noise).astype(np.float32)
         rows_N = np.arange(len(own), dtype=np.int64)
         tensors = {"video_embed_ND": video_ND, "text_embed_MD": text_MD, "rows_N": rows_N}
+        tensors |= scores.to_arrays()
         save_file(tensors, folder / "outputs.safetensors")
 
-    def _manifest(self, folder: Path) -> None:
-        inputs = {"clips": {"path": "data/ek100/clips/train.arrow", "sha256": fingerprint(str(folder)) * 4}}
-        write_json(folder / "manifest.json", {"revision": "0123456789ab", "settings": {}, "inputs": inputs})
+    def _manifest(self, folder: Path, settings: dict[str, Any], *, rephrased: bool = False) -> None:
+        table = "narrations/lexicon/train" if rephrased else "clips/train"
+        entry = {"path": f"data/ego4d/{table}.arrow", "sha256": fingerprint(str(folder)) * 4}
+        inputs = {"clips_1": entry}
+        write_json(
+            folder / "manifest.json", {"revision": "0123456789ab", "settings": settings, "inputs": inputs}
+        )
+
+    def change_manifest(self, run: str, name: str, **changes: Any) -> None:
+        """Change what the manifest of a stage says about its recipe."""
+        path = self.folder(run, name) / "manifest.json"
+        manifest = json.loads(path.read_text())
+        manifest["settings"]["stage"] |= changes
+        write_json(path, manifest)
+
+    def _scores(self, run: str, name: str) -> Scores:
+        """Scores with about the run's figures; those of two runs go up and down with the same clips."""
+        hard = np.random.default_rng(0).normal(0, 0.1, 200)
+        metrics = METRICS[run][name]
+        clips = 60 if "mAP" in metrics else 48
+        place = np.arange(clips)
+        if "mAP" not in metrics:
+            chance = np.random.default_rng([len(run), clips]).random(clips)
+            figures = {
+                key: 100.0 * (chance < value / 100)
+                for key, value in metrics.items()
+                if key in metrics["chance"]
+            }
+            return Scores(place, place % 3, figures, {})
+        nothing = np.full(clips, np.nan)
+        figures = {
+            f"{metric}.{side}": np.concatenate(halves)
+            for metric in ("mAP", "nDCG")
+            for side, halves in (
+                ("video_to_text", (metrics[metric]["video_to_text"] + hard[:clips], nothing)),
+                ("text_to_video", (nothing, metrics[metric]["text_to_video"] + hard[clips : 2 * clips])),
+            )
+        }
+        return Scores(np.tile(place, 2), np.tile(place % 3, 2), figures, {})
+
+
+def with_beside(metrics: dict[str, Any], scores: Scores) -> dict[str, Any]:
+    """The figures with n and interval beside them, as an evaluation writes them."""
+    made = copy.deepcopy(metrics)
+    counts = scores.counts()
+    for name, bounds in scores.intervals().items():
+        group, _, figure = name.rpartition(".")
+        place = made[group] if group else made
+        place |= {f"{figure}_n": counts[name], f"{figure}_interval": list(bounds)}
+    return made
 
 
 def make_chunks(folder: Path, *, videos: int = 3) -> Path:

@@ -77,8 +77,7 @@ def test_published_rows_are_complete_and_marked(kind):
     published = PUBLISHED[kind]
     for row in published.rows:
         assert row.source and set(row.figures) <= set(published.figures)
-    assert published_table(published, same_data=False).tag == "Another data set"
-    assert published_table(published, same_data=True).tag == ""
+    assert published_table(published, tag="Another data set").tag == "Another data set"
 
 
 def test_rulegraph_keeps_rules_and_drops_the_target():
@@ -266,7 +265,7 @@ def test_the_lineage_counts_only_stages_that_trained(world):
     assert [stage.task for stage in found["llm", "mir"].lineage] == ["contrastive", "relevancy"]
     assert [stage.task for stage in found["scratch", "kinetics"].lineage] == ["classification"]
     assert found["llm", "mir"].fine_tuned and not found["llm", "zero_shot_mir"].fine_tuned
-    assert found["llm", "mir"].uses_language_model and not found["human", "zero_shot_mir"].uses_language_model
+    assert found["llm", "mir"].rephrased and not found["human", "zero_shot_mir"].rephrased
 
 
 @pytest.mark.parametrize(
