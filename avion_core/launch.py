@@ -1,11 +1,9 @@
-"""How jobs are started: their environment, a training's processes, and what several nodes ask Slurm for."""
+"""How a training's processes are started, and what jobs ask Slurm for."""
 
 from __future__ import annotations
 
 import math
-import os
-import sys
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,31 +17,6 @@ TRANSCODE_BASE_MINUTES = 120
 """A shard's time limit before the size of its videos counts: many short ones take longer than their bytes."""
 ONE_NODE = "--standalone --local-addr=127.0.0.1"
 """Processes of one node meet on its loopback: its host name need not resolve."""
-
-FOREIGN_VARIABLES = (
-    "BASH_ENV",  # a script that every shell runs first, such as one that loads another Python
-    "PYTHONHOME",
-    *("FFREPORT", "AV_LOG_FORCE_COLOR"),  # FFmpeg writes a report beside the chunks, or colours its messages
-    *(
-        "RANK",
-        "LOCAL_RANK",
-        "WORLD_SIZE",
-        "LOCAL_WORLD_SIZE",
-        "MASTER_ADDR",
-        "MASTER_PORT",
-    ),  # another torchrun's
-)
-"""Environment variables of the user's shell that would change how jobs run."""
-
-
-def prepare_environment(variables: MutableMapping[str, str], *, code: str | Path) -> None:
-    """Make the shell's `variables` those of jobs: this code, this interpreter, no other packages, UTF-8."""
-    for name in FOREIGN_VARIABLES:
-        variables.pop(name, None)
-    variables["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path(variables)])
-    variables["PYTHONPATH"] = str(code)
-    variables["PYTHONNOUSERSITE"] = "1"  # conda's Python would read the user's
-    variables["PYTHONUTF8"] = "1"
 
 
 def launcher(stage: StageSettings) -> str:

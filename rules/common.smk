@@ -23,8 +23,9 @@ from snakemake.logging import logger
 from avion_core.config import SettingsError, load_settings
 from avion_core.configfile import lay_over, read_config
 from avion_core.data.ek100 import CLASSES
+from avion_core.environment import prepare_environment
 from avion_core.files import code_fingerprint
-from avion_core.launch import growing, launcher, prepare_environment, shard_minutes, slurm_resources
+from avion_core.launch import growing, launcher, shard_minutes, slurm_resources
 from avion_core.manifests import NOT_RECORDED, differences
 from avion_core.models.architecture import load_architecture
 from avion_core.precheck import problems, warnings

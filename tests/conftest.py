@@ -2,7 +2,7 @@
 
 import os
 
-from avion_core.launch import FOREIGN_VARIABLES
+from avion_core.environment import FOREIGN_VARIABLES
 
 for name in ("SNAKEMAKE_PROFILE", "OPENAI_API_KEY", *FOREIGN_VARIABLES):
     os.environ.pop(name, None)
