@@ -39,18 +39,18 @@ bench: .venv/.ready
 
 # Pins of everything, from the names in requirements.in.
 lock:
-	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
+	rm -rf .venv-lock && "$(PYTHON)" -m venv .venv-lock
 	.venv-lock/bin/pip install -r requirements.in
 	.venv-lock/bin/pip freeze > requirements.lock
 	rm -rf .venv-lock
 
 .venv/.ready: requirements.lock
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
-	$(PYTHON) -m venv .venv
+	"$(PYTHON)" -m venv .venv
 	$(BIN)/pip install --quiet -r requirements.lock
 	@touch $@
 
 # Asks first. Keeps data/*/raw and paid answers. YES=1 does not ask; EVERYTHING=1 removes those too.
 clean:
-	@$(PYTHON) -m avion_core.clean $(if $(YES),--yes) $(if $(EVERYTHING),--everything)
+	@"$(PYTHON)" -m avion_core.clean $(if $(YES),--yes) $(if $(EVERYTHING),--everything)
