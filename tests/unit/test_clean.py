@@ -32,6 +32,7 @@ def checkout(tmp_path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(bytes(1000))
     (tmp_path / "checkout/avion_core").symlink_to(ROOT / "avion_core")
+    (tmp_path / "a python").symlink_to(sys.executable)
     return tmp_path / "checkout"
 
 
@@ -41,7 +42,14 @@ def left(folder: Path) -> set[str]:
 
 def make_clean(checkout: Path, *options: str, said: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["make", "--file", str(ROOT / "Makefile"), "clean", f"PYTHON={sys.executable}", *options],
+        [
+            "make",
+            "--file",
+            str(ROOT / "Makefile"),
+            "clean",
+            f"PYTHON={checkout.with_name('a python')}",
+            *options,
+        ],
         cwd=checkout,
         input=said,
         capture_output=True,
