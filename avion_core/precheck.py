@@ -11,11 +11,14 @@ from pathlib import Path
 
 from avion_core.config import VALIDATES, EvaluationSettings
 from avion_core.data.download import check_source
+from avion_core.data.source_state import SourceRecord
+from avion_core.data.splits import clips_at_most
+from avion_core.data.tables import row_count
 from avion_core.media.program import ffmpeg_program
 from avion_core.media.quarantine import returned_sources
 from avion_core.models.architecture import check_start, kind_of, load_architecture
 from avion_core.narrate.rephrase import check_key, check_provider, estimate
-from avion_core.workflow import KINDS_OF, LABELS, TASKS_OF, PlannedStage, Workflow
+from avion_core.workflow import EVALUATION_TABLE, KINDS_OF, LABELS, TASKS_OF, PlannedStage, Workflow
 
 
 def problems(workflow: Workflow) -> list[str]:
@@ -157,6 +160,48 @@ def check_start_files(workflow: Workflow) -> Iterator[str]:
             yield f"{stage.where}: start_weights: {error}"
 
 
+def check_clips(workflow: Workflow) -> Iterator[str]:
+    """Clips that fill a batch and clips to evaluate on, so far as they are known before annotation."""
+    settings, counts = workflow.settings, {}
+    for dataset in {s.recipe.dataset for s in workflow.stages()} | workflow.evaluated_datasets():
+        counts[dataset] = _known_clips(workflow, dataset)
+    for stage in workflow.stages():
+        recipe = stage.recipe
+        clips = counts[recipe.dataset].get("train", recipe.batch_size) * len(recipe.narrations)
+        if recipe.epochs and clips < recipe.batch_size and not workflow.is_made(stage):
+            yield (
+                f"{stage.where}: {clips} clips of '{recipe.dataset}' do not fill one batch of "
+                f"{recipe.batch_size}; set a smaller batch_size or give the data set more clips"
+            )
+    for where, entry, _ in workflow.measured_stages():
+        layout = settings.datasets[entry.dataset].layout
+        if counts[entry.dataset].get(EVALUATION_TABLE[layout]) == 0:
+            yield f"{where}: there is nothing in '{entry.dataset}' to evaluate on: {NOTHING_THERE[layout]}"
+
+
+NOTHING_THERE = {
+    "ego4d": "EgoMCQ's file is missing (`ego4d.egomcq`, or egomcq.json beside ego4d.json), or its videos are",
+    "ek100": "none of the videos of EPIC_100_validation.csv is there",
+    "kinetics": "none of the clips of the list `val` is there",
+    "folder": "no row is held out; write `validation` in the column `split`, or raise `validation_fraction`",
+}
+"""Why the evaluation table of a layout would be empty."""
+
+
+def _known_clips(workflow: Workflow, dataset: str) -> dict[str, int]:
+    """Clips by table: those of the tables where the source is as they were made of, else at most as many as
+    its annotations have."""
+    data_set = workflow.data_set(dataset)
+    record, layout = SourceRecord.read(data_set.home), data_set.settings.layout
+    tables = {name: Path(workflow.clip_table(dataset, name)) for name in ("train", EVALUATION_TABLE[layout])}
+    if record.state == workflow.source_state(dataset) and all(path.exists() for path in tables.values()):
+        return {name: row_count(path) for name, path in tables.items()}
+    try:
+        return clips_at_most(data_set.settings, record.videos)
+    except (OSError, ValueError):
+        return {}  # which check_sources lists
+
+
 def warnings(workflow: Workflow) -> list[str]:
     """What goes through but is seldom meant."""
     measured = [(where, entry.dataset, stage.recipe) for where, entry, stage in workflow.measured_stages()]
@@ -189,5 +234,6 @@ CHECKS: tuple[Callable[[Workflow], Iterator[str]], ...] = (
     check_start_files,
     check_tasks,
     check_evaluations,
+    check_clips,
 )
 """Every check, in the order of the work."""

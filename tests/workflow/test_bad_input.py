@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,10 @@ def make_video(path: Path, seconds: int = 4) -> None:
             {"stages": {"finetune_cls": {"start": "pretrain", "model": "toy_videomae"}}},
             ["stages.finetune_cls", "a videomae_classifier cannot start from a dual_encoder"],
         ),
+        (
+            {"evaluations": {"kinetics": {"frames": 16}}, "narrate": {"provider": "openai"}},
+            ["before any job:\n- ", "evaluations.kinetics", "set frames: 8", "OPENAI_API_KEY"],
+        ),
         ({"stages": {"pretrain": {"nodes": 2}}}, ["stage pretrain", "nodes: 2", "--profile profiles/slurm"]),
     ],
     ids=[
@@ -65,6 +70,7 @@ def make_video(path: Path, seconds: int = 4) -> None:
         "model of another task",
         "image that the patches do not fill",
         "start of another kind",
+        "several problems",
         "nodes without Slurm",
     ],
 )
@@ -73,6 +79,56 @@ def test_bad_setting_stops_before_any_job(tmp_path: Path, overlay: dict[str, Any
     assert result.returncode != 0
     assert all(word in result.stdout for word in words), result.stdout
     assert "Traceback" not in result.stdout
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("seed: 1\nstages: {pretrain: {epochs: 3}\n", ["mine.yaml, line 3", "not valid YAML"]),
+        ("stages:\n\tpretrain: {}\n", ["mine.yaml, line 2", "a tab"]),
+        ("seed: 1\nseed: 2\n", ["mine.yaml, line 2", "'seed' appears twice"]),
+        ("", ["mine.yaml", "holds nothing"]),
+        (None, ["mine.yaml", "No such file"]),
+    ],
+    ids=["unclosed", "tab", "twice", "empty", "missing"],
+)
+def test_bad_configuration_file_is_one_line(tmp_path: Path, text: str | None, words: list[str]) -> None:
+    path = tmp_path / "mine.yaml"
+    if text is not None:
+        path.write_text(text)
+    line = ["snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(tmp_path), "--cores", "1"]
+    result = subprocess.run(
+        [*line, "--configfile", str(path)],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    (said,) = [line for line in result.stdout.splitlines() if not line.startswith("Using workflow")]
+    assert result.returncode == 1
+    assert all(word in said for word in words), said
+
+
+def test_a_dry_run_prints_the_plan_and_then_what_is_missing(tmp_path: Path) -> None:
+    """As a first look at configs/folder.yaml, which plans nothing of the toy kitchen."""
+    line = ["snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(tmp_path), "--cores", "1"]
+    over = tmp_path / "over.yaml"
+    rephrased = {"stages": {"folder_pretrain": {"narrations": ["rephrased"], "start_weights": "theirs.pt"}}}
+    over.write_text(json.dumps({"runs": {"folder": rephrased}}))
+    result = subprocess.run(
+        [*line, "--dry-run", "--configfile", str(FOLDER), str(over)],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    plan, _, problems = result.stdout.partition("This would stop the run before any job:")
+    assert re.search(r"^fetch_dataset +1$", plan, re.MULTILINE), plan
+    assert re.search(r"^rephrase_narrations +2$", plan, re.MULTILINE), plan
+    assert "videos: no such folder" in problems and "theirs.pt: no such file" in problems
     assert not (tmp_path / "data").exists()
 
 
@@ -109,7 +165,7 @@ def test_bad_videos_are_set_aside_with_their_reason_and_the_rest_goes_on(tmp_pat
     silent = ["-f", "lavfi", "-i", "sine=duration=2", str(videos / "sound.mp4")]
     subprocess.run([ffmpeg_binary(), "-loglevel", "error", *silent], check=True)
     bad = ["empty", "words", "cut", "sound"]
-    rows = [f"good.mp4,{k},{k + 1},opens the door {k},train" for k in range(8)]
+    rows = [f"good.mp4,{k / 2},{k / 2 + 0.5},opens the door {k},train" for k in range(16)]
     rows += [f"other.mp4,{k},{k + 1},closes the door {k},validation" for k in range(8)]
     rows += [f"{name}.mp4,0,1,opens the {name},train" for name in bad]
     result = folder_run(tmp_path, "\n".join(["video,start,end,text,split", *rows]), "annotate")

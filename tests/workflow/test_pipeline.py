@@ -123,6 +123,31 @@ def test_change_that_decides_no_result_retrains_nothing(reported: Path, overlay:
     assert not planned_jobs(reported, "finetune", overlay=overlay)
 
 
+def test_a_copied_results_folder_is_made_anew_where_its_manifests_disagree(
+    reported: Path, tmp_path: Path
+) -> None:
+    """Without Snakemake's records, by which it would notice."""
+    workspace = copy_workspace(reported, tmp_path / "workspace")
+    shutil.rmtree(workspace / ".snakemake")
+    assert planned_jobs(workspace, "all") == {}
+    overlay = {"stages": {"finetune_mir": {"learning_rate": 1.0e-4}}}
+    planned = {"finetune_stage": 1, "evaluate_stage": 1, "build_report": 1}
+    assert planned_jobs(workspace, "all", overlay=overlay) == {"all": 1, **planned}
+    assert "learning_rate is 0.001 in manifest.json" in planned_files(workspace, "all", overlay=overlay)
+    assert planned_jobs(workspace, "download", overlay=overlay) == {}
+    fewer = {"selected_runs": ["untrained"]}
+    assert planned_jobs(workspace, "all", overlay=fewer) == {"all": 1, "build_report": 1}
+
+
+def test_mistyped_start_weights_over_finished_results_are_an_error(reported: Path, tmp_path: Path) -> None:
+    workspace = copy_workspace(reported, tmp_path / "workspace")
+    overlay = {"stages": {"pretrain": {"start_weights": "wieghts/vit.pt", "epochs": 99}}}
+    for targets in (["all"], ["results/llm/cls/metrics.json"]):
+        result = snakemake(workspace, *targets, overlay=overlay)
+        assert result.returncode == 1
+        assert "runs.llm.stages.pretrain: start_weights: wieghts/vit.pt: no such file" in result.stdout
+
+
 def test_comment_in_the_code_reruns_nothing_and_another_architecture_its_trainings(
     reported: Path, tmp_path: Path
 ) -> None:
