@@ -326,8 +326,11 @@ def validation_options(wildcards, input):
 def results_that_differ():
     """Differences between manifests and the configuration, by folder of the result."""
     found = {}
-    for difference in differences(SETTINGS) if workflow.is_main_process else []:
-        found.setdefault((difference.folder.parent.name, difference.folder.name), []).append(difference)
+    try:
+        for difference in differences(SETTINGS) if workflow.is_main_process else []:
+            found.setdefault((difference.folder.parent.name, difference.folder.name), []).append(difference)
+    except ValueError as error:
+        sys.exit(str(error))
     return found
 
 

@@ -19,7 +19,7 @@ from avion_core.files import sha256, write_json
 from avion_core.narrate.journal import Entry, Journal
 from avion_core.narrate.prompts import answer_key
 from avion_core.narrate.rephrase import rephrase_shard
-from avion_core.precheck import problems, warnings
+from avion_core.precheck import check_evaluations, check_models, check_tasks, problems, warnings
 from avion_core.workflow import Workflow, planned_runs
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +33,14 @@ def found(overlay: dict[str, Any], *runs: str) -> list[str]:
 
 def test_the_demo_has_no_problems() -> None:
     assert found({}) == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_settings_of_an_experiment_have_no_problems(path: Path) -> None:
+    workflow = Workflow(load_settings(lay_over(DEMO, read_config(path))))
+    for check in (check_models, check_tasks, check_evaluations):
+        assert list(check(workflow)) == []
+    assert warnings(workflow) == []
 
 
 def test_every_problem_is_listed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
