@@ -43,8 +43,8 @@ class Screen(logging.Formatter):
         fields = record.__dict__
         event = getattr(fields.get("event"), "value", None)
         if event in ("job_info", "job_error"):
-            title = fields["rule_msg"] or fields["rule_name"]
-            self._jobs[fields["jobid"]] = (title, [Path(path).absolute() for path in fields["log"]])
+            job = fields["rule_msg"] or fields["rule_name"], [Path(path).absolute() for path in fields["log"]]
+            self._jobs.setdefault(fields["jobid"], job)  # of an error the message is not known
         if event == "job_error":
             self._failed.add(fields["jobid"])
             record = logging.makeLogRecord(fields | {"shellcmd": None})

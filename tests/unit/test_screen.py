@@ -59,7 +59,7 @@ def test_a_failed_job_shows_no_command_and_ends_with_its_error_and_the_way_on(tm
     log.write_text("steps 1/9\rsteps 2/9\nerror: a.csv, line 3: no\n  way out\n(set AVION_TRACEBACK=1 …)\n")
     run = Run()
     run.start(log=[str(log)])
-    shown = run.fail(log=[str(log)])
+    shown = run.fail(log=[str(log)], rule_msg=None)
     shown += run.log(LogEvent.ERROR, f"RuleException:\nCalledProcessError in line 7:\nCommand '{COMMAND}' …")
     assert "Error in rule pretrain_stage" in shown and "xxx" not in shown
     title, error, way_out, place, last = run.screen.ending().splitlines()[1:]
@@ -70,9 +70,7 @@ def test_a_failed_job_shows_no_command_and_ends_with_its_error_and_the_way_on(tm
 
 
 TRACEBACK = "Traceback (most recent call last):\n  File …\n    raise\n    ^^^^^\n"
-TORCHRUNS = (
-    f"{TRACEBACK}torch.distributed.elastic.multiprocessing.errors.ChildFailedError: \n====\nRoot Cause"
-)
+TORCHRUNS = f"{TRACEBACK}torch.distributed.elastic.multiprocessing.errors.ChildFailedError: \n===\nCause"
 
 
 @pytest.mark.parametrize(
