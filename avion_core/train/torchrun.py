@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,6 +28,7 @@ from avion_core.train.preemption import PREEMPTED_EXIT_CODE, SAVED_VARIABLE
 
 def main() -> None:
     """Run torchrun with this program's arguments."""
+    check_meeting_point(sys.argv[1:])
     asked = False
 
     def hand_on(number: int, frame: FrameType | None) -> None:
@@ -53,6 +55,21 @@ def main() -> None:
             if asked:
                 sys.exit(1)
             raise
+
+
+def check_meeting_point(arguments: list[str]) -> None:
+    """End with one error where the first node's name does not resolve: torchrun would wait ten minutes."""
+    for argument in arguments:
+        name = argument.removeprefix("--master-addr=")
+        if name == argument:
+            continue
+        try:
+            socket.getaddrinfo(name, None)
+        except socket.gaierror:
+            sys.exit(
+                f"error: the name of the first node, {name}, does not resolve on {socket.gethostname()}; "
+                "the nodes of a training must know each other by name (docs/cluster.md)"
+            )
 
 
 if __name__ == "__main__":

@@ -140,6 +140,21 @@ def test_processes_of_one_node_meet_though_its_host_name_does_not_resolve(tmp_pa
     assert done.returncode == 0, done.stderr
 
 
+def test_a_first_node_whose_name_does_not_resolve_is_an_error_at_once():
+    command = [
+        sys.executable,
+        "-m",
+        "avion_core.train.torchrun",
+        "--nnodes=2",
+        "--master-addr=nowhere.invalid",
+    ]
+    command += ["--node-rank=1", "--master-port=29500", str(Path(__file__).with_name("tiny_training.py"))]
+    done = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "error: the name of the first node, nowhere.invalid, does not resolve" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_sharded_optimizer_gives_the_weights_of_a_whole_one_and_resumes_in_the_same_bits(pair):
     whole, sharded = (load_file(pair / f"{name}.safetensors") for name in ("final", "sharded"))
     for name, weight in whole.items():
