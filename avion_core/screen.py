@@ -49,7 +49,7 @@ class Screen(logging.Formatter):
             self._failed.add(fields["jobid"])
             record = logging.makeLogRecord(fields | {"shellcmd": None})
         elif event == "job_finished":
-            del self._jobs[fields["job_id"]]
+            self._jobs.pop(fields["job_id"], None)  # with --quiet, its start was not seen
             self._failed.discard(fields["job_id"])
         text = self._inner.format(record)
         if self._stopping or (event == "error" and "CalledProcessError" in text):

@@ -97,6 +97,10 @@ def test_the_error_is_found_in_the_log(tmp_path: Path, said: str | None, error: 
     assert run.screen.ending().splitlines()[2].strip() == error
 
 
+def test_a_job_whose_start_was_not_shown_may_finish() -> None:
+    assert "Finished" in Run().log(LogEvent.JOB_FINISHED, "Finished jobid: 9", job_id=9)
+
+
 def test_a_job_that_a_later_attempt_finished_has_not_failed() -> None:
     run = Run()
     run.fail()
