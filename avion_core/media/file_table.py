@@ -6,6 +6,7 @@ does not. In memory, paths are absolute.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ to the working directory."""
 def write_file_table(path: str | Path, table: pa.Table) -> None:
     """Publish a table whose `path` column names files as the caller finds them."""
     home = Path(path).absolute().parent
-    names = pa.array([portable(Path(name), home) for name in table["path"].to_pylist()], pa.string())
+    names = pa.array([portable(name, home) for name in table["path"].to_pylist()], pa.string())
     table = table.set_column(table.column_names.index("path"), "path", names)
     with publish(path) as draft:
         pq.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), **_RELATIVE}), draft)
@@ -46,12 +47,13 @@ def is_relocatable(table: pa.Table) -> bool:
     return (table.schema.metadata or {}).items() >= _RELATIVE.items()
 
 
-def portable(file: Path, home: Path) -> str:
+def portable(file: str | Path, home: Path) -> str:
     """A file's path as a table in the folder `home`, an absolute path, has it."""
-    for inside, folder in ((file.absolute(), home), (file.resolve(), home.resolve())):
-        if inside.is_relative_to(folder):
-            return str(inside.relative_to(folder))
-    return str(file.absolute())
+    absolute = os.path.join(Path.cwd(), file)  # noqa: PTH118 (a Path takes longer to make than this)
+    if absolute.startswith(f"{home}/"):
+        return absolute.removeprefix(f"{home}/")
+    real, real_home = Path(file).resolve(), home.resolve()
+    return str(real.relative_to(real_home)) if real.is_relative_to(real_home) else absolute
 
 
 def _home(path: Path, names: pa.ChunkedArray) -> Path:

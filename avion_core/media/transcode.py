@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,7 @@ def _transcode_video(source: Path, home: Path, settings: TranscodeSettings) -> d
     restore(home / CHUNKS)
     earlier = _whole_chunks(home / CHUNKS)
     if seen is None:
-        return _without_source(source, earlier, recipe)
+        return _without_source(source, earlier, settings)
     key = fingerprint([recipe, seen])
     for path, marker in ((home / CHUNKS / MARKER, earlier), (home / REFUSAL, _read(home / REFUSAL))):
         if marker is not None and _is_of(path, marker, source, seen, settings):
@@ -163,9 +164,11 @@ def _transcode_video(source: Path, home: Path, settings: TranscodeSettings) -> d
     return marker
 
 
-def _without_source(source: Path, earlier: dict[str, Any] | None, recipe: str) -> dict[str, Any]:
+def _without_source(
+    source: Path, earlier: dict[str, Any] | None, settings: TranscodeSettings
+) -> dict[str, Any]:
     """Chunks with these settings stand for their source. Nothing is written: it may come back."""
-    if earlier is not None and earlier.get("settings", recipe) == recipe:
+    if earlier is not None and _has_settings(earlier, settings):
         return earlier
     try:
         probe(source)
@@ -174,6 +177,14 @@ def _without_source(source: Path, earlier: dict[str, Any] | None, recipe: str) -
         reason = error.reason
     kept = "; its chunks with other settings are kept" if earlier else ""
     return {"reason": reason + kept, "chunks": []}
+
+
+def _has_settings(marker: dict[str, Any], settings: TranscodeSettings) -> bool:
+    if "settings" in marker:
+        return bool(marker["settings"] == fingerprint(settings.model_dump()))
+    entry = marker["chunks"][0]  # of an earlier version, which noted no more of its settings than this
+    rate = Fraction(entry["fps_num"], entry["fps_den"])
+    return rate == frame_rate(settings.fps) and min(entry["width"], entry["height"]) == settings.short_side_px
 
 
 def _whole_chunks(folder: Path) -> dict[str, Any] | None:
@@ -193,7 +204,7 @@ def _is_of(
         identity = {"settings": settings.model_dump(), "source": list(seen.values())}
         return bool(marker["made_of"] == fingerprint(identity))
     of = marker["source"]
-    if marker["settings"] != fingerprint(settings.model_dump()) or of["bytes"] != seen["bytes"]:
+    if not _has_settings(marker, settings) or of["bytes"] != seen["bytes"]:
         return False
     if of["mtime_ns"] == seen["mtime_ns"]:
         return True
