@@ -10,7 +10,7 @@ import pytest
 
 from avion_core.config import CHUNK_FORMATS, TranscodeSettings
 from avion_core.data.chunks import ChunkIndex
-from avion_core.data.sources import SourceVideo, write_videos
+from avion_core.data.sources import FileMark, SourceVideo, write_videos
 from avion_core.files import sha256
 from avion_core.media import MediaError
 from avion_core.media.chunk_table import write_chunk_table
@@ -99,7 +99,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """`data/it`, transcoded from `tmp_path` with relative paths, as the workflow does."""
     monkeypatch.chdir(tmp_path)
     source = write_counted(Path("data/it/raw/a.mp4"), 100, width=128, height=128)
-    write_videos(Path("data/it/videos.parquet"), [SourceVideo("a", source)])
+    write_videos(Path("data/it/videos.parquet"), {SourceVideo("a", source): FileMark(1, 1)})
     transcode_all(Path("data/it"), TranscodeSettings(chunk_seconds=2, short_side_px=128, preset="ultrafast"))
     return tmp_path / "data/it"
 
