@@ -15,6 +15,7 @@ rule build_report:
         chunks=collect(f"{DATA}/{{dataset}}/chunks.parquet", dataset=used_datasets()),
         packets=collect(f"{DATA}/{{dataset}}/packets.npy", dataset=used_datasets()),
         dropped=collect(f"{DATA}/{{dataset}}/clips/dropped.json", dataset=used_datasets()),
+        dropped_clips=collect(f"{DATA}/{{dataset}}/clips/dropped.csv", dataset=used_datasets()),
         quarantines=collect(f"{DATA}/{{dataset}}/quarantine.json", dataset=used_datasets()),
         anew=report_of_others,
     output:

@@ -77,3 +77,14 @@ class DroppedClips:
             for entry in pc.value_counts(rows["reason"]).to_pylist():
                 counts.setdefault(rows["table"][0].as_py(), Counter())[entry["values"]] += entry["counts"]
         return counts
+
+
+def dropped_videos(folder: Path) -> dict[str, set[str]]:
+    """Videos by table that lost clips, by the list in `folder`; empty where an older version left no list."""
+    if not (folder / LIST).is_file():
+        return {}
+    rows = pa.csv.read_csv(folder / LIST, convert_options=pa.csv.ConvertOptions(column_types=ROWS))
+    found: dict[str, set[str]] = {}
+    for entry in rows.select(["table", "video_id"]).group_by(["table", "video_id"]).aggregate([]).to_pylist():
+        found.setdefault(entry["table"], set()).add(entry["video_id"])
+    return found

@@ -75,7 +75,7 @@ def datasets_table(plan: Plan) -> Table:
                 formats.duration(seconds or 0),
                 formats.megabytes(pc.sum(chunks["bytes"]).as_py() or 0),
                 splits,
-                len(_entries(dataset.quarantine, where)),
+                _quarantined(dataset, where),
                 _dropped(dataset, where)[0],
             ]
         )
@@ -91,7 +91,7 @@ def datasets_table(plan: Plan) -> Table:
         "quarantined videos",
         "dropped clips",
     )
-    numbers = ("videos", "chunks", "length", "size", "quarantined videos", "dropped clips")
+    numbers = ("videos", "chunks", "length", "size", "dropped clips")
     return table("Data sets as they were prepared", columns, rows, numbers=numbers)
 
 
@@ -106,14 +106,26 @@ def quarantine_table(plan: Plan) -> Table:
 
 
 def dropped_table(plan: Plan) -> Table:
-    """Clips that annotation left out, by reason, and the file that lists each of them."""
+    """Clips that annotation left out, by table and reason, and the file that lists each of them."""
     rows: list[list[str | int]] = [
-        [name, reason, number, str(dataset.dropped.with_name(dropped.LIST))]
+        [name, split, reason, number, str(dataset.dropped.with_name(dropped.LIST))]
         for name, dataset in plan.datasets.items()
-        for reason, number in _dropped(dataset, f"data set '{name}'")[1].items()
+        for split, reasons in _dropped(dataset, f"data set '{name}'")[1].items()
+        for reason, number in reasons.items()
     ]
-    columns = ("data set", "reason", "clips", "each one listed in")
+    columns = ("data set", "table", "reason", "clips", "each one listed in")
     return table("Dropped clips", columns, rows, numbers=("clips",))
+
+
+def left_out(dataset: PlannedDataset, split: str) -> str:
+    """What a split had lost before anything was measured on it, as a sentence; empty when nothing."""
+    where = f"the data set of '{dataset.dropped}'"
+    clips = sum(_dropped(dataset, where)[1].get(split, {}).values())
+    videos = len(_quarantined_by_table(dataset, where).get(split, ()))
+    if not clips:
+        return ""
+    why = f", with {formats.count(videos, 'quarantined video')}" if videos else ""
+    return f"Left out before, of this table: {formats.count(clips, 'entry', 'entries')}{why} (see Data)."
 
 
 def bad_clips_table(results: Results) -> Table:
@@ -197,9 +209,28 @@ def _entries(path: Path, where: str) -> list[dict[str, str]]:
     return entries
 
 
-def _dropped(dataset: PlannedDataset, where: str) -> tuple[int, dict[str, int]]:
+def _quarantined(dataset: PlannedDataset, where: str) -> str:
+    """`3 (2 train, 1 validation)`: quarantined videos, and the tables that lost clips by them."""
+    count = len(_entries(dataset.quarantine, where))
+    by_table = _quarantined_by_table(dataset, where)
+    parts = ", ".join(f"{len(videos):,} {split.replace('_', ' ')}" for split, videos in by_table.items())
+    return f"{count:,} ({parts})" if parts else f"{count:,}"
+
+
+def _quarantined_by_table(dataset: PlannedDataset, where: str) -> dict[str, set[str]]:
+    quarantined = {entry["video_id"] for entry in _entries(dataset.quarantine, where)}
+    lost = {
+        split: videos & quarantined
+        for split, videos in dropped.dropped_videos(dataset.dropped.parent).items()
+    }
+    return {split: videos for split, videos in lost.items() if videos}
+
+
+def _dropped(dataset: PlannedDataset, where: str) -> tuple[int, dict[str, dict[str, int]]]:
+    """Clips that were left out, and how many by table and reason; older versions did not say which table."""
     entry = read_json(require(dataset.dropped, where))
     try:
-        return int(entry["clips"]), dict(entry["reasons"])
+        tables = entry["tables"] if "tables" in entry else {"–": entry["reasons"]}
+        return int(entry["clips"]), {split: dict(reasons) for split, reasons in tables.items()}
     except (KeyError, TypeError, ValueError):
         raise ReportError(f"{dataset.dropped}: 'clips' and 'reasons' are expected") from None

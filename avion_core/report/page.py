@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,10 @@ def comparisons(plan: Plan, results: Results) -> list[Comparison]:
         group = results.named(name)
         dataset = plan.datasets.get(group[0].planned.dataset)
         published = published_for(group, dataset.source if dataset else "")
-        made.append(Comparison(f"result-{name}", result_title(group), results_table(group), published))
+        ours = results_table(group)
+        lost = datasets.left_out(dataset, group[0].planned.clips.stem) if dataset else ""
+        ours = replace(ours, note=" ".join(filter(None, (ours.note, lost))))
+        made.append(Comparison(f"result-{name}", result_title(group), ours, published))
     return made
 
 

@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 
 from avion_core.config import TranscodeSettings, load_settings
 from avion_core.data.clips import write_clips, write_sentences
+from avion_core.data.dropped import DroppedClips
 from avion_core.evaluate.bootstrap import Scores
 from avion_core.files import fingerprint, write_json
 from avion_core.media.chunk_table import read_chunk_table, write_chunk_table
@@ -252,9 +253,11 @@ class World:
         )
         quarantine = [{"video_id": "P01_07", "path": "P01_07.MP4", "reason": "no video stream"}]
         write_json(room / "quarantine.json", quarantine if name == "ek100" else [])
-        write_json(
-            room / "clips/dropped.json", {"clips": 4, "reasons": {"the video is not in the chunks": 4}}
-        )
+        lost = DroppedClips()
+        annotations, reason = [f"{name}_{row}" for row in range(4)], "the video is not in the chunks"
+        videos = ["P01_07", "P01_07", "P01_08", "P01_08"]
+        lost.add("validation", {"annotation": pa.array(annotations), "video_id": pa.array(videos)}, reason)
+        lost.publish(room / "clips")
         source = self.config["datasets"][name]
         return {
             "layout": source["layout"],

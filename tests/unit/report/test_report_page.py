@@ -193,8 +193,17 @@ def test_an_evaluation_without_its_figures_is_named(world):
 def test_left_out_videos_and_clips_are_listed_with_reasons(world):
     text = Page(build(world)[0]).text
     assert "ek100 P01_07 no video stream" in text
-    assert "the video is not in the chunks 4" in text
+    assert "ek100 validation the video is not in the chunks 4" in text
+    assert "1 (1 validation)" in text  # of the two videos that lost clips one is quarantined
+    assert "Left out before, of this table: 4 entries, with 1 quarantined video (see Data)." in text
     assert "Human and LLM narrations: cls P01_09 the chunk is gone" in text
+
+
+def test_counts_of_older_versions_name_no_table(world):
+    path = Path(world.plan["datasets"]["ek100"]["dropped"])
+    path.with_name("dropped.csv").unlink()
+    path.write_text(json.dumps({"clips": 4, "reasons": {"no chunks": 4}}))
+    assert "ek100 – no chunks 4" in Page(build(world)[0]).text
 
 
 def test_the_bill_sums_the_journal_and_ignores_a_torn_line(world):
