@@ -41,6 +41,8 @@ onerror:
 localrules:
     all,
     download,
+    weights,
+    fetch_weights,
     transcode,
     annotate,
     narrate,
@@ -59,6 +61,11 @@ rule all:
 rule download:
     input:
         collect(f"{DATA}/{{dataset}}/videos.parquet", dataset=used_datasets()),
+
+
+rule weights:
+    input:
+        [path for stage in WORKFLOW.stages() if (path := WORKFLOW.fetched_weights(stage))],
 
 
 rule transcode:

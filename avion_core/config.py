@@ -389,7 +389,7 @@ class StageSettings(ReadingJob):
     """Stage of the same run whose weights are the start; null for a fresh model."""
     start_weights: str | None = None
     """Others' weights as the start: a `.pt` or `.safetensors` file, or `open_clip:<model>/<tag>`, such as
-    open_clip:ViT-B-16/openai, which is downloaded; `docs/models.md` lists what is read."""
+    open_clip:ViT-B-16/openai, which `snakemake weights` downloads; `docs/models.md` lists what is read."""
     start_weights_key: str | None = None
     """Entry of that file with the weights, needed where it holds several sets, such as `model` and `ema`;
     null for the only one."""
@@ -619,7 +619,7 @@ class StageSettings(ReadingJob):
 
     @property
     def start_file(self) -> str | None:
-        """The file of `start_weights`; None where there is none or open_clip downloads it."""
+        """The file of `start_weights`; None where there is none or it is open_clip's."""
         downloaded = self.start_weights is None or self.start_weights.startswith(OPEN_CLIP)
         return None if downloaded else self.start_weights
 

@@ -146,16 +146,21 @@ def _wrong_length(where: str, entry: EvaluationSettings, stage: PlannedStage) ->
 def check_start_files(workflow: Workflow) -> Iterator[str]:
     """Files of third-party weights of the stages that are still to be trained, their content included."""
     for stage in workflow.stages():
-        path = stage.recipe.start_file
+        fetched = workflow.fetched_weights(stage)
+        path = fetched or stage.recipe.start_file
         if path is None or workflow.is_made(stage):
             continue
-        if not Path(path).is_file():
+        if not fetched and not Path(path).is_file():
             yield f"{stage.where}: start_weights: {path}: no such file; correct the path"
             continue
         from avion_core.models.foreign import check_weights  # torch, in seconds
+        from avion_core.models.open_clip_weights import check_name
 
         try:
-            check_weights(stage.recipe, path)
+            if fetched:
+                check_name(str(stage.recipe.start_weights))
+            if Path(path).is_file():
+                check_weights(stage.recipe, path)
         except (OSError, ValueError) as error:
             yield f"{stage.where}: start_weights: {error}"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from avion_core.config import EvaluationSettings, Settings, StageSettings
+from avion_core.config import OPEN_CLIP, EvaluationSettings, Settings, StageSettings
 from avion_core.data.download import DataSet, source_state
 from avion_core.data.source_state import SourceRecord, SourceState
 from avion_core.data.tables import SUFFIX
@@ -129,6 +129,13 @@ class Workflow:
         except (OSError, ValueError, KeyError):
             return True
         return now != {Path(path).parts[-3:-1]: digest for path, digest in recorded.items()}
+
+    def fetched_weights(self, stage: PlannedStage) -> str | None:
+        """The file into which the weights of open_clip that a stage starts from are fetched."""
+        source = stage.recipe.start_weights or ""
+        if not source.startswith(OPEN_CLIP):
+            return None
+        return f"{self.settings.data_dir}/weights/open_clip/{source.removeprefix(OPEN_CLIP)}"
 
     def measured_stages(self) -> list[tuple[str, EvaluationSettings, PlannedStage]]:
         """(where, evaluation, stage) of every evaluation of the runs and every validation of a stage."""

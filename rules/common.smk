@@ -278,6 +278,9 @@ def start_weights(wildcards):
     with it; any other is a problem of `precheck`, and the dry run's plan goes without the file.
     """
     stage = WORKFLOW.stage(wildcards.run, wildcards.stage)
+    fetched = WORKFLOW.fetched_weights(stage)
+    if fetched:
+        return ancient(fetched) if os.path.exists(fetched) or not WORKFLOW.is_made(stage) else []
     path = stage.recipe.start_file
     return path if path and (os.path.exists(path) or WORKFLOW.is_made(stage)) else []
 

@@ -25,3 +25,26 @@ rule fetch_dataset:
         "python -m workflow_scripts.download {wildcards.dataset:q} --settings {resources.settings:q}"
         " --toy-kitchen {resources.toy_kitchen:q} --home {params.home:q}"
         " 2>&1 | tee {log:q}"
+
+
+rule fetch_weights:
+    output:
+        weights=f"{DATA}/weights/open_clip/{{open_clip_model}}/{{tag}}",
+    log:
+        f"{LOGS}/fetch_weights/{{open_clip_model}}-{{tag}}.log",
+    benchmark:
+        f"{LOGS}/benchmark/fetch_weights-{{open_clip_model}}-{{tag}}.tsv"
+    wildcard_constraints:
+        open_clip_model="[^/]+",
+        tag="[^/]+",
+    priority: 20
+    conda:
+        "../envs/train.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=120,
+    message:
+        "Fetch the weights {wildcards.open_clip_model}/{wildcards.tag} of open_clip"
+    shell:
+        "python -m workflow_scripts.fetch_weights open_clip:{wildcards.open_clip_model}/{wildcards.tag}"
+        " --out {output.weights:q} 2>&1 | tee {log:q}"

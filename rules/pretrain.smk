@@ -56,5 +56,6 @@ rule pretrain_stage:
         "trap : HUP INT TERM; {resources.launcher} -m workflow_scripts.train --title {wildcards.run:q}/{wildcards.stage:q}"
         " --recipe {params.recipe:q} --machine {resources.machine:q} --seed {params.seed}"
         " --clips {input.clips:q} --chunks {input.chunks:q} {params.sentences} {params.classes} {params.start}"
+        " --start-weights {input.start_weights:q}"
         " {params.validation}"
         " --out {params.folder:q} 2>&1 | (trap '' HUP INT TERM; exec tee {log:q})"

@@ -21,6 +21,9 @@ def main() -> None:
     parser.add_argument("--sentences", type=Path, help="sentence table of a relevancy task")
     parser.add_argument("--classes", type=Path, help="class names of a classification task")
     parser.add_argument("--start", type=Path, help="folder of the stage to start from")
+    parser.add_argument(
+        "--start-weights", type=Path, nargs="?", help="file of the third-party weights to start from"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of this stage")
     parser.add_argument("--validation", help="settings of the evaluation that validates, as JSON")
     parser.add_argument(
@@ -37,6 +40,7 @@ def main() -> None:
         sentences=arguments.sentences,
         classes=arguments.classes,
         start=arguments.start,
+        start_weights=arguments.start_weights,
         out=arguments.out,
         validation=ValidationData.parse(arguments.validation, files) if arguments.validation else None,
     )

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avion_core.config import OPEN_CLIP, StageSettings, known
+from avion_core.config import StageSettings
 from avion_core.models.architecture import STARTS, kind_of
 from avion_core.models.base import VideoModel
 from avion_core.models.checkpoint_file import read_checkpoint
@@ -154,24 +154,3 @@ def _load_foreign(
     except ModelError as error:
         raise ModelError(f"{source}: {error}") from None
     return load_weights(model, without(named, [*left_behind, *NO_WEIGHTS]), source=source, **waived)
-
-
-def open_clip_file(name: str) -> Path:
-    """The weights that open_clip has under `<model>/<tag>`, downloaded into its cache where they are not yet.
-
-    Raises ModelError naming the nearest for an unknown model or tag, and when the download fails.
-    """
-    import open_clip
-
-    model, _, tag = name.partition("/")
-    try:
-        known([model], open_clip.list_models(), f"{OPEN_CLIP}{name}: model")
-        known([tag], open_clip.list_pretrained_tags_by_model(model), f"{OPEN_CLIP}{name}: tag")
-        return Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(model, tag)))
-    except ValueError as error:
-        raise ModelError(str(error)) from None
-    except (OSError, RuntimeError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ModelError(
-            f"{OPEN_CLIP}{name}: cannot be downloaded ({reason}); fetch the file elsewhere and name its path"
-        ) from None

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from avion_core.config import OPEN_CLIP, StageSettings
+from avion_core.config import StageSettings
 from avion_core.data.chunks import ChunkIndex
 from avion_core.data.clips import ClipTable, Sentences
 from avion_core.data.dataset import ChooseText, ClipDataset, View
@@ -26,7 +26,7 @@ from avion_core.data.loader import BatchLoader
 from avion_core.files import publish, read_json, remove_partials, sha256, write_manifest
 from avion_core.models.architecture import DualEncoderConfig, kind_of, load_architecture
 from avion_core.models.base import VideoModel
-from avion_core.models.foreign import open_clip_file, start_from_foreign
+from avion_core.models.foreign import start_from_foreign
 from avion_core.models.layers import compile_blocks, set_attention, set_checkpointing
 from avion_core.models.store import WEIGHTS_FILE, ModelDescription, build_model, save_model, start_from
 from avion_core.train.checkpoint import CheckpointStore
@@ -59,12 +59,14 @@ def train_stage(
     start: Path | None,
     out: Path,
     validation: ValidationData | None = None,
+    start_weights: Path | None = None,
 ) -> None:
     """Train a stage and publish it in the folder `out`, going on from its checkpoints if it has any.
 
     `sentences` is the table of the relevancy task, `classes` the class names of classification, `start`
-    the folder of the stage whose weights are the start, `validation` what `validate_with` names. Started by
-    torchrun, every process calls this.
+    the folder of the stage whose weights are the start, `validation` what `validate_with` names, and
+    `start_weights` the file of third-party weights, needed for those of open_clip. Started by torchrun, every
+    process calls this.
 
     Raises ValueError for settings that do not fit the data or the start weights, and for a loss that is
     not finite; exits with PREEMPTED_EXIT_CODE after SIGTERM or SIGUSR1, when the state is saved.
@@ -74,7 +76,7 @@ def train_stage(
         "sentences": sentences,
         "classes": classes,
         "start": start and Path(start) / WEIGHTS_FILE,
-        "start_weights": settings.start_file,
+        "start_weights": start_weights or settings.start_file,
     }
     files |= {"chunks": Path(chunks)} | {name: Path(path) for name, path in optional.items() if path}
     preempted: PreemptedError | None = None
@@ -206,7 +208,12 @@ class _Stage:
             report = start_from(model, source, **waived)
         elif settings.start_weights is not None:
             source = settings.start_weights
-            path = self.files.get("start_weights") or open_clip_file(source.removeprefix(OPEN_CLIP))
+            if "start_weights" not in self.files:
+                raise ValueError(
+                    f"{self.title}: {source} is not on this machine; fetch it with 'snakemake weights' where "
+                    "there is a network, and give the file by --start-weights"
+                )
+            path = self.files["start_weights"]
             key = settings.start_weights_key
             report = start_from_foreign(model, path, source=source, key=key, **waived)
         else:

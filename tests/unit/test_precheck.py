@@ -250,6 +250,22 @@ def test_a_file_of_weights_is_needed_until_the_stage_is_made_with_it(tmp_path: P
     assert said() == []
 
 
+def test_weights_of_open_clip_are_checked_by_name_and_once_they_are_fetched(tmp_path: Path) -> None:
+    def said(name: str) -> list[str]:
+        stages = {"pretrain": {"start_weights": f"open_clip:{name}"}}
+        return found({"data_dir": str(tmp_path), "stages": stages}, "human")
+
+    assert said("ViT-B-16/openai") == []
+    (line,) = said("ViT-B16/openai")
+    assert "did you mean 'ViT-B-16'" in line
+    file = tmp_path / "weights" / "open_clip" / "ViT-B-16" / "openai"
+    file.parent.mkdir(parents=True)
+    save_file({"conv.weight": np.zeros(3, np.float32)}, file)
+    (line,) = said("ViT-B-16/openai")
+    assert line.startswith("runs.human.stages.pretrain: start_weights: ") and str(file) in line
+    assert "none of its weights belongs to a dual_encoder" in line
+
+
 def test_a_report_of_other_results_is_known(tmp_path: Path) -> None:
     def workflow(**overlay: Any) -> Workflow:
         runs = {"human": {"evaluations": []}, "untrained": {"evaluations": []}}

@@ -18,7 +18,6 @@ from avion_core.models.export import avion_state_dict
 from avion_core.models.foreign import (
     check_weights,
     import_state_dict,
-    open_clip_file,
     our_name,
     start_from_foreign,
 )
@@ -171,41 +170,6 @@ def test_a_projection_of_another_size_is_refused_unless_waived(tmp_path):
     with pytest.raises(ModelError, match=r"2 of another shape: vision\.projection \(64×8 for 64×6\), text"):
         start_from_foreign(model, str(tmp_path / "c.safetensors"), waive_missing=waived)
     start_from_foreign(model, str(tmp_path / "c.safetensors"), waive_missing=[*waived, "*.projection"])
-
-
-def test_a_model_is_fetched_by_open_clips_name(tmp_path, monkeypatch):
-    publish_clip(tmp_path / "c.safetensors", "safetensors")
-    asked = []
-    monkeypatch.setattr(
-        open_clip, "download_pretrained", lambda c: asked.append(c) or str(tmp_path / "c.safetensors")
-    )
-    model = DualEncoder(CLIP, frames=1, image_size_px=16)
-    path = open_clip_file("ViT-B-16/openai")
-    start_from_foreign(model, path, waive_missing=["vision.temporal_embedding"])
-    assert asked == [open_clip.get_pretrained_cfg("ViT-B-16", "openai")]
-    assert torch.equal(model.vision.class_embedding, open_clip_model().visual.class_embedding)
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("ViT-B16/openai", "model: unknown name 'ViT-B16'; did you mean 'ViT-B-16'"),
-        ("ViT-B-16/opanai", "tag: unknown name 'opanai'; did you mean 'openai'"),
-        ("ViT-B-16", "tag: unknown name ''; known: .*openai"),
-    ],
-)
-def test_a_name_that_open_clip_does_not_know_is_one_clear_error(name, message):
-    with pytest.raises(ModelError, match=message):
-        open_clip_file(name)
-
-
-def test_a_download_that_fails_says_what_to_do(monkeypatch):
-    def fails(config):
-        raise OSError("no route to host\nmore")
-
-    monkeypatch.setattr(open_clip, "download_pretrained", fails)
-    with pytest.raises(ModelError, match=r"cannot be downloaded \(no route to host\); fetch the file"):
-        open_clip_file("ViT-B-16/openai")
 
 
 def test_avions_checkpoint_starts_a_classifier_with_more_frames(tmp_path):

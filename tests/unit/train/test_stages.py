@@ -59,6 +59,7 @@ def train(
     start: Path | None = None,
     seed: int = 0,
     validation: ValidationData | None = None,
+    start_weights: Path | None = None,
 ) -> Path:
     train_stage(
         StageSettings.model_validate(recipe),
@@ -71,6 +72,7 @@ def train(
         start=start,
         out=out,
         validation=validation,
+        start_weights=start_weights,
     )
     return out
 
@@ -154,6 +156,17 @@ def test_a_stage_starts_from_others_weights_and_its_manifest_says_which(
         name for name, tensor in weights(pretrained).items() if not torch.equal(partly[name], tensor)
     }
     assert differing == {"vision.projection", "text.projection"}
+
+
+def test_weights_of_open_clip_come_from_a_fetched_file_alone(kitchen, pretrained, tmp_path):
+    recipe = {**CONTRASTIVE, "epochs": 0, "start_weights": "open_clip:ViT-B-16/openai"}
+    with pytest.raises(ValueError, match=r"run/stage: open_clip:ViT-B-16/openai .* 'snakemake weights'"):
+        train(kitchen, tmp_path / "lost", recipe)
+    fetched = tmp_path / "openai"
+    EXPORTS["avion"](pretrained, fetched)
+    started = train(kitchen, tmp_path / "started", recipe, start_weights=fetched)
+    assert all(torch.equal(x, weights(pretrained)[name]) for name, x in weights(started).items())
+    assert read_json(started / "manifest.json")["inputs"]["start_weights"]["sha256"] == sha256(fetched)
 
 
 def test_other_start_weights_do_not_resume_the_old_run(kitchen, pretrained, tmp_path, monkeypatch):
