@@ -91,7 +91,13 @@ def figure_names(kind: str, label: str = "") -> list[str]:
         return [f"{figure}.{direction}" for figure in ("mAP", "nDCG") for direction in directions]
     if kind == "multiple_choice":
         return ["inter_video", "intra_video"]
-    return ["verb_top1", "noun_top1", "action_top1"] if label == "action" else ["top1", "top5"]
+    if label == "action":
+        return [
+            f"{name}_{figure}"
+            for figure in ("top1", "class_mean_top1")
+            for name in ("verb", "noun", "action")
+        ]
+    return ["top1", "top5", "class_mean_top1"]
 
 
 NEW_ENTRY: dict[Any, tuple[str, ...]] = {

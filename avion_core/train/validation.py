@@ -17,7 +17,7 @@ from avion_core.evaluate.evaluators import EVALUATORS, Subject
 from avion_core.models.base import VideoModel
 from avion_core.models.store import ModelDescription
 
-NOT_MEASURED = {"chance", "bad_clips"}
+NOT_MEASURED = {"chance", "bad_clips", "clips_in_table", "videos"}
 """Parts of an evaluation's figures that say nothing of the model."""
 
 
