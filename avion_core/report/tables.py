@@ -281,7 +281,7 @@ def stage_table(runs: Mapping[str, Sequence[StageResult]]) -> Table:
 def _stage_row(stage: StageResult) -> Row:
     recipe, log = stage.settings, stage.log
     start = recipe.start or recipe.start_weights
-    name = Cell(stage.name, f"from {start}" if start else "from a fresh model")
+    name = Cell(stage.name, (f"from {start}" if start else "from a fresh model") + _chosen(stage))
     row: list[str | int] = [OBJECTIVES[recipe.loss_name], recipe.dataset, recipe.model, _narrations(stage)]
     if stage.trained:
         losses = log.curve("loss")
@@ -297,6 +297,19 @@ def _stage_row(stage: StageResult) -> Row:
     else:
         row += ["–", "none", "–", "–", "–", "–", "–"]
     return Row((name, *(Cell(_written(value)) for value in row)))
+
+
+def _chosen(stage: StageResult) -> str:
+    """Which of the validated weights were published, with the figure of the last ones beside theirs."""
+    metric, measured = stage.settings.best_metric, stage.manifest.get("settings", {}).get("validation", {})
+    if metric is None or "best" not in measured:
+        return ""
+    best, last = (measured[which]["figures"].get(metric) for which in ("best", "last"))
+    end = "–" if last is None else f"{last:.4g}"
+    return (
+        f"; weights of step {measured['best']['step']:,}, the best in {metric} on "
+        f"{stage.settings.validate_with}: {best:.4g}, at the end {end}"
+    )
 
 
 def _narrations(stage: StageResult) -> str:

@@ -115,6 +115,21 @@ def test_a_run_is_named_by_its_weights(world):
     assert stage.cells[0].detail == "from weights/avion_like.pt"
 
 
+def test_the_last_epochs_figure_stands_beside_the_best_ones(world):
+    world.change_manifest("human", "pretrain", best_metric="mAP.mean", validate_with="zero_shot_mir")
+    path = world.folder("human", "pretrain") / "manifest.json"
+    manifest = json.loads(path.read_text())
+    best = {"step": 1200, "figures": {"mAP.mean": 0.33219}}
+    last = {"step": 2000, "figures": {"mAP.mean": 0.31}}
+    manifest["settings"]["validation"] = {"best": best, "last": last}
+    write_json(path, manifest)
+    stages = [stage for stage in results_of(world).stages if stage.run == "human"]
+    assert row_of(stage_table({"": stages}), "pretrain").cells[0].detail == (
+        "from a fresh model; weights of step 1,200, the best in mAP.mean on zero_shot_mir: 0.3322, "
+        "at the end 0.31"
+    )
+
+
 def test_without_a_checkpoint_the_same_run_is_untrained(world):
     results = results_of(world)
     assert row_of(results_table(results.named("zero_shot_mir")), "Untrained dual encoder").reference
