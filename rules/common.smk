@@ -40,7 +40,10 @@ prepare_environment(os.environ, code=workflow.basedir)
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 try:
-    SETTINGS = load_settings(lay_over(read_config(Path(workflow.basedir) / "config.yaml"), config))
+    alone = workflow.config_settings.replace_workflow_config
+    SETTINGS = load_settings(
+        lay_over({} if alone else read_config(Path(workflow.basedir) / "config.yaml"), config)
+    )
 except SettingsError as error:
     sys.exit(str(error))  # without the lines of this file, which a WorkflowError adds
 

@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 from avion_core.config import NarrateSettings, load_settings
 from avion_core.configfile import lay_over, read_config
 from avion_core.data.clips import write_clips
+from avion_core.data.source_state import SourceRecord
 from avion_core.files import sha256, write_json
 from avion_core.narrate.journal import Entry, Journal
 from avion_core.narrate.prompts import answer_key
@@ -300,3 +301,41 @@ def test_runs_that_a_target_names_are_checked_too() -> None:
     assert planned_runs(settings, ["evaluate", "results/llm/cls/metrics.json"]) == ("human", "llm")
     assert planned_runs(settings, ["results", "data/llm", "results/report/index.html", "llm"]) == ("human",)
     assert planned_runs(settings, [str(Path("results/scratch").absolute())]) == ("human", "scratch")
+
+
+def folder_run(home: Path, rows: list[str], **recipe: Any) -> list[str]:
+    """Problems of an experiment over a folder of videos with these rows of the CSV."""
+    for row in rows:
+        (home / row.partition(",")[0]).touch()
+    (home / "n.csv").write_text("\n".join(["video,start,end,text,split", *rows]) + "\n")
+    source = {"videos": str(home), "narrations": str(home / "n.csv"), "validation_fraction": 0.0}
+    overlay = one_run("contrastive", "own", "retrieval", "own", **recipe)
+    overlay |= {"data_dir": str(home / "data"), "results_dir": str(home / "results")}
+    return found(overlay | {"datasets": {"own": {"layout": "folder", "source": "folder", "folder": source}}})
+
+
+def test_a_split_without_clips_and_a_batch_that_is_not_filled_are_listed(tmp_path: Path) -> None:
+    train = [f"a.mp4,{k},{k + 1},takes cup {k},train" for k in range(4)]
+    few, nothing = folder_run(tmp_path, train, batch_size=5)
+    assert few.startswith("runs.r.stages.s: 4 clips of 'own' do not fill one batch of 5")
+    assert nothing.startswith("evaluations.e: there is nothing in 'own' to evaluate on: no row is held out")
+    held_out = "b.mp4,0,1,opens jar,validation"
+    assert folder_run(tmp_path, [*train, held_out], batch_size=4) == []
+    assert folder_run(tmp_path, [*train, held_out], batch_size=8, narrations=["human", "rephrased"]) == []
+    assert folder_run(tmp_path, [*train, held_out], batch_size=5, epochs=0) == []
+
+
+def test_tables_that_are_made_of_the_source_as_it_is_are_counted(tmp_path: Path) -> None:
+    overlay = {"data_dir": str(tmp_path), "selected_runs": ["human"]}
+    workflow = Workflow(load_settings(lay_over(DEMO, overlay)))
+    clip = {"video_id": "v", "start_s": 0.0, "end_s": 1.0, "texts": ["takes cup"], "source": "human"}
+    for dataset, tables in {"ego4d": ("train", "egomcq"), "ek100": ("train", "validation")}.items():
+        for table in tables:
+            write_clips(Path(workflow.clip_table(dataset, table)), [clip] * (table == "train"))
+    assert problems(workflow) == []  # tables of who knows what
+    for dataset in workflow.used_datasets():
+        home = workflow.data_set(dataset).home
+        SourceRecord(state=workflow.source_state(dataset)).write(home)
+    lines = problems(workflow)
+    words = ("1 clips of 'ego4d' do not fill one batch of 32", "evaluations.egomcq", "zero_shot_mir")
+    assert [any(word in line for line in lines) for word in words] == [True] * 3, lines
