@@ -21,10 +21,13 @@ from avion_core.narrate.rephrase import check_key, check_provider, estimate
 from avion_core.workflow import EVALUATION_TABLE, KINDS_OF, LABELS, TASKS_OF, PlannedStage, Workflow
 
 
-def problems(workflow: Workflow) -> list[str]:
-    """Everything known now that would make a job fail, in the order of the work; empty when all is well."""
-    found = [problem for check in CHECKS for problem in check(workflow)]
-    return list(dict.fromkeys(found))
+def problems(workflow: Workflow, *, trains: bool = True) -> list[str]:
+    """Everything known now that would make a job fail, in the order of the work; empty when all is well.
+
+    Too few clips are none where nothing is trained: they are `warnings` then.
+    """
+    checks = CHECKS if trains else [check for check in CHECKS if check is not check_clips]
+    return list(dict.fromkeys(problem for check in checks for problem in check(workflow)))
 
 
 def check_sources(workflow: Workflow) -> Iterator[str]:
@@ -207,11 +210,11 @@ def _known_clips(workflow: Workflow, dataset: str) -> dict[str, int]:
         return {}  # which check_sources lists
 
 
-def warnings(workflow: Workflow) -> list[str]:
-    """What goes through but is seldom meant."""
+def warnings(workflow: Workflow, *, trains: bool = True) -> list[str]:
+    """What goes through but is seldom meant, or will be a problem later."""
     measured = [(where, entry.dataset, stage.recipe) for where, entry, stage in workflow.measured_stages()]
     trained = [(stage.where, stage.recipe.dataset, stage.recipe) for stage in workflow.stages()]
-    found = []
+    found = [] if trains else list(check_clips(workflow))
     for where, dataset, recipe in [*trained, *measured]:
         short_side_px = workflow.settings.datasets[dataset].transcode.short_side_px
         if recipe.image_size_px > short_side_px:

@@ -30,6 +30,8 @@ EVALUATION_TABLE = {
 """The table that evaluations of each layout read."""
 LABELS: dict[str, tuple[str, ...]] = {"ek100": ("verb", "noun", "action"), "kinetics": ("label",)}
 """Labels of the layouts with classes, which annotate lists in classes.json."""
+DATA_TARGETS = ("download", "transcode", "annotate", "narrate", "preflight")
+"""Targets of the workflow that train and evaluate nothing."""
 TASKS_OF: dict[str, tuple[str, ...]] = {
     "ego4d": ("contrastive", "reconstruction"),
     "ek100": ("contrastive", "relevancy", "classification", "reconstruction"),
@@ -55,6 +57,15 @@ def planned_runs(settings: Settings, targets: Iterable[str]) -> tuple[str, ...]:
         dict.fromkeys(
             [*settings.selected_runs, *(run for run, *_ in filter(None, named) if run in settings.runs)]
         )
+    )
+
+
+def trains(settings: Settings, targets: Iterable[str]) -> bool:
+    """Whether targets need a training or an evaluation: all but data and what looks at them; none is all."""
+    data = Path(settings.data_dir).absolute()
+    named = list(targets)
+    return not named or not all(
+        target in DATA_TARGETS or Path(target).absolute().is_relative_to(data) for target in named
     )
 
 

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import psutil
+from snakemake.cli import get_argument_parser
 
 sys.path.insert(0, workflow.basedir)
 
@@ -31,7 +32,7 @@ from avion_core.models.architecture import load_architecture
 from avion_core.precheck import problems, warnings
 from avion_core.screen import stop_gently, take_over
 from avion_core.slurm import use_patient_executor
-from avion_core.workflow import LABELS, TABLES, Workflow, planned_runs
+from avion_core.workflow import LABELS, TABLES, Workflow, planned_runs, trains
 
 # Jobs find this code and this interpreter wherever they start.
 prepare_environment(os.environ, code=workflow.basedir)
@@ -449,11 +450,11 @@ def report_of_others(wildcards):
 
 def check_before_work():
     """Stop with the list of all that would fail. A dry run prints it after the plan."""
-    targets = workflow.dag_settings.targets if workflow.dag_settings else ()
+    targets = get_argument_parser().parse_known_args()[0].targets  # Snakemake tells them only later
     planned = Workflow(SETTINGS, planned_runs(SETTINGS, targets))
-    for line in warnings(planned):
+    for line in warnings(planned, trains=trains(SETTINGS, targets)):
         print(f"warning: {line}", file=sys.stderr)
-    found = problems(planned)
+    found = problems(planned, trains=trains(SETTINGS, targets))
     if not found:
         return
     text = "\n".join(["before any job:", *(f"- {problem}" for problem in found)])

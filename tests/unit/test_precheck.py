@@ -21,7 +21,7 @@ from avion_core.narrate.journal import Entry, Journal
 from avion_core.narrate.prompts import answer_key
 from avion_core.narrate.rephrase import rephrase_shard
 from avion_core.precheck import check_evaluations, check_models, check_tasks, problems, warnings
-from avion_core.workflow import Workflow, planned_runs
+from avion_core.workflow import Workflow, planned_runs, trains
 
 ROOT = Path(__file__).parents[2]
 DEMO = read_config(ROOT / "config.yaml")
@@ -305,13 +305,18 @@ def test_runs_that_a_target_names_are_checked_too() -> None:
 
 def folder_run(home: Path, rows: list[str], **recipe: Any) -> list[str]:
     """Problems of an experiment over a folder of videos with these rows of the CSV."""
+    return problems(folder_workflow(home, rows, **recipe))
+
+
+def folder_workflow(home: Path, rows: list[str], **recipe: Any) -> Workflow:
     for row in rows:
         (home / row.partition(",")[0]).touch()
     (home / "n.csv").write_text("\n".join(["video,start,end,text,split", *rows]) + "\n")
     source = {"videos": str(home), "narrations": str(home / "n.csv"), "validation_fraction": 0.0}
     overlay = one_run("contrastive", "own", "retrieval", "own", **recipe)
     overlay |= {"data_dir": str(home / "data"), "results_dir": str(home / "results")}
-    return found(overlay | {"datasets": {"own": {"layout": "folder", "source": "folder", "folder": source}}})
+    overlay |= {"datasets": {"own": {"layout": "folder", "source": "folder", "folder": source}}}
+    return Workflow(load_settings(lay_over(DEMO, overlay)))
 
 
 def test_a_split_without_clips_and_a_batch_that_is_not_filled_are_listed(tmp_path: Path) -> None:
@@ -323,6 +328,18 @@ def test_a_split_without_clips_and_a_batch_that_is_not_filled_are_listed(tmp_pat
     assert folder_run(tmp_path, [*train, held_out], batch_size=4) == []
     assert folder_run(tmp_path, [*train, held_out], batch_size=8, narrations=["human", "rephrased"]) == []
     assert folder_run(tmp_path, [*train, held_out], batch_size=5, epochs=0) == []
+
+
+def test_too_few_clips_stop_no_run_that_only_makes_data(tmp_path: Path) -> None:
+    settings = load_settings(DEMO)
+    for targets in (["annotate"], ["download", "narrate"], ["preflight"], ["data/ego4d/chunks.parquet"]):
+        assert not trains(settings, targets)
+    for targets in ([], ["all"], ["annotate", "pretrain"], ["results/llm/cls/metrics.json"], ["report"]):
+        assert trains(settings, targets)
+    workflow = folder_workflow(tmp_path, ["a.mp4,0,1,takes cup,train"])
+    assert len(problems(workflow)) == 2
+    assert problems(workflow, trains=False) == []
+    assert warnings(workflow, trains=False) == problems(workflow)
 
 
 def test_tables_that_are_made_of_the_source_as_it_is_are_counted(tmp_path: Path) -> None:
