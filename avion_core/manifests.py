@@ -52,8 +52,8 @@ class Difference:
         if self.recorded is NOT_RECORDED:
             return f"{self.folder}: {MANIFEST} has no {self.setting} that this version can read"
         return (
-            f"{self.folder}: {self.setting} is {self.recorded} in {MANIFEST}, "
-            f"{self.configured} in the configuration"
+            f"{self.folder}: {self.setting} is {_written(self.recorded)} in {MANIFEST}, "
+            f"{_written(self.configured)} in the configuration"
         )
 
 
@@ -154,6 +154,10 @@ def _parsed(kind: type[_Settings], raw: Any) -> _Settings | None:
         return kind.model_validate(known)
     except ValidationError:
         return None
+
+
+def _written(value: Any) -> str:
+    return "null" if value is None else str(value)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

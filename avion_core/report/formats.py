@@ -14,8 +14,8 @@ def share(value: float) -> str:
 
 
 def interval(low: float, high: float) -> str:
-    """`21.1 to 30.2`, on one line."""
-    return f"{low:.1f}\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}{high:.1f}"
+    """`21.1–30.2`, on one line."""
+    return f"{low:.1f}\N{WORD JOINER}–\N{WORD JOINER}{high:.1f}"
 
 
 def count(number: int, noun: str, plural: str = "") -> str:

@@ -200,7 +200,8 @@ def _notes(result: EvaluationResult, names: Sequence[str]) -> str:
     """Unit, interval and n of a table's figures."""
     notes = ["Per cent, with 95 % intervals." if result.intervals else "Per cent."]
     counted = [key for key in ("clips", "videos", "sentences", "questions") if key in result.metrics]
-    notes.append(", ".join(f"{result.metrics[key]:,} {key}" for key in counted) + ".")
+    if counted:
+        notes.append(", ".join(f"{result.metrics[key]:,} {key}" for key in counted) + ".")
     by_count: dict[int, list[str]] = {}
     for name in names:
         if name in result.counts:
@@ -323,8 +324,9 @@ def _narrations(stage: StageResult) -> str:
 
 
 def _kind_of_group(results: Sequence[EvaluationResult]) -> str:
-    trained = [result for result in results if not result.untrained]
-    return measure((trained or results)[0])
+    trained = [result for result in results if result.lineage]
+    imported = [result for result in results if result.imported]
+    return measure((trained or imported or results)[0])
 
 
 def _rate(log: TrainingLog) -> str:

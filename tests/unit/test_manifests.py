@@ -60,7 +60,7 @@ def test_results_of_this_configuration_differ_in_nothing(tmp_path):
         (
             {"stage": {"start_weights": "wieghts/vit.pt"}},
             "pretrain",
-            "start_weights is None in manifest.json, wieghts/vit.pt in the configuration",
+            "start_weights is null in manifest.json, wieghts/vit.pt in the configuration",
         ),
         (
             {"narrate": {"provider": "openai"}},

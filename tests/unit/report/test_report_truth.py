@@ -164,7 +164,7 @@ def test_without_scores_nothing_is_bold(world):
 def test_every_figure_stands_with_its_interval_and_n(world):
     table = results_table(results_of(world).named("zero_shot_mir"))
     row = row_of(table, "Human narrations")
-    low, high = (float(bound) for bound in row.cells[1].detail.split("\xa0to\xa0"))
+    low, high = (float(bound) for bound in row.cells[1].detail.replace("\u2060", "").split("–"))
     assert low < float(row.cells[1].text) < high
     assert "95 % intervals" in table.note and "n: mAP, nDCG 120; mAP v→t" in table.note
 
