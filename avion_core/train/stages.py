@@ -294,11 +294,12 @@ class _Stage:
         recorded: dict[str, Any] = {
             "title": self.title,
             "seed": self.seed,
-            "clips": len(ClipTable.load(*self._clip_files())),
             "stage": self.settings.model_dump(mode="json"),
         }
-        if self.validation is not None and log is not None:
-            recorded["validation"] = best_and_last(log, self.settings.best_metric)
+        if log is not None:
+            recorded["clips"] = len(ClipTable.load(*self._clip_files()))
+            if self.validation is not None:
+                recorded["validation"] = best_and_last(log, self.settings.best_metric)
         write_manifest(self.out / "manifest.json", settings=recorded, inputs=self.files)
 
     def identity(self) -> dict[str, Any] | None:
