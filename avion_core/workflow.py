@@ -30,7 +30,7 @@ EVALUATION_TABLE = {
 """The table that evaluations of each layout read."""
 LABELS: dict[str, tuple[str, ...]] = {"ek100": ("verb", "noun", "action"), "kinetics": ("label",)}
 """Labels of the layouts with classes, which annotate lists in classes.json."""
-DATA_TARGETS = ("download", "transcode", "annotate", "narrate", "preflight")
+DATA_TARGETS = ("download", "weights", "transcode", "annotate", "narrate", "preflight")
 """Targets of the workflow that train and evaluate nothing."""
 TASKS_OF: dict[str, tuple[str, ...]] = {
     "ego4d": ("contrastive", "reconstruction"),
