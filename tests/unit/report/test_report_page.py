@@ -196,6 +196,7 @@ def test_left_out_videos_and_clips_are_listed_with_reasons(world):
     assert "ek100 validation the video is not in the chunks 4" in text
     assert "1 (1 validation)" in text  # of the two videos that lost clips one is quarantined
     assert "Left out before, of this table: 4 entries, with 1 quarantined video (see Data)." in text
+    assert "clips/dropped.csv" in text
     assert "Human and LLM narrations: cls P01_09 the chunk is gone" in text
 
 
