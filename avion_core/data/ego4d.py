@@ -119,7 +119,8 @@ def _narration_pass(where: str, video_uid: str, name: str, narrations: Sequence[
         try:
             times_s[place] = _number(narration["timestamp_sec"])
             texts.append(sentence_of(narration["narration_text"]))
-            uids.append(str(narration.get("annotation_uid") or f"{video_uid}:{name}:{place}"))
+            uid = str(narration.get("annotation_uid") or "")
+            uids.append(f"{video_uid}:{name}:{place}" if not uid or _has_surrogates(uid) else uid)
         except KeyError as error:
             raise SourceError(
                 f"{where}.narrations[{place}]: it lacks {error}; fetch the file again"
@@ -156,7 +157,7 @@ def sentence_of(text: Any) -> str:
 
 def _has_surrogates(text: str) -> bool:
     """Whether the text has halves of characters, which JSON can write and no encoding can."""
-    return any("\ud800" <= character <= "\udfff" for character in text) if not text.isascii() else False
+    return not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def mean_gap_s(passes: Sequence[NarrationPass]) -> float:

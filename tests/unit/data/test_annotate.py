@@ -192,6 +192,15 @@ def test_benchmark_videos_are_not_trained_on_unless_the_setting_says_so(tmp_path
     assert len(ClipTable.load(run(waived, lengths) / "train.arrow")) == 4
 
 
+@pytest.mark.parametrize("uid", [None, "", "\ud800"])
+def test_a_narration_without_a_usable_number_is_named_by_its_place(tmp_path, run, uid):
+    videos = {"a": narrated(1.0, 6.0)}
+    videos["a"]["narration_pass_1"]["narrations"][1]["annotation_uid"] = uid
+    out = run(write_ego4d(tmp_path / "raw", videos), {"a": 40.0})
+    names = ClipTable.load(out / "train.arrow").arrow()["narration_id"].to_pylist()
+    assert names == ["n1.0", "a:narration_pass_1:1"]
+
+
 def test_a_question_whose_choice_cannot_be_watched_is_dropped(tmp_path, run):
     settings = write_ego4d(tmp_path / "raw", {"a": narrated(1.0, 6.0)})
 

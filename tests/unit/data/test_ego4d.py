@@ -117,12 +117,14 @@ def test_without_metadata_nothing_begins_unless_that_is_allowed(tmp_path):
     ego4d.check(tmp_path, allow_missing_metadata=True)
 
 
-def test_files_too_large_for_the_start_are_read_when_the_data_are_fetched(tmp_path, monkeypatch):
+@pytest.mark.parametrize("wrong", ["v2/annotations/narration.json", "ego4d.json", "egomcq.json"])
+def test_files_too_large_for_the_start_are_read_when_the_data_are_fetched(tmp_path, monkeypatch, wrong):
     (tmp_path / "v2/annotations").mkdir(parents=True)
-    (tmp_path / "v2/annotations/narration.json").write_text("[]")
+    (tmp_path / "v2/annotations/narration.json").write_text(json.dumps(VIDEOS))
+    (tmp_path / wrong).write_text("[]")
     monkeypatch.setattr(ego4d, "CHECKED_AT_ONCE_BYTES", 1)
     ego4d.check(tmp_path, allow_missing_metadata=True)
-    with pytest.raises(SourceError, match="a list where an object"):
+    with pytest.raises(SourceError, match=rf"{wrong}: a list where an object"):
         ego4d.find_videos(tmp_path)
 
 
