@@ -1,6 +1,6 @@
 """What would fail, found before any training begins: `snakemake --cores 2 preflight`.
 
-The page is no output: Snakemake would delete it where something would fail, and look no second time.
+It has no output, so that it looks every time. (Snakemake would also delete the page where something would fail.)
 """
 
 
@@ -12,8 +12,6 @@ rule preflight:
         tables=[path for dataset in used_datasets() for path in clip_tables(dataset).values()],
     log:
         f"{LOGS}/preflight.log",
-    benchmark:
-        f"{LOGS}/benchmark/preflight.tsv"
     conda:
         "../envs/train.yaml"
     resources:
