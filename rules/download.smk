@@ -41,8 +41,8 @@ rule fetch_weights:
     conda:
         "../envs/train.yaml"
     resources:
-        mem_mb=2000,
-        runtime=120,
+        mem_mb=growing(2000),
+        runtime=growing(120),
     message:
         "Fetch the weights {wildcards.open_clip_model}/{wildcards.tag} of open_clip"
     shell:
