@@ -76,9 +76,9 @@ class SourceRecord:
                 name: (FileMark(*mark), digest) for name, (mark, digest) in content["annotations"].items()
             },
             videos={
-                name: (Path(place), FileMark(*mark)) for name, (place, mark) in content["videos"].items()
+                name: (folder / place, FileMark(*mark)) for name, (place, mark) in content["videos"].items()
             },
-            missing=[SourceVideo(name, Path(place)) for name, place in content["missing"]],
+            missing=[SourceVideo(name, folder / place) for name, place in content["missing"]],
         )
 
     def write(self, folder: Path) -> None:
