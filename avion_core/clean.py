@@ -48,7 +48,8 @@ def plan(root: Path, *, everything: bool) -> Plan:
     for dataset in _folders(root / "data", planned):
         for name in DATASET:
             planned.add(dataset / name)
-        planned.add(dataset / "raw", keep=None if everything else "raw data")
+        for name in ("raw", "source.json"):
+            planned.add(dataset / name, keep=None if everything else "raw data")
         for provider in _folders(dataset / "narrations", planned):
             for path in sorted(provider.iterdir()):
                 paid = path.name == "journal" and not everything

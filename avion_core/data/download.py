@@ -206,16 +206,21 @@ def _make_toy_kitchen(dataset: DataSet, _: SourceRecord) -> list[SourceVideo]:
 
 def _check_ego4d(dataset: DataSet, record: SourceRecord) -> None:
     """Nobody needs the account for what has arrived, nor EgoMCQ's file once it was copied."""
-    if record.state.recipe != dataset.recipe:
+    if not _has_arrived(dataset, record):
         ego4d.check_download(dataset.settings.ego4d)
     if ego4d.EGOMCQ not in record.annotations:
         ego4d.check_questions(dataset.settings.ego4d)
 
 
+def _has_arrived(dataset: DataSet, record: SourceRecord) -> bool:
+    """Whether a download with these settings was whole; its videos may have been deleted to save space."""
+    return record.state.recipe == dataset.recipe and ego4d.narration_path(dataset.raw_dir).is_file()
+
+
 def _fetch_ego4d(dataset: DataSet, record: SourceRecord) -> list[SourceVideo]:
     """Download what has not arrived yet, copy EgoMCQ's file, and read all before anything is made of it."""
     raw, source = RawFolder(dataset.raw_dir), dataset.settings.ego4d
-    if record.state.recipe == dataset.recipe:
+    if _has_arrived(dataset, record):
         videos = [SourceVideo(name, path) for name, (path, _) in record.videos.items()]
     else:
         raw.check_unedited()

@@ -8,6 +8,7 @@ that our own two files, from which the video model comes back.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -104,8 +105,9 @@ def export_avion(folder: str | Path, out: str | Path, *, flash: bool = False) ->
     Beside the weights stands what AVION's fine-tuning scripts build the model from and print.
     `flash` takes the names of AVION's flash attention and "fast conv" instead of the plain ones. All comes
     back exactly, but for a key bias in a plain VideoMAE file, which has none: ours is zero unless the model
-    was started from a flash file, and attention does not notice it.
+    was started from a flash file, and attention does not notice it. Raises ModelError where `out` is there.
     """
+    _refuse_existing(out)
     model, description = load_model(folder)
     content: dict[str, Any] = {"epoch": 0, "best_acc1": 0.0}
     content["state_dict"] = avion_state_dict(model, flash=flash)
@@ -163,11 +165,9 @@ def avion_state_dict(model: VideoModel, *, flash: bool = False) -> dict[str, Ten
 def export_open_clip(folder: str | Path, out: str | Path) -> None:
     """Publish the dual encoder of `folder` as a folder for open_clip and the Hugging Face hub.
 
-    An earlier export is replaced. Raises ModelError where `out` is anything else, and for a model that is not
-    a dual encoder.
+    Raises ModelError where `out` is there already, and for a model that is not a dual encoder.
     """
-    if Path(out).exists() and not (Path(out) / OPEN_CLIP_CONFIG).is_file():
-        raise ModelError(f"{out}: is there already and is no model for open_clip; name another folder")
+    _refuse_existing(out)
     description, config = read_description(folder)
     if description.kind != "dual_encoder" or not isinstance(config, DualEncoderConfig):
         raise ModelError(f"{folder}: open_clip has no {description.kind}; export it in AVION's layout")
@@ -232,6 +232,12 @@ def open_clip_config(
             "resize_mode": "shortest",
         },
     }
+
+
+def _refuse_existing(out: str | Path) -> None:
+    """An export replaces nothing: even an earlier one may hold what somebody added, such as a `.git`."""
+    if os.path.lexists(out):
+        raise ModelError(f"{out}: is there already; name another path, or remove it first")
 
 
 EXPORTS: dict[str, Callable[[str | Path, str | Path], None]] = {

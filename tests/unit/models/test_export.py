@@ -161,12 +161,17 @@ def test_what_open_clip_cannot_hold_is_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_an_export_replaces_an_export_and_nothing_else(tmp_path):
+@pytest.mark.parametrize("export", EXPORTS.values(), ids=EXPORTS)
+def test_an_export_replaces_nothing(tmp_path, export):
     saved(tmp_path / "m")
-    for _ in range(2):
-        export_open_clip(tmp_path / "m", tmp_path / "out")
-    with pytest.raises(ModelError, match=r"m: is there already and is no model for open_clip"):
-        export_open_clip(tmp_path / "m", tmp_path / "m")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "open_clip_config.json").write_text("of a model from elsewhere")
+    (tmp_path / "weights.pt").write_text("the user's")
+    for taken in ("m", "out", "weights.pt"):
+        with pytest.raises(ModelError, match=f"{taken}: is there already; name another path"):
+            export(tmp_path / "m", tmp_path / taken)
+    assert (tmp_path / "weights.pt").read_text() == "the user's"
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["open_clip_config.json"]
     assert load_model(tmp_path / "m")[1].frames == 4
 
 
