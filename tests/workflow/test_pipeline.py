@@ -177,3 +177,41 @@ def test_retraining_with_another_setting_does_not_resume_the_old_run(reported: P
     assert (workspace / "results/llm/finetune_mir/model.safetensors").read_bytes() != before
     finished(workspace, "finetune")
     assert (workspace / "results/llm/finetune_mir/model.safetensors").read_bytes() == before
+
+
+def test_a_changed_source_redoes_its_own_work_only(annotated: Path, tmp_path: Path) -> None:
+    """The rows of docs/reruns.md, over the rendered EPIC-KITCHENS as files on disk and as rendered."""
+    workspace = copy_workspace(annotated, tmp_path / "workspace")
+    raw = workspace / "data/ek100/raw"
+    annotation = raw / "EPIC_100_train.csv"
+    video = next(raw.rglob("*.MP4"))
+    content = annotation.read_bytes(), video.read_bytes()
+
+    annotation.write_bytes(content[0] + b"\n")
+    assert planned_jobs(workspace, "annotate") == {"fetch_dataset": 1, "annotate_ek100": 1, "annotate": 1}
+    annotation.write_bytes(content[0])
+    assert planned_jobs(workspace, "annotate") == {}
+
+    video.unlink()
+    assert planned_jobs(workspace, "annotate") == {}
+    video.write_bytes(content[1][:3000])
+    transcoding = {"fetch_dataset": 1, "transcode_videos": 2, "gather_chunks": 1, "annotate_ek100": 1}
+    assert planned_jobs(workspace, "annotate") == {**transcoding, "annotate": 1}
+    others = {path: path.stat().st_mtime_ns for path in (raw.parent / "chunks").rglob("*.mp4")}
+    finished(workspace, "annotate")
+    assert planned_jobs(workspace, "annotate") == {}
+    quarantine = json.loads((workspace / "data/ek100/quarantine.json").read_text())
+    assert [entry["video_id"] for entry in quarantine] == [video.stem]
+    kept = {path for path in others if path.exists() and path.stat().st_mtime_ns == others[path]}
+    assert {path.parts[-3] for path in others.keys() - kept} == {video.stem}
+
+    video.write_bytes(content[1])
+    finished(workspace, "annotate")
+    assert json.loads((workspace / "data/ek100/quarantine.json").read_text()) == []
+    assert planned_jobs(workspace, "annotate") == {}
+
+
+def test_tables_that_came_out_the_same_retrain_nothing(reported: Path, tmp_path: Path) -> None:
+    workspace = copy_workspace(reported, tmp_path / "workspace")
+    finished(workspace, "annotate", options=("--forcerun", "annotate_ek100"))
+    assert planned_jobs(workspace, "evaluate") == {}
