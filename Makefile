@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
-# Needed to begin with: Python 3.11 or later, git, make.
+# Prerequisites: Python 3.11 or later, git, make.
 
 PYTHON ?= python3
 BIN := .venv/bin

@@ -69,11 +69,11 @@ PROVIDER_MACHINE_SETTINGS = frozenset(
         "max_usd",
     }
 )
-"""Settings of a language model's server that decide no answer: changing one asks nothing again."""
+"""Settings of a language model's server that do not affect answers: changing one repeats no request."""
 
 
 OPEN_CLIP = "open_clip:"
-"""What `start_weights` begins with where it names a model of open_clip's and not a file."""
+"""Prefix that marks an open_clip model rather than a file."""
 
 VALIDATES = {
     "contrastive": ("retrieval", "multiple_choice"),
@@ -394,15 +394,15 @@ class StageSettings(ReadingJob):
     start: str | None = None
     """Stage of the same run whose weights are the start; null for a fresh model."""
     start_weights: str | None = None
-    """Others' weights as the start: a `.pt` or `.safetensors` file, or `open_clip:<model>/<tag>`, such as
-    open_clip:ViT-B-16/openai, which `snakemake weights` downloads; `docs/models.md` lists what is read."""
+    """Third-party weights to start from: a `.pt` or `.safetensors` file, or `open_clip:<model>/<tag>`, such
+    as open_clip:ViT-B-16/openai, which `snakemake weights` downloads; `docs/models.md` lists what is read."""
     start_weights_key: str | None = None
     """Entry of that file with the weights, needed where it holds several sets, such as `model` and `ema`;
     null for the only one."""
     start_fresh: tuple[str, ...] = ()
-    """Weights (fnmatch patterns) that begin fresh although the start has them."""
+    """Weights (fnmatch patterns) to reinitialise even if the checkpoint has them."""
     waive_missing: tuple[str, ...] = ()
-    """Weights (fnmatch patterns) that the start may lack; they begin fresh."""
+    """Weights (fnmatch patterns) that the checkpoint may lack; they are initialised."""
     waive_unexpected: tuple[str, ...] = ()
     """Weights (fnmatch patterns) of the start that this model has no use for."""
 
@@ -446,7 +446,7 @@ class StageSettings(ReadingJob):
     learning_rate: Positive = 3e-5
     """Peak rate."""
     learning_rate_batch: Count | None = None
-    """Rates are multiplied by batch_size over this; null for no scaling."""
+    """Reference batch size; rates scale by batch_size / this. null for no scaling."""
     schedule: Literal["constant", "cosine"] = "constant"
     """Course of the rate after warm-up."""
     warmup_epochs: NotNegative = 0.0
@@ -498,7 +498,7 @@ class StageSettings(ReadingJob):
     """Contrastive temperature of a model that begins fresh; null for the published one: info_nce 0.07,
     sigmoid 0.1."""
     learn_temperature: bool | None = None
-    """Whether the temperature is trained; null for as published: not with info_nce, with sigmoid."""
+    """Whether the temperature is trained; null: frozen for info_nce, trained for sigmoid, as published."""
     logit_bias: float | None = None
     """Sigmoid loss's trained bias where it begins fresh; null for the published -10.0."""
     margin: NotNegative | None = None
@@ -540,7 +540,7 @@ class StageSettings(ReadingJob):
     runtime_minutes: Count = 60
     """Time limit the job asks the scheduler for, doubled at each further attempt."""
     log_every_steps: Count = 10
-    """Distance of the log's lines."""
+    """Steps between log lines."""
     wandb_project: str | None = None
     """Weights & Biases project that gets the log's lines too; the package `wandb` must be installed."""
     peak_tflops: Positive | None = None
@@ -548,7 +548,7 @@ class StageSettings(ReadingJob):
     checkpoint_every_steps: Count = 100
     """Steps between resumable checkpoints."""
     checkpoint_every_minutes: Positive | None = 10.0
-    """A checkpoint also when the last one is this old; null for steps alone."""
+    """Also checkpoint after this many minutes; null for steps alone."""
     accumulation_steps: Count = 1
     """Micro-batches that each process makes of its share of `batch_size`, for less memory: the gradient is
     that of the whole batch, contrastive negatives included. Mixup mixes the clips of the whole share."""

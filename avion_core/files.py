@@ -61,10 +61,10 @@ def publish(path: str | Path, *, key: str | None = None) -> Iterator[Path]:
 
 @contextmanager
 def claim(path: str | Path) -> Iterator[None]:
-    """Let only one process at a time, of all that see this file system, have the body for `path`.
+    """Run the body under an exclusive lock on `path`, held against all processes that see this file system.
 
-    Raises BlockingIOError at once while another one has it. The kernel ends the claim of a killed process.
-    Where the file system has no locks, or nothing may be written, everyone is let in.
+    Raises BlockingIOError at once while another process holds it. The kernel releases the lock of a killed
+    process. Where the file system has no locks, or nothing may be written, there is no lock.
     """
     target = Path(path)
     lock = target.with_name(f".{target.name}.lock")

@@ -337,7 +337,7 @@ def check_download(source: Ego4DSource) -> None:
     if source.aws_profile not in _profiles():
         raise SourceError(
             f"AWS profile '{source.aws_profile}' is not configured; put the keys of your Ego4D licence "
-            f"there with `aws configure --profile {source.aws_profile}` (environment variables do not do)"
+            f"there with `aws configure --profile {source.aws_profile}`; environment variables are not enough"
         )
     check_questions(source)
 

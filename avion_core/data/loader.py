@@ -105,7 +105,7 @@ class BatchLoader:
             num_workers=workers,
             persistent_workers=workers > 0,
             multiprocessing_context="fork" if workers else None,
-            worker_init_fn=partial(_obey_the_parent_alone, os.getpid()),
+            worker_init_fn=partial(_ignore_stop_signals, os.getpid()),
             pin_memory=torch.cuda.is_available(),
         )
 
@@ -145,17 +145,18 @@ class BatchLoader:
             )
 
 
-def _obey_the_parent_alone(parent: int, worker: int) -> None:
-    """Runs in a worker: a signal to the whole job must not end it while its process needs a batch.
+def _ignore_stop_signals(parent: int, worker: int) -> None:
+    """Worker initialiser: ignore stop signals, except from the parent; end with it if it is killed.
 
-    That process finishes its step, saves, and then ends its workers itself. If it is killed, they end too.
+    A signal to the whole job must not end a worker while its parent still needs batches to finish its step.
+    The parent saves, then stops its workers.
     """
     end_with_parent(parent=parent)
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    threading.Thread(target=_end_when_told_by, args=(parent,), daemon=True).start()
+    threading.Thread(target=_end_on_signal_of, args=(parent,), daemon=True).start()
 
 
-def _end_when_told_by(parent: int) -> None:
+def _end_on_signal_of(parent: int) -> None:
     while signal.sigwaitinfo(STOP_SIGNALS).si_pid != parent:
         pass
     os._exit(0)

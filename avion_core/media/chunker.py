@@ -155,7 +155,7 @@ def make_chunks(source: Path, folder: Path, settings: TranscodeSettings) -> list
 
     Whole chunks that an unfinished call with the same source and settings left there are not made again.
     Raises MediaError if the video cannot be used: corrupt, empty, without pictures, or cut short; OSError
-    when the disk is full, ChildProcessError (one too) when FFmpeg cannot work; RuntimeError as verify_chunk.
+    when the disk is full, ChildProcessError (an OSError) when FFmpeg fails; RuntimeError as verify_chunk.
     """
     info = probe(source)
     folder.mkdir(parents=True, exist_ok=True)

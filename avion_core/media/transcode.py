@@ -120,7 +120,7 @@ def _videos_of_shard(videos: Path, shard: str) -> list[tuple[str, Path]]:
     table = read_file_table(videos, columns=["video_id", "path"])
     sources = list(zip(table["video_id"].to_pylist(), table["path"].to_pylist(), strict=True))
     if len({video_id for video_id, _ in sources}) < len(sources):
-        raise ValueError(f"{videos}: a video_id stands there twice")
+        raise ValueError(f"{videos}: a video_id appears twice")
     for video_id, _ in sources:
         if not video_id or Path(video_id).is_absolute() or ".." in Path(video_id).parts:
             raise ValueError(f"{videos}: video_id '{video_id}' cannot be the name of a folder")

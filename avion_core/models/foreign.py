@@ -1,4 +1,4 @@
-"""Others' weights under our names: CLIP's, and AVION's and VideoMAE's in both of their key layouts.
+"""Third-party weights under our names: CLIP's, and AVION's and VideoMAE's in both of their key layouts.
 
 The plain layout (`in_proj_weight`, `mlp.c_fc`, `qkv` with `q_bias` and `v_bias`) and the flash-attention
 layout (`Wqkv`, `mlp.fc1`) hold the same numbers; convolution kernels and matrices of patches do too.

@@ -1,6 +1,6 @@
 """Models on disk: a folder with `model.safetensors` and `model.json`, and the rules for starting from one.
 
-Nothing is loaded by half: weights that are missing, left over or of another shape are listed, and
+Weights load completely or not at all: those that are missing, left over or of another shape are listed, and
 fail unless the recipe waived them by name.
 """
 

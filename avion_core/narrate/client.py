@@ -167,7 +167,7 @@ class ChatClient:
             if attempt >= self._settings.max_attempts:
                 raise ProviderError(
                     f"{self.server}: no answer after {attempt} tries, the last one: {problem}. Answers so "
-                    "far are kept: the same command goes on from here once the server is well "
+                    "far are kept: the same command goes on from here once the server is healthy again "
                     "(narrate.openai.max_attempts, parallel_requests and timeout_seconds bound the tries)"
                 )
             self._wait_after(attempt, asked)

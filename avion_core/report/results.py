@@ -251,7 +251,7 @@ def load_results(plan: Plan, settings: Settings) -> Results:
 
 
 def read_log(path: Path) -> TrainingLog:
-    """Read `train.jsonl`. A step that stands there twice (a resumed run) counts once, the last time.
+    """Read `train.jsonl`. A step that appears twice (a resumed run) counts once, the last time.
 
     Raises ReportError naming the line that is not a JSON object.
     """

@@ -177,7 +177,7 @@ class CheckpointStore:
 
 
 def to_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies in the main memory, which go on to hold what they hold now."""
+    """CPU copies that training does not change."""
     return {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}
 
 

@@ -91,7 +91,7 @@ class World:
         return box
 
     def wait(self) -> None:
-        """Meet all processes here, however long one of them works alone."""
+        """Barrier, with a long timeout: one rank may work alone for hours."""
         if self.size > 1:
             dist.barrier(group=self.patient)
 

@@ -224,7 +224,7 @@ class Training:
             )
 
     def _save_and_meet(self) -> None:
-        """Save, and meet: a process that ended early would have torchrun end the one that writes."""
+        """Save, then wait for all ranks, or torchrun kills the writer."""
         self.save()
         self.writer.wait()
         self.world.wait()

@@ -107,7 +107,7 @@ class TrainingLog:
         }
 
     def restore(self, state: Mapping[str, Any] | None) -> None:
-        """Cut the file to where it was when `state` was taken (None: to nothing) and go on from there."""
+        """Truncate the log to its length at `state` (empty for None) and continue from there."""
         os.truncate(self._path, state["bytes"] if state else 0)
         if state:
             self._window = Window(**state["window"])

@@ -28,7 +28,7 @@ RELEVANCY_RESOLUTION = 1.1 / 240
 
 
 def local(x_BD: Tensor) -> Tensor:
-    """The gather that does not: negatives come from this process alone."""
+    """Identity gather: negatives come from this process alone."""
     return x_BD
 
 

@@ -101,7 +101,7 @@ def _update_rule(
 def tensor_state(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """The optimiser's state as flat tensors, `<quantity>/<parameter name>`, fit for a safetensors file.
 
-    Of a sharded optimiser all processes must ask; rank 0 gets the whole state, the others none.
+    With a sharded optimiser every rank must call this; rank 0 gets the whole state, the others none.
     """
     if isinstance(optimizer, ZeroRedundancyOptimizer):
         optimizer.consolidate_state_dict(to=0)
