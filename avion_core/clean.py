@@ -1,8 +1,7 @@
 """`make clean`: remove what the pipeline made in this checkout, after naming sizes and asking.
 
 Raw data and journals of paid answers stay unless they are asked for, and so does everything that the pipeline
-did not make. Links are never followed: what lies behind one belongs to somebody else. Only the standard
-library is needed, as `.venv` may be gone already.
+did not make. Links are never followed. Only the standard library is needed, as `.venv` may be gone already.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ DATASET = ("chunks", "chunks.parquet", "packets.npy", "quarantine.json", "videos
 
 
 @dataclass
-class Plan:
+class Removal:
     """Paths to remove, and those to keep with the reason."""
 
     remove: list[Path] = field(default_factory=list)
@@ -40,9 +39,9 @@ class Plan:
             self.remove.append(path)
 
 
-def plan(root: Path, *, everything: bool) -> Plan:
-    """What to remove of the checkout `root`; with `everything`, raw data and journals too."""
-    planned = Plan()
+def planned_removal(root: Path, *, everything: bool) -> Removal:
+    """What to remove from the checkout `root`; with `everything`, raw data and journals too."""
+    planned = Removal()
     for name in TOP:
         planned.add(root / name)
     for dataset in _folders(root / "data", planned):
@@ -57,7 +56,7 @@ def plan(root: Path, *, everything: bool) -> Plan:
     return planned
 
 
-def _folders(parent: Path, planned: Plan) -> Iterator[Path]:
+def _folders(parent: Path, planned: Removal) -> Iterator[Path]:
     """Folders in `parent`; links are noted as kept."""
     if parent.is_symlink():
         planned.add(parent)
@@ -88,7 +87,7 @@ def readable(count: int) -> str:
 
 def clean(root: Path, *, everything: bool, confirm: Callable[[str], bool]) -> None:
     """Say what goes and what stays, ask with `confirm`, and remove."""
-    planned = plan(root, everything=everything)
+    planned = planned_removal(root, everything=everything)
     for path, reason in planned.keep.items():
         print(f"keep    {'' if path.is_symlink() else readable(size(path)):>10}  {path}  ({reason})")
     sizes = {path: size(path) for path in planned.remove}

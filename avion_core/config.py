@@ -22,10 +22,10 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")]
 
 
 def _folder(path: str) -> str:
-    """A folder's path as Snakemake can have it in a rule: no slash at its end, no braces, no line break."""
+    """A folder's path that Snakemake allows in a rule: no trailing slash, no braces, no line breaks."""
     if not path.strip() or set(path) & set("{}\n"):
         raise ValueError(
-            "name a folder without '{', '}' and line breaks, which Snakemake cannot have in a path"
+            "name a folder without '{', '}' and line breaks, which Snakemake does not allow in a path"
         )
     return str(Path(path).expanduser())
 
@@ -678,7 +678,7 @@ class Settings(Section):
     shards: Count = 2
     """Fixed number of jobs that videos and narrations are divided among."""
     transcode_minutes_per_gb: Positive = 30.0
-    """A scheduler's time limit for transcoding a shard: two hours, and so many minutes for each gigabyte of
+    """Time limit of a transcoding shard under a scheduler: two hours, plus this many minutes per gigabyte of
     its videos; doubled at each further attempt."""
     preflight_clips: Count = 200
     """Clips of each table that the target `preflight` decodes."""
@@ -808,9 +808,9 @@ def _explain(problem: Mapping[str, Any]) -> str:
     if problem["type"] in ("tuple_type", "list_type"):
         value = problem["input"]
         write = f"; write [{value}]" if isinstance(value, str) else ""
-        return f"{where}: a list is meant here{write} (got {value!r})"
+        return f"{where}: a list is expected{write} (got {value!r})"
     if problem["type"] in ("dict_type", "model_type", "mapping_type"):
-        return f"{where}: a mapping is meant here, `name: value` (got {problem['input']!r})"
+        return f"{where}: a mapping is expected, `name: value` (got {problem['input']!r})"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return f"{where}: {message}" if where else message

@@ -1,7 +1,7 @@
 """Configuration files: read strictly, and laid over the demo of `config.yaml`.
 
-An experiment changes the demo's entries or brings entries of its own. An entry that says what it is
-(`NEW_ENTRY`) is new and takes nothing from the demo's of its name; any other entry changes the demo's.
+An experiment changes the demo's entries or adds its own. An entry with a setting of `NEW_ENTRY` is new and
+inherits nothing from the demo's entry of the same name; any other entry changes the demo's.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def check_files(paths: Iterable[str | Path]) -> None:
-    """End the process with one line where a file cannot be meant (`read_config`)."""
+    """End the process with one line if a file is not a configuration (`read_config`)."""
     try:
         for path in paths:
             read_config(Path(path))
@@ -71,11 +71,11 @@ def lay_over(demo: Mapping[str, Any], experiment: Mapping[str, Any]) -> dict[str
         merged["selected_runs"] = own_runs
     common = _mapping(experiment.get("transcode"))
     if common:
-        _transcode_demo_alike(merged, demo, experiment, common)
+        _apply_common_transcode(merged, demo, experiment, common)
     return merged
 
 
-def _transcode_demo_alike(
+def _apply_common_transcode(
     merged: dict[str, Any], demo: Mapping[str, Any], experiment: Mapping[str, Any], common: Mapping[str, Any]
 ) -> None:
     """Lay the experiment's common chunk settings over those of the demo's data sets."""
@@ -103,7 +103,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _repeated_keys(node: yaml.Node | None) -> Iterator[yaml.ScalarNode]:
-    """Keys that their mapping had before, each node of the tree looked at once."""
+    """Keys that their mapping already has; each node of the tree is visited once."""
     seen: set[int] = set()
     waiting = [node]
     while waiting:

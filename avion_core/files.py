@@ -20,9 +20,9 @@ from typing import Any
 PARTIAL = ".partial-"
 """Prefix of names that are being written; a name with it is never a result."""
 CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-"""Error numbers of a disk that takes no more."""
+"""Error numbers of a full or read-only disk."""
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
-"""Error numbers of a folder that this user may not write."""
+"""Error numbers of a folder that this user cannot write to."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""How a training's processes are started, and what jobs ask Slurm for."""
+"""How a training's processes are started, and what jobs request from Slurm."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def growing(amount: int) -> Callable[[Any, int], int]:
 
 
 def shard_minutes(videos: Path, shard: str, *, minutes_per_gb: float) -> int:
-    """Time to transcode the videos of the shard "k-of-n" in the list `videos`, by the bytes it gives them."""
+    """Time to transcode the videos of the shard "k-of-n" of the list `videos`, by their sizes in it."""
     first, shards = (int(number) for number in shard.split("-of-"))
     with videos.open("rb") as stream:  # names the file where it is missing, which Snakemake's planning needs
         sizes = pq.read_table(stream, columns=["bytes"])["bytes"].to_numpy()[first - 1 :: shards]

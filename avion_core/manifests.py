@@ -61,7 +61,7 @@ def differences(settings: Settings) -> list[Difference]:
     """Results of the selected runs on disk that were made with other values than the configuration has.
 
     Results that are not there yet, or have no manifest, differ in nothing. A difference is in order where
-    the result is about to be made anew. Raises ValueError, naming the file, for a manifest that is not JSON.
+    the result is about to be remade. Raises ValueError, naming the file, for a manifest that is not JSON.
     """
     results = Path(settings.results_dir)
     found: list[Difference] = []
@@ -81,7 +81,7 @@ def read_manifest(folder: Path) -> Mapping[str, Any]:
     """The manifest of a result's folder. Raises ValueError where it is not a JSON object."""
     manifest = read_json(folder / MANIFEST)
     if not isinstance(manifest, Mapping):
-        raise ValueError(f"{folder / MANIFEST}: not a JSON object; delete the folder to have it made anew")
+        raise ValueError(f"{folder / MANIFEST}: not a JSON object; delete the folder to remake the result")
     return manifest
 
 

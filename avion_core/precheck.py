@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from avion_core.config import VALIDATES, EvaluationSettings
+from avion_core.data.clip_counts import clips_at_most
 from avion_core.data.download import check_source
 from avion_core.data.source_state import SourceRecord
-from avion_core.data.splits import clips_at_most
 from avion_core.data.tables import row_count
 from avion_core.media.program import ffmpeg_program
 from avion_core.media.quarantine import returned_sources
@@ -24,7 +24,7 @@ from avion_core.workflow import EVALUATION_TABLE, KINDS_OF, LABELS, TASKS_OF, Pl
 def problems(workflow: Workflow, *, trains: bool = True) -> list[str]:
     """Everything known now that would make a job fail, in the order of the work; empty when all is well.
 
-    Too few clips are none where nothing is trained: they are `warnings` then.
+    Too few clips are a problem only if something is trained; otherwise they are among the `warnings`.
     """
     checks = CHECKS if trains else [check for check in CHECKS if check is not check_clips]
     return list(dict.fromkeys(problem for check in checks for problem in check(workflow)))
@@ -211,7 +211,7 @@ def _known_clips(workflow: Workflow, dataset: str) -> dict[str, int]:
 
 
 def warnings(workflow: Workflow, *, trains: bool = True) -> list[str]:
-    """What goes through but is seldom meant, or will be a problem later."""
+    """What runs but is rarely intended, or will be a problem later."""
     measured = [(where, entry.dataset, stage.recipe) for where, entry, stage in workflow.measured_stages()]
     trained = [(stage.where, stage.recipe.dataset, stage.recipe) for stage in workflow.stages()]
     found = [] if trains else list(check_clips(workflow))

@@ -24,7 +24,7 @@ TRACEBACK = re.compile(r"^Traceback \(most recent call last\):\n(?:[ \t].*\n|\n)
 TORCHRUNS = "torch.distributed.elastic"
 """torchrun's own error, when a process has failed, begins so."""
 SAVED = re.compile(r"(\S+): asked to stop; (saved after step \d+ of \d+)")
-"""What a training says that was asked to stop."""
+"""What a training prints when it was asked to stop."""
 
 
 class Screen(logging.Formatter):
@@ -111,7 +111,7 @@ def _last_message(log: Path) -> str:
 
 
 def take_over(logger: logging.Logger) -> Screen:
-    """Put a Screen before Snakemake's own output; where a logger plugin has its place, it sees nothing."""
+    """Put a Screen before Snakemake's own output; with a logger plugin instead of that, it does nothing."""
     screen = Screen(logging.Formatter())
     for handler in logger.handlers:
         if handler.name == "DefaultStreamHandler" and handler.formatter is not None:
@@ -121,10 +121,10 @@ def take_over(logger: logging.Logger) -> Screen:
 
 
 def stop_gently(screen: Screen, *, jobs_here: bool) -> None:
-    """Let SIGTERM and SIGHUP to Snakemake do what Ctrl-C does, and hear the first of them only.
+    """Make SIGTERM and SIGHUP to Snakemake act like Ctrl-C, and ignore all but the first signal.
 
-    `jobs_here` says that jobs are this machine's processes: those signals are handed on to them, as the
-    terminal hands on Ctrl-C. Snakemake then waits for their end.
+    `jobs_here` says that jobs are processes of this machine: signals are forwarded to them, as the terminal
+    does with Ctrl-C. Snakemake then waits for them to end.
     """
 
     def handler(number: int, frame: FrameType | None) -> None:

@@ -125,8 +125,8 @@ class Workflow:
         manifest = read_manifest(folder)
         return not stage_differences(folder, manifest, self.settings, run=stage.run, stage=stage.name)
 
-    def report_is_of_others(self) -> bool:
-        """Whether the report on disk was made of other manifests than the runs have now, or of other runs."""
+    def report_is_outdated(self) -> bool:
+        """Whether the report on disk shows other runs, or results with other manifests than they have now."""
         results = Path(self.settings.results_dir)
         figures = results / "report/metrics.json"
         if not figures.is_file():

@@ -149,7 +149,7 @@ def as_option(name, path):
 
 
 # What a source is, beside settings. Digests of it are params. The list of its videos is an `ancient` input of what
-# depends on a part that is as it was fetched: fetching again for the sake of another part makes nothing else anew.
+# depends on a part that is as it was fetched: fetching again because of another part reruns nothing else.
 # Jobs of a queue load this file too, and must not look at sources.
 
 
@@ -204,7 +204,7 @@ def transcode_minutes(wildcards, input, attempt):
         wildcards.scatteritem,
         minutes_per_gb=SETTINGS.transcode_minutes_per_gb,
     )
-    return minutes * 2 ** (attempt - 1)
+    return growing(minutes)(wildcards, attempt)
 
 
 # Narrate
@@ -342,8 +342,8 @@ def results_that_differ():
 
 
 def made_with_other_settings(run, name, file):
-    """No input, but the result is made anew where its manifest disagrees with the configuration, whatever
-    Snakemake's records say: they may be absent, or those of other results."""
+    """No input; remakes the result where its manifest disagrees with the configuration, whatever Snakemake's
+    records say: they may be absent, or those of other results."""
     found = DIFFERENT.pop((run, name), [])
     for difference in found:
         print(difference, file=sys.stderr)
@@ -414,14 +414,13 @@ def run_plan(run):
 
 def evaluation_plan(run, name):
     entry = SETTINGS.evaluations[name]
-    sentences = SETTINGS.datasets[entry.dataset].layout == "ek100" and entry.kind == "retrieval"
     return {
         "folder": f"{RESULTS}/{run}/{name}",
         "kind": entry.kind,
         "dataset": entry.dataset,
         "stage": entry.stage,
         "clips": evaluation_table(entry.dataset),
-        "sentences": clip_table(entry.dataset, "sentences_test") if sentences else None,
+        "sentences": sentences_of(entry) or None,
         "chunks": f"{DATA}/{entry.dataset}/chunks.parquet",
     }
 
@@ -438,9 +437,9 @@ def dataset_plan(name):
     }
 
 
-def report_of_others(wildcards):
-    """No input, but the report is made anew where it shows other results, whatever Snakemake's records say."""
-    if workflow.is_main_process and WORKFLOW.report_is_of_others():
+def outdated_report(wildcards):
+    """No input; remakes the report where it shows other results, whatever Snakemake's records say."""
+    if workflow.is_main_process and WORKFLOW.report_is_outdated():
         workflow.dag.forcefiles.add(f"{RESULTS}/report/index.html")
     return []
 

@@ -32,7 +32,7 @@ rule pretrain_stage:
     threads: lambda wildcards: machine(wildcards).threads * machine(wildcards).processes
     resources:
         mem_mb=lambda wildcards: machine(wildcards).memory_mb,
-        runtime=lambda wildcards, attempt: machine(wildcards).runtime_minutes * 2 ** (attempt - 1),
+        runtime=lambda wildcards, attempt: growing(machine(wildcards).runtime_minutes)(wildcards, attempt),
         nodes=slurm("nodes"),
         mpi=slurm("mpi"),
         tasks=slurm("tasks"),

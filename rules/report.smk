@@ -17,7 +17,7 @@ rule build_report:
         dropped=collect(f"{DATA}/{{dataset}}/clips/dropped.json", dataset=used_datasets()),
         dropped_clips=collect(f"{DATA}/{{dataset}}/clips/dropped.csv", dataset=used_datasets()),
         quarantines=collect(f"{DATA}/{{dataset}}/quarantine.json", dataset=used_datasets()),
-        anew=report_of_others,
+        anew=outdated_report,
     output:
         page=f"{RESULTS}/report/index.html",
         metrics=f"{RESULTS}/report/metrics.json",

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 from avion_core.config import DatasetSettings, Layout
 from avion_core.data import ego4d, ek100, folder, kinetics
-from avion_core.data.chunks import ChunkIndex
+from avion_core.data.chunks import ChunkIndex, VideoLengths, durations_s
 from avion_core.data.clips import Question, write_clips, write_questions, write_sentences
 from avion_core.data.dropped import (
     HELD_OUT,
@@ -44,13 +43,6 @@ SHORTEST_S = 1 / 120
 Seconds = Sequence[float] | NDArray[np.float64]
 
 
-class Watchable(Protocol):
-    """The part of the chunk index that annotation asks."""
-
-    def has(self, video_id: str) -> bool: ...
-    def duration_s(self, video_id: str) -> float: ...
-
-
 @dataclass(frozen=True)
 class Task:
     """One layout's annotation: where from, where to, and what was left out so far."""
@@ -58,7 +50,7 @@ class Task:
     settings: DatasetSettings
     raw_dir: Path
     clips_dir: Path
-    index: Watchable
+    index: VideoLengths
     dropped: DroppedClips
 
     def write_clips(self, split: str, table: pa.Table) -> None:
@@ -97,11 +89,9 @@ def annotate(
         raise SourceError(f"data set '{dataset}': no training clip is left, of {count} videos ({reasons})")
 
 
-def sound_clips(table: pa.Table, index: Watchable) -> tuple[pa.Table, pa.Table, pa.Array]:
+def sound_clips(table: pa.Table, index: VideoLengths) -> tuple[pa.Table, pa.Table, pa.Array]:
     """The clips to keep, cut to their video; the others as they were, and the reason for each of them."""
-    coded = table.column("video_id").dictionary_encode().combine_chunks()
-    lengths = [index.duration_s(name) if index.has(name) else np.nan for name in coded.dictionary.to_pylist()]
-    length_s = np.asarray(lengths, dtype=np.float64)[coded.indices.to_numpy()]
+    length_s = durations_s(table.column("video_id"), index)
     given_start_s, given_end_s = (table.column(name).to_numpy() for name in ("start_s", "end_s"))
     start_s, end_s = np.maximum(given_start_s, 0.0), np.minimum(given_end_s, length_s)
     problems = {
@@ -215,18 +205,28 @@ def _drop_narrations(task: Task, entry: ego4d.NarrationPass, reason: str) -> Non
 
 def _write_questions(task: Task, questions: Sequence[Question]) -> None:
     """Publish the questions whose choices can all be watched."""
-    known = []
-    for question in questions:
-        watched = all(map(task.index.has, question.video_ids))
-        if watched and all(
-            max(start_s, 0.0) + SHORTEST_S <= task.index.duration_s(video)
-            for video, start_s in zip(question.video_ids, question.starts_s, strict=True)
-        ):
-            known.append(question)
-        else:
-            name = pa.array([f"question {question.question_id}"])
-            task.dropped.add("egomcq", {"annotation": name}, QUESTION_OUTSIDE if watched else QUESTION)
+    problems = [_problem(question, task.index) for question in questions]
+    dropped = [
+        (f"question {question.question_id}", problem)
+        for question, problem in zip(questions, problems, strict=True)
+        if problem
+    ]
+    names, reasons = (pa.array([entry[place] for entry in dropped], pa.string()) for place in (0, 1))
+    task.dropped.add("egomcq", {"annotation": names}, reasons)
+    known = [question for question, problem in zip(questions, problems, strict=True) if not problem]
     write_questions(task.clips_dir / f"egomcq{SUFFIX}", [vars(question) for question in known])
+
+
+def _problem(question: Question, index: VideoLengths) -> str | None:
+    """Why a question is left out, None if it is not."""
+    if not all(map(index.has, question.video_ids)):
+        return QUESTION
+    if any(
+        max(start_s, 0.0) + SHORTEST_S > index.duration_s(video)
+        for video, start_s in zip(question.video_ids, question.starts_s, strict=True)
+    ):
+        return QUESTION_OUTSIDE
+    return None
 
 
 def annotate_ek100(task: Task) -> None:

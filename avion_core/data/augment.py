@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 FILL = 128
-"""Grey level of what RandAugment moves into view, in VideoMAE and AVION."""
+"""Grey level of the area that RandAugment uncovers, in VideoMAE and AVION."""
 NOISE_MEAN, NOISE_STD = 114.0, 58.0
 """Grey levels of the noise in erased boxes: unit noise on pixels normalised by ImageNet's statistics."""
 TRANSLATE_SHARE = 0.45

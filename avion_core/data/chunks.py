@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,23 @@ from avion_core.media.chunk_table import read_chunk_table
 from avion_core.media.crop import Crop
 from avion_core.media.decode import decode_frames, empty_clip
 from avion_core.media.packets import PACKETS, PacketIndex, read_packets
+
+
+class VideoLengths(Protocol):
+    """The part of the chunk index that tells videos' lengths."""
+
+    def has(self, video_id: str) -> bool: ...
+    def duration_s(self, video_id: str) -> float: ...
+
+
+def durations_s(video_ids: pa.Array | pa.ChunkedArray, index: VideoLengths) -> NDArray[np.float64]:
+    """Length in seconds of each row's video, NaN where it has no chunks."""
+    coded = video_ids.dictionary_encode()
+    if isinstance(coded, pa.ChunkedArray):
+        coded = coded.combine_chunks()
+    names = coded.dictionary.to_pylist()
+    lengths = [index.duration_s(name) if index.has(name) else np.nan for name in names]
+    return np.array(lengths, np.float64)[coded.indices.to_numpy()]
 
 
 class ChunkIndex:

@@ -45,13 +45,13 @@ class DataSet:
 
     @property
     def where(self) -> list[str]:
-        """Folders of a source that somebody else keeps, as the settings name them."""
+        """Folders of an external source, as the settings name them."""
         local, folder = self.settings.local, self.settings.folder
         return [local.path] if local else [folder.videos] if folder else []
 
     @property
     def recipe(self) -> str:
-        """Fingerprint of the settings that decide the files, wherever they lie and whoever may fetch them."""
+        """Fingerprint of the settings that decide the files, not where they are or who may fetch them."""
         decisive: dict[str, object] = {"layout": self.settings.layout, "source": self.settings.source}
         if self.settings.source == "toy_kitchen":
             decisive |= self.toy_kitchen.model_dump(mode="json")
@@ -98,7 +98,7 @@ class Source:
     annotations: Callable[[DataSet], Mapping[str, Path]]
     """The annotation files by their name in the raw folder; those that are away may be missing."""
     list_videos: Callable[[DataSet], list[SourceVideo]] | None = None
-    """All videos, there or not, of a source that somebody else keeps; None where the pipeline makes them."""
+    """All videos of an external source, there or not; None where the pipeline makes them."""
 
 
 def download(dataset: DataSet) -> None:

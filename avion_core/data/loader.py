@@ -2,8 +2,8 @@
 
 A sample's generator is seeded from (seed, epoch, row), so batches are the same for any number of worker
 processes, and an epoch can begin at any step without reading what came before it. A clip that cannot be
-decoded is recorded, too many stop the run, and a clip from another step of the epoch takes its place. No step
-has a clip twice, which a contrastive loss would hold against its own text.
+decoded is recorded, and a clip from another step of the epoch takes its place; too many stop the run. No step
+has a clip twice: a contrastive loss would treat its text as a negative of itself.
 """
 
 from __future__ import annotations

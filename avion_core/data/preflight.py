@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
 
-from avion_core.data.chunks import ChunkIndex
+from avion_core.data.chunks import ChunkIndex, durations_s
 from avion_core.data.clips import ClipTable, load_questions
 from avion_core.data.deadline import time_limit
 from avion_core.data.tables import column_names
@@ -142,7 +140,7 @@ def _row_problems(table: str, rows: ClipTable, index: ChunkIndex) -> Iterator[Pr
     examples: dict[str, int] = {}
     first = 0
     for batch in rows.arrow().to_batches():
-        duration_s, end_s = _durations_s(batch["video_id"], index), batch["end_s"].to_numpy()
+        duration_s, end_s = durations_s(batch["video_id"], index), batch["end_s"].to_numpy()
         wrong = {
             "clips are of videos that have no chunks": np.isnan(duration_s),
             "clips end more than a second after their video": end_s > duration_s + 1,
@@ -155,14 +153,6 @@ def _row_problems(table: str, rows: ClipTable, index: ChunkIndex) -> Iterator[Pr
         first += len(batch)
     for what, count in counts.items():
         yield Problem(table, what, count, _example(rows, examples[what], index))
-
-
-def _durations_s(video_ids: pa.StringArray, index: ChunkIndex) -> NDArray[np.float64]:
-    """Length of each row's video, NaN where it has no chunks."""
-    coded = video_ids.dictionary_encode()
-    names = coded.dictionary.to_pylist()
-    lengths = [index.duration_s(name) if index.has(name) else np.nan for name in names]
-    return np.array(lengths, np.float64)[coded.indices.to_numpy()]
 
 
 def _example(rows: ClipTable, row: int, index: ChunkIndex) -> str:

@@ -1,4 +1,4 @@
-"""Memory that worker processes fill with batches and the main process reads, used again and again.
+"""Reused memory that worker processes fill with batches and the main process reads.
 
 Fresh shared memory costs a page fault for every 4 KiB that is written to it: a tenth of what it takes to
 decode the frames that lie there. The memory is anonymous files (memfd_create, Linux) rather than files of
@@ -19,7 +19,7 @@ from torch import Tensor
 
 
 class Pool:
-    """A worker's pieces of shared memory: as many as are read at the same time, and one."""
+    """A worker's pieces of shared memory: one more than are being read at a time."""
 
     def __init__(self) -> None:
         self._pieces: list[_Piece] = []

@@ -1,9 +1,9 @@
 """What a data set's source was when it was fetched, and what it is now.
 
 `source.json` beside `videos.parquet` records it. A file that is away (its disk unmounted, or deleted to save
-space) counts as it was recorded, so that nothing made of it is made anew. A source that somebody else keeps
-is compared file by file; of one that the pipeline makes in its raw folder, its settings count and the files
-that differ from what it made.
+space) counts as it was recorded, so nothing made from it is remade. An external source, which somebody else
+keeps, is compared file by file. Of a source that the pipeline makes in its raw folder, the settings count,
+and files that differ from what it made.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class SourceState:
     recipe: str = ""
     """Fingerprint of the settings that decide the files."""
     where: Sequence[str] = ()
-    """Folders of the source: a moved one is fetched again, which makes nothing else anew."""
+    """Folders of the source: a moved one is fetched again, which reruns nothing else."""
     annotations: Mapping[str, str] = field(default_factory=dict)
     """Digests by name; of files that the pipeline made, only those that differ from what it made."""
     videos_digest: str = ""
@@ -123,7 +123,7 @@ def found_state(
     list_videos: Callable[[], Sequence[SourceVideo]],
     named: bool,
 ) -> SourceState:
-    """State of a source that somebody else keeps.
+    """State of an external source.
 
     `annotations` are its files by name, but for those that are away; `list_videos` lists its videos, there or
     not. With `named`, the annotations name all of them, and it is called only if these are not as recorded.

@@ -18,13 +18,6 @@ UNKNOWN = -1
 """Label of a clip whose class the model cannot answer; no answer is right."""
 
 
-def top_k_accuracy(
-    scores_NK: npt.NDArray[np.floating], labels_N: npt.NDArray[np.integer], k: int = 1
-) -> float:
-    """Per cent of clips whose label is among the k highest scores; raises as `among_top` does."""
-    return 100 * float(np.mean(among_top(scores_NK, labels_N, k)))
-
-
 def among_top(
     scores_NK: npt.NDArray[np.floating], labels_N: npt.NDArray[np.integer], k: int = 1
 ) -> npt.NDArray[np.bool_]:

@@ -16,8 +16,8 @@ from avion_core.media import MediaError
 STILL_FORMATS = ("image2", "_pipe", "tty", "gif")
 """Demuxers that find a picture, or text drawn as one, where a video was expected."""
 PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<")
-"""How lists of other files begin, which FFmpeg would read in their place; of a live one it would wait for the
-next entry for ever."""
+"""First bytes of playlists. FFmpeg would read the files that they list, and wait for ever for the next entry
+of a live one."""
 SLOWEST_FPS = Fraction(1, 10)
 """A video with fewer frames a second has a damaged time stamp, and would become hours of one picture."""
 OWN_LENGTHS = ("mov,mp4,m4a,3gp,3g2,mj2", "avi")
@@ -25,7 +25,7 @@ OWN_LENGTHS = ("mov,mp4,m4a,3gp,3g2,mj2", "avi")
 CUT_SHORT_SECONDS = 0.5
 """A video whose frames end this much before they must, or more, was cut short."""
 RUN_IN_SECONDS = 0.1
-"""Sound encoders put up to this much before the first sample, which is not to be heard."""
+"""Sound encoders add up to this much padding before the first sample."""
 UNSPECIFIED, BT2020, BT2020_NCL = 2, 9, 9
 HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 """Transfer characteristics of high dynamic range. These numbers and those of `Colours` are ITU-T H.273's."""

@@ -9,7 +9,7 @@ from avion_core.files import read_json
 
 
 def look_at(source: Path) -> dict[str, int] | None:
-    """Size and time of a source; None where it is away, be it removed, emptied or on a disk not mounted."""
+    """Size and time of a source; None if it is away: removed, emptied, or on a disk that is not mounted."""
     try:
         found = source.stat()
     except OSError:

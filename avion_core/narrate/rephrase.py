@@ -174,7 +174,7 @@ def _with_rephrasings(batch: pa.RecordBatch, new: dict[str, list[str]], clips: P
         missing = [text for text in row if text.strip() and text not in new]
         if missing:
             raise NarrateError(
-                f"{clips}: no shard has the text '{missing[0]}'; delete the shards, to have them made anew"
+                f"{clips}: no shard has the text '{missing[0]}'; delete the shards to remake them"
             )
         rows.append(list(dict.fromkeys([*row, *(added for text in row for added in new.get(text, ()))])))
     columns = {name: batch.column(name) for name in batch.schema.names}

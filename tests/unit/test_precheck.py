@@ -277,16 +277,16 @@ def test_a_report_of_other_results_is_known(tmp_path: Path) -> None:
     for run in ("human", "untrained"):
         write_result(both, run, "pretrain")
     manifest = tmp_path / "human/pretrain/manifest.json"
-    assert not workflow().report_is_of_others()  # there is none
+    assert not workflow().report_is_outdated()  # there is none
     provenance = {"manifests": {str(manifest): sha256(manifest)}}
     write_json(tmp_path / "report/metrics.json", {"runs": {"human": {}}, "provenance": provenance})
-    assert not workflow().report_is_of_others()
-    assert both.report_is_of_others()
-    assert workflow(selected_runs=["untrained"]).report_is_of_others()
+    assert not workflow().report_is_outdated()
+    assert both.report_is_outdated()
+    assert workflow(selected_runs=["untrained"]).report_is_outdated()
     manifest.write_text("{}")
-    assert workflow().report_is_of_others()
+    assert workflow().report_is_outdated()
     manifest.unlink()
-    assert workflow().report_is_of_others()
+    assert workflow().report_is_outdated()
 
 
 def test_weights_of_another_model_are_listed_before_any_work(tmp_path: Path) -> None:
