@@ -155,7 +155,7 @@ def read_json(path: str | Path) -> Any:
     """Parse a JSON file; ValueError names the file when it is not JSON."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not valid JSON ({error})") from None
 
 

@@ -79,7 +79,10 @@ def differences(settings: Settings) -> list[Difference]:
 
 def read_manifest(folder: Path) -> Mapping[str, Any]:
     """The manifest of a result's folder. Raises ValueError where it is not a JSON object."""
-    manifest = read_json(folder / MANIFEST)
+    try:
+        manifest = read_json(folder / MANIFEST)
+    except ValueError as error:
+        raise ValueError(f"{error}; delete the folder to have it made anew") from None
     if not isinstance(manifest, Mapping):
         raise ValueError(f"{folder / MANIFEST}: not a JSON object; delete the folder to remake the result")
     return manifest

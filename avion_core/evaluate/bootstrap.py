@@ -4,14 +4,15 @@ A figure is a mean of scores, one for each query: a clip to classify, a question
 search by. The queries are computed once; their clips are then drawn again with replacement, many times
 over (Efron and Tibshirani 1993, chapters 13 and 16). Clips of one video are alike, so videos are drawn as
 well, and the wider of the two intervals counts: with few videos it is far wider. Draws are seeded, and
-the same for all models on the same queries, which makes their differences paired.
+the same for all models on the same queries, which makes their differences paired. A share near 0 or 1 of
+few clips hardly moves however they are drawn: an interval of a share is never narrower than Wilson's.
 
 Shapes: Q queries, R draws, F figures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +29,8 @@ SEED = 0
 LEAST_CLIPS = 6
 """Clips that must differ between two models before a difference can be clear: with five, all in favour of
 one, chance alone does as well once in 16 (two-sided sign test), with six once in 32."""
+Z = 1.959964
+"""Normal quantile of LEVEL."""
 DIRECTIONS = ("video_to_text", "text_to_video")
 """Figures whose mean is a figure too."""
 
@@ -48,6 +51,8 @@ class Scores:
     to find, or the clip cannot be read."""
     classes: Mapping[str, Integers]
     """Class of each query, Q, for the figures that are the mean over classes of each class's mean."""
+    top: float = 100.0
+    """The highest score there is; the lowest is 0."""
 
     @property
     def figures(self) -> list[str]:
@@ -71,7 +76,7 @@ class Scores:
     def intervals(self) -> dict[str, tuple[float, float]]:
         """Lowest and highest value of each figure that is compatible with these clips."""
         values = np.array(list(self.values().values()))
-        low_F, high_F = _bounds(self.draws(), values)
+        low_F, high_F = _widest([(values, values), self._wilson(), *map(_central, self.draws())])
         return {
             name: (float(low), float(high))
             for name, low, high in zip(self.figures, low_F, high_F, strict=True)
@@ -86,7 +91,11 @@ class Scores:
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """As named arrays, for a file."""
-        arrays: dict[str, npt.NDArray[Any]] = {"clip_Q": self.clips, "video_Q": self.videos}
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "clip_Q": self.clips,
+            "video_Q": self.videos,
+            "top": np.array([self.top]),
+        }
         arrays |= {f"scores.{name}": score_Q.astype(np.float32) for name, score_Q in self.scores.items()}
         return arrays | {f"classes.{name}": class_Q for name, class_Q in self.classes.items()}
 
@@ -98,6 +107,7 @@ class Scores:
             self.videos[some_Q],
             {name: score_Q[some_Q] for name, score_Q in self.scores.items()},
             {name: class_Q[some_Q] for name, class_Q in self.classes.items()},
+            self.top,
         )
 
     def _redrawn(self, unit_Q: Integers) -> Floats:
@@ -122,6 +132,24 @@ class Scores:
             found[name] = float(np.mean(sums_K[occurs_K] / weights_K[occurs_K])) if occurs_K.any() else np.nan
         means = [(found[one] + found[other]) / 2 for one, other in self.two_sided.values()]
         return [*found.values(), *means]
+
+    def _wilson(self) -> tuple[Floats, Floats]:
+        """Wilson's interval (1927) of each figure whose scores are all 0 or `top`, NaN for the others.
+
+        A mean over classes stands on fewer clips than it has, by Kish's effective sample size.
+        """
+        bounds = {}
+        for name, score_Q in self.scores.items():
+            counted_Q = ~np.isnan(score_Q)
+            class_Q = self.classes.get(name, np.zeros(len(score_Q), int))[counted_Q]
+            clips_K = np.unique(class_Q, return_counts=True)[1]
+            bounds[name] = np.full(2, np.nan)
+            if len(clips_K) and np.isin(score_Q[counted_Q], (0, self.top)).all():
+                share = self.values()[name] / self.top
+                bounds[name] = self.top * _wilson(share, len(clips_K) ** 2 / (1 / clips_K).sum())
+        bounds |= {mean: (bounds[one] + bounds[other]) / 2 for mean, (one, other) in self.two_sided.items()}
+        low_F, high_F = np.array(list(bounds.values())).T
+        return low_F, high_F
 
     @cached_property
     def two_sided(self) -> dict[str, tuple[str, str]]:
@@ -148,13 +176,14 @@ def load_scores(path: Path) -> Scores | None:
     """The scores whose `to_arrays` a safetensors file holds among others; None where it holds none."""
     parts: dict[str, dict[str, npt.NDArray[Any]]] = {"scores": {}, "classes": {}}
     with safe_open(path, framework="numpy") as file:
-        if not {"clip_Q", "video_Q"} <= set(file.keys()):
+        if not {"clip_Q", "video_Q", "top"} <= set(file.keys()):
             return None
         for name in file.keys():  # noqa: SIM118
             part, _, figure = name.partition(".")
             if part in parts:
                 parts[part][figure] = file.get_tensor(name)
-        return Scores(file.get_tensor("clip_Q"), file.get_tensor("video_Q"), **parts)
+        top = float(file.get_tensor("top")[0])
+        return Scores(file.get_tensor("clip_Q"), file.get_tensor("video_Q"), **parts, top=top)
 
 
 @dataclass(frozen=True)
@@ -180,7 +209,8 @@ def paired_differences(ours: Scores, theirs: Scores) -> dict[str, Difference]:
     ours, theirs = _common(ours, theirs), _common(theirs, ours)
     values_F = np.array(list(ours.values().values())) - np.array(list(theirs.values().values()))
     pairs = zip(ours.draws(), theirs.draws(), strict=True)
-    low_F, high_F = _bounds([ours_RF - theirs_RF for ours_RF, theirs_RF in pairs], values_F)
+    drawn = [_central(ours_RF - theirs_RF) for ours_RF, theirs_RF in pairs]
+    low_F, high_F = _widest([(values_F, values_F), _unanimous(ours, theirs), *drawn])
     clips = _clips_that_differ(ours, theirs)
     return {
         name: Difference(float(value), float(low), float(high), clips[name])
@@ -209,15 +239,44 @@ def _clips_that_differ(ours: Scores, theirs: Scores) -> dict[str, int]:
     return {name: len(clips) for name, clips in differ.items()}
 
 
-def _bounds(draws: list[Floats], values_F: Floats) -> tuple[Floats, Floats]:
-    """The widest bounds of the central LEVEL per cent, which hold the values themselves."""
-    tail = (100 - LEVEL) / 2
-    lows, highs = [values_F], [values_F]
-    for found_RF in draws:
-        low_F, high_F = _percentiles(found_RF, (tail, 100 - tail))
-        lows.append(low_F)
-        highs.append(high_F)
+def _unanimous(ours: Scores, theirs: Scores) -> tuple[Floats, Floats]:
+    """Bounds of the difference of shares where it is the same on every clip, NaN for other figures.
+
+    No draw can move it, but other clips could: as many as Wilson's interval allows beside none.
+    """
+    bounds = {}
+    for name, score_Q in ours.scores.items():
+        apart_Q = (score_Q - theirs.scores[name])[~np.isnan(score_Q)]
+        bounds[name] = np.full(2, np.nan)
+        if len(set(apart_Q)) == 1 and all(
+            np.isin(one.scores[name][~np.isnan(score_Q)], (0, ours.top)).all() for one in (ours, theirs)
+        ):
+            step = 1 if apart_Q[0] == 0 else 2  # one model alone, or both the other way round
+            other = step * ours.top * _wilson(0.0, len(apart_Q))[1]
+            bounds[name] = np.clip([apart_Q[0] - other, apart_Q[0] + other], -ours.top, ours.top)
+    bounds |= {mean: (bounds[one] + bounds[other]) / 2 for mean, (one, other) in ours.two_sided.items()}
+    low_F, high_F = np.array(list(bounds.values())).T
+    return low_F, high_F
+
+
+def _wilson(share: float, clips: float) -> Floats:
+    """Lowest and highest share that is compatible with a share among so many clips."""
+    middle = share + Z**2 / (2 * clips)
+    half = Z * np.sqrt(share * (1 - share) / clips + (Z / (2 * clips)) ** 2)
+    return np.clip(np.array([middle - half, middle + half]) / (1 + Z**2 / clips), 0, 1)
+
+
+def _widest(bounds: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
+    """The lowest low and the highest high of each figure, NaN left out."""
+    lows, highs = zip(*bounds, strict=True)
     return np.fmin.reduce(lows), np.fmax.reduce(highs)
+
+
+def _central(found_RF: Floats) -> tuple[Floats, Floats]:
+    """Bounds of the central LEVEL per cent of the draws of each figure."""
+    tail = (100 - LEVEL) / 2
+    low_F, high_F = _percentiles(found_RF, (tail, 100 - tail))
+    return low_F, high_F
 
 
 def _percentiles(found_RF: Floats, at: tuple[float, float]) -> Iterator[Floats]:

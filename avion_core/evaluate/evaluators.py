@@ -365,7 +365,7 @@ def _both_directions(
         back_M = getattr(scores.text_to_video, name)
         queries[f"{metric}.video_to_text"] = np.concatenate([forth_A, nothing_M])
         queries[f"{metric}.text_to_video"] = np.concatenate([np.full(count, np.nan), back_M])
-    return Scores(clips_Q, _video_numbers(clips)[clips_Q], queries, {})
+    return Scores(clips_Q, _video_numbers(clips)[clips_Q], queries, {}, top=1.0)
 
 
 def _by_class(

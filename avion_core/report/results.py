@@ -14,6 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from avion_core.config import Settings, StageSettings
 from avion_core.evaluate.bootstrap import Scores, load_scores
 from avion_core.files import read_json
@@ -139,8 +141,7 @@ class EvaluationResult:
     @cached_property
     def scores(self) -> Scores | None:
         """Score of every query, None in results of older versions."""
-        path = self.planned.folder / "outputs.safetensors"
-        return load_scores(path) if path.is_file() else None
+        return load_scores(self.planned.folder / "outputs.safetensors")
 
     @property
     def lineage(self) -> tuple[StageSettings, ...]:
@@ -304,6 +305,7 @@ def _evaluation(
     require(planned.folder / MANIFEST, where)
     manifest = read_manifest(planned.folder)
     _check_figures(metrics, planned)
+    _check_outputs(planned.folder / "outputs.safetensors", where)
     record = evaluation_record(manifest)
     return EvaluationResult(
         run=run,
@@ -325,6 +327,14 @@ def _chain(stages: Mapping[str, StageResult], name: str) -> list[StageResult]:
         chain.insert(0, stage)
         stage = stages.get(stage.settings.start or "")
     return chain
+
+
+def _check_outputs(path: Path, where: str) -> None:
+    try:
+        with safe_open(require(path, where), framework="numpy"):
+            pass
+    except SafetensorError as error:
+        raise ReportError(f"{path}: damaged ({error}); delete the folder to have it made anew") from None
 
 
 def _check_figures(metrics: Any, evaluation: PlannedEvaluation) -> None:

@@ -252,9 +252,7 @@ def published_for(results: Sequence[EvaluationResult], source: str) -> Table:
     if source not in ("ego4d", "local") or results[0].layout != published.layout:
         return published_table(published, tag="Another data set")
     measured = [result.metrics[published.unit] for result in results if published.unit in result.metrics]
-    least = min(measured, default=published.size)
-    part = f"Not comparable: {least:,} of {published.size:,} {published.unit}"
-    return published_table(published, tag=part if least < published.size else "")
+    return published_table(published, tag=published.objection(min(measured)) if measured else "")
 
 
 def stage_table(runs: Mapping[str, Sequence[StageResult]]) -> Table:

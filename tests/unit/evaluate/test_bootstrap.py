@@ -127,3 +127,43 @@ def test_scores_come_back_from_a_file(tmp_path):
     assert load_scores(tmp_path / "outputs.safetensors").intervals() == found.intervals()
     save_file({"rows_N": np.arange(3)}, tmp_path / "old.safetensors")
     assert load_scores(tmp_path / "old.safetensors") is None
+
+
+@pytest.mark.parametrize(("right", "count"), [(0, 8), (8, 8), (1, 20), (19, 20), (20, 20), (0, 400)])
+def test_an_interval_of_a_share_is_never_narrower_than_wilsons(right, count):
+    """At 0 and 100 % every draw is the same, however few the clips."""
+    low, high = scores(np.arange(count) < right, videos=np.arange(count) // 4).intervals()["top1"]
+    expected = proportion_confint(right, count)
+    assert low <= 100 * expected[0] + 1e-6 and high >= 100 * expected[1] - 1e-6
+
+
+def proportion_confint(right, count):
+    """The shares p with |right/count − p| ≤ z·√(p(1 − p)/count), by trying all."""
+    p = np.linspace(0, 1, 200_001)
+    inside = p[np.abs(right / count - p) <= 1.959964 * np.sqrt(p * (1 - p) / count)]
+    return inside[0], inside[-1]
+
+
+def test_a_class_mean_of_a_hundred_stands_on_the_clips_of_its_small_classes():
+    even = scores(np.ones(40), classes=np.arange(40) % 4).intervals()
+    assert even["class_mean_top1"] == pytest.approx(even["top1"])
+    rare = scores(np.ones(40), classes=[1, 2, 3, *[0] * 37]).intervals()
+    assert rare["class_mean_top1"][0] < even["class_mean_top1"][0] - 10
+
+
+def test_perfect_retrieval_of_few_clips_is_not_certain():
+    nothing = np.full(12, np.nan)
+    both = {"mAP.video_to_text": [np.ones(12), nothing], "mAP.text_to_video": [nothing, np.ones(12)]}
+    figures = {name: np.concatenate(halves) for name, halves in both.items()}
+    found = Scores(np.tile(np.arange(12), 2), np.zeros(24, int), figures, {}, top=1.0)
+    for low, high in found.intervals().values():
+        assert 0.7 < low < 0.8 and high == 1
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "low", "high"), [(1, 1, -16, 16), (0, 0, -16, 16), (1, 0, 68, 100), (0, 1, -100, -68)]
+)
+def test_a_difference_that_no_draw_can_move_is_not_certain(ours, theirs, low, high):
+    difference = paired_differences(scores(np.full(20, ours)), scores(np.full(20, theirs)))["top1"]
+    assert (difference.low, difference.high) == pytest.approx((low, high), abs=0.5)
+    assert difference.clear == (ours != theirs)

@@ -379,7 +379,7 @@ class World:
                 ("text_to_video", (nothing, metrics[metric]["text_to_video"] + hard[clips : 2 * clips])),
             )
         }
-        return Scores(np.tile(place, 2), np.tile(place % 3, 2), figures, {})
+        return Scores(np.tile(place, 2), np.tile(place % 3, 2), figures, {}, top=1.0)
 
 
 def with_beside(metrics: dict[str, Any], scores: Scores) -> dict[str, Any]:

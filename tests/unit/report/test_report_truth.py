@@ -13,6 +13,7 @@ from avion_core.evaluate.bootstrap import Scores
 from avion_core.files import write_json
 from avion_core.report.findings import findings, tiles
 from avion_core.report.plan import read_plan
+from avion_core.report.published import PUBLISHED
 from avion_core.report.results import load_results
 from avion_core.report.tables import published_for, result_title, results_table, stage_table
 from tests.unit.report.test_report_page import Page, build
@@ -206,3 +207,25 @@ def test_unreadable_clips_counted_as_wrong_stand_below_the_run(world):
 def test_a_part_of_a_benchmark_is_not_comparable(world, source, clips, tag):
     change_metrics(world, "llm", "mir", clips=clips)
     assert published_for(results_of(world).named("mir"), source).tag == tag
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "tag"),
+    [
+        ("multiple_choice", 30, "Not comparable: 30 of about 39,000 questions"),
+        ("multiple_choice", 38_600, ""),  # would be rounded to 39,000
+        ("recognition", 19_761, "Perhaps not the same clips: 19,761 here, their number is not published"),
+        ("recognition", 16, "Perhaps not the same clips: 16 here, their number is not published"),
+    ],
+)
+def test_no_number_is_claimed_that_is_not_published(name, number, tag):
+    assert PUBLISHED[name].objection(number) == tag
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "manifest.json", "outputs.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"\x85\xff{}", b"[" * 100_000])
+def test_a_damaged_result_is_named(world, name, content):
+    path = world.folder("llm", "egomcq") / name
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"egomcq/{name}: "):
+        results_of(world)
