@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from avion_core.data.annotation_files import read_rows, read_text
@@ -17,6 +18,7 @@ from avion_core.data.sources import (
     SourceVideo,
     canonical_name,
     find_file,
+    in_parallel,
     refuse_namesakes,
     require_files,
     video_id_of,
@@ -141,11 +143,16 @@ def check(folder: Path) -> None:
 def find_videos(folder: Path) -> tuple[list[SourceVideo], list[SourceVideo]]:
     """The listed videos that are there, and where those would be that are not."""
     found, gone = [], []
-    for entry in _read_lists(folder):
-        files = (find_file(folder, path) for path in entry.paths)
-        file = next((file for file in files if file is not None), None)
+    entries = _read_lists(folder)
+    for entry, file in zip(entries, in_parallel(partial(_file_of, folder), entries), strict=True):
         if file is None:
             gone += [SourceVideo(entry.video_id, folder / path) for path in entry.paths]
         else:
             found.append(SourceVideo(entry.video_id, file))
     return found, gone
+
+
+def _file_of(folder: Path, entry: Listed) -> Path | None:
+    """Where the clip of a line is, None if it is in none of its places."""
+    files = (find_file(folder, path) for path in entry.paths)
+    return next((file for file in files if file is not None), None)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import posixpath
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 
@@ -24,9 +25,10 @@ VIDEOS = pa.schema(
 )
 """Columns of `videos.parquet`; size and time say whether a video was replaced, and paths are as
 `avion_core.media.file_table` says."""
+FILES_AT_ONCE = 32
 
-
-STATS_AT_ONCE = 32
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
 
 
 class SourceError(ValueError):
@@ -58,13 +60,18 @@ class FileMark:
         return cls(found.st_size, found.st_mtime_ns)
 
 
+def in_parallel(look: Callable[[Item], Answer], items: Iterable[Item]) -> list[Answer]:
+    """`look` at each of many files: a network disk may take a millisecond to answer for each."""
+    wanted = list(items)
+    share = -(-len(wanted) // FILES_AT_ONCE) or 1
+    shares = [wanted[first : first + share] for first in range(0, len(wanted), share)]
+    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
+        return [answer for part in pool.map(lambda part: [*map(look, part)], shares) for answer in part]
+
+
 def marks_of(paths: Iterable[Path]) -> list[FileMark | None]:
-    """Marks of many files, in parallel: a network disk may take a millisecond to answer for each."""
-    files = list(paths)
-    share = -(-len(files) // STATS_AT_ONCE) or 1
-    shares = [files[first : first + share] for first in range(0, len(files), share)]
-    with ThreadPoolExecutor(STATS_AT_ONCE) as pool:
-        return [mark for marks in pool.map(lambda part: [*map(FileMark.of, part)], shares) for mark in marks]
+    """Marks of many files."""
+    return in_parallel(FileMark.of, paths)
 
 
 def canonical_name(relative_path: str) -> str:
@@ -79,6 +86,11 @@ def video_id_of(relative_path: str) -> str:
 
 def find_file(folder: Path, name: str) -> Path | None:
     """The file of that canonical name in `folder`, whichever way the disk composes its accents."""
+    file = folder / name
+    if file.is_file():
+        return file
+    if name.isascii():
+        return None
     place = folder
     for part in Path(name).parts:
         if not part.isascii() and not (place / part).exists() and place.is_dir():
