@@ -12,7 +12,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -116,7 +123,17 @@ class SettingsError(ValueError):
 class Section(BaseModel):
     """Base of all settings: unknown names are errors, values cannot change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_value_for_a_number(cls, raw: Any) -> Any:
+        """YAML reads `yes` and `on` as true, which would count as 1."""
+        for name, value in raw.items() if isinstance(raw, Mapping) else ():
+            field = cls.model_fields.get(name)
+            if field and isinstance(value, bool) and field.annotation in (int, float):
+                raise ValueError(f"{name}: a number is expected (got {str(value).lower()})")
+        return raw
 
 
 CHUNK_FORMATS: dict[str, dict[str, Any]] = {
@@ -385,7 +402,7 @@ class StageSettings(ReadingJob):
     """Clips against narrations, ranking by relevancy, soft-target cross-entropy, or masked pixels."""
     dataset: Name
     """Data set whose training split is used."""
-    narrations: tuple[Literal["human", "rephrased"], ...] = ("human",)
+    narrations: Annotated[tuple[Literal["human", "rephrased"], ...], Field(min_length=1)] = ("human",)
     """Clip tables of contrastive training, joined: one of each row's texts is drawn at random."""
     label: Literal["action", "verb", "noun", "label"] = "label"
     """Column that classification predicts; `action` is the pair of verb and noun."""
@@ -660,7 +677,7 @@ class RunSettings(Section):
 
     title: str
     """Name in the report."""
-    stages: dict[Name, dict[str, Any]]
+    stages: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
     """Stages by name, each with what differs from the section `stages`."""
     evaluations: tuple[Name, ...]
     """Evaluations by name."""
@@ -682,7 +699,7 @@ class Settings(Section):
     its videos; doubled at each further attempt."""
     preflight_clips: Count = 200
     """Clips of each table that the target `preflight` decodes."""
-    selected_runs: tuple[Name, ...]
+    selected_runs: Annotated[tuple[Name, ...], Field(min_length=1)]
     """Runs that the report shows, and so the runs that are made."""
     toy_kitchen: ToyKitchenSettings = ToyKitchenSettings()
     transcode: TranscodeSettings = TranscodeSettings()
@@ -707,17 +724,20 @@ class Settings(Section):
         if not (isinstance(raw, Mapping) and isinstance(raw.get("datasets"), Mapping)):
             return raw
         common = raw.get("transcode") or {}
-        datasets = {
-            name: {**entry, "transcode": {**common, **(entry.get("transcode") or {})}}
-            if isinstance(entry, Mapping) and isinstance(common, Mapping)
-            else entry
-            for name, entry in raw["datasets"].items()
-        }
+        datasets = dict(raw["datasets"])
+        for name, entry in raw["datasets"].items():
+            own = entry.get("transcode", {}) if isinstance(entry, Mapping) else None
+            if isinstance(own, Mapping) and isinstance(common, Mapping):
+                datasets[name] = {**entry, "transcode": {**common, **own}}
         return {**raw, "datasets": datasets}
 
     @model_validator(mode="after")
     def _names_refer(self) -> Settings:
         known(self.selected_runs, self.runs, "selected_runs")
+        if len(set(self.selected_runs)) < len(self.selected_runs):
+            raise ValueError("selected_runs: a run is named twice; remove one")
+        if Path(self.data_dir).absolute() == Path(self.results_dir).absolute():
+            raise ValueError("data_dir and results_dir are the same folder; name two")
         for name in self.stages.keys() & self.evaluations.keys():
             raise ValueError(f"evaluations.{name}: '{name}' is a stage too, and both would share a folder")
         for name in {"logs", "report"} & self.runs.keys():
@@ -727,6 +747,7 @@ class Settings(Section):
             known(run.evaluations, self.evaluations, f"runs.{name}.evaluations")
             for stage in run.stages:
                 self._check_stage(name, stage)
+            self._check_starts(name)
             for evaluation in run.evaluations:
                 entry = self.evaluations[evaluation]
                 known([entry.stage], run.stages, f"runs.{name}: evaluation '{evaluation}' needs the stage")
@@ -750,6 +771,16 @@ class Settings(Section):
             self._check_validation(recipe, recipe.validate_with, where)
         if recipe.start is not None:
             known([recipe.start], self.runs[run].stages, f"{where}.start")
+
+    def _check_starts(self, run: str) -> None:
+        """Raise ValueError for a stage that starts, by way of others or not, from itself."""
+        starts = {name: self.stage(run, name).start for name in self.runs[run].stages}
+        for name in starts:
+            before = starts[name]
+            for _ in starts:
+                if before == name:
+                    raise ValueError(f"runs.{run}.stages.{name}.start: the stage would start from itself")
+                before = starts[before] if before else None
 
     def _check_validation(self, recipe: StageSettings, name: str, where: str) -> None:
         known([name], self.evaluations, f"{where}.validate_with")
@@ -802,9 +833,7 @@ def _explain(problem: Mapping[str, Any]) -> str:
         siblings = _fields_at(problem["loc"][:-1])
         return f"unknown setting '{where}'{_nearest(name, siblings)}"
     if problem["type"] == "missing":
-        marks = [mark for mark in NEW_ENTRY.get(problem["loc"][0], ()) if mark in problem["input"]]
-        new = f"; with its `{marks[0]}` the entry is a new one and takes nothing from config.yaml"
-        return f"setting '{where}' is missing{new if marks else ''}"
+        return f"setting '{where}' is missing{_why_missing(problem['loc'], problem['input'])}"
     if problem["type"] in ("tuple_type", "list_type"):
         value = problem["input"]
         write = f"; write [{value}]" if isinstance(value, str) else ""
@@ -815,6 +844,16 @@ def _explain(problem: Mapping[str, Any]) -> str:
     if problem["type"] == "value_error":
         return f"{where}: {message}" if where else message
     return f"{where}: {message} (got {problem['input']!r})"
+
+
+def _why_missing(location: tuple[int | str, ...], entry: Mapping[str, Any]) -> str:
+    """What an entry that lacks a setting may have been meant to be."""
+    if len(location) != 3 or location[0] not in NEW_ENTRY:
+        return ""
+    marks = [mark for mark in NEW_ENTRY[location[0]] if mark in entry]
+    if marks:
+        return f"; with its `{marks[0]}` the entry is a new one and takes nothing from config.yaml"
+    return f"; no entry is called '{location[1]}' yet: correct the name if it should change another"
 
 
 def _fields_at(location: tuple[int | str, ...]) -> list[str]:

@@ -7,6 +7,7 @@ inherits nothing from the demo's entry of the same name; any other entry changes
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -36,7 +37,7 @@ def read_config(path: Path) -> dict[str, Any]:
         for key in _repeated_keys(node):
             line, name = key.start_mark.line + 1, key.value
             raise SettingsError(f"{path}, line {line}: '{name}' appears twice; only the last would count")
-        config = yaml.safe_load(text)
+        config = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise SettingsError(f"{path}{_place_and_problem(error)}") from None
     if not isinstance(config, dict):
@@ -45,13 +46,40 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def check_files(paths: Iterable[str | Path]) -> None:
-    """End the process with one line if a file is not a configuration (`read_config`)."""
+class _Loader(yaml.SafeLoader):
+    """PyYAML's, with a place also for what is no value of its kind, such as the date 2026-13-01."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        if node.tag.endswith((":int", ":float")) and re.match(r"[-+]?0[0-9_]|.*:", str(node.value)):
+            problem = f"'{node.value}' is read as an octal or base-60 number; write it as a decimal one"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError):
+            kind = node.tag.rpartition(":")[2]
+            problem = f"'{node.value}' is read as a value of the kind {kind} and is none; put it into quotes"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
+
+
+def check_command_line(files: Iterable[str], values: Iterable[str]) -> None:
+    """End the process with one line where `--configfile` or `--config` is given what cannot be meant."""
     try:
-        for path in paths:
+        for path in files:
             read_config(Path(path))
+        for value in values:
+            check_value(value)
     except SettingsError as error:
         sys.exit(str(error))
+
+
+def check_value(value: str) -> None:
+    """Raise SettingsError unless `value`, a value of `--config`, is one that Snakemake takes."""
+    name, equals, _ = value.partition("=")
+    if not equals or not re.fullmatch(r"[A-Za-z_][\w-]*\w", name):
+        raise SettingsError(
+            f"--config {value}: write name=value, such as seed=1, and for a setting within a section "
+            "'stages={pretrain: {epochs: 2}}'; targets stand before --config"
+        )
 
 
 def lay_over(demo: Mapping[str, Any], experiment: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,7 +88,7 @@ def lay_over(demo: Mapping[str, Any], experiment: Mapping[str, Any]) -> dict[str
     Entries merge by the rule above. The experiment's common `transcode` settings reach the demo's data sets
     too. An experiment with runs of its own selects those, unless it says which.
     """
-    merged = _merge(demo, experiment)
+    merged = _merge(_with_chunks(demo, _mapping(experiment.get("transcode"))), experiment)
     own_runs = []
     for section, marks in NEW_ENTRY.items():
         for name, entry in _mapping(experiment.get(section)).items():
@@ -69,23 +97,15 @@ def lay_over(demo: Mapping[str, Any], experiment: Mapping[str, Any]) -> dict[str
                 own_runs += [name] if section == "runs" else []
     if own_runs and "selected_runs" not in experiment:
         merged["selected_runs"] = own_runs
-    common = _mapping(experiment.get("transcode"))
-    if common:
-        _apply_common_transcode(merged, demo, experiment, common)
     return merged
 
 
-def _apply_common_transcode(
-    merged: dict[str, Any], demo: Mapping[str, Any], experiment: Mapping[str, Any], common: Mapping[str, Any]
-) -> None:
-    """Lay the experiment's common chunk settings over those of the demo's data sets."""
-    changed = _mapping(experiment.get("datasets"))
-    for name, entry in _mapping(demo.get("datasets")).items():
-        change = _mapping(changed.get(name))
-        if any(mark in change for mark in NEW_ENTRY["datasets"]) or not isinstance(merged["datasets"], dict):
-            continue
-        values = {**_mapping(entry.get("transcode")), **common, **_mapping(change.get("transcode"))}
-        merged["datasets"][name] = {**merged["datasets"][name], "transcode": values}
+def _with_chunks(demo: Mapping[str, Any], common: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The demo with common chunk settings over those of its data sets."""
+    if not common or "datasets" not in demo:
+        return demo
+    changed = {"transcode": common}
+    return {**demo, "datasets": {name: _merge(entry, changed) for name, entry in demo["datasets"].items()}}
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -41,6 +41,8 @@ prepare_environment(os.environ, code=workflow.basedir)
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 try:
+    for path in workflow.overwrite_configfiles:
+        read_config(path)  # which `profiles/default` has done, if it is used
     alone = workflow.config_settings.replace_workflow_config
     SETTINGS = load_settings(
         lay_over({} if alone else read_config(Path(workflow.basedir) / "config.yaml"), config)

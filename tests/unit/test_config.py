@@ -16,6 +16,7 @@ from avion_core.config import (
     StageSettings,
     load_settings,
 )
+from avion_core.configfile import lay_over
 
 ROOT = Path(__file__).parents[2]
 DEMO = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -262,3 +263,46 @@ def test_recipe_and_machine_part_the_settings() -> None:
     apart = [job.model_copy(update={"negatives": "local"}) for job in (stage, elsewhere)]
     assert apart[0].recipe() != apart[1].recipe()  # a process's negatives are others then
     assert StageSettings.model_validate(apart[1].recipe() | apart[1].machine()) == apart[1]
+
+
+@pytest.mark.parametrize(
+    ("overlay", "message"),
+    [
+        (
+            {"stages": {"pretrian": {"epochs": 2}}},
+            "'stages.pretrian.task' is missing; no entry is called 'pretrian'",
+        ),
+        (
+            {"stages": {"pretrain": {"epochs": True}}},
+            "stages.pretrain: epochs: a number is expected .got true",
+        ),
+        ({"shards": True}, "shards: a number is expected"),
+        ({"stages": {"pretrain": {"learning_rate": float("inf")}}}, "learning_rate: .*finite"),
+        ({"stages": {"pretrain": {"narrations": []}}}, "narrations: .*at least 1"),
+        (
+            {"stages": {"pretrain": {"start": "pretrain"}}},
+            "pretrain.start: the stage would start from itself",
+        ),
+        ({"selected_runs": []}, "selected_runs: .*at least 1"),
+        ({"selected_runs": ["human", "human"]}, "selected_runs: a run is named twice"),
+        (
+            {"runs": {"mine": {"title": "M", "stages": {}, "evaluations": []}}},
+            "runs.mine.stages: .*at least 1",
+        ),
+        ({"results_dir": "./data/"}, "data_dir and results_dir are the same folder"),
+        (
+            {"datasets": {"ek100": {"source": "local", "layout": "ek100", "local": {"paht": "x"}}}},
+            "'datasets.ek100.local.paht'; did you mean 'path'",
+        ),
+    ],
+)
+def test_what_no_run_can_mean_is_refused(overlay, message):
+    with pytest.raises(SettingsError, match=message):
+        load_settings(lay_over(DEMO, overlay))
+
+
+def test_stages_that_start_from_each_other_are_refused():
+    stages = {"finetune_mir": {"start": "finetune_cls"}, "finetune_cls": {"start": "finetune_mir"}}
+    runs = {"mine": {"title": "M", "stages": stages, "evaluations": []}}
+    with pytest.raises(SettingsError, match=r"finetune_mir\.start: the stage would start from itself"):
+        load_settings(lay_over(DEMO, {"runs": runs}))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from avion_core.config import NEW_ENTRY, Settings, SettingsError, load_settings
-from avion_core.configfile import lay_over, read_config
+from avion_core.configfile import check_value, lay_over, read_config
 from avion_core.workflow import Workflow
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +32,10 @@ EXPERIMENTS = sorted((ROOT / "configs").glob("*.yaml"))
         (b"- seed\n", ["holds a list"]),
         (b"seed\n", ["holds a str"]),
         (b"seed: \x00\n", ["not valid YAML"]),
+        (b"seed: 1\nshards: 2026-02-30\n", ["line 2", "'2026-02-30'", "quotes"]),
+        (b"seed: !!int x\n", ["line 1", "kind int"]),
+        (b"seed: 1\nshards: 010\n", ["line 2", "'010' is read as an octal"]),
+        (b"stages: {a: {warmup_epochs: 1:30}}\n", ["line 1", "'1:30' is read as"]),
     ],
 )
 def test_a_file_that_cannot_be_meant_is_refused_with_its_line(
@@ -123,6 +128,33 @@ def test_common_chunk_settings_reach_the_demos_data_sets_too() -> None:
     assert {entry.transcode.short_side_px for entry in datasets.values()} == {96}
     assert datasets["ek100"].transcode.crf == 30
     assert datasets["ek100"].transcode.preset == "veryfast"  # the demo's
+
+
+def test_the_demo_stays_as_it_is_under_an_experiment() -> None:
+    before = copy.deepcopy(DEMO)
+    lay_over(DEMO, {"transcode": {"crf": 30}, "stages": {"pretrain": {"epochs": 2}}, **MINE})
+    lay_over(DEMO, {"transcode": {"crf": 30}})
+    assert before == DEMO
+
+
+@pytest.mark.parametrize(
+    "entry", [None, [1], "x", {"transcode": None}, {"transcode": [1]}, {"transcode": "x"}]
+)
+def test_a_data_set_of_another_type_is_an_error_of_the_settings(entry: Any) -> None:
+    for common in ({}, {"transcode": {"crf": 20}}):
+        with pytest.raises(SettingsError, match=r"datasets\.ek100.*a mapping is expected"):
+            load_settings(lay_over(DEMO, {"datasets": {"ek100": entry}, **common}))
+
+
+@pytest.mark.parametrize("value", ["seed", "=3", "stages.pretrain.epochs=2", "pretrain", "", "2x=1"])
+def test_a_value_of_the_command_line_without_a_name_is_told_with_the_way_out(value: str) -> None:
+    with pytest.raises(SettingsError, match=f"--config {value}: write name=value"):
+        check_value(value)
+
+
+@pytest.mark.parametrize("value", ["seed=1", "data_dir=", "stages={pretrain: {start_weights: a=b.pt}}"])
+def test_a_value_of_the_command_line_is_taken(value: str) -> None:
+    check_value(value)
 
 
 @pytest.mark.parametrize("section", [None, [], "x"])
