@@ -84,11 +84,15 @@ def chunk_command(source: Path, info: VideoInfo, settings: TranscodeSettings, *,
     # Sizes follow the shape as displayed: after rotation (which FFmpeg applies) and with square pixels.
     width = f"if(lt(iw*sar,ih),{short},2*round({short}*iw*sar/ih/2))"
     height = f"if(lt(iw*sar,ih),2*round({short}*ih/(iw*sar)/2),{short})"
-    opened = ffmpeg.input(f"file:{source.resolve()}", threads=threads, itsoffset=info.forgotten_s)
+    shift_s = info.forgotten_s - info.run_in_s
+    opened = ffmpeg.input(f"file:{source.resolve()}", threads=threads, itsoffset=shift_s, reinit_filter=0)
+    # Where the pictures change their size, they get that of the first: another chain of filters would begin a
+    # time of its own.
+    picture = opened[str(info.stream)].filter("scale", "iw", "ih")
     # Frames that say that they are two fields become one; others pass as they are.
-    picture = opened[str(info.stream)].filter("bwdif", mode="send_frame", deint="interlaced")
+    picture = picture.filter("bwdif", mode="send_frame", deint="interlaced")
     # A late first picture fills the time before it. Where the file gives no display times it is not late.
-    beginning = {"start_time": 0} if info.has_times and info.is_late else {}
+    beginning = {"start_time": 0} if info.has_times else {}
     picture = (
         picture.filter("fps", fps=str(rate), **beginning)
         .filter("trim", start_frame=finished * frames)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -51,8 +52,8 @@ class VideoInfo:
     """Whether that is the video stream's own end, not that of the whole file with its sound."""
     forgotten_s: float
     """Sound before the first picture that FFmpeg forgets when it reads the pictures alone (MPEG streams)."""
-    is_late: bool
-    """Whether the pictures begin after the file does, by more than a sound encoder's run-in."""
+    run_in_s: float
+    """A sound encoder's run-in before the first picture, which takes no time. MPEG streams: 0, as above."""
     has_times: bool
     """Whether the file says when its frames are shown (AVI and raw streams say when they are decoded)."""
     fps: Fraction
@@ -125,7 +126,7 @@ def _read(path: Path, container: av.container.InputContainer) -> VideoInfo:
         end_s=end_s,
         end_is_exact=exact,
         forgotten_s=late_s if Flags.ts_discont in flags else 0.0,
-        is_late=_after_start_s(container, stream) > RUN_IN_SECONDS,
+        run_in_s=0.0 if Flags.ts_discont in flags else _run_in_s(container, frame),
         has_times=container.format.name != "avi" and Flags.no_timestamps not in flags,
         fps=fps,
         width=stream.width,
@@ -157,11 +158,12 @@ def _hdr(frame: av.VideoFrame) -> Colours | None:
     )
 
 
-def _after_start_s(container: av.container.InputContainer, stream: VideoStream) -> float:
-    """Seconds from the beginning of the file to its first picture."""
-    if stream.start_time is None or stream.time_base is None or container.start_time is None:
+def _run_in_s(container: av.container.InputContainer, first: av.VideoFrame) -> float:
+    """Seconds from the beginning of the file to its first picture; 0 if they are more, as of a late one."""
+    if first.time is None or container.start_time is None:
         return 0.0
-    return float(stream.start_time * stream.time_base) - container.start_time / av.time_base
+    after_s = first.time - container.start_time / av.time_base
+    return after_s if 0 < after_s <= RUN_IN_SECONDS else 0.0
 
 
 def _late_s(container: av.container.InputContainer, stream: VideoStream) -> float:
@@ -197,9 +199,10 @@ def picture_end_s(path: Path, info: VideoInfo) -> float:
     ends: dict[int, float] = {info.stream: 0.0}
     with av.open(str(path.absolute()), metadata_errors="ignore") as container:
         start_s = (container.start_time or 0) / av.time_base
-        for packet in container.demux([*container.streams.video, *container.streams.audio]):
-            time = packet.pts if packet.pts is not None else packet.dts
-            if packet.size and time is not None and packet.time_base is not None:
-                end_s = float((time + (packet.duration or 0)) * packet.time_base) - start_s
-                ends[packet.stream_index] = max(ends.get(packet.stream_index, 0.0), end_s)
+        with suppress(av.FFmpegError):  # where a file was cut, some formats end with an error
+            for packet in container.demux([*container.streams.video, *container.streams.audio]):
+                time = packet.pts if packet.pts is not None else packet.dts
+                if packet.size and time is not None and packet.time_base is not None:
+                    end_s = float((time + (packet.duration or 0)) * packet.time_base) - start_s
+                    ends[packet.stream_index] = max(ends.get(packet.stream_index, 0.0), end_s)
     return ends[info.stream] if max(ends.values()) > info.end_s - CUT_SHORT_SECONDS else info.end_s

@@ -65,6 +65,7 @@ def transcode_shard(
     rows: list[dict[str, Any]] = []
     refused: list[dict[str, Any]] = []
     away: list[Path] = []
+    grey: list[Path] = []
     sources = _videos_of_shard(videos, shard)
     with Progress(f"transcode {shard}", len(sources), unit="videos") as progress:
         for video_id, source in sources:
@@ -72,7 +73,9 @@ def transcode_shard(
                 marker = _transcode_video(source, chunks_dir / video_id, settings)
             if marker["reason"] is None:
                 rows += [_index_row(video_id, chunks_dir, entry) for entry in marker["chunks"]]
-                away += [source] if look_at(source) is None else []
+                if look_at(source) is None:
+                    away.append(source)
+                    grey += [source] if _is_grey(chunks_dir / video_id, marker) else []
             else:
                 entry = {"video_id": video_id, "path": str(source), "reason": marker["reason"]}
                 refused.append({**entry, "away": look_at(source) is None})
@@ -80,6 +83,13 @@ def transcode_shard(
     if away:
         count = f"{len(away)} of {len(sources)} videos are away, {away[0]} for one"
         print(f"transcode {shard}: {count}; the chunks made of them stay in use", file=sys.stderr)
+    if grey:
+        print(
+            f"transcode {shard}: {len(grey)} of these, {grey[0]} for one, are HDR videos of which an earlier "
+            "version made grey chunks; bring them back and run "
+            "`snakemake --cores 2 transcode --forcerun transcode_videos`",
+            file=sys.stderr,
+        )
     write_json(quarantine, refused)
     write_chunk_table(index, rows)
 
@@ -137,7 +147,7 @@ def _transcode_video(source: Path, home: Path, settings: TranscodeSettings) -> d
         return _without_source(source, earlier, settings)
     key = fingerprint([recipe, seen])
     for path, marker in ((home / CHUNKS / MARKER, earlier), (home / REFUSAL, _read(home / REFUSAL))):
-        if marker is not None and _is_of(path, marker, source, seen, settings):
+        if marker and _is_of(path, marker, source, seen, settings) and not _is_grey(home, marker):
             remove_partials(home)
             return marker
     remove_partials(home, except_key=key)
@@ -185,6 +195,13 @@ def _has_settings(marker: dict[str, Any], settings: TranscodeSettings) -> bool:
     entry = marker["chunks"][0]  # of an earlier version, which noted no more of its settings than this
     rate = Fraction(entry["fps_num"], entry["fps_den"])
     return rate == frame_rate(settings.fps) and min(entry["width"], entry["height"]) == settings.short_side_px
+
+
+def _is_grey(home: Path, marker: dict[str, Any]) -> bool:
+    """Whether an earlier version made the chunks of HDR video: they bear its tags, as it mapped no tones."""
+    if "made_of" not in marker or not marker["chunks"]:
+        return False
+    return probe(home / CHUNKS / marker["chunks"][0]["file"]).hdr is not None
 
 
 def _whole_chunks(folder: Path) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from avion_core.media.chunk_table import read_chunk_table
 from avion_core.media.quarantine import returned_sources
 from tests.unit.media.counted_video import read_number, write_counted
 from tests.unit.media.place import SETTINGS, Place, read_all
+from tests.unit.media.test_transcode_sources import ffmpeg
 
 OTHER = SETTINGS.model_copy(update={"crf": 40})
 
@@ -255,3 +256,36 @@ def test_refusals_of_an_earlier_version_are_looked_at_again(place):
     home.mkdir(parents=True)
     write_json(home / "done.json", {"made_of": "a digest", "reason": "no such file", "chunks": []})
     assert [row["frames"] for row in place.transcode()] == [60, 10] and place.reasons() == {}
+
+
+@pytest.fixture
+def grey(done: Place) -> Place:
+    """Videos a, b and c of an earlier version; b is HDR, and its chunks are grey: still tagged as PQ."""
+    for number in (0, 1):
+        chunk = done.chunks / f"b_mp4/chunks/{number:05}.mp4"
+        tagged = ffmpeg(
+            f"-i {chunk} -c copy -bsf:v h264_metadata=transfer_characteristics=16", done.folder / "a.mp4"
+        )
+        tagged.replace(chunk)
+    marker = done.chunks / "b_mp4/chunks/done.json"
+    content = read_json(marker)
+    for entry in content["chunks"]:
+        entry["bytes"] = (marker.parent / entry["file"]).stat().st_size
+    write_json(marker, content)
+    as_an_earlier_version_wrote_it(done)
+    return done
+
+
+def test_grey_chunks_that_an_earlier_version_made_of_hdr_video_are_made_again(grey, made):
+    before = files(grey)
+    for _ in range(2):
+        assert len(grey.transcode()) == 6 and made == ["b.mp4"]
+    kept = {path: mark for path, mark in before.items() if "b_mp4" not in str(path)}
+    assert kept.items() <= files(grey).items()
+
+
+def test_grey_chunks_stay_and_are_told_of_while_their_source_is_away(grey, made, capsys):
+    before = files(grey)
+    (grey.folder / "raw/b.mp4").unlink()
+    assert len(grey.transcode()) == 6 and files(grey) == before and made == []
+    assert "1 of these" in capsys.readouterr().err

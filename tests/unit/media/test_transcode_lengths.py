@@ -83,3 +83,12 @@ def test_a_file_cut_between_two_clusters_is_refused(tmp_path):
     path.write_bytes(content[:middle])
     with pytest.raises(MediaError, match=r"cut short: |damaged: "):
         chunker.make_chunks(path, tmp_path / "chunks", SETTINGS)
+
+
+def test_a_cut_file_at_whose_end_the_demuxer_fails_is_refused(tmp_path):
+    """RealMedia ends with an error there, where other formats just end."""
+    path = source(tmp_path / "a.rm", "-c:v rv20 -s 176x144 -c:a ac3", pictures_s=4, sound_s=4)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 3])
+    with pytest.raises(MediaError, match=r"cut short: |damaged: "):
+        chunker.make_chunks(path, tmp_path / "chunks", SETTINGS)

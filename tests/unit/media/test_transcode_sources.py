@@ -108,6 +108,38 @@ def test_time_begins_where_the_file_does(master, tmp_path, name, line, first_s):
     assert first_s or shown == list(range(FRAMES))
 
 
+@pytest.mark.parametrize("name", ["a.ts", "a.mp4"])
+def test_pictures_that_cannot_be_decoded_at_the_beginning_take_their_time(master, tmp_path, name):
+    """As in a recording that begins between two keyframes. What follows keeps its time."""
+    whole = ffmpeg(f"-i {master} {X264} -g 40", tmp_path / "whole.ts")
+    content = whole.read_bytes()
+    with av.open(str(whole)) as container:
+        starts = [packet.pos for packet in container.demux(video=0) if packet.size]
+    tables = content[: starts[0]]
+    (tmp_path / "begun.ts").write_bytes(tables + content[starts[20] :])
+    source = ffmpeg(f"-i {tmp_path / 'begun.ts'} -c copy -copyinkf", tmp_path / name)
+    assert numbers(source, tmp_path) == [40] * 20 + list(range(40, FRAMES))
+
+
+@pytest.mark.parametrize("size", ["256x256", "128x256", "64x64"])
+@pytest.mark.parametrize("kept", [0, 1])
+def test_pictures_may_change_their_size(tmp_path, size, kept):
+    """As in a broadcast or a call. A resumed run counts the frames as one that was not killed."""
+    large = write_counted(tmp_path / "large.mkv", 140, width=128, height=128, codec="ffv1")
+    ffmpeg(f"-i {large} -frames:v 70 {X264}", tmp_path / "first.ts")
+    ffmpeg(f"-ss {70 / 30} -i {large} -s {size} {X264}", tmp_path / "second.ts")
+    parts = tmp_path / "parts"
+    parts.write_text("ffconcat version 1.0\nfile first.ts\nfile second.ts\n")
+    source = ffmpeg(f"-i {parts} -c copy", tmp_path / "a.ts")
+    folder = tmp_path / "chunks"
+    chunks = chunker.make_chunks(source, folder, SETTINGS)
+    for chunk in chunks[kept:]:
+        chunk.path.unlink()
+    chunks = chunker.make_chunks(source, folder, SETTINGS)
+    assert {(chunk.width, chunk.height) for chunk in chunks} == {(128, 128)}
+    assert [read_number(frame) for frame in read_all([vars(chunk) for chunk in chunks])] == list(range(140))
+
+
 @pytest.mark.parametrize(("fps", "frames"), [(Fraction(60000, 1001), 1300), (50, FRAMES), (10, FRAMES)])
 @pytest.mark.parametrize("name", ["a.mp4", "a.ts"])
 def test_other_rates_keep_time(tmp_path, fps, frames, name):
