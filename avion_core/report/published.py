@@ -59,7 +59,9 @@ class PublishedTable:
     def objection(self, measured: int) -> str:
         """Why a result over so many clips or questions cannot be compared with the rows, empty if it can."""
         if self.size is None:
-            return f"Perhaps not the same {self.unit}: {measured:,} here, their number is not published"
+            return (
+                f"Perhaps not comparable: {measured:,} {self.unit} here, how many theirs are is not published"
+            )
         if measured >= self.size - self.rounded_to // 2:
             return ""
         about = "about " if self.rounded_to > 1 else ""

@@ -214,8 +214,12 @@ def test_a_part_of_a_benchmark_is_not_comparable(world, source, clips, tag):
     [
         ("multiple_choice", 30, "Not comparable: 30 of about 39,000 questions"),
         ("multiple_choice", 38_600, ""),  # would be rounded to 39,000
-        ("recognition", 19_761, "Perhaps not the same clips: 19,761 here, their number is not published"),
-        ("recognition", 16, "Perhaps not the same clips: 16 here, their number is not published"),
+        (
+            "recognition",
+            19_761,
+            "Perhaps not comparable: 19,761 clips here, how many theirs are is not published",
+        ),
+        ("recognition", 16, "Perhaps not comparable: 16 clips here, how many theirs are is not published"),
     ],
 )
 def test_no_number_is_claimed_that_is_not_published(name, number, tag):
