@@ -21,8 +21,14 @@ LONGEST_LINE = 300
 """Characters of a line; of a longer one the rest is left out."""
 TRACEBACK = re.compile(r"^Traceback \(most recent call last\):\n(?:[ \t].*\n|\n)*(\S.*)", re.MULTILINE)
 """A traceback and the error at its end."""
+RANK = re.compile(r"\[rank\d+\]: ?")
+"""What torch writes before each line of a process's traceback."""
 TORCHRUNS = "torch.distributed.elastic"
 """torchrun's own error, when a process has failed, begins so."""
+SILENT = """\
+  That is no error message: the process may have been killed, most often for want of memory. Run fewer
+  jobs at once (--cores), or ask for more memory (memory_mb)."""
+"""What is said below the last line of a log without an error."""
 SAVED = re.compile(r"(\S+): asked to stop; (saved after step \d+ of \d+)")
 """What a training prints when it was asked to stop."""
 
@@ -104,10 +110,19 @@ def _last_message(log: Path) -> str:
     if saved := SAVED.search(text):
         return saved[0]
     ours = re.findall(r"^error: .*?(?=\n\(set |\Z)", text, re.MULTILINE | re.DOTALL)
-    unmarked = re.sub(r"^\[rank\d+\]: ?", "", text, flags=re.MULTILINE)
-    raised = [error for error in TRACEBACK.findall(unmarked) if not error.startswith(TORCHRUNS)]
-    lines = [line for line in text.splitlines() if line.strip()]
-    return (ours or raised or lines or [""])[-1].strip()
+    raised = [error for error in TRACEBACK.findall(_by_rank(text)) if not error.startswith(TORCHRUNS)]
+    if ours or raised:
+        return (ours or raised)[-1].strip()
+    lines = [line for line in text.splitlines() if re.search(r"\w", line)]
+    return f"{lines[-1].strip() if lines else 'no message'}\n{SILENT}"
+
+
+def _by_rank(text: str) -> str:
+    """The lines of each process together, which several write at once; its mark is left out."""
+    lines = text.splitlines()
+    marks = [found[0] if (found := RANK.match(line)) else "" for line in lines]
+    order = sorted(range(len(lines)), key=marks.__getitem__)
+    return "\n".join(lines[place].removeprefix(marks[place]) for place in order)
 
 
 def take_over(logger: logging.Logger) -> Screen:

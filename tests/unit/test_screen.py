@@ -70,6 +70,7 @@ def test_a_failed_job_shows_no_command_and_ends_with_its_error_and_the_way_on(tm
 
 
 TRACEBACK = "Traceback (most recent call last):\n  File …\n    raise\n    ^^^^^\n"
+FIRST = TRACEBACK.partition("\n")[0] + "\n"
 TORCHRUNS = f"{TRACEBACK}torch.distributed.elastic.multiprocessing.errors.ChildFailedError: \n===\nCause"
 
 
@@ -84,9 +85,24 @@ TORCHRUNS = f"{TRACEBACK}torch.distributed.elastic.multiprocessing.errors.ChildF
         ),
         (f"error: the loss is nan\n{TORCHRUNS}", "error: the loss is nan"),
         ("1/3 videos\nKilled\n\n", "Killed"),
+        (
+            f"[rank0]: {FIRST}[rank1]: {FIRST}[rank1]:   File …\n[rank0]:   File …\n[rank0]: KeyError: d\n",
+            "KeyError: d",
+        ),
+        (f"{TORCHRUNS}\n traceback : Signal 9 (SIGKILL)\n====\n", "traceback : Signal 9 (SIGKILL)"),
+        ("", "no message"),
         (None, "no message"),
     ],
-    ids=["traceback", "chain", "torchrun", "error beside torchrun's", "last line", "no log"],
+    ids=[
+        "traceback",
+        "chain",
+        "torchrun",
+        "error beside torchrun's",
+        "last line",
+        "two at once",
+        "empty",
+        "no log",
+    ],
 )
 def test_the_error_is_found_in_the_log(tmp_path: Path, said: str | None, error: str) -> None:
     log = tmp_path / "train.log"
@@ -95,6 +111,16 @@ def test_the_error_is_found_in_the_log(tmp_path: Path, said: str | None, error: 
     run = Run()
     run.fail(log=[str(log)])
     assert run.screen.ending().splitlines()[2].strip() == error
+
+
+@pytest.mark.parametrize("said", ["steps 3/10\n", ""])
+def test_a_job_that_was_killed_ends_with_a_way_out(tmp_path: Path, said: str) -> None:
+    log = tmp_path / "train.log"
+    log.write_text(said)
+    run = Run()
+    run.fail(log=[str(log)])
+    ending = run.screen.ending()
+    assert "want of memory" in ending and "memory_mb" in ending
 
 
 def test_a_job_whose_start_was_not_shown_may_finish() -> None:
