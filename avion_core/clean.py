@@ -18,8 +18,10 @@ from avion_core.command import run
 
 TOP = (".venv", ".snakemake", "results")
 """What is made in the checkout itself, beside `data`."""
-DATASET = ("chunks", "chunks.parquet", "packets.npy", "quarantine.json", "videos.parquet", "clips")
-"""What is made in `data/<dataset>`, beside `raw` and `narrations`."""
+DATASET = ("chunks", "chunks.parquet", "packets.npy", "quarantine.json", "clips")
+"""What is made in `data/<dataset>`, beside `raw`, `narrations` and MARKS."""
+MARKS = ("videos.parquet", "source.json")
+"""Written when a data set is fetched, and removed last. A folder with neither is the user's own."""
 
 
 @dataclass
@@ -45,14 +47,18 @@ def planned_removal(root: Path, *, everything: bool) -> Removal:
     for name in TOP:
         planned.add(root / name)
     for dataset in _folders(root / "data", planned):
+        if not any((dataset / name).exists() for name in MARKS):
+            planned.add(dataset, keep="no data set that was fetched")
+            continue
         for name in DATASET:
             planned.add(dataset / name)
-        for name in ("raw", "source.json"):
-            planned.add(dataset / name, keep=None if everything else "raw data")
         for provider in _folders(dataset / "narrations", planned):
             for path in sorted(provider.iterdir()):
                 paid = path.name == "journal" and not everything
                 planned.add(path, keep="a language model's answers" if paid else None)
+        for name in ("raw", *MARKS):
+            raw = name != "videos.parquet" and not everything
+            planned.add(dataset / name, keep="raw data" if raw else None)
     return planned
 
 

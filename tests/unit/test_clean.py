@@ -11,14 +11,20 @@ import pytest
 from avion_core.clean import clean, readable
 
 ROOT = Path(__file__).parents[2]
-RAW, JOURNAL = "data/ek100/raw/P01/P01_01.MP4", "data/ek100/narrations/openai/journal/1.jsonl"
-OTHERS = ("README.md", "data/ek100/notes.txt", "data/notes.txt", "mine/video.mp4")
+RAW, RECORD = "data/ek100/raw/P01/P01_01.MP4", "data/ek100/source.json"
+JOURNAL = "data/ek100/narrations/openai/journal/1.jsonl"
+OTHERS = (
+    *("README.md", "data/ek100/notes.txt", "data/notes.txt", "mine/video.mp4"),
+    *("data/my videos/clips/1.mp4", "data/my videos/raw/1.mp4", "data/my videos/chunks/1.mp4"),
+)
 MADE = (
     ".venv/bin/python",
     ".snakemake/log",
     "results/llm/pretrain/model.safetensors",
     "data/ek100/chunks/P01_01/chunks/00000.mp4",
     "data/ek100/chunks.parquet",
+    "data/ek100/videos.parquet",
+    "data/ego4d/videos.parquet",
     "data/ek100/clips/train.arrow",
     "data/ek100/narrations/openai/train.arrow",
     "data/ego4d/narrations/lexicon/train.arrow",
@@ -27,7 +33,7 @@ MADE = (
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    for name in (RAW, JOURNAL, *OTHERS, *MADE):
+    for name in (RAW, RECORD, JOURNAL, *OTHERS, *MADE):
         path = tmp_path / "checkout" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(bytes(1000))
@@ -59,8 +65,8 @@ def make_clean(checkout: Path, *options: str, said: str = "") -> subprocess.Comp
 
 
 def test_what_was_made_goes_and_raw_data_and_paid_answers_stay(checkout, capsys):
-    clean(checkout, everything=False, confirm=lambda question: question == "Remove 8 kB?")
-    assert left(checkout) == {RAW, JOURNAL, *OTHERS}
+    clean(checkout, everything=False, confirm=lambda question: question == "Remove 10 kB?")
+    assert left(checkout) == {RAW, RECORD, JOURNAL, *OTHERS}
     assert not (checkout / "data/ego4d").exists()
     said = capsys.readouterr().out
     assert "data/ek100/raw  (raw data)" in said and "journal  (a language model's answers)" in said
@@ -73,15 +79,15 @@ def test_everything_is_that_too_but_nothing_that_others_made(checkout):
 
 def test_no_is_no(checkout):
     clean(checkout, everything=True, confirm=lambda _: False)
-    assert left(checkout) == {RAW, JOURNAL, *OTHERS, *MADE}
+    assert left(checkout) == {RAW, RECORD, JOURNAL, *OTHERS, *MADE}
 
 
 def test_without_a_terminal_nothing_goes_unless_told_so(checkout):
     refused = make_clean(checkout, said="y\n")
     assert refused.returncode != 0 and "make clean YES=1" in refused.stderr
-    assert left(checkout) == {RAW, JOURNAL, *OTHERS, *MADE}
+    assert left(checkout) == {RAW, RECORD, JOURNAL, *OTHERS, *MADE}
     assert make_clean(checkout, "YES=1").returncode == 0
-    assert left(checkout) == {RAW, JOURNAL, *OTHERS}
+    assert left(checkout) == {RAW, RECORD, JOURNAL, *OTHERS}
     assert make_clean(checkout, "YES=1", "EVERYTHING=1").returncode == 0
     assert left(checkout) == set(OTHERS)
 
