@@ -178,7 +178,7 @@ class TranscodeSettings(Section):
     tune: Literal["psnr,fastdecode", "fastdecode", "psnr", "none"] = "psnr,fastdecode"
     """x264 tuning: `fastdecode` leaves out the costly filters, `psnr` what only pleases the eye."""
     ffmpeg_threads: Count = 1
-    """Threads of one FFmpeg process; videos are worked off in parallel by shards."""
+    """Threads of one FFmpeg process; shards process videos in parallel."""
 
     @model_validator(mode="before")
     @classmethod

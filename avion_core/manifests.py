@@ -82,7 +82,7 @@ def read_manifest(folder: Path) -> Mapping[str, Any]:
     try:
         manifest = read_json(folder / MANIFEST)
     except ValueError as error:
-        raise ValueError(f"{error}; delete the folder to have it made anew") from None
+        raise ValueError(f"{error}; delete the folder to remake the result") from None
     if not isinstance(manifest, Mapping):
         raise ValueError(f"{folder / MANIFEST}: not a JSON object; delete the folder to remake the result")
     return manifest

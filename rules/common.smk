@@ -1,4 +1,4 @@
-"""Settings, paths and the questions that rules ask of the configuration. Functions only.
+"""Settings, paths, the rules' input functions and parameters, and what is checked before a run.
 
 Rules that make data have priority 10 and fine-tuning 5, so that cores are not kept from the longest chain
 (data, pretraining, fine-tuning) by short trainings that nothing waits for.
@@ -278,7 +278,7 @@ def start_model(wildcards):
 
 
 def start_weights(wildcards):
-    """The file of others' weights that this stage starts from.
+    """The file of third-party weights that this stage starts from.
 
     Where it is gone, Snakemake takes a finished model for a plain file. That is right for one that was made
     with it; any other is a problem of `precheck`, and the dry run's plan goes without the file.

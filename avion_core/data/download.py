@@ -1,6 +1,6 @@
 """The rule `download`: from any source, the owner's file layout under `raw/` and the list of the videos.
 
-Files of the user's stay where they are and as they are. What was fetched is recorded (`source_state`), so
+The user's files stay where they are and as they are. What was fetched is recorded (`source_state`), so
 that a changed source is noticed, and one that is away blocks nothing.
 """
 

@@ -100,7 +100,7 @@ def read_narrations(path: Path) -> list[NarrationPass]:
     passes = []
     for video_uid in sorted(videos):
         if older and not isinstance(videos[video_uid], dict):
-            continue  # what older releases say of themselves stands among the videos
+            continue  # older releases have data about themselves among the videos
         video = expect_object(videos[video_uid], f"{path}: videos.{video_uid}")
         for name in PASSES:
             where = f"{path}: videos.{video_uid}.{name}"
@@ -143,7 +143,7 @@ def _number(value: Any) -> float:
 
 
 TAGS = re.compile(r"#[^\W\d_]+(\s+[^\W\d_]\b)?")
-"""A tag with the letter of the person it stands for: `#C C`, `#O X`, `#unsure`."""
+"""A tag with its person's letter: `#C C`, `#O X`, `#unsure`."""
 
 
 def sentence_of(text: Any) -> str:

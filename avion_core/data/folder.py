@@ -115,8 +115,9 @@ def check(settings: DatasetSettings, *, away: Collection[str] = ()) -> None:
     folder = Path(settings.folder.videos)
     if not folder.is_dir() and not away:
         raise SourceError(f"{folder}: no such folder; set `folder.videos` to the one that holds the videos")
-    read_narrations(Path(settings.folder.narrations), videos=folder, away=away)
-    refuse_namesakes((video.video_id, str(video.path)) for video in list_videos(settings))
+    narrations = read_narrations(Path(settings.folder.narrations), videos=folder, away=away)
+    names = {row.video for row in narrations}
+    refuse_namesakes((video_id_of(name), str(folder / name)) for name in names)
 
 
 def list_videos(settings: DatasetSettings) -> list[SourceVideo]:

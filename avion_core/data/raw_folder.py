@@ -29,7 +29,7 @@ class RawFolder:
         self._written: dict[str, list[str]] = read_json(record) if record.is_file() else {}
 
     def write(self, name: str, text: str) -> None:
-        """Write a text file. Raises SourceError where a file of the user's has that name."""
+        """Write a text file. Raises SourceError if a user's file has that name."""
         content = text.encode()
         digest = hashlib.sha256(content).hexdigest()
         self._place(name, digest, lambda draft: draft.write_bytes(content))

@@ -138,7 +138,7 @@ def found_state(
         try:
             listed = list(list_videos())
         except (OSError, ValueError):
-            pass  # away, or unreadable, which is for the source's check to say
+            pass  # away, or unreadable, which the source's check reports
         else:
             wanted = listed if named else [*listed, *record.others(listed)]
     away, videos = record.away(), {}

@@ -43,7 +43,7 @@ class Scores:
     """The scores whose means are an evaluation's figures, for all queries of its tables."""
 
     clips: Integers
-    """Clip that stands behind each query, Q: those of one clip are drawn together."""
+    """Clip behind each query, Q: queries of one clip are drawn together."""
     videos: Integers
     """The clip's video as a number, Q."""
     scores: Mapping[str, Floats]

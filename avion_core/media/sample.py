@@ -97,7 +97,7 @@ def jittered_window_frames(
 ) -> NDArray[np.int64]:
     """A random window each of whose frames is moved on by 0 to `stride` - 1 (AVION's VideoMAE pretraining).
 
-    A clip shorter than the window begins anew where it ends. Returns int64[count].
+    A clip shorter than the window repeats from its start. Returns int64[count].
     """
     _check(count, 0, 1)
     length = max(end_frame - start_frame, 1)

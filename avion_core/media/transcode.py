@@ -1,6 +1,6 @@
 """Source videos become chunks made for random access, and each chunk a row of the index.
 
-A shard works off every n-th video. A video's chunks appear together with a marker that says what they
+A shard is every n-th video. A video's chunks appear together with a marker that says what they
 were made of, or not at all; a later run with the same source and settings takes them as they are, and
 goes on with the chunks that a killed run had finished. A source may be removed once it has chunks. A video
 that cannot be used is quarantined with its reason, and the rest goes on.

@@ -1,1 +1,1 @@
-"""Architectures as the papers define them, their sizes as data, and the import of others' weights."""
+"""Architectures as the papers define them, their sizes as data, and the import of third-party weights."""

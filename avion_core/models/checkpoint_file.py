@@ -47,19 +47,19 @@ DATA_MODULES = {
     *("_codecs", "argparse", "array", "collections", "copyreg", "datetime", "decimal", "enum", "fractions"),
     *("functools", "numbers", "pathlib", "types", "typing", "uuid"),
 }
-"""Modules of Python's own library whose objects are data; a file that names any other is refused."""
+"""Standard library modules whose objects are data; a file that names any other of them is refused."""
 DATA_BUILTINS = {
     *("bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list", "object"),
     *("range", "set", "slice", "str", "tuple", "type"),
 }
-"""The same of Python's builtins."""
+"""The same for builtins."""
 
 
 class Inert(dict[Any, Any]):
     """Stands for an object whose class is not imported: keeps dictionary entries and drops the rest."""
 
     described = "object"
-    """Full name of the class it stands for."""
+    """Full name of the class."""
     __hash__ = object.__hash__  # type: ignore[assignment]
 
     def __new__(cls, *args: Any, **options: Any) -> Inert:

@@ -102,7 +102,7 @@ tokenizer = open_clip.get_tokenizer("local-dir:path/to/this/folder")
 def export_avion(folder: str | Path, out: str | Path, *, flash: bool = False) -> None:
     """Publish the model of `folder` as a `.pt` file with `state_dict` inside, in AVION's names.
 
-    Beside the weights stands what AVION's fine-tuning scripts build the model from and print.
+    Beside the weights is what AVION's fine-tuning scripts build the model from and print.
     `flash` takes the names of AVION's flash attention and "fast conv" instead of the plain ones. All comes
     back exactly, but for a key bias in a plain VideoMAE file, which has none: ours is zero unless the model
     was started from a flash file, and attention does not notice it. Raises ModelError where `out` is there.

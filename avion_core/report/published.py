@@ -1,4 +1,4 @@
-"""Published figures that the report sets beside ours, as data, each with the paper it stands in.
+"""Published figures that the report shows beside ours, as data, each with its paper.
 
 All were measured on the real data sets with models a hundred times larger than the demo's, so a page
 that shows them must say on which data they were obtained. AVION's model zoo also lists a "pre-train"

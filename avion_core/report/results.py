@@ -150,7 +150,7 @@ class EvaluationResult:
 
     @property
     def imported(self) -> str:
-        """The weights of others that the first stage started from, empty if there are none."""
+        """The third-party weights that the first stage started from, empty if there are none."""
         return next((s.settings.start_weights for s in self.stages if s.settings.start_weights), "")
 
     @property
@@ -190,7 +190,7 @@ class EvaluationResult:
         return 100.0 if self.planned.kind == "retrieval" else 1.0
 
     def _beside(self, what: str) -> dict[str, Any]:
-        """What stands beside the figures under `<figure>_<what>`, by the figure's dotted name."""
+        """Values beside the figures under `<figure>_<what>`, by the figure's dotted name."""
         groups = {f"{name}.": part for name, part in self.metrics.items() if isinstance(part, Mapping)}
         entries = [
             (group, *entry) for group, part in {"": self.metrics, **groups}.items() for entry in part.items()
@@ -334,7 +334,7 @@ def _check_outputs(path: Path, where: str) -> None:
         with safe_open(require(path, where), framework="numpy"):
             pass
     except SafetensorError as error:
-        raise ReportError(f"{path}: damaged ({error}); delete the folder to have it made anew") from None
+        raise ReportError(f"{path}: damaged ({error}); delete the folder to remake the result") from None
 
 
 def _check_figures(metrics: Any, evaluation: PlannedEvaluation) -> None:

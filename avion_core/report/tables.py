@@ -1,4 +1,4 @@
-"""Tables of the page as data: what stands in which cell. The template decides how a cell looks."""
+"""Tables of the page as data: what each cell holds. The template decides how a cell looks."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell; `detail` stands small below the text, `bar` (0…1) draws the value as a bar."""
+    """One cell; `detail` is small print below the text, `bar` (0…1) draws the value as a bar."""
 
     text: str
     detail: str = ""
