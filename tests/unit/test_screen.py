@@ -100,6 +100,7 @@ TORCHRUNS = f"{TRACEBACK}torch.distributed.elastic.multiprocessing.errors.ChildF
         "error beside torchrun's",
         "last line",
         "two at once",
+        "a killed process",
         "empty",
         "no log",
     ],
