@@ -48,7 +48,7 @@ def planned_removal(root: Path, *, everything: bool) -> Removal:
         planned.add(root / name)
     for dataset in _folders(root / "data", planned):
         if not any((dataset / name).exists() for name in MARKS):
-            planned.add(dataset, keep="no data set that was fetched")
+            planned.add(dataset, keep="not a data set of the pipeline")
             continue
         for name in DATASET:
             planned.add(dataset / name)

@@ -57,12 +57,12 @@ class _Loader(yaml.SafeLoader):
             return super().construct_object(node, deep)
         except (ValueError, LookupError, AttributeError):
             kind = node.tag.rpartition(":")[2]
-            problem = f"'{node.value}' is read as a value of the kind {kind} and is none; put it into quotes"
+            problem = f"'{node.value}' is read as a {kind} and is not a valid one; put it in quotes"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
 
 
 def check_command_line(files: Iterable[str], values: Iterable[str]) -> None:
-    """End the process with one line where `--configfile` or `--config` is given what cannot be meant."""
+    """End the process with one line if a file of `--configfile` or a value of `--config` is unusable."""
     try:
         for path in files:
             read_config(Path(path))
@@ -78,7 +78,7 @@ def check_value(value: str) -> None:
     if not equals or not re.fullmatch(r"[A-Za-z_][\w-]*\w", name):
         raise SettingsError(
             f"--config {value}: write name=value, such as seed=1, and for a setting within a section "
-            "'stages={pretrain: {epochs: 2}}'; targets stand before --config"
+            "'stages={pretrain: {epochs: 2}}'; targets come before --config"
         )
 
 

@@ -26,8 +26,8 @@ RANK = re.compile(r"\[rank\d+\]: ?")
 TORCHRUNS = "torch.distributed.elastic"
 """torchrun's own error, when a process has failed, begins so."""
 SILENT = """\
-  That is no error message: the process may have been killed, most often for want of memory. Run fewer
-  jobs at once (--cores), or ask for more memory (memory_mb)."""
+  This is not an error message: the process may have been killed, most often for lack of memory. Run fewer
+  jobs at once (--cores), or request more memory (memory_mb)."""
 """What is said below the last line of a log without an error."""
 SAVED = re.compile(r"(\S+): asked to stop; (saved after step \d+ of \d+)")
 """What a training prints when it was asked to stop."""

@@ -121,7 +121,7 @@ def test_a_job_that_was_killed_ends_with_a_way_out(tmp_path: Path, said: str) ->
     run = Run()
     run.fail(log=[str(log)])
     ending = run.screen.ending()
-    assert "want of memory" in ending and "memory_mb" in ending
+    assert "lack of memory" in ending and "memory_mb" in ending
 
 
 def test_a_job_whose_start_was_not_shown_may_finish() -> None:
