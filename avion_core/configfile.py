@@ -57,7 +57,7 @@ class _Loader(yaml.SafeLoader):
             return super().construct_object(node, deep)
         except (ValueError, LookupError, AttributeError):
             kind = node.tag.rpartition(":")[2]
-            problem = f"'{node.value}' is read as a {kind} and is not a valid one; put it in quotes"
+            problem = f"'{node.value}' is read as {kind}, and is not valid as one; put it in quotes"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
 
 

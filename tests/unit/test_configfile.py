@@ -33,7 +33,7 @@ EXPERIMENTS = sorted((ROOT / "configs").glob("*.yaml"))
         (b"seed\n", ["holds a str"]),
         (b"seed: \x00\n", ["not valid YAML"]),
         (b"seed: 1\nshards: 2026-02-30\n", ["line 2", "'2026-02-30'", "quotes"]),
-        (b"seed: !!int x\n", ["line 1", "kind int"]),
+        (b"seed: !!int x\n", ["line 1", "is read as int"]),
         (b"seed: 1\nshards: 010\n", ["line 2", "'010' is read as an octal"]),
         (b"stages: {a: {warmup_epochs: 1:30}}\n", ["line 1", "'1:30' is read as"]),
     ],
