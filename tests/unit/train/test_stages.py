@@ -175,6 +175,7 @@ def test_other_start_weights_do_not_resume_the_old_run(kitchen, pretrained, tmp_
     recipe = {**CONTRASTIVE, "start_weights": str(foreign), "checkpoint_every_steps": 1}
     first = train(kitchen, tmp_path / "first", recipe)
     updates = count_updates(monkeypatch)
+    foreign.unlink()
     EXPORTS["avion_flash"](first, foreign)
     train(kitchen, tmp_path / "second", recipe)
     assert len(updates) == 6
