@@ -52,7 +52,7 @@ def read_json(path: Path) -> Any:
     """Value of a JSON file. Raises SourceError with line and column."""
     text = read_text(path)
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_without_repeated)
     except json.JSONDecodeError as error:
         raise SourceError(
             f"{path}: line {error.lineno}, column {error.colno}: not valid JSON ({error.msg}); "
@@ -60,6 +60,16 @@ def read_json(path: Path) -> Any:
         ) from None
     except (ValueError, RecursionError) as error:
         raise SourceError(f"{path}: cannot be read as JSON ({error}); fetch the file again") from None
+
+
+def _without_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, of which Python would keep only the last value of a name. Raises ValueError."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in value if names.count(name) > 1)
+        raise ValueError(f"'{repeated}' is there more than once in one object")
+    return value
 
 
 def expect_object(value: Any, where: str) -> dict[str, Any]:
@@ -95,6 +105,13 @@ class Row:
     def error(self, column: str, problem: str) -> SourceError:
         """What to raise for a value of this row."""
         return SourceError(f"{self.path}: line {self.line}: column '{column}': {problem}")
+
+
+def ascii_number(value: str) -> float:
+    """A number as files write it. Raises ValueError, also for what only Python reads as one, such as 1_5."""
+    if "_" in value or not value.isascii():
+        raise ValueError(value)
+    return float(value)
 
 
 def read_rows(path: Path, *, columns: Sequence[str]) -> list[Row]:

@@ -356,8 +356,13 @@ def _profiles() -> set[str]:
     """Names of the AWS profiles in the two files that the AWS tools read."""
     names: set[str] = set()
     for variable, default in (("AWS_SHARED_CREDENTIALS_FILE", "credentials"), ("AWS_CONFIG_FILE", "config")):
-        parser = configparser.ConfigParser(interpolation=None)
-        parser.read(os.environ.get(variable) or Path.home() / ".aws" / default)
+        parser = configparser.ConfigParser(interpolation=None, strict=False)
+        path = os.environ.get(variable) or Path.home() / ".aws" / default
+        try:
+            parser.read(path)
+        except (configparser.Error, OSError, UnicodeDecodeError) as error:
+            problem = str(error).splitlines()[0]
+            raise SourceError(f"{path}: AWS profiles cannot be read ({problem}); correct it") from None
         names |= {section.removeprefix("profile ") for section in parser.sections()}
     return names
 

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from avion_core.data.annotation_files import Row, read_rows
+from avion_core.data.annotation_files import Row, ascii_number, read_rows
 from avion_core.data.sources import SourceError, SourceVideo, require_files
 
 T = TypeVar("T")
@@ -100,10 +100,12 @@ def read_annotations(folder: Path) -> Annotations:
 def clock_seconds(value: str) -> float:
     """Seconds from the files' `hh:mm:ss.ss`. Raises ValueError for anything else."""
     hours, minutes, seconds = value.split(":")
-    total = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-    if not (math.isfinite(total) and 0 <= int(minutes) < 60 and 0 <= float(seconds) < 60 and int(hours) >= 0):
+    if not (hours.isdecimal() and minutes.isdecimal()):
         raise ValueError(value)
-    return total
+    parts = [ascii_number(part) for part in (hours, minutes, seconds)]
+    if not (math.isfinite(sum(parts)) and 0 <= parts[1] < 60 and 0 <= parts[2] < 60):
+        raise ValueError(value)
+    return parts[0] * 3600 + parts[1] * 60 + parts[2]
 
 
 @cache

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from avion_core.config import DatasetSettings
-from avion_core.data.annotation_files import Row, read_rows
+from avion_core.data.annotation_files import Row, ascii_number, read_rows
 from avion_core.data.sources import (
     SourceError,
     SourceVideo,
@@ -45,7 +45,7 @@ def parse_time(value: str) -> float:
     parts = value.strip().split(":")
     if not 1 <= len(parts) <= 3 or not all(part.strip() for part in parts):
         raise ValueError(value)
-    numbers = [float(part) for part in parts]
+    numbers = [ascii_number(part) for part in parts]
     if any(number < 0 or not math.isfinite(number) for number in numbers):
         raise ValueError(value)
     if any(number >= 60 for number in numbers[1:]) or any(number % 1 for number in numbers[:-1]):
@@ -83,8 +83,8 @@ def _narration(row: Row) -> Narration:
     if end_s <= start_s:
         start, end = row.values["start"], row.values["end"]
         raise row.error("end", f"'{end}' is not after the start '{start}'; swap or correct them")
-    if not row.values["text"]:
-        raise row.error("text", "it is empty; write a sentence or remove the line")
+    if not any(character.isalnum() for character in row.values["text"]):
+        raise row.error("text", "it says nothing; write a sentence or remove the line")
     if not row.values["video"]:
         raise row.error("video", "it is empty; name a file of the videos' folder")
     split = row.values.get("split", "")

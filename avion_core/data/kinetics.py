@@ -29,8 +29,8 @@ LISTS = {"train": ("train.txt", "train.csv"), "val": ("val.txt", "val.csv", "val
 CLASSES = "classes.txt"
 OWNERS_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 FORMS = {
-    "path num_frames label": re.compile(r"(?P<path>.+?)[\s,;]+\d+[\s,;]+(?P<label>-?\d+)"),
-    "path label": re.compile(r"(?P<path>.+?)[\s,;]+(?P<label>-?\d+)"),
+    "path num_frames label": re.compile(r"(?P<path>.+?)[\s,;]+[0-9]+[\s,;]+(?P<label>-?[0-9]{1,9})"),
+    "path label": re.compile(r"(?P<path>.+?)[\s,;]+(?P<label>-?[0-9]{1,9})"),
 }
 """What a line of a plain list may be. All lines of a list have the form of the first."""
 
@@ -115,6 +115,8 @@ def _read_owners_list(path: Path, classes: list[str]) -> list[Listed]:
             start_s, end_s = (int(row.values[column]) for column in ("time_start", "time_end"))
         except ValueError:
             raise row.error("time_start", "it and time_end must be whole seconds; correct the line") from None
+        if not row.values["youtube_id"]:
+            raise row.error("youtube_id", "it is empty; restore the owner's file")
         file = f"{row.values['youtube_id']}_{start_s:06d}_{end_s:06d}.mp4"
         split = row.values.get("split") or path.stem
         folders = (f"{split}/{name}", f"{split}/{name.replace(' ', '_')}", split)

@@ -106,12 +106,15 @@ class SourceRecord:
         return [SourceVideo(name, path) for name, (path, _) in self.videos.items() if name not in names]
 
     def digest_of(self, name: str, path: Path) -> tuple[FileMark, str] | None:
-        """Mark and sha256 of an annotation file, read only if its mark is new; None if it is not there."""
+        """Mark and sha256 of an annotation file, read only if its mark is new; None if it cannot be read."""
         mark = FileMark.of(path)
         if mark is None:
             return None
         known = self.annotations.get(name)
-        return known if known and known[0] == mark else (mark, sha256(path))
+        try:
+            return known if known and known[0] == mark else (mark, sha256(path))
+        except OSError:  # which is for the source's check to say
+            return None
 
 
 def found_state(

@@ -86,19 +86,21 @@ def video_id_of(relative_path: str) -> str:
 
 def find_file(folder: Path, name: str) -> Path | None:
     """The file of that canonical name in `folder`, whichever way the disk composes its accents."""
-    file = folder / name
-    if file.is_file():
-        return file
-    if name.isascii():
+    file, place = folder / name, folder
+    try:
+        if file.is_file():
+            return file
+        if name.isascii():
+            return None
+        for part in Path(name).parts:
+            if not part.isascii() and not (place / part).exists() and place.is_dir():
+                entries = [entry.name for entry in place.iterdir()]
+                place /= next((name for name in entries if unicodedata.normalize("NFC", name) == part), part)
+            else:
+                place /= part
+        return place if place.is_file() else None
+    except OSError:  # such as a name that is too long for the disk
         return None
-    place = folder
-    for part in Path(name).parts:
-        if not part.isascii() and not (place / part).exists() and place.is_dir():
-            entries = [entry.name for entry in place.iterdir()]
-            place /= next((name for name in entries if unicodedata.normalize("NFC", name) == part), part)
-        else:
-            place /= part
-    return place if place.is_file() else None
 
 
 def refuse_namesakes(videos: Iterable[tuple[str, str]]) -> None:

@@ -87,6 +87,7 @@ def test_json_may_have_a_byte_order_mark_and_not_a_number(tmp_path):
         ('{"a": 1} {"b": 2}', "line 1, column 10: not valid JSON"),
         ("[" * 100_000, "cannot be read as JSON"),
         ("9" * 5000, "cannot be read as JSON"),
+        ('{"a": 1, "b": {"c": 1, "d": 2, "c": 3}}', r"cannot be read as JSON \('c' is there more than once"),
     ],
 )
 def test_wrong_json_is_refused_with_the_place(tmp_path, text, message):

@@ -208,6 +208,16 @@ def no_keys(tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
 
 
+def test_damaged_aws_profiles_are_told_and_repeated_ones_taken(no_keys, tmp_path, monkeypatch):
+    monkeypatch.setattr(ego4d, "command_path", lambda: "ego4d")
+    (tmp_path / "credentials").write_text("[default]\na = b\n[default]\na = c\n")
+    ego4d.check_download(Ego4DSource())
+    for content in (b"a = b\n", b"[default]\n\xe9 = b\n", b"[default\n"):
+        (tmp_path / "config").write_bytes(content)
+        with pytest.raises(SourceError, match=r"config: AWS profiles cannot be read"):
+            ego4d.check_download(Ego4DSource())
+
+
 def test_a_missing_program_profile_or_question_file_is_told_before_work(no_keys, tmp_path, monkeypatch):
     monkeypatch.setattr(ego4d, "command_path", lambda: "ego4d")
     with pytest.raises(SourceError, match=r"AWS profile 'default' is not configured.*aws configure"):

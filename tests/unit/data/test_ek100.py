@@ -40,6 +40,7 @@ def test_a_row_is_read(tmp_path):
         ("00:02:35.74", "00:02:nan", "line 2: column 'start_timestamp'"),
         ("00:02:35.74", "00:02:-5", "line 2: column 'start_timestamp'"),
         ("01:02:47.01", "01:62:47.01", "line 2: column 'stop_timestamp'"),
+        ("00:02:35.74", "00:0_2:35.74", "line 2: column 'start_timestamp'"),
         ("put-in,5,", "put-in,five,", "line 2: column 'verb_class': 'five' is not a class number"),
         ("put-in,5,", "put-in,97,", "line 2: column 'verb_class': 97 is not in the class list"),
         ("plate,2,", "plate,-1,", "line 2: column 'noun_class': -1 is not in the class list"),

@@ -77,6 +77,7 @@ def test_the_owners_clips_are_found_in_other_folders(tmp_path, place):
             "line 2: .*class 'jumping'",
         ),
         ("label,youtube_id,time_start,time_end,split\nwash,abc,ten,20,train\n", "line 2: .*whole seconds"),
+        ("label,youtube_id,time_start,time_end\nwash,,1,2\n", "line 2: column 'youtube_id': it is empty"),
         ("label,youtube_id,time_start,split\nwash,abc,10,train\n", "line 1: column 'time_end' is missing"),
         ("", "it lists nothing"),
     ],
@@ -108,6 +109,7 @@ def test_clips_of_one_name_are_told_before_any_work(raw):
     [
         ("train/a.mp4 120", r"line 2: 'train/a.mp4 120' is not 'path num_frames label' like the first line"),
         ("train/a.mp4 many 1", "line 2: .* is not 'path num_frames label'"),
+        ("train/a.mp4 120 " + "9" * 5000, "line 2: .* is not 'path num_frames label'"),
         ("train/a.mp4 120 2", r"line 2: label 2 has no name; classes.txt has 2 lines"),
     ],
 )

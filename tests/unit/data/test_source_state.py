@@ -1,7 +1,9 @@
 """Each change of a source redoes its own part and no other; what is away blocks and redoes nothing."""
 
 import os
+import re
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -274,3 +276,13 @@ def test_what_was_downloaded_needs_no_account_any_more(tmp_path, monkeypatch):
     assert calls == ["full_scale"]
     with pytest.raises(SourceError, match="no profile"):
         check_source(dataset(videos="video_540ss"))
+
+
+@pytest.mark.parametrize("source", ["folder", "local ego4d", "local ek100", "local kinetics"], indirect=True)
+def test_a_folder_where_an_annotation_file_should_be_is_told(source, tmp_path):
+    dataset, _, notes = source
+    notes.unlink()
+    notes.mkdir()
+    dataset = replace(dataset, home=tmp_path / "first look")
+    with pytest.raises(SourceError, match=re.escape(notes.name)):
+        check_source(dataset, source_state(dataset))
