@@ -25,6 +25,7 @@ include: "rules/report.smk"
 onstart:
     check_nodes()
     claim_folder()
+    set_finished_aside()
     SCREEN.watch()
     stop_gently(SCREEN, jobs_here=workflow.local_exec)
 

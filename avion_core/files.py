@@ -203,7 +203,24 @@ def code_revision() -> str:
         return "unknown"
 
 
-def write_manifest(path: str | Path, *, settings: Mapping[str, Any], inputs: Mapping[str, Path]) -> None:
-    """Publish what a result was made of: code revision, settings, and each input's path and checksum."""
-    checksums = {name: {"path": str(file), "sha256": sha256(file)} for name, file in inputs.items()}
-    write_json(path, {"revision": code_revision(), "settings": settings, "inputs": checksums})
+def checksums(inputs: Mapping[str, Path]) -> dict[str, str]:
+    """Hex digest of each input's content, by its name."""
+    return {name: sha256(path) for name, path in inputs.items()}
+
+
+def write_manifest(
+    path: str | Path,
+    *,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, Path],
+    identity: Mapping[str, Any],
+) -> None:
+    """Publish what a result was made of: code revision, settings, and each input's path and checksum.
+
+    `identity` is all that decides the result, the inputs' checksums as `inputs`. They were taken when the
+    work began: an input may have changed since.
+    """
+    digests = identity["inputs"]
+    entries = {name: {"path": str(file), "sha256": digests[name]} for name, file in inputs.items()}
+    manifest = {"revision": code_revision(), "settings": settings, "inputs": entries}
+    write_json(path, {**manifest, "identity": fingerprint(identity)})

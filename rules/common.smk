@@ -26,6 +26,7 @@ from avion_core.configfile import lay_over, read_config
 from avion_core.data.ek100 import CLASSES
 from avion_core.environment import prepare_environment
 from avion_core.files import code_fingerprint
+from avion_core.finished import set_planned_aside
 from avion_core.launch import growing, launcher, shard_minutes, slurm_resources
 from avion_core.manifests import NOT_RECORDED, differences
 from avion_core.models.architecture import load_architecture
@@ -481,6 +482,12 @@ def check_nodes():
                 f"{job.resources.nodes}, which needs Slurm: use --profile profiles/slurm, set nodes: 1, or "
                 "start it by hand on each machine (docs/cluster.md)"
             )
+
+
+def set_finished_aside():
+    """Let trainings and evaluations that are about to run find what they had made, unless the user forces them."""
+    if workflow.executor_plugin.name != "touch":
+        set_planned_aside(workflow.dag)
 
 
 OWNER = Path(".snakemake/owner.json")

@@ -30,7 +30,9 @@ from avion_core.config import EvaluationSettings, known
 from avion_core.data.chunks import ChunkIndex
 from avion_core.evaluate.evaluators import EVALUATORS, EvaluationError, Measurement, Subject
 from avion_core.evaluate.inference import choose_device
-from avion_core.files import publish, write_json, write_manifest
+from avion_core.files import checksums, code_fingerprint, fingerprint, publish, write_json, write_manifest
+from avion_core.finished import forget, keep, unfinish
+from avion_core.manifests import MANIFEST
 from avion_core.models.base import VideoModel
 from avion_core.models.store import (
     DESCRIPTION_FILE,
@@ -39,6 +41,8 @@ from avion_core.models.store import (
     load_model,
     read_description,
 )
+
+METRICS, OUTPUTS = "metrics.json", "outputs.safetensors"
 
 
 def evaluate(
@@ -74,17 +78,30 @@ def evaluate(
         classes=classes,
         device=device,
     )
-    found = EVALUATORS[settings.kind](subject).run()
-    _check_measured(found.figures, title)
-    with publish(out / "outputs.safetensors") as draft:
-        arrays = {**found.outputs, **found.scores.to_arrays()}
-        contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        save_file(contiguous, draft, metadata=found.header)
     inputs = {"weights": model / WEIGHTS_FILE, "model": model / DESCRIPTION_FILE, "chunks": chunks}
     optional = {"clips": clips, "sentences": sentences, "classes": classes}
     inputs |= {name: path for name, path in optional.items() if path is not None}
-    write_manifest(out / "manifest.json", settings=settings.model_dump(mode="json"), inputs=inputs)
-    write_json(out / "metrics.json", {**with_intervals(found), "frames": settings.frames})
+    identity = _identity(settings, inputs)
+    if keep(out, (METRICS, OUTPUTS), identity=fingerprint(identity), title=title):
+        return
+    found = EVALUATORS[settings.kind](subject).run()
+    _check_measured(found.figures, title)
+    unfinish(out)
+    with publish(out / OUTPUTS) as draft:
+        arrays = {**found.outputs, **found.scores.to_arrays()}
+        contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        save_file(contiguous, draft, metadata=found.header)
+    write_json(out / METRICS, {**with_intervals(found), "frames": settings.frames})
+    identity["bad_clips"] = found.figures["bad_clips"]
+    recorded = settings.model_dump(mode="json")
+    write_manifest(out / MANIFEST, settings=recorded, inputs=inputs, identity=identity)
+    forget(out)
+
+
+def _identity(settings: EvaluationSettings, inputs: Mapping[str, Path]) -> dict[str, Any]:
+    """What decides the figures if every clip can be read; a clip that could not be may be readable now."""
+    code = code_fingerprint(Path(__file__).parent.glob("*.py"))
+    return {"recipe": settings.recipe(), "code": code, "inputs": checksums(inputs), "bad_clips": []}
 
 
 def with_intervals(found: Measurement) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,21 @@ from avion_core.data.chunks import ChunkIndex
 from avion_core.data.clips import ClipTable, Sentences
 from avion_core.data.dataset import ChooseText, ClipDataset, View
 from avion_core.data.loader import BatchLoader
-from avion_core.files import publish, read_json, remove_partials, sha256, write_manifest
+from avion_core.files import checksums, fingerprint, publish, read_json, remove_partials, write_manifest
+from avion_core.finished import forget, keep, unfinish
+from avion_core.manifests import MANIFEST
 from avion_core.models.architecture import DualEncoderConfig, kind_of, load_architecture
 from avion_core.models.base import VideoModel
 from avion_core.models.foreign import start_from_foreign
 from avion_core.models.layers import compile_blocks, set_attention, set_checkpointing
-from avion_core.models.store import WEIGHTS_FILE, ModelDescription, build_model, save_model, start_from
+from avion_core.models.store import (
+    DESCRIPTION_FILE,
+    WEIGHTS_FILE,
+    ModelDescription,
+    build_model,
+    save_model,
+    start_from,
+)
 from avion_core.train.checkpoint import CheckpointStore
 from avion_core.train.distributed import World, join_world
 from avion_core.train.engine import Plan, Training
@@ -43,6 +52,8 @@ from avion_core.train.tasks import ClassificationTask, ContrastiveTask, Reconstr
 from avion_core.train.texts import AnyText, RelevantSentence
 from avion_core.train.validation import Validation, ValidationData, best_and_last
 
+CURVE = "train.jsonl"
+"""The training log among the published files."""
 LABEL_COLUMN = {"action": "label", "label": "label", "verb": "verb", "noun": "noun"}
 """Column of the clip table that holds a label; the action class of EPIC-KITCHENS-100 is its `label`."""
 
@@ -172,13 +183,17 @@ class _Stage:
         self.classes = self._count_classes()
 
     def run(self) -> None:
-        """Train, publish, and drop the checkpoints."""
+        """Train, publish, and drop the checkpoints, unless the finished files are of this identity."""
+        if self.world.from_leader(self.world.leads and self.keep_finished()):
+            return
         model = self.fresh_model().to(self.world.device)
         self.world.same_weights(model)
         if self.settings.epochs == 0:
             self.publish(model, log=None)
             return
-        store = CheckpointStore(self.out / "checkpoints", self.world.from_leader(self.identity()))
+        store = CheckpointStore(
+            self.out / "checkpoints", self.world.from_leader(self.identity if self.world.leads else None)
+        )
         self.choose_kernels(model)
         with store.claim() if self.world.leads else nullcontext():
             if self.world.leads:
@@ -190,6 +205,11 @@ class _Stage:
             self.publish(model, log=store.log_path)
         if self.world.leads:
             store.remove()
+
+    def keep_finished(self) -> bool:
+        """Whether the stage is finished, with all that decides its result as it is now. For rank 0."""
+        names = (WEIGHTS_FILE, DESCRIPTION_FILE, CURVE)
+        return keep(self.out, names, identity=fingerprint(self.identity), title=self.title)
 
     def fresh_model(self) -> VideoModel:
         """The model that the training starts from: the seed's, on rank 0 with the start weights."""
@@ -285,8 +305,9 @@ class _Stage:
         """Write the stage's four files, the manifest last; without a log the curve is empty."""
         if not self.world.leads:
             return
+        unfinish(self.out)
         save_model(self.out, model, self._description(model))
-        with publish(self.out / "train.jsonl") as draft:
+        with publish(self.out / CURVE) as draft:
             if log is None:
                 draft.touch()
             else:
@@ -300,19 +321,18 @@ class _Stage:
             recorded["clips"] = len(ClipTable.load(*self._clip_files()))
             if self.validation is not None:
                 recorded["validation"] = best_and_last(log, self.settings.best_metric)
-        write_manifest(self.out / "manifest.json", settings=recorded, inputs=self.files)
+        write_manifest(self.out / MANIFEST, settings=recorded, inputs=self.files, identity=self.identity)
+        forget(self.out)
 
-    def identity(self) -> dict[str, Any] | None:
+    @cached_property
+    def identity(self) -> dict[str, Any]:
         """What decides the result: checkpoints of another identity are not taken up. For rank 0."""
-        if not self.world.leads:
-            return None
-        checksums = {name: sha256(path) for name, path in self.files.items()}
         measured = {"validation": self.validation.settings.recipe()} if self.validation else {}
         return {
             "recipe": self.settings.recipe(),
             "architecture": load_architecture(self.settings.model).model_dump(mode="json"),
             "seed": self.seed,
-            "inputs": checksums,
+            "inputs": checksums(self.files),
             **measured,
         }
 

@@ -8,11 +8,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from avion_core.files import (
     PARTIAL,
+    checksums,
     claim,
     code_fingerprint,
     code_revision,
@@ -135,10 +137,16 @@ def test_json_that_is_cut_short_is_named(tmp_path: Path) -> None:
         read_json(path)
 
 
+def of(source: Path) -> dict[str, Any]:
+    """Input and identity of a manifest."""
+    inputs = {"source": source}
+    return {"inputs": inputs, "identity": {"inputs": checksums(inputs)}}
+
+
 def test_manifest_holds_the_inputs_checksums(tmp_path: Path) -> None:
     source = tmp_path / "in.txt"
     source.write_bytes(b"abc")
-    write_manifest(tmp_path / "manifest.json", settings={"a": 1}, inputs={"source": source})
+    write_manifest(tmp_path / "manifest.json", settings={"a": 1}, **of(source))
     manifest = read_json(tmp_path / "manifest.json")
     assert manifest["settings"] == {"a": 1}
     known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from avion_core.config import Settings, load_settings
-from avion_core.files import write_json, write_manifest
+from avion_core.files import checksums, write_json, write_manifest
 from avion_core.manifests import differences, stage_record
 
 
@@ -37,9 +37,11 @@ def make_results(made_with: Settings, tmp_path: Path) -> None:
     stage = made_with.stage("llm", "pretrain").model_dump(mode="json")
     recorded = {"title": "llm/pretrain", "seed": made_with.seed, "stage": stage}
     results = tmp_path / "results/llm"
-    write_manifest(results / "pretrain/manifest.json", settings=recorded, inputs={"clips_1": table})
+    tables = {"clips_1": table}
+    identity = {"inputs": checksums(tables)}
+    write_manifest(results / "pretrain/manifest.json", settings=recorded, inputs=tables, identity=identity)
     measured = made_with.evaluations["egomcq"].model_dump(mode="json")
-    write_manifest(results / "egomcq/manifest.json", settings=measured, inputs={})
+    write_manifest(results / "egomcq/manifest.json", settings=measured, inputs={}, identity={"inputs": {}})
 
 
 def said(found: Settings) -> list[str]:

@@ -213,3 +213,43 @@ def test_a_changed_source_redoes_its_own_work_only(annotated: Path, tmp_path: Pa
     finished(workspace, "annotate")
     assert json.loads((workspace / "data/ek100/quarantine.json").read_text()) == []
     assert planned_jobs(workspace, "annotate") == {}
+
+
+def test_results_made_of_the_same_are_kept_below_an_index_made_anew(reported: Path, tmp_path: Path) -> None:
+    """Another number of shards remakes index and tables, equal. A changed table and `--forcerun` retrain."""
+    workspace = copy_workspace(reported, tmp_path / "workspace")
+    overlay = {"shards": 3, "selected_runs": ["llm"]}
+    results = {
+        stage: [workspace / f"results/llm/{stage}/{name}" for name in ("model.safetensors", "train.jsonl")]
+        for stage in ("pretrain", "finetune_mir", "finetune_cls")
+    }
+    results["mir"] = [workspace / "results/llm/mir/metrics.json"]
+
+    def inodes() -> dict[str, list[int]]:
+        return {name: [path.stat().st_ino for path in paths] for name, paths in results.items()}
+
+    before = inodes()
+    index = workspace / "data/ego4d/chunks.parquet"
+    content = index.read_bytes()
+    planned = planned_jobs(workspace, "evaluate", overlay=overlay)
+    assert planned["gather_chunks"] and planned["finetune_stage"] == 2 and planned["evaluate_stage"]
+    said = finished(workspace, "evaluate", overlay=overlay)
+    assert index.read_bytes() == content
+    kept = planned["pretrain_stage"] + planned["finetune_stage"] + planned["evaluate_stage"]
+    assert said.count("nothing it is made of has changed; kept") == kept
+    assert inodes() == before
+    assert planned_jobs(workspace, "evaluate", overlay=overlay) == {}
+    assert not list(workspace.rglob(".finished"))
+
+    annotation = workspace / "data/ek100/raw/EPIC_100_train.csv"
+    rows = annotation.read_text().splitlines(keepends=True)
+    annotation.write_text("".join(rows[:-1]))
+    finished(workspace, "finetune", overlay=overlay)
+    after = inodes()
+    retrained = {"finetune_mir", "finetune_cls"}
+    assert {name for name in results if after[name] != before[name]} == retrained
+
+    forced = ("--forcerun", "finetune_stage")
+    said = finished(workspace, "finetune", overlay=overlay, options=forced)
+    assert "nothing it is made of has changed" not in said
+    assert all(inodes()[name] != after[name] for name in retrained)

@@ -162,6 +162,41 @@ def test_a_bad_clip_leaves_the_figures_of_the_others(place):
     np.testing.assert_array_equal(outputs["rows_N"], [0, 2, 3])
 
 
+@pytest.mark.parametrize("change", ["nothing", "moved", "frames", "weights", "sentences", "code"])
+def test_an_evaluation_is_repeated_only_where_something_has_changed(place, monkeypatch, change):
+    save(place / "model", "dual_encoder", DUAL_ENCODER)
+    rows, texts = write_ek100(place, "P1", "P2", "P3")
+    tables, changed = ("clips", "sentences"), {}
+    first = measure(place, "retrieval", tables=tables)
+    NoVideos.seen.clear()
+    if change == "moved":
+        (place / "data").mkdir()
+        for path in [path for path in place.iterdir() if path.name != "data"]:
+            path.rename(place / "data" / path.name)
+        place = place / "data"
+    elif change == "frames":
+        changed = {"frames": 2}
+    elif change == "weights":
+        save(place / "model", "dual_encoder", DUAL_ENCODER.model_copy(update={"embed_dim": 4}))
+    elif change == "sentences":
+        entry = {"sentence_id": 0, "text": texts[0], "verb": rows[0]["verb"], "nouns": rows[0]["nouns"]}
+        write_sentences(place / "sentences.arrow", [entry])
+    elif change == "code":
+        monkeypatch.setattr(runner, "code_fingerprint", lambda paths: "another")
+    again = measure(place, "retrieval", tables=tables, **changed)
+    assert bool(NoVideos.seen) == (change not in ("nothing", "moved"))
+    assert (again[0] == first[0]) == (change in ("nothing", "moved", "code"))
+
+
+def test_an_evaluation_that_could_not_read_a_clip_is_repeated(place):
+    save(place / "model", "dual_encoder", DUAL_ENCODER)
+    write_ek100(place, "P1", "torn1", "P2", "P3")
+    for _ in range(2):
+        NoVideos.seen.clear()
+        measure(place, "retrieval", tables=("clips", "sentences"))
+        assert NoVideos.seen
+
+
 def test_without_a_sentence_table_clips_are_found_by_their_own_texts(place):
     save(place / "model", "dual_encoder", DUAL_ENCODER)
     texts = ["wash a cup", "cut bread", "wash a cup", "pour"]

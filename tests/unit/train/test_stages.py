@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,62 @@ def test_a_finished_stage_is_four_files_that_describe_it_and_a_folder_of_curves(
     assert manifest["inputs"]["clips_1"]["sha256"] == sha256(kitchen / "clips.arrow")
     assert manifest["settings"]["seed"] == 0
     assert manifest["settings"]["stage"]["learning_rate"] == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [
+        ("nothing", True),
+        ("machine", True),
+        ("recipe", False),
+        ("seed", False),
+        ("start", False),
+        ("architecture", False),
+        ("validation", False),
+        ("clips", False),
+        ("chunks", False),
+    ],
+)
+def test_a_finished_stage_is_trained_again_only_where_something_has_changed(
+    kitchen, pretrained, tmp_path, monkeypatch, change, kept
+):
+    """And a stop in mid-training leaves the finished files whole."""
+    home, out = tmp_path / "moved", tmp_path / "stage"
+    shutil.copytree(pretrained, out)
+    shutil.copytree(kitchen, home)
+    if change in ("clips", "chunks"):
+        with next(home.glob(f"{change}.*")).open("ab") as file:
+            file.write(b"changed")
+    elif change == "architecture":
+        other = architecture.load_architecture("toy_dual_encoder").model_copy(update={"embed_dim": 7})
+        monkeypatch.setattr("avion_core.train.stages.load_architecture", lambda name: other)
+    recipe = {"recipe": {"learning_rate": 2e-3}, "machine": {"log_every_steps": 2}}.get(change, {})
+    arguments = {"seed": 1 if change == "seed" else 0, "start": pretrained if change == "start" else None}
+    if change == "validation":
+        measured = EvaluationSettings(kind="retrieval", dataset="any", stage="pretrain")
+        arguments["validation"] = ValidationData(measured, home / "chunks.parquet", home / "clips.arrow")
+    trained = []
+    monkeypatch.setattr(
+        "avion_core.train.stages._Stage.fresh_model", lambda stage: trained.append(1) or 1 / 0
+    )
+    before = {name: (out / name).read_bytes() for name in PUBLISHED}
+    with suppress(ZeroDivisionError):
+        train(home, out, {**CONTRASTIVE, **recipe}, **arguments)
+    assert bool(trained) != kept
+    assert {name: (out / name).read_bytes() for name in PUBLISHED} == before
+
+
+def test_a_kill_while_another_result_is_published_leaves_none_that_passes(
+    kitchen, pretrained, tmp_path, monkeypatch
+):
+    out = tmp_path / "stage"
+    shutil.copytree(pretrained, out)
+    with monkeypatch.context() as broken:
+        broken.setattr("avion_core.train.stages.shutil.copyfile", lambda *paths: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(kitchen, out, CONTRASTIVE, seed=1)
+    assert not (out / "manifest.json").exists()
+    assert equal(train(kitchen, out, CONTRASTIVE), pretrained)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,95 @@
+"""Finished results that are made of the very same things again are kept, not made anew.
+
+Snakemake plans everything downstream of a job that runs, and deletes a job's outputs before it starts. (Its
+flag `update()` copies them first, gigabytes, and restores them after a failure, which it then takes for the
+new result.) So before the first job, hard links of the outputs are set aside. A job with the identity that
+their manifest has takes them back; any other leaves them there, where they are no outputs, and removes them
+once it has made its own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from avion_core.manifests import MANIFEST, read_manifest
+
+ASIDE = ".finished"
+"""Folder in a result's folder that holds the hard links."""
+
+
+def set_planned_aside(dag: Any) -> None:
+    """Set aside what planned jobs with a manifest have made, and forget it where the user forces them.
+
+    `dag` is Snakemake's.
+    """
+    for job in dag.needrun_jobs():
+        if manifest := job.output.get("manifest"):
+            if job.rule in dag.forcerules or not dag.forcefiles.isdisjoint(job.output):
+                forget(Path(manifest).parent)
+            else:
+                set_aside(map(Path, job.output))
+
+
+def set_aside(outputs: Iterable[Path]) -> None:
+    """Link the outputs of one job, its manifest among them, into ASIDE beside them.
+
+    Where some are missing, or the file system has no hard links, nothing changes: the job makes its own.
+    """
+    paths = sorted(outputs, key=lambda path: path.name == MANIFEST)
+    if not all(path.is_file() for path in paths):
+        return
+    forget(paths[0].parent)
+    try:
+        for path in paths:
+            aside = path.parent / ASIDE
+            aside.mkdir(exist_ok=True)
+            os.link(path, aside / path.name)
+    except OSError:
+        forget(paths[0].parent)
+
+
+def keep(folder: Path, names: Sequence[str], *, identity: str, title: str) -> bool:
+    """Whether the finished files `names` of `folder` were made of this identity; they then count as new.
+
+    They are looked for in `folder` and set aside. The manifest comes back last, so that a kill in between
+    leaves nothing that passes as finished.
+    """
+    for place in (folder, folder / ASIDE):
+        if not all((place / name).is_file() for name in (*names, MANIFEST)):
+            continue
+        if _identity(place) != identity:
+            continue
+        if place != folder:
+            unfinish(folder)
+            for name in (*names, MANIFEST):
+                (folder / name).unlink(missing_ok=True)
+                os.link(place / name, folder / name)
+        for name in (*names, MANIFEST):
+            os.utime(folder / name)
+        forget(folder)
+        print(f"{title}: nothing it is made of has changed; kept", file=sys.stderr, flush=True)
+        return True
+    return False
+
+
+def unfinish(folder: Path) -> None:
+    """Remove the manifest before other files of `folder` are replaced: it must not speak for them."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+
+
+def forget(folder: Path) -> None:
+    """Remove what was set aside in `folder`."""
+    shutil.rmtree(folder / ASIDE, ignore_errors=True)
+
+
+def _identity(folder: Path) -> object:
+    """The identity in a manifest, None where there is none."""
+    try:
+        return read_manifest(folder).get("identity")
+    except ValueError:
+        return None
