@@ -11,7 +11,7 @@ from pathlib import Path
 
 from avion_core.config import VALIDATES, EvaluationSettings
 from avion_core.data.clip_counts import clips_at_most
-from avion_core.data.download import check_source
+from avion_core.data.download import source_problems
 from avion_core.data.source_state import SourceRecord
 from avion_core.data.tables import row_count
 from avion_core.media.program import ffmpeg_program
@@ -33,10 +33,7 @@ def problems(workflow: Workflow, *, trains: bool = True) -> list[str]:
 def check_sources(workflow: Workflow) -> Iterator[str]:
     """Files and accounts that the data sets come from."""
     for dataset in workflow.used_datasets():
-        try:
-            check_source(workflow.data_set(dataset), workflow.source_state(dataset))
-        except ValueError as error:
-            yield str(error)
+        yield from source_problems(workflow.data_set(dataset), workflow.source_state(dataset))
 
 
 def check_ffmpeg(workflow: Workflow) -> Iterator[str]:

@@ -7,7 +7,7 @@ that a changed source is noticed, and one that is away blocks nothing.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -91,8 +91,8 @@ LOCAL_LAYOUTS: dict[str, LocalLayout] = {
 class Source:
     """A source: cheap checks before any work, the work, and what it consists of now."""
 
-    check: Callable[[DataSet, SourceRecord], None]
-    """Videos of the record, that of the last fetch, may be away."""
+    checks: Sequence[Callable[[DataSet, SourceRecord], None]]
+    """Each looks at one thing of the user's. Videos of the record, that of the last fetch, may be away."""
     fetch: Callable[[DataSet, SourceRecord], list[SourceVideo]]
     """Bring the annotation files to the raw folder. Returns all videos, there or not."""
     annotations: Callable[[DataSet], Mapping[str, Path]]
@@ -109,7 +109,8 @@ def download(dataset: DataSet) -> None:
     record, source = SourceRecord.read(dataset.home), SOURCES[dataset.settings.source]
     before = dict(zip(record.videos, marks_of(path for path, _ in record.videos.values()), strict=True))
     try:
-        source.check(dataset, record)
+        for check in source.checks:
+            check(dataset, record)
         dataset.raw_dir.mkdir(parents=True, exist_ok=True)
         wanted = source.fetch(dataset, record)
         there, missing = _there_or_away(wanted, record)
@@ -135,18 +136,16 @@ def download(dataset: DataSet) -> None:
         raise SourceError(f"data set '{dataset.name}': {error}") from None
 
 
-def check_source(dataset: DataSet, state: SourceState | None = None) -> None:
-    """Look at all a source needs, in seconds and before any work, unless its `state` is as it was fetched.
-
-    Raises SourceError, naming the data set.
-    """
+def source_problems(dataset: DataSet, state: SourceState | None = None) -> Iterator[str]:
+    """All that a source lacks, found in seconds and before any work, unless its `state` is as it was fetched."""
     record, now = SourceRecord.read(dataset.home), state or source_state(dataset)
     if (dataset.home / VIDEO_LIST).is_file() and record.state == now:
         return
-    try:
-        SOURCES[dataset.settings.source].check(dataset, record)
-    except SourceError as error:
-        raise SourceError(f"data set '{dataset.name}': {error}") from None
+    for check in SOURCES[dataset.settings.source].checks:
+        try:
+            check(dataset, record)
+        except SourceError as error:
+            yield f"data set '{dataset.name}': {error}"
 
 
 def source_state(dataset: DataSet) -> SourceState:
@@ -204,10 +203,14 @@ def _make_toy_kitchen(dataset: DataSet, _: SourceRecord) -> list[SourceVideo]:
     return TOY_LAYOUTS[dataset.settings.layout](dataset.toy_kitchen, dataset.raw_dir)
 
 
-def _check_ego4d(dataset: DataSet, record: SourceRecord) -> None:
-    """Nobody needs the account for what has arrived, nor EgoMCQ's file once it was copied."""
+def _check_ego4d_account(dataset: DataSet, record: SourceRecord) -> None:
+    """Nobody needs the account for what has arrived."""
     if not _has_arrived(dataset, record):
         ego4d.check_download(dataset.settings.ego4d)
+
+
+def _check_ego4d_questions(dataset: DataSet, record: SourceRecord) -> None:
+    """Nobody needs EgoMCQ's file once it was copied."""
     if ego4d.EGOMCQ not in record.annotations:
         ego4d.check_questions(dataset.settings.ego4d)
 
@@ -283,12 +286,15 @@ def _fetch_folder(dataset: DataSet, _: SourceRecord) -> list[SourceVideo]:
 
 SOURCES: dict[str, Source] = {
     "toy_kitchen": Source(
-        _check_toy_kitchen, _make_toy_kitchen, lambda dataset: RawFolder(dataset.raw_dir).files()
+        [_check_toy_kitchen], _make_toy_kitchen, lambda dataset: RawFolder(dataset.raw_dir).files()
     ),
-    "ego4d": Source(_check_ego4d, _fetch_ego4d, _ego4d_annotations),
-    "local": Source(_check_local, _find_local, _local_annotations, _local_videos),
+    "ego4d": Source([_check_ego4d_account, _check_ego4d_questions], _fetch_ego4d, _ego4d_annotations),
+    "local": Source([_check_local], _find_local, _local_annotations, _local_videos),
     "folder": Source(
-        lambda dataset, record: folder.check(dataset.settings, away=record.videos),
+        [
+            lambda dataset, record: folder.check_videos(dataset.settings, away=record.videos),
+            lambda dataset, record: folder.check_narrations(dataset.settings, away=record.videos),
+        ],
         _fetch_folder,
         _narrations,
         lambda dataset: folder.list_videos(dataset.settings),

@@ -331,7 +331,7 @@ def command_path() -> str | None:
 
 
 def check_download(source: Ego4DSource) -> None:
-    """Raise SourceError unless the program, the AWS profile and the EgoMCQ file are there."""
+    """Raise SourceError unless the program and the AWS profile are there."""
     if command_path() is None:
         raise SourceError("the program `ego4d` is not installed; run: pip install ego4d==1.7.3")
     if source.aws_profile not in _profiles():
@@ -339,7 +339,6 @@ def check_download(source: Ego4DSource) -> None:
             f"AWS profile '{source.aws_profile}' is not configured; put the keys of your Ego4D licence "
             f"there with `aws configure --profile {source.aws_profile}`; environment variables are not enough"
         )
-    check_questions(source)
 
 
 def check_questions(source: Ego4DSource) -> None:

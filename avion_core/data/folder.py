@@ -109,13 +109,23 @@ def split_of(video: str, *, validation_fraction: float) -> str:
     return "validation" if share < validation_fraction else "train"
 
 
-def check(settings: DatasetSettings, *, away: Collection[str] = ()) -> None:
-    """Read the whole CSV and look for every video but those that are `away`. Raises SourceError."""
+def check_videos(settings: DatasetSettings, *, away: Collection[str] = ()) -> None:
+    """Raise SourceError where the folder of the videos is not there, unless they are `away`."""
     assert settings.folder is not None
     folder = Path(settings.folder.videos)
     if not folder.is_dir() and not away:
         raise SourceError(f"{folder}: no such folder; set `folder.videos` to the one that holds the videos")
-    narrations = read_narrations(Path(settings.folder.narrations), videos=folder, away=away)
+
+
+def check_narrations(settings: DatasetSettings, *, away: Collection[str] = ()) -> None:
+    """Read the whole CSV and look for every video but those that are `away`. Raises SourceError.
+
+    Where the folder itself is not there, only the CSV is read.
+    """
+    assert settings.folder is not None
+    folder = Path(settings.folder.videos)
+    videos = folder if folder.is_dir() or away else None
+    narrations = read_narrations(Path(settings.folder.narrations), videos=videos, away=away)
     names = {row.video for row in narrations}
     refuse_namesakes((video_id_of(name), str(folder / name)) for name in names)
 

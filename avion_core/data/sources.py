@@ -134,10 +134,12 @@ def write_videos(path: Path, videos: Mapping[SourceVideo, FileMark]) -> None:
 def require_files(folder: Path, names: Sequence[str], *, what: str) -> None:
     """Raise SourceError that lists those of `names` which are not in `folder`."""
     if not folder.is_dir():
-        raise SourceError(f"{folder}: no such folder; it should hold {what}")
+        raise SourceError(f"{folder}: no such folder; set `local.path` to one that holds {what}")
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
-        raise SourceError(f"{folder}: missing {', '.join(missing)}; it should hold {what}")
+        raise SourceError(
+            f"{folder}: missing {', '.join(missing)}; set `local.path` to a folder that holds {what}"
+        )
 
 
 def names_of(missing: Sequence[str], *, limit: int = 10, separator: str = ", ") -> str:

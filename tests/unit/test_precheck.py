@@ -58,6 +58,18 @@ def test_every_problem_is_listed_at_once(tmp_path: Path, monkeypatch: pytest.Mon
     assert found(overlay, "scratch") == []
 
 
+def test_all_that_the_papers_data_need_is_listed_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for variable in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(variable, str(tmp_path / "none"))
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    text = "\n".join(found(read_config(ROOT / "configs/avion.yaml")))
+    for word in ("aws configure --profile ego4d", "egomcq.json", "epic-kitchens-100", "OPENAI_API_KEY"):
+        assert word in text
+
+
 def test_an_ffmpeg_that_is_not_there_stops_a_run_with_videos_to_transcode(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

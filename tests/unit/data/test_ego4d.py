@@ -225,10 +225,10 @@ def test_a_missing_program_profile_or_question_file_is_told_before_work(no_keys,
     (tmp_path / "credentials").write_text("[default]\naws_access_key_id = a\naws_secret_access_key = b\n")
     ego4d.check_download(Ego4DSource())
     with pytest.raises(SourceError, match="EgoMCQ's file is not there"):
-        ego4d.check_download(Ego4DSource(egomcq=str(tmp_path / "none.json")))
+        ego4d.check_questions(Ego4DSource(egomcq=str(tmp_path / "none.json")))
     (tmp_path / "egomcq.json").write_text('{"0": ')
     with pytest.raises(SourceError, match=r"egomcq\.json: line 1, column 7: not valid JSON"):
-        ego4d.check_download(Ego4DSource(egomcq=str(tmp_path / "egomcq.json")))
+        ego4d.check_questions(Ego4DSource(egomcq=str(tmp_path / "egomcq.json")))
     monkeypatch.setattr(ego4d, "command_path", lambda: None)
     with pytest.raises(SourceError, match="pip install ego4d"):
         ego4d.check_download(Ego4DSource())

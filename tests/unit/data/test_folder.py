@@ -4,7 +4,7 @@ import pytest
 
 from avion_core.config import DatasetSettings, ToyKitchenSettings
 from avion_core.data import folder
-from avion_core.data.download import DataSet, check_source, download
+from avion_core.data.download import DataSet, download, source_problems
 from avion_core.data.sources import SourceError
 from avion_core.media.file_table import read_file_table
 
@@ -76,31 +76,40 @@ def test_anything_else_is_not_a_time(value):
 )
 def test_each_mistake_is_named_before_any_work(videos, text, message):
     settings = settings_for(videos, text)
-    with pytest.raises(SourceError) as caught:
-        check_source(data_set(settings, videos.parent))
-    assert message in str(caught.value)
-    assert "data set 'mine'" in str(caught.value)
-    assert "mine.csv" in str(caught.value)
-    assert "\n" not in str(caught.value)
+    [problem] = source_problems(data_set(settings, videos.parent))
+    assert message in problem
+    assert "data set 'mine'" in problem
+    assert "mine.csv" in problem
+    assert "\n" not in problem
 
 
 def test_other_encodings_and_missing_files_are_named(videos):
-    with pytest.raises(SourceError, match="not UTF-8"):
-        check_source(
-            data_set(settings_for(videos, HEADER + "a.mp4,0,1,café\n", encoding="latin-1"), videos.parent)
-        )
+    latin = settings_for(videos, HEADER + "a.mp4,0,1,café\n", encoding="latin-1")
+    [problem] = source_problems(data_set(latin, videos.parent))
+    assert "not UTF-8" in problem
     settings = settings_for(videos, HEADER + "a.mp4,0,1,x\n")
     (videos.parent / "mine.csv").unlink()
-    with pytest.raises(SourceError, match=r"mine\.csv: no such file; add it or correct the path"):
-        check_source(data_set(settings, videos.parent))
-    gone = settings.model_copy(update={"folder": settings.folder.model_copy(update={"videos": "/nowhere"})})
-    with pytest.raises(SourceError, match="/nowhere: no such folder"):
-        check_source(data_set(gone, videos.parent))
+    [problem] = source_problems(data_set(settings, videos.parent))
+    assert "mine.csv: no such file; add it or correct the path" in problem
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("movie,start,end,text\n", "column 'video' is missing"), (HEADER + "x.mp4,0,1,x\n", None)],
+)
+def test_a_wrong_folder_and_a_wrong_csv_are_told_at_once(videos, text, message):
+    settings = settings_for(videos, text)
+    settings = settings.model_copy(
+        update={"folder": settings.folder.model_copy(update={"videos": "/nowhere"})}
+    )
+    told = list(source_problems(data_set(settings, videos.parent)))
+    assert "/nowhere: no such folder; set `folder.videos`" in told[0]
+    assert [message in line for line in told[1:]] == ([True] if message else [])
 
 
 def test_spreadsheet_quirks_are_accepted(videos):
     text = '\ufeffvideo, start ,end,text\na.mp4,0,1,"cut, then eat"\n'
-    folder.check(settings_for(videos, text))
+    folder.check_narrations(settings_for(videos, text))
     rows = folder.read_narrations(videos.parent / "mine.csv", videos=videos)
     assert rows[0].text == "cut, then eat"
 
@@ -117,7 +126,7 @@ def test_a_german_spreadsheet_is_read(videos, start):
 
 def test_a_decimal_comma_needs_the_separator_that_goes_with_it(videos):
     with pytest.raises(SourceError, match="column 'end': '3,5' is not a time"):
-        folder.check(settings_for(videos, HEADER + 'a.mp4,0,"3,5",x\n'))
+        folder.check_narrations(settings_for(videos, HEADER + 'a.mp4,0,"3,5",x\n'))
 
 
 def test_one_video_under_several_spellings_is_one_video(videos):
@@ -125,7 +134,7 @@ def test_one_video_under_several_spellings_is_one_video(videos):
     (videos / decomposed).write_bytes(b"c")
     text = HEADER + f"{composed},0,1,x\n./{decomposed},1,2,y\na.mp4,0,1,z\n.//day/../a.mp4,1,2,w\n"
     settings = settings_for(videos, text)
-    folder.check(settings)
+    folder.check_narrations(settings)
     rows = folder.read_narrations(videos.parent / "mine.csv", videos=videos)
     assert [row.video for row in rows] == [composed, composed, "a.mp4", "a.mp4"]
     found = folder.list_videos(settings)
@@ -139,11 +148,8 @@ def test_files_of_one_name_are_told_all_at_once_before_any_work(videos):
     for name in ("a.mkv", "A.mov", "day__b.mp4", "c.mp4"):
         (videos / name).write_bytes(b"")
     names = ("a.mp4", "a.mkv", "A.mov", "day/b.mp4", "day__b.mp4", "c.mp4")
-    with pytest.raises(SourceError) as caught:
-        check_source(
-            data_set(settings_for(videos, HEADER + "".join(f"{n},0,1,x\n" for n in names)), videos.parent)
-        )
-    message = str(caught.value)
+    settings = settings_for(videos, HEADER + "".join(f"{n},0,1,x\n" for n in names))
+    [message] = source_problems(data_set(settings, videos.parent))
     assert all(str(videos / name) in message for name in names[:-1])
     assert "c.mp4" not in message
 
@@ -152,7 +158,7 @@ def test_a_quotation_mark_that_is_never_closed_costs_no_row(videos):
     rows = [f"a.mp4,{n},{n + 1},opens the drawer" for n in range(3500)]
     rows[100] = 'a.mp4,100,101,"opens the drawer'
     with pytest.raises(SourceError, match=r"mine\.csv: line 102: a quotation mark is not closed"):
-        folder.check(settings_for(videos, HEADER + "\n".join(rows)))
+        folder.check_narrations(settings_for(videos, HEADER + "\n".join(rows)))
 
 
 def test_download_lists_the_videos_where_they_are_and_copies_the_csv(videos, tmp_path):
