@@ -23,7 +23,7 @@ include: "rules/report.smk"
 
 
 onstart:
-    check_nodes()
+    check_machine()
     claim_folder()
     set_finished_aside()
     SCREEN.watch()

@@ -207,6 +207,22 @@ def _known_clips(workflow: Workflow, dataset: str) -> dict[str, int]:
         return {}  # which check_sources lists
 
 
+def missing_gpus(wanted: int) -> str | None:
+    """The problem where jobs of this machine need more GPUs at once than it shows, or None."""
+    if wanted == 0:
+        return None
+    import torch  # in seconds
+
+    here = torch.cuda.device_count()
+    if wanted <= here:
+        return None
+    return (
+        f"trainings or evaluations of this run are set to `gpus: {wanted}`, and this machine shows {here}: "
+        "start it where they are (on a cluster with --profile profiles/slurm), or set `gpus` and `processes` "
+        "to what is here; `snakemake --cores 2 annotate` makes the data without a GPU"
+    )
+
+
 def warnings(workflow: Workflow, *, trains: bool = True) -> list[str]:
     """What runs but is rarely intended, or will be a problem later."""
     measured = [(where, entry.dataset, stage.recipe) for where, entry, stage in workflow.measured_stages()]

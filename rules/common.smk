@@ -30,7 +30,7 @@ from avion_core.finished import set_planned_aside
 from avion_core.launch import growing, launcher, shard_minutes, slurm_resources
 from avion_core.manifests import NOT_RECORDED, differences
 from avion_core.models.architecture import load_architecture
-from avion_core.precheck import problems, warnings
+from avion_core.precheck import missing_gpus, problems, warnings
 from avion_core.screen import stop_gently, take_over
 from avion_core.slurm import use_patient_executor
 from avion_core.workflow import LABELS, TABLES, Workflow, planned_runs, trains
@@ -465,8 +465,8 @@ def check_before_work():
     atexit.register(print, f"\nThis would stop the run {text}", file=sys.stderr)
 
 
-def check_nodes():
-    """End with one clear error where there is no Slurm: for its profile, and for a training on several nodes."""
+def check_machine():
+    """End with one clear error where this machine lacks what its jobs need: Slurm, several nodes, GPUs."""
     executor = workflow.executor_plugin.name
     if executor == "slurm" and shutil.which("sbatch") is None:
         sys.exit(
@@ -482,6 +482,9 @@ def check_nodes():
                 f"{job.resources.nodes}, which needs Slurm: use --profile profiles/slurm, set nodes: 1, or "
                 "start it by hand on each machine (docs/cluster.md)"
             )
+    missing = missing_gpus(max((job.resources.get("gpu", 0) for job in workflow.dag.needrun_jobs()), default=0))
+    if missing:
+        sys.exit(missing)
 
 
 def set_finished_aside():

@@ -137,7 +137,7 @@ def download(dataset: DataSet) -> None:
 
 
 def source_problems(dataset: DataSet, state: SourceState | None = None) -> Iterator[str]:
-    """All that a source lacks, found in seconds and before any work, unless its `state` is as it was fetched."""
+    """All that a source lacks, found in seconds and before any work; nothing where `state` is as fetched."""
     record, now = SourceRecord.read(dataset.home), state or source_state(dataset)
     if (dataset.home / VIDEO_LIST).is_file() and record.state == now:
         return

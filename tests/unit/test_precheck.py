@@ -20,7 +20,14 @@ from avion_core.files import sha256, write_json
 from avion_core.narrate.journal import Entry, Journal
 from avion_core.narrate.prompts import answer_key
 from avion_core.narrate.rephrase import rephrase_shard
-from avion_core.precheck import check_evaluations, check_models, check_tasks, problems, warnings
+from avion_core.precheck import (
+    check_evaluations,
+    check_models,
+    check_tasks,
+    missing_gpus,
+    problems,
+    warnings,
+)
 from avion_core.workflow import Workflow, planned_runs, trains
 
 ROOT = Path(__file__).parents[2]
@@ -152,6 +159,18 @@ def test_what_validates_a_stage_is_checked_like_an_evaluation() -> None:
     overlay["runs"]["r"]["evaluations"] = []
     (line,) = found(overlay)
     assert line.startswith("runs.r.stages.s.validate_with: retrieval cannot be measured"), line
+
+
+@pytest.mark.parametrize(
+    ("wanted", "here", "missing"), [(0, 0, False), (1, 1, False), (1, 0, True), (8, 4, True)]
+)
+def test_gpus_that_are_not_here_stop_a_run_on_this_machine(
+    monkeypatch: pytest.MonkeyPatch, wanted: int, here: int, missing: bool
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: here)
+    message = missing_gpus(wanted)
+    assert (message is not None) == missing
+    assert message is None or (f"gpus: {wanted}" in message and f"shows {here}" in message)
 
 
 def test_chunks_smaller_than_the_input_are_a_warning() -> None:
