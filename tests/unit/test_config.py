@@ -168,6 +168,21 @@ def test_what_a_new_entry_lacks_is_explained() -> None:
     assert "takes nothing from config.yaml" in message
 
 
+@pytest.mark.parametrize(
+    ("section", "entry", "words"),
+    [
+        ("datasets", {"folder": {"videos": "x", "narrations": "y"}}, ["layout", "--configfile"]),
+        ("stages", {"epochs": 3}, ["stages.new.task", "--configfile"]),
+        ("runs", {"evaluations": ["mir"]}, ["runs.new.title", "--configfile"]),
+        ("datasets", {"layout": "ek100", "source": "local", "local": {}}, ["datasets.new.local.path"]),
+    ],
+)
+def test_a_change_to_an_entry_that_no_file_defines_is_explained(section, entry, words) -> None:
+    """As when the experiment's own file was forgotten on the command line."""
+    message = broken(lambda c: c[section].update(new=entry))
+    assert all(word in message for word in ["is missing", *words])
+
+
 def test_common_transcode_setting_out_of_range_is_reported_once() -> None:
     assert broken(lambda c: c.update(transcode={"crf": 99})).count("\n") == 0
 
