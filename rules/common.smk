@@ -482,7 +482,9 @@ def check_machine():
                 f"{job.resources.nodes}, which needs Slurm: use --profile profiles/slurm, set nodes: 1, or "
                 "start it by hand on each machine (docs/cluster.md)"
             )
-    missing = missing_gpus(max((job.resources.get("gpu", 0) for job in workflow.dag.needrun_jobs()), default=0))
+    missing = missing_gpus(
+        max((job.resources.get("gpu", 0) for job in workflow.dag.needrun_jobs()), default=0)
+    )
     if missing:
         sys.exit(missing)
 

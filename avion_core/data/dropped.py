@@ -7,6 +7,7 @@ the counts: `{"clips": n, "reasons": {reason: n}, "tables": {table: {reason: n}}
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -70,6 +71,9 @@ class DroppedClips:
         counts = {"clips": reasons.total(), "reasons": dict(reasons)}
         by_table = {table: dict(counter) for table, counter in self._by_table().items()}
         write_json(folder / COUNTS, {**counts, "tables": by_table})
+        if reasons:
+            listed = "; ".join(f"{count}: {reason}" for reason, count in reasons.most_common())
+            print(f"clips left out, listed in {folder / LIST}: {listed}", file=sys.stderr)
 
     def _by_table(self) -> dict[str, Counter[str]]:
         counts: dict[str, Counter[str]] = {}

@@ -106,6 +106,9 @@ def gather_chunks(
         (entry for path in quarantines for entry in read_json(path)), key=lambda e: e["video_id"]
     )
     write_json(quarantine, refused)
+    if refused and table.num_rows:
+        count = f"{len(refused)}, {refused[0]['path']} ({refused[0]['reason']}) for one"
+        print(f"videos that cannot be used, listed in {quarantine}: {count}", file=sys.stderr)
     if not table.num_rows:
         reasons = "".join(f"\n  {entry['path']}: {entry['reason']}" for entry in refused[:5])
         raise ValueError(

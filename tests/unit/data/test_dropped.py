@@ -14,7 +14,7 @@ def listed(folder):
         return list(csv.DictReader(stream))
 
 
-def test_the_list_and_its_counts(tmp_path):
+def test_the_list_and_its_counts(tmp_path, capsys):
     dropped = DroppedClips()
     columns = {
         "annotation": pa.array(["n1", 'line "2", é']),
@@ -37,6 +37,8 @@ def test_the_list_and_its_counts(tmp_path):
         "reasons": {OUTSIDE: 2, NO_TEXT: 1},
         "tables": {"train": {OUTSIDE: 1, NO_TEXT: 1}, "egomcq": {OUTSIDE: 1}},
     }
+    told = capsys.readouterr().err
+    assert f"2: {OUTSIDE}" in told and str(tmp_path / "dropped.csv") in told
 
 
 def test_a_large_list_is_whole(tmp_path):

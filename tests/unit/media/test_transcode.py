@@ -189,7 +189,7 @@ def test_a_kill_in_the_middle_leaves_finished_videos_as_they_are_and_the_rest_is
     assert [read_number(frame) for frame in read_all(rows)] == 4 * list(range(130))
 
 
-def test_shards_divide_the_videos_and_are_gathered_in_order(place):
+def test_shards_divide_the_videos_and_are_gathered_in_order(place, capsys):
     sources = [write_counted(place.folder / f"{name}.mp4", 70) for name in "cab"]
     place.list_videos(*sources, place.folder / "gone.mp4")
     shards, quarantines = [], []
@@ -206,6 +206,7 @@ def test_shards_divide_the_videos_and_are_gathered_in_order(place):
         (f"{name}_mp4", chunk) for name in "abc" for chunk in (0, 1)
     ]
     assert list(place.reasons()) == ["gone_mp4"]
+    assert f"listed in {place.quarantine}: 1, {place.folder / 'gone.mp4'} (" in capsys.readouterr().err
 
 
 def test_a_data_set_without_one_good_video_is_an_error(place):
