@@ -47,6 +47,7 @@ lock:
 .venv/.ready: requirements.lock
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@echo "Installing the packages of requirements.lock into .venv: 7 GB, minutes without a word"
 	"$(PYTHON)" -m venv .venv
 	$(BIN)/pip install --quiet -r requirements.lock
 	@touch $@
