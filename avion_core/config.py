@@ -854,8 +854,8 @@ def _why_missing(location: tuple[int | str, ...], entry: Mapping[str, Any]) -> s
     if marks:
         return f"; with its `{marks[0]}` the entry is a new one and takes nothing from config.yaml"
     return (
-        f"; no entry is called '{location[1]}' yet: correct the name if it should change another, or give the "
-        "file that has it first (`--configfile configs/folder.yaml mine.yaml`)"
+        f"; no entry is called '{location[1]}' yet: correct the name if it should change another, or give "
+        "the file that has it first (`--configfile configs/folder.yaml mine.yaml`)"
     )
 
 
