@@ -161,8 +161,9 @@ class TranscodeSettings(Section):
     """Length of a chunk in seconds."""
     short_side_px: Annotated[int, Field(ge=16, multiple_of=2)] = 288
     """The frame's shorter side after scaling; the other follows, rounded to an even number."""
-    fps: Positive = 30.0
-    """Constant frame rate of every chunk, frames per second."""
+    fps: Positive | None = 30.0
+    """Constant frame rate of every chunk, frames per second; null keeps each video's own rate (the average of
+    a varying one), so that windows count the frames of the source."""
     keyframe_interval_frames: Count = 14
     """A keyframe every so many frames: smaller is faster to read and larger on disk."""
     b_frames: Annotated[int, Field(ge=0, le=16)] = 13

@@ -30,7 +30,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from avion_core.config import TranscodeSettings
-from avion_core.media.chunker import chunk_command
+from avion_core.media.chunker import chunk_command, chunk_rate
 from avion_core.media.probe import probe
 from avion_core.media.program import ffmpeg_binary
 from avion_core.media.transcode import transcode_shard
@@ -71,12 +71,18 @@ def with_ours(source: Path, folder: Path) -> None:
 def with_our_ffmpeg(source: Path, folder: Path) -> None:
     """The transcoder's FFmpeg process alone."""
     folder.mkdir()
-    subprocess.run(chunk_command(source, probe(source), SETTINGS, finished=0), cwd=folder, check=True)
+    subprocess.run(our_command(source), cwd=folder, check=True)
+
+
+def our_command(source: Path) -> list[str]:
+    """The transcoder's FFmpeg command."""
+    info = probe(source)
+    return chunk_command(source, info, SETTINGS, rate=chunk_rate(source, info, SETTINGS), finished=0)
 
 
 def encoder(source: Path) -> list[str]:
     """Our encoder's options, as FFmpeg takes them."""
-    command = chunk_command(source, probe(source), SETTINGS, finished=0)
+    command = our_command(source)
     names = ("-c:v", "-crf", "-preset", "-tune", "-x264-params")
     places = [place for place, word in enumerate(command) if word in names]
     return [word for place in places for word in command[place : place + 2]] + ["-threads", "1"]

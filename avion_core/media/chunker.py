@@ -1,8 +1,8 @@
 """One source video to chunk files: the FFmpeg command, its run, and what its messages mean.
 
-One process decodes the source once and writes every chunk. Chunks have a constant frame rate, even
-sizes, no sound, and B frames that nothing refers to, so that a decoder can leave out what was not asked
-for.
+One process decodes the source once and writes every chunk. Chunks have a constant frame rate (the setting's
+or the source's own), even sizes, no sound, and B frames that nothing refers to, so that a decoder can leave
+out what was not asked for.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from avion_core.files import CANNOT_WRITE
 from avion_core.media import MediaError
 from avion_core.media.decode import decode_packets
 from avion_core.media.packets import NotIndexableError, PacketIndex, index_packets
-from avion_core.media.probe import CUT_SHORT_SECONDS, Colours, VideoInfo, picture_end_s, probe
+from avion_core.media.probe import CUT_SHORT_SECONDS, Colours, VideoInfo, picture_end_s, probe, source_fps
 from avion_core.media.program import ffmpeg_binary
 from avion_core.processes import end_with_parent
 
@@ -54,6 +54,8 @@ class Chunk:
 
     path: Path
     frames: int
+    rate: Fraction
+    """Frames per second."""
     width: int
     height: int
     index: PacketIndex
@@ -67,18 +69,25 @@ def frame_rate(fps: float) -> Fraction:
     return Fraction(fps).limit_denominator(1000)
 
 
-def frames_per_chunk(settings: TranscodeSettings) -> int:
+def chunk_rate(source: Path, info: VideoInfo, settings: TranscodeSettings) -> Fraction:
+    """Frames per second of the chunks of `source`: as set, or its own."""
+    return source_fps(source, info) if settings.fps is None else frame_rate(settings.fps)
+
+
+def frames_per_chunk(settings: TranscodeSettings, rate: Fraction) -> int:
     """Frames of every chunk but the last, which may have fewer."""
-    return max(round(settings.chunk_seconds * frame_rate(settings.fps)), 1)
+    return max(round(settings.chunk_seconds * rate), 1)
 
 
-def chunk_command(source: Path, info: VideoInfo, settings: TranscodeSettings, *, finished: int) -> list[str]:
+def chunk_command(
+    source: Path, info: VideoInfo, settings: TranscodeSettings, *, rate: Fraction, finished: int
+) -> list[str]:
     """The FFmpeg command that writes the chunks of `source` after the first `finished` ones, which are left.
 
     It runs in the chunks' folder. What is left is decoded all the same, and dropped frame by frame after
     the rate is made constant: seeking would be quicker, but not exact for every source.
     """
-    rate, frames = frame_rate(settings.fps), frames_per_chunk(settings)
+    frames = frames_per_chunk(settings, rate)
     threads = settings.ffmpeg_threads
     short = settings.short_side_px
     # Sizes follow the shape as displayed: after rotation (which FFmpeg applies) and with square pixels.
@@ -91,6 +100,9 @@ def chunk_command(source: Path, info: VideoInfo, settings: TranscodeSettings, *,
     picture = opened[str(info.stream)].filter("scale", "iw", "ih")
     # Frames that say that they are two fields become one; others pass as they are.
     picture = picture.filter("bwdif", mode="send_frame", deint="interlaced")
+    if settings.fps is None:
+        # The first frame moves to the nearest time of the rate: halfway, rounding drops and repeats others.
+        picture = picture.filter("setpts", f"PTS-STARTPTS+round(STARTPTS*TB*{rate})/({rate})/TB")
     # A late first picture fills the time before it. Where the file gives no display times it is not late.
     beginning = {"start_time": 0} if info.has_times else {}
     picture = (
@@ -163,8 +175,9 @@ def make_chunks(source: Path, folder: Path, settings: TranscodeSettings) -> list
     """
     info = probe(source)
     folder.mkdir(parents=True, exist_ok=True)
-    kept = _finished_chunks(folder, settings)
-    command = chunk_command(source, info, settings, finished=len(kept))
+    rate = chunk_rate(source, info, settings)
+    kept = _finished_chunks(folder, rate, frames=frames_per_chunk(settings, rate))
+    command = chunk_command(source, info, settings, rate=rate, finished=len(kept))
     done = subprocess.run(
         command,
         cwd=folder,
@@ -176,7 +189,7 @@ def make_chunks(source: Path, folder: Path, settings: TranscodeSettings) -> list
     _raise_if_not_the_video(source, done.returncode, lines)
     if done.returncode != 0:
         raise MediaError(source, f"FFmpeg cannot read it ({_last(lines)})")
-    rate, made = frame_rate(settings.fps), sorted(folder.glob("*.mp4"))[len(kept) :]
+    made = sorted(folder.glob("*.mp4"))[len(kept) :]
     if any("nothing was encoded" in line for line in lines):
         (folder / (CHUNK_PATTERN % len(kept))).unlink(missing_ok=True)
         made = []
@@ -184,10 +197,10 @@ def make_chunks(source: Path, folder: Path, settings: TranscodeSettings) -> list
     found_s = float(sum(chunk.frames for chunk in chunks) / rate)
     if not chunks:
         raise MediaError(source, "corrupt: no frame can be decoded")
-    end_s = info.end_s
-    if found_s <= end_s - CUT_SHORT_SECONDS and not info.end_is_exact:
+    end_s, slack_s = info.end_s, max(CUT_SHORT_SECONDS, float(1 / rate))
+    if found_s <= end_s - slack_s and not info.end_is_exact:
         end_s = picture_end_s(source, info)
-    if found_s <= end_s - CUT_SHORT_SECONDS:
+    if found_s <= end_s - slack_s:
         raise MediaError(source, f"cut short: {found_s:.1f} of {end_s:.1f} seconds can be decoded")
     damage = [line for line in lines if _is_damage(line, info.stream)]
     if damage:
@@ -195,16 +208,16 @@ def make_chunks(source: Path, folder: Path, settings: TranscodeSettings) -> list
     return chunks
 
 
-def _finished_chunks(folder: Path, settings: TranscodeSettings) -> list[Chunk]:
-    """The whole chunks with which a folder begins; what follows them is deleted."""
+def _finished_chunks(folder: Path, rate: Fraction, *, frames: int) -> list[Chunk]:
+    """The whole chunks, of `frames` each, with which a folder begins; what follows them is deleted."""
     chunks: list[Chunk] = []
     files = sorted(folder.glob("*.mp4"))
     for path in files:
         try:
-            chunk = verify_chunk(path, frame_rate(settings.fps))
+            chunk = verify_chunk(path, rate)
         except RuntimeError:
             break
-        if path.name != CHUNK_PATTERN % len(chunks) or chunk.frames != frames_per_chunk(settings):
+        if path.name != CHUNK_PATTERN % len(chunks) or chunk.frames != frames:
             break
         chunks.append(chunk)
     for path in files[len(chunks) :]:
@@ -230,7 +243,7 @@ def verify_chunk(path: Path, rate: Fraction) -> Chunk:
         raise RuntimeError(f"{path}: FFmpeg wrote a chunk whose frames are not at {rate} per second")
     if decoded != every:
         raise RuntimeError(f"{path}: {len(decoded)} of {len(every)} frames come out of FFmpeg's chunk")
-    return Chunk(path, len(every), width, height, index)
+    return Chunk(path, len(every), rate, width, height, index)
 
 
 def _frame_times(container: av.container.InputContainer, stream: VideoStream) -> list[Fraction]:

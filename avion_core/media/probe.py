@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
 from av.format import Flags
 from av.video.stream import VideoStream
 
@@ -27,6 +28,10 @@ CUT_SHORT_SECONDS = 0.5
 """A video whose frames end this much before they must, or more, was cut short."""
 RUN_IN_SECONDS = 0.1
 """Sound encoders add up to this much padding before the first sample."""
+LARGEST_TICK = Fraction(1, 500)
+"""Files round times to ticks of up to this many seconds; frames last a whole number of longer ones."""
+PAUSE = 10
+"""A frame shown more than this many times as long as the average one is a pause, which does not count."""
 UNSPECIFIED, BT2020, BT2020_NCL = 2, 9, 9
 HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 """Transfer characteristics of high dynamic range. These numbers and those of `Colours` are ITU-T H.273's."""
@@ -57,7 +62,7 @@ class VideoInfo:
     has_times: bool
     """Whether the file says when its frames are shown (AVI and raw streams say when they are decoded)."""
     fps: Fraction
-    """Average frames per second."""
+    """Average frames per second by the file's header, which may be wrong; `source_fps` measures."""
     width: int
     height: int
     """Size in pixels as coded, before any rotation."""
@@ -118,8 +123,7 @@ def _read(path: Path, container: av.container.InputContainer) -> VideoInfo:
     if frame is None:
         raise MediaError(path, "corrupt: not one frame can be decoded")
     fps = Fraction(stream.average_rate or stream.guessed_rate or 0)
-    if 0 < fps < SLOWEST_FPS:
-        raise MediaError(path, f"damaged: one frame in {float(1 / fps):.0f} seconds")
+    _refuse_slow(path, fps)
     flags, late_s = Flags(container.format.flags), _late_s(container, stream)
     end_s, exact = _end(container, stream, late_s)
     return VideoInfo(
@@ -136,6 +140,11 @@ def _read(path: Path, container: av.container.InputContainer) -> VideoInfo:
         stream=stream.index,
         hdr=_hdr(frame),
     )
+
+
+def _refuse_slow(path: Path, fps: Fraction) -> None:
+    if 0 < fps < SLOWEST_FPS:
+        raise MediaError(path, f"damaged: one frame in {float(1 / fps):.0f} seconds")
 
 
 def _video_stream(container: av.container.InputContainer) -> VideoStream | None:
@@ -206,3 +215,33 @@ def picture_end_s(path: Path, info: VideoInfo) -> float:
                     end_s = float((time + (packet.duration or 0)) * packet.time_base) - start_s
                     ends[packet.stream_index] = max(ends.get(packet.stream_index, 0.0), end_s)
     return ends[info.stream] if max(ends.values()) > info.end_s - CUT_SHORT_SECONDS else info.end_s
+
+
+def source_fps(path: Path, info: VideoInfo) -> Fraction:
+    """Average frames per second, measured over all packets: headers state anything from 1 to 90,000.
+
+    Pauses do not count. The nearest of 24, 25, 30, … and their 1000/1001 is returned if it fits within the
+    rounding of the times, otherwise the average to two decimals. Where packets have no times, as in raw
+    streams, FFmpeg makes them by the header's rate, which is returned. Raises MediaError like `probe`.
+    """
+    with av.open(str(path.absolute()), metadata_errors="ignore") as container:
+        stream = container.streams[info.stream]
+        assert isinstance(stream, VideoStream) and stream.time_base is not None
+        declared = Fraction(stream.guessed_rate or stream.average_rate or 1)
+        tick_s, times = stream.time_base, set[int]()
+        with suppress(av.FFmpegError):  # damaged: FFmpeg says it better
+            for packet in container.demux(stream):
+                time = packet.pts if packet.pts is not None else packet.dts
+                if packet.size and time is not None:
+                    times.add(time)
+    if len(times) < 2:
+        return declared
+    intervals = np.diff(sorted(times))
+    intervals = intervals[intervals <= PAUSE * intervals.mean()]
+    span_s = int(intervals.sum()) * tick_s
+    average = len(intervals) / span_s
+    _refuse_slow(path, average)
+    usual = (Fraction(round(average)), Fraction(round(average * 1001 / 1000) * 1000, 1001))
+    nearest = min(usual, key=lambda rate: abs(rate - average))
+    fits = abs(len(intervals) - nearest * span_s) <= nearest * min(tick_s, LARGEST_TICK)
+    return nearest if fits else round(average, 2)

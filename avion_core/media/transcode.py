@@ -32,7 +32,7 @@ from avion_core.files import (
 )
 from avion_core.media import MediaError
 from avion_core.media.chunk_table import read_chunk_table, write_chunk_table
-from avion_core.media.chunker import frame_rate, make_chunks
+from avion_core.media.chunker import Chunk, frame_rate, make_chunks
 from avion_core.media.file_table import read_file_table
 from avion_core.media.packets import PACKETS, read_packets, write_packets
 from avion_core.media.probe import probe
@@ -166,7 +166,7 @@ def _transcode_video(source: Path, home: Path, settings: TranscodeSettings) -> d
                 raise MediaError(source, "the file changed while it was read")
             packets = [chunk.index.packets for chunk in chunks]
             write_packets(draft / PACKETS, packets, count=sum(map(len, packets)))
-            marker = {**made_of, "reason": None, "chunks": _entries(chunks, settings)}
+            marker = {**made_of, "reason": None, "chunks": _entries(chunks)}
             write_json(draft / MARKER, marker)
         (home / REFUSAL).unlink(missing_ok=True)
     except MediaError as error:
@@ -196,8 +196,9 @@ def _has_settings(marker: dict[str, Any], settings: TranscodeSettings) -> bool:
     if "settings" in marker:
         return bool(marker["settings"] == fingerprint(settings.model_dump()))
     entry = marker["chunks"][0]  # of an earlier version, which noted no more of its settings than this
-    rate = Fraction(entry["fps_num"], entry["fps_den"])
-    return rate == frame_rate(settings.fps) and min(entry["width"], entry["height"]) == settings.short_side_px
+    rate = None if settings.fps is None else frame_rate(settings.fps)
+    same_rate = rate == Fraction(entry["fps_num"], entry["fps_den"])
+    return same_rate and min(entry["width"], entry["height"]) == settings.short_side_px
 
 
 def _is_grey(home: Path, marker: dict[str, Any]) -> bool:
@@ -239,9 +240,10 @@ def _read(path: Path) -> dict[str, Any] | None:
     return read_json(path) if path.is_file() else None
 
 
-def _entries(chunks: Sequence[Any], settings: TranscodeSettings) -> list[dict[str, Any]]:
+def _entries(chunks: Sequence[Chunk]) -> list[dict[str, Any]]:
     """Index rows of a video's chunks, without what depends on where they will lie."""
-    rate, entries, start = frame_rate(settings.fps), [], 0
+    entries: list[dict[str, Any]] = []
+    start = 0
     for number, chunk in enumerate(chunks):
         entries.append(
             {
@@ -249,8 +251,8 @@ def _entries(chunks: Sequence[Any], settings: TranscodeSettings) -> list[dict[st
                 "chunk": number,
                 "start_frame": start,
                 "frames": chunk.frames,
-                "fps_num": rate.numerator,
-                "fps_den": rate.denominator,
+                "fps_num": chunk.rate.numerator,
+                "fps_den": chunk.rate.denominator,
                 "width": chunk.width,
                 "height": chunk.height,
                 "bytes": chunk.path.stat().st_size,

@@ -20,7 +20,7 @@ from avion_core.data.clips import ClipTable, Sentences
 from avion_core.evaluate.relevancy import equal_text_relevancy, relevancy_matrix
 from avion_core.media import MediaError
 from avion_core.media.crop import center_crop
-from avion_core.media.sample import segment_frames
+from avion_core.media.sample import frame_range, segment_frames
 from avion_core.report.plan import ReportError, require
 from avion_core.report.results import EvaluationResult, Results
 
@@ -152,10 +152,12 @@ def clip_strip(clips: ClipTable, row: int, chunks: ChunkIndex) -> Strip:
     """Frames spread over a clip as one JPEG; a clip that cannot be decoded says why."""
     video_id = clips.video_id(row)
     try:
-        fps = chunks.fps(video_id)
-        last = chunks.frame_count(video_id)
-        start = min(int(clips.start_s(row) * fps), last - 1)
-        end = min(max(int(clips.end_s(row) * fps), start + 1), last)
+        start, end = frame_range(
+            clips.start_s(row),
+            clips.end_s(row),
+            fps=float(chunks.fps(video_id)),
+            frame_count=chunks.frame_count(video_id),
+        )
         frames = segment_frames(start, end, FRAMES_A_STRIP)
         crop = center_crop(*chunks.size(video_id))
         return Strip(jpeg_strip(chunks.read(video_id, frames, crop=crop, size_px=FRAME_PX)))

@@ -186,6 +186,12 @@ def test_chunks_are_as_high_as_the_originals() -> None:
     assert heights == {"ego4d": 288, "ek100": 320, "kinetics": 320}
 
 
+def test_windows_of_kinetics_count_the_frames_of_its_files() -> None:
+    datasets = {**experiment("avion").datasets, "kinetics": experiment("videomae").datasets["kinetics"]}
+    rates = {name: datasets[name].transcode.fps for name in ("ego4d", "ek100", "kinetics")}
+    assert rates == {"ego4d": 30, "ek100": 30, "kinetics": None}
+
+
 @cache
 def size_of(kind: str, model: str, frames: int, side: int) -> Size:
     classes = {"classes": 3806} if kind.endswith("classifier") else {}

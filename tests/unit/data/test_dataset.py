@@ -1,9 +1,13 @@
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from avion_core.config import TranscodeSettings
 from avion_core.data.chunks import ChunkIndex
 from avion_core.data.clips import ClipTable
 from avion_core.data.dataset import ClipDataset, View, training_crop
@@ -19,6 +23,7 @@ from avion_core.media.sample import (
     spread_window_frames,
     window_frames,
 )
+from tests.unit.media.chunked import transcode_all
 from tests.unit.media.counted_video import RANDOM_ACCESS, read_number, write_counted
 
 TRAINING = View(
@@ -230,3 +235,42 @@ def test_impossible_views_are_refused(change, message):
 def test_a_bad_policy_is_refused_before_the_first_sample(clips, chunks):
     with pytest.raises(ValueError, match="not a policy that timm knows"):
         ClipDataset(clips, chunks, replace(TRAINING, rand_augment="augmix"))
+
+
+@pytest.fixture(scope="module")
+def own_rates(tmp_path_factory: pytest.TempPathFactory) -> tuple[ClipTable, ChunkIndex]:
+    """Three videos at three rates, in chunks that keep them, and of each a clip of the frames 10 to 109."""
+    folder: Path = tmp_path_factory.mktemp("rates")
+    rates = {"a": Fraction(25), "b": Fraction(30000, 1001), "c": Fraction(60)}
+    files = [
+        write_counted(folder / f"{name}.mp4", 120, width=256, height=256, fps=fps)
+        for name, fps in rates.items()
+    ]
+    videos = {"video_id": [path.stem for path in files], "path": [str(path) for path in files]}
+    pq.write_table(pa.table({**videos, "bytes": [0, 0, 0]}), folder / "videos.parquet")
+    settings = TranscodeSettings(chunk_seconds=1, short_side_px=128, preset="ultrafast", fps=None)
+    chunks = ChunkIndex.load(transcode_all(folder, settings))
+    rows = [
+        {"video_id": name, "start_s": float(10 / fps), "end_s": float(110 / fps), "texts": [""]}
+        for name, fps in rates.items()
+    ]
+    return ClipTable.from_rows(rows), chunks
+
+
+@pytest.mark.parametrize(
+    ("sampling", "rule"),
+    [
+        ("window", window_frames),
+        ("spread_window", spread_window_frames),
+        ("jittered_window", jittered_window_frames),
+    ],
+)
+def test_windows_of_videos_that_keep_their_rate_count_the_frames_of_the_source(own_rates, sampling, rule):
+    """A window of 64 frames of every source, whatever they last, as the originals count them."""
+    clips, chunks = own_rates
+    view = replace(TRAINING, sampling=sampling, frames=16, crop="center", image_size_px=128)
+    dataset = ClipDataset(clips, chunks, view)
+    for row in range(3):
+        shown = [read_number(frame) for frame in dataset.sample(row, rng(row))["frames"]]
+        assert shown == rule(10, 110, 16, stride=4, rng=rng(row)).tolist()
+    assert dataset.longest_clip() == 100

@@ -6,20 +6,36 @@ import base64
 import io
 import re
 import xml.etree.ElementTree as ElementTree
+from fractions import Fraction
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from avion_core.config import TranscodeSettings
+from avion_core.data.chunks import ChunkIndex
+from avion_core.data.clips import ClipTable
 from avion_core.report import formats
 from avion_core.report.dag import dag_svg, parse_rulegraph
 from avion_core.report.figures import Series, line_chart, thin, ticks
-from avion_core.report.gallery import build_gallery, choose_evaluation, choose_queries, jpeg_strip
+from avion_core.report.gallery import (
+    FRAME_PX,
+    GAP_PX,
+    build_gallery,
+    choose_evaluation,
+    choose_queries,
+    clip_strip,
+    jpeg_strip,
+)
 from avion_core.report.page import build_report
 from avion_core.report.plan import Dag, ReportError, read_plan
 from avion_core.report.published import PUBLISHED
 from avion_core.report.results import load_results, read_log
 from avion_core.report.tables import published_table
+from tests.unit.media.chunked import transcode_all
+from tests.unit.media.counted_video import read_number, write_counted
 
 RULEGRAPH = """digraph snakemake_dag {
     graph[bgcolor=white, margin=0];
@@ -216,6 +232,20 @@ def test_the_gallery_shows_the_fine_tuned_retrieval_in_order_of_similarity(world
         assert query.first_right_rank == first or (first is None and query.first_right_rank > 5)
         for clip in query.clips:
             assert clip.strip.problem == "" and clip.strip.data_uri.startswith("data:image/jpeg;base64,/9j/")
+
+
+def test_a_strip_has_the_frames_that_the_model_sees(tmp_path):
+    """Frames 15 to 18 of a video whose rate is no whole number of frames a second."""
+    fps = Fraction(30000, 1001)
+    source = write_counted(tmp_path / "a.mp4", 60, width=256, height=256, fps=fps)
+    pq.write_table(pa.table({"video_id": ["a"], "path": [str(source)]}), tmp_path / "videos.parquet")
+    settings = TranscodeSettings(short_side_px=128, preset="ultrafast", fps=None)
+    chunks = ChunkIndex.load(transcode_all(tmp_path, settings))
+    row = {"video_id": "a", "start_s": float(15 / fps), "end_s": float(19 / fps), "texts": [""]}
+    uri = clip_strip(ClipTable.from_rows([row]), 0, chunks).data_uri
+    pixels_HWC = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))))
+    left_px = [place * (FRAME_PX + GAP_PX) for place in range(4)]
+    assert [read_number(pixels_HWC[:, left : left + FRAME_PX]) for left in left_px] == [15, 16, 17, 18]
 
 
 def test_relevancy_in_between_is_partly_right(world):
