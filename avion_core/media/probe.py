@@ -82,7 +82,10 @@ def probe(path: str | Path) -> VideoInfo:
     """
     path = Path(path)
     try:
-        found = path.stat()
+        found, head = path.stat(), b""
+        if stat.S_ISREG(found.st_mode):
+            with path.open("rb") as file:
+                head = file.read(16)
     except (FileNotFoundError, NotADirectoryError):
         raise MediaError(path, "no such file") from None
     except OSError as error:  # as from a network disk whose server is gone
@@ -91,8 +94,6 @@ def probe(path: str | Path) -> VideoInfo:
         raise MediaError(path, "not a file")
     if found.st_size == 0:
         raise MediaError(path, "the file is empty")
-    with path.open("rb") as file:
-        head = file.read(16)
     if head.startswith(PLAYLISTS):
         raise MediaError(path, "not a video (text or a playlist)")
     declared = _avi_bytes(head)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -9,12 +10,12 @@ from avion_core.files import read_json
 
 
 def look_at(source: Path) -> dict[str, int] | None:
-    """Size and time of a source; None if it is away: removed, emptied, or on a disk that is not mounted."""
+    """Size and time of a source; None if it is away: removed, emptied, not mounted, or unreadable."""
     try:
         found = source.stat()
     except OSError:
         return None
-    if not stat.S_ISREG(found.st_mode) or not found.st_size:
+    if not stat.S_ISREG(found.st_mode) or not found.st_size or not os.access(source, os.R_OK):
         return None
     return {"bytes": found.st_size, "mtime_ns": found.st_mtime_ns}
 

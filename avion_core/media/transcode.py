@@ -149,14 +149,18 @@ def _transcode_video(source: Path, home: Path, settings: TranscodeSettings) -> d
     if seen is None:
         return _without_source(source, earlier, settings)
     key = fingerprint([recipe, seen])
-    for path, marker in ((home / CHUNKS / MARKER, earlier), (home / REFUSAL, _read(home / REFUSAL))):
-        if marker and _is_of(path, marker, source, seen, settings) and not _is_grey(home, marker):
-            remove_partials(home)
-            return marker
+    try:
+        for path, marker in ((home / CHUNKS / MARKER, earlier), (home / REFUSAL, _read(home / REFUSAL))):
+            if marker and _is_of(path, marker, source, seen, settings) and not _is_grey(home, marker):
+                remove_partials(home)
+                return marker
+        content = sha256(source)
+    except OSError as error:  # the source is on a bad disk, or has just gone
+        return _without_source(source, earlier, settings, reason=error.strerror)
     remove_partials(home, except_key=key)
     made_of: dict[str, Any] = {
         "settings": recipe,
-        "source": {**seen, "sha256": sha256(source)},
+        "source": {**seen, "sha256": content},
         "ffmpeg": ffmpeg_program().version,
     }
     try:
@@ -178,14 +182,14 @@ def _transcode_video(source: Path, home: Path, settings: TranscodeSettings) -> d
 
 
 def _without_source(
-    source: Path, earlier: dict[str, Any] | None, settings: TranscodeSettings
+    source: Path, earlier: dict[str, Any] | None, settings: TranscodeSettings, *, reason: str | None = None
 ) -> dict[str, Any]:
     """Chunks with these settings stand for their source. Nothing is written: it may come back."""
     if earlier is not None and _has_settings(earlier, settings):
         return earlier
     try:
         probe(source)
-        reason = "the file is away"
+        reason = reason or "the file is away"
     except MediaError as error:
         reason = error.reason
     kept = "; its chunks with other settings are kept" if earlier else ""

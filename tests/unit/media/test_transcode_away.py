@@ -289,3 +289,23 @@ def test_grey_chunks_stay_and_are_told_of_while_their_source_is_away(grey, made,
     (grey.folder / "raw/b.mp4").unlink()
     assert len(grey.transcode()) == 6 and files(grey) == before and made == []
     assert "1 of these" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
+def test_a_source_that_cannot_be_read_stops_no_other_and_costs_no_chunks(done, made, monkeypatch, number):
+    """As on a bad disk, or where it is another user's. Its time is new, so that it would be read."""
+    rows, source, opened = read_chunk_table(done.index).to_pylist(), done.folder / "raw/b.mp4", Path.open
+    os.utime(source, ns=(1, 1))
+
+    def refuse(path: Path, mode: str = "r", **options: object) -> object:
+        if path == source:
+            raise OSError(number, os.strerror(number), str(path))
+        return opened(path, mode, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert done.transcode() == rows and made == []
+    shutil.rmtree(done.chunks / "b_mp4")
+    assert {row["video_id"] for row in done.transcode()} == {"a_mp4", "c_mp4"}
+    assert done.reasons() == {"b_mp4": os.strerror(number)}
+    monkeypatch.undo()
+    assert done.transcode() == rows and done.reasons() == {}
