@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,16 +53,16 @@ def set_aside(outputs: Iterable[Path]) -> None:
         forget(paths[0].parent)
 
 
-def keep(folder: Path, names: Sequence[str], *, identity: str, title: str) -> bool:
+def keep(folder: Path, names: Sequence[str], *, identity: Callable[[], str], title: str) -> bool:
     """Whether the finished files `names` of `folder` were made of this identity; they then count as new.
 
     They are looked for in `folder` and set aside. The manifest comes back last, so that a kill in between
-    leaves nothing that passes as finished.
+    leaves nothing that passes as finished. `identity` is called only where there are any.
     """
     for place in (folder, folder / ASIDE):
         if not all((place / name).is_file() for name in (*names, MANIFEST)):
             continue
-        if _identity(place) != identity:
+        if _identity(place) != identity():
             continue
         if place != folder:
             unfinish(folder)

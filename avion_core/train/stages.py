@@ -209,7 +209,7 @@ class _Stage:
     def keep_finished(self) -> bool:
         """Whether the stage is finished, with all that decides its result as it is now. For rank 0."""
         names = (WEIGHTS_FILE, DESCRIPTION_FILE, CURVE)
-        return keep(self.out, names, identity=fingerprint(self.identity), title=self.title)
+        return keep(self.out, names, identity=lambda: fingerprint(self.identity), title=self.title)
 
     def fresh_model(self) -> VideoModel:
         """The model that the training starts from: the seed's, on rank 0 with the start weights."""
