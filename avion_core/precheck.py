@@ -16,6 +16,7 @@ from avion_core.data.source_state import SourceRecord
 from avion_core.data.tables import row_count
 from avion_core.media.program import ffmpeg_program
 from avion_core.media.quarantine import returned_sources
+from avion_core.media.transcode import have_other_settings
 from avion_core.models.architecture import check_start, kind_of, load_architecture
 from avion_core.narrate.rephrase import check_key, check_provider, estimate
 from avion_core.workflow import EVALUATION_TABLE, KINDS_OF, LABELS, TASKS_OF, PlannedStage, Workflow
@@ -237,7 +238,17 @@ def warnings(workflow: Workflow, *, trains: bool = True) -> list[str]:
                 f"({short_side_px}) to {recipe.image_size_px} or more"
             )
     for dataset in workflow.used_datasets():
-        returned = returned_sources(Path(workflow.settings.data_dir, dataset, "quarantine.json"))
+        home, transcode = (
+            Path(workflow.settings.data_dir, dataset),
+            workflow.settings.datasets[dataset].transcode,
+        )
+        videos, chunks = home / "videos.parquet", home / "chunks"
+        if videos.exists() and have_other_settings(videos, chunks_dir=chunks, settings=transcode):
+            found.append(
+                f"data set '{dataset}': its chunks were made with other settings than those of "
+                f"datasets.{dataset}.transcode, and are made anew; to keep them, set these back"
+            )
+        returned = returned_sources(home / "quarantine.json")
         if returned:
             found.append(
                 f"data set '{dataset}': {len(returned)} quarantined videos were away and are back, "

@@ -44,6 +44,8 @@ CHUNKS = "chunks"
 """A video's folder of chunks, within its own."""
 MARKER = "done.json"
 """Beside the chunks: settings, source and FFmpeg's version that they were made with, and their index rows."""
+LOOKED_AT = 5
+"""Videos by which chunks are judged to be of other settings."""
 REFUSAL = "refused.json"
 """Beside the folder of chunks: why the source cannot be used, with the same particulars."""
 
@@ -124,6 +126,25 @@ def gather_chunks(
     write_chunk_table(
         index, table.set_column(table.column_names.index("first_packet"), "first_packet", starts)
     )
+
+
+def have_other_settings(videos: Path, *, chunks_dir: Path, settings: TranscodeSettings) -> bool:
+    """Whether finished chunks would be made anew with these settings, judged by the first few videos."""
+    table = read_file_table(videos, columns=["video_id", "path"]).slice(0, LOOKED_AT)
+    answers = []
+    for video_id, path in zip(table["video_id"].to_pylist(), table["path"].to_pylist(), strict=True):
+        marker, seen = _read(chunks_dir / video_id / CHUNKS / MARKER), look_at(Path(path))
+        if marker is not None and seen is not None:
+            answers.append(not _is_made_with(marker, seen, settings))
+    return bool(answers) and all(answers)
+
+
+def _is_made_with(marker: dict[str, Any], seen: dict[str, int], settings: TranscodeSettings) -> bool:
+    """Whether a marker is of these settings; one of an earlier version, of this very source too."""
+    if "made_of" in marker:
+        identity = {"settings": settings.model_dump(), "source": list(seen.values())}
+        return bool(marker["made_of"] == fingerprint(identity))
+    return _has_settings(marker, settings)
 
 
 def _videos_of_shard(videos: Path, shard: str) -> list[tuple[str, Path]]:
@@ -225,11 +246,12 @@ def _is_of(
     path: Path, marker: dict[str, Any], source: Path, seen: dict[str, int], settings: TranscodeSettings
 ) -> bool:
     """Whether a marker is of these settings and this source; content counts where only the time differs."""
-    if "made_of" in marker:  # of an earlier version
-        identity = {"settings": settings.model_dump(), "source": list(seen.values())}
-        return bool(marker["made_of"] == fingerprint(identity))
+    if not _is_made_with(marker, seen, settings):
+        return False
+    if "made_of" in marker:
+        return True
     of = marker["source"]
-    if not _has_settings(marker, settings) or of["bytes"] != seen["bytes"]:
+    if of["bytes"] != seen["bytes"]:
         return False
     if of["mtime_ns"] == seen["mtime_ns"]:
         return True

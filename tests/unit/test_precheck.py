@@ -16,7 +16,8 @@ from avion_core.config import NarrateSettings, load_settings
 from avion_core.configfile import lay_over, read_config
 from avion_core.data.clips import write_clips
 from avion_core.data.source_state import SourceRecord
-from avion_core.files import sha256, write_json
+from avion_core.data.sources import FileMark, SourceVideo, write_videos
+from avion_core.files import fingerprint, sha256, write_json
 from avion_core.narrate.journal import Entry, Journal
 from avion_core.narrate.prompts import answer_key
 from avion_core.narrate.rephrase import rephrase_shard
@@ -194,6 +195,21 @@ def test_a_quarantined_video_that_is_back_is_a_warning(tmp_path: Path) -> None:
     video.write_text("a video")
     (line,) = said()
     assert "'ego4d': 1 quarantined videos" in line and str(video) in line and "--forcerun" in line
+
+
+def test_chunks_that_other_settings_would_remake_are_a_warning(tmp_path: Path) -> None:
+    video = tmp_path / "a.mp4"
+    video.write_text("a video")
+    settings = load_settings(lay_over(DEMO, {"data_dir": str(tmp_path)}))
+    recipe = fingerprint(settings.datasets["ego4d"].transcode.model_dump())
+    write_videos(tmp_path / "ego4d/videos.parquet", {SourceVideo("a", video): FileMark.of(video)})
+    write_json(tmp_path / "ego4d/chunks/a/chunks/done.json", {"settings": recipe, "chunks": []})
+    assert warnings(Workflow(settings)) == []
+    other = lay_over(
+        DEMO, {"data_dir": str(tmp_path), "datasets": {"ego4d": {"transcode": {"preset": "slow"}}}}
+    )
+    (line,) = warnings(Workflow(load_settings(other)))
+    assert "'ego4d'" in line and "made anew" in line and "datasets.ego4d.transcode" in line
 
 
 def answer_everything(journal_dir: Path, texts: list[str], settings: NarrateSettings) -> None:

@@ -14,6 +14,7 @@ from avion_core.files import fingerprint, read_json, write_json
 from avion_core.media import chunker
 from avion_core.media.chunk_table import read_chunk_table
 from avion_core.media.quarantine import returned_sources
+from avion_core.media.transcode import have_other_settings
 from tests.unit.media.counted_video import read_number, write_counted
 from tests.unit.media.place import SETTINGS, Place, read_all
 from tests.unit.media.test_transcode_sources import ffmpeg
@@ -309,3 +310,20 @@ def test_a_source_that_cannot_be_read_stops_no_other_and_costs_no_chunks(done, m
     assert done.reasons() == {"b_mp4": os.strerror(number)}
     monkeypatch.undo()
     assert done.transcode() == rows and done.reasons() == {}
+
+
+def test_chunks_of_other_settings_are_told_beforehand(done: Place) -> None:
+    def told(settings=SETTINGS) -> bool:
+        return have_other_settings(done.videos, chunks_dir=done.chunks, settings=settings)
+
+    assert not told() and told(OTHER)
+    (done.folder / "raw/a.mp4").write_bytes(b"another video")
+    assert not told(), "a changed source is no other setting"
+    for video in "abc":
+        path = done.chunks / f"{video}_mp4/chunks/done.json"
+        source = (done.folder / f"raw/{video}.mp4").stat()
+        identity = {"settings": SETTINGS.model_dump(), "source": [source.st_size, source.st_mtime_ns]}
+        write_json(path, {"made_of": fingerprint(identity), "chunks": read_json(path)["chunks"]})
+    assert not told() and told(OTHER), "chunks of an earlier version too"
+    unmount(done.folder / "raw/a.mp4")
+    assert not told(OTHER), "without sources chunks stay"

@@ -270,6 +270,10 @@ CHANGES = {
         lambda t: {**t, "visual.ln_pre.bias": torch.zeros(192, dtype=torch.int8)},
         r"1 not floating-point: vision\.ln_pre\.bias",
     ),
+    "not a number": (
+        lambda t: {**t, "visual.ln_pre.bias": t["visual.ln_pre.bias"] * float("nan")},
+        r"1 with nan or inf in them: vision\.ln_pre\.bias",
+    ),
     "another model": (
         lambda tensors: {"conv.weight": torch.zeros(3)},
         "none of its weights belongs to a dual",
@@ -282,7 +286,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_file_is_checked_without_its_values_as_it_would_be_read(tmp_path, name):
+def test_a_file_is_checked_as_it_would_be_read(tmp_path, name):
     change, message = CHANGES[name]
     path = published(tmp_path / "x.pt", change)
     model = build_model("dual_encoder", "toy_dual_encoder", frames=4, image_size_px=64)
