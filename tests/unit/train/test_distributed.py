@@ -47,10 +47,12 @@ def gathered_gradients(world: World) -> dict[str, torch.Tensor]:
     return found
 
 
-def start(program: Path, *arguments: object, prefix: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
-    """Run a program as PROCESSES processes in a session of their own, until all of them have ended."""
+def start(
+    program: Path, *arguments: object, processes: int = PROCESSES, prefix: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Run a program as several processes in a session of their own, until all of them have ended."""
     command = [*prefix, sys.executable, "-m", "avion_core.train.torchrun", *ONE_NODE.split()]
-    command += [f"--nproc-per-node={PROCESSES}"]
+    command += [f"--nproc-per-node={processes}"]
     repository = Path(__file__).parents[3]
     environment = {**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
