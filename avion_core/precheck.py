@@ -238,10 +238,8 @@ def warnings(workflow: Workflow, *, trains: bool = True) -> list[str]:
                 f"({short_side_px}) to {recipe.image_size_px} or more"
             )
     for dataset in workflow.used_datasets():
-        home, transcode = (
-            Path(workflow.settings.data_dir, dataset),
-            workflow.settings.datasets[dataset].transcode,
-        )
+        home = Path(workflow.settings.data_dir, dataset)
+        transcode = workflow.settings.datasets[dataset].transcode
         videos, chunks = home / "videos.parquet", home / "chunks"
         if videos.exists() and have_other_settings(videos, chunks_dir=chunks, settings=transcode):
             found.append(
