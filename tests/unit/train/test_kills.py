@@ -1,6 +1,7 @@
 """SIGKILL at random steps, again and again: every task ends in the bits of the undisturbed training.
 
-Processes are forked, so that a leg costs no start of Python; two of them meet over loopback.
+Processes are forked by a server, so that a leg costs no start of Python and inherits none of the
+threads that other tests' gradients started; two of them meet over loopback.
 """
 
 import multiprocessing
@@ -20,7 +21,8 @@ from avion_core.train.distributed import World, alone
 from avion_core.train.engine import Training
 from tests.unit.train.tiny_tasks import STEPS, TASKS, make_training
 
-FORK = multiprocessing.get_context("fork")
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["tests.unit.train.tiny_tasks"])
 
 
 def leg(folder: Path, name: str, rank: int, size: int, port: int, kill_at: int | None) -> None:
@@ -54,7 +56,7 @@ def run_leg(folder: Path, name: str, size: int, kill_at: int | None = None) -> l
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     processes = [
-        FORK.Process(target=leg, args=(folder, name, rank, size, port, kill_at)) for rank in range(size)
+        CONTEXT.Process(target=leg, args=(folder, name, rank, size, port, kill_at)) for rank in range(size)
     ]
     for process in processes:
         process.start()
