@@ -21,7 +21,7 @@ from avion_core.narrate.budget import (
 )
 from avion_core.narrate.client import Answering, ChatClient, ProviderError, Reply, Request
 from avion_core.narrate.journal import Entry, Journal
-from avion_core.narrate.parse import parse_replies, parse_reply
+from avion_core.narrate.parse import parse_replies
 from avion_core.narrate.prompts import answer_key, rephrase_messages
 from avion_core.progress import Progress
 
@@ -215,10 +215,14 @@ def _sentences(text: str, settings: NarrateSettings, entries: Sequence[Entry]) -
     """Of the first answer that has any: all replies are read anew, so a better parser costs nothing."""
     count = settings.rephrase.texts_per_narration
     for entry in entries:
-        if len(entry.texts) == 1:
-            found = parse_reply(entry.reply, text, count=count)
-        else:
-            found = parse_replies(entry.reply, entry.texts, count=count)[entry.texts.index(text)]
+        parsed = parse_replies(
+            entry.reply,
+            entry.texts,
+            count=count,
+            finish=entry.finish,
+            instruction=settings.rephrase.instruction,
+        )
+        found = parsed[entry.texts.index(text)].sentences
         if found:
             return found
     return []

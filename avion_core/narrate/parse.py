@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 LONGEST_WORDS = 77
@@ -29,12 +30,33 @@ _TALK = re.compile(
 _WEARER = re.compile(r"^(?:#\s*c\s+c|#\s*c|c\s+c|c|the camera wearer|camera wearer)\s+(?=\S)", re.IGNORECASE)
 
 
-def parse_reply(reply: str, original: str, *, count: int) -> list[str]:
-    """Up to `count` cleaned sentences of a reply to one narration, in their order; [] if there is none."""
-    return distinct(_sentences(reply), original=original, count=count)
+@dataclass(frozen=True)
+class Parsed:
+    """What one narration gets from a reply."""
+
+    sentences: list[str]
+    """Clean sentences in the reply's order."""
+    reason: str | None
+    """Why there are none, in a few words that can be counted; None where there are some."""
+    other_subject: int
+    """Sentences left out because they tell of somebody else than the narration does."""
 
 
-def parse_replies(reply: str, originals: Sequence[str], *, count: int) -> list[list[str]]:
+def parse_replies(
+    reply: str, texts: Sequence[str], *, count: int, finish: str = "stop", instruction: str = ""
+) -> list[Parsed]:
+    """At most `count` sentences for each narration of a request, in the request's order; never raises.
+
+    `finish` is the server's word for why the reply ended, `instruction` the one that was sent.
+    """
+    if len(texts) == 1:
+        found = [distinct(_sentences(reply), original=texts[0], count=count)]
+    else:
+        found = _of_several(reply, texts, count=count)
+    return [Parsed(sentences, None if sentences else "no sentence", 0) for sentences in found]
+
+
+def _of_several(reply: str, originals: Sequence[str], *, count: int) -> list[list[str]]:
     """Cleaned sentences for each of several narrations that one request held.
 
     Understands an object `{"1": [...], "2": [...]}` (also when it is cut off), an array of arrays and an

@@ -5,9 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from avion_core.files import fingerprint
+from avion_core.plain_text import plain
 
 Message = dict[str, str]
 """One turn of a chat: `role` and `content`."""
+
+LONGEST_NARRATION = 1000
+"""Characters. What a text model reads of a clip's text (77 tokens) ends long before."""
+_MARKS = str.maketrans("<>|[]", "     ")
+"""Characters that chat templates make their special tokens of: `<|im_end|>`, `[INST]`, `</s>`."""
+
+
+def unfit(text: str) -> str | None:
+    """Why a narration cannot be sent, in words that can be counted; None if it can."""
+    if len(text) > LONGEST_NARRATION:
+        return f"longer than {LONGEST_NARRATION:,} characters"
+    words = [word for word in asked(text).split() if not word.startswith("#")]
+    if not any(character.isalpha() for word in words for character in word):
+        return "no words"
+    return None
+
+
+def asked(text: str) -> str:
+    """A narration as it is sent: one line of visible characters, without marks of a chat's turns."""
+    return plain(text.translate(_MARKS))
 
 
 def rephrase_messages(texts: Sequence[str], *, instruction: str, count: int) -> list[Message]:
@@ -17,13 +38,13 @@ def rephrase_messages(texts: Sequence[str], *, instruction: str, count: int) -> 
     """
     if len(texts) == 1:
         answer = f"Answer with a JSON array of {count} different sentences and nothing else."
-        question = texts[0]
+        question = asked(texts[0])
     else:
         answer = (
             f"You get {len(texts)} numbered descriptions. Answer with a JSON object and nothing else: under "
             f'each number, such as "1", an array of {count} different sentences for that description.'
         )
-        question = "\n".join(f"{place}. {text}" for place, text in enumerate(texts, 1))
+        question = "\n".join(f"{place}. {asked(text)}" for place, text in enumerate(texts, 1))
     return [
         {"role": "system", "content": f"{instruction.strip()}\n{answer}"},
         {"role": "user", "content": question},

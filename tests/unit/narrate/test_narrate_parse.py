@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from avion_core.narrate.parse import clean, distinct, parse_replies, parse_reply
+from avion_core.narrate.parse import clean, distinct, parse_replies
+
+
+def sentences(reply, texts, **more):
+    return [parsed.sentences for parsed in parse_replies(reply, texts, **more)]
+
 
 ORIGINAL = "#C C takes the red mug"
 WANTED = ["#C C picks up the red mug", "take the red mug"]
@@ -35,7 +40,7 @@ WANTED = ["#C C picks up the red mug", "take the red mug"]
     ],
 )
 def test_every_form_gives_the_same_sentences(reply):
-    assert [text.replace("Take", "take") for text in parse_reply(reply, ORIGINAL, count=3)] == WANTED
+    assert [text.replace("Take", "take") for text in sentences(reply, [ORIGINAL], count=3)[0]] == WANTED
 
 
 @pytest.mark.parametrize(
@@ -53,11 +58,11 @@ def test_every_form_gives_the_same_sentences(reply):
     ],
 )
 def test_nothing_usable_is_nothing(reply):
-    assert parse_reply(reply, ORIGINAL, count=3) == []
+    assert sentences(reply, [ORIGINAL], count=3)[0] == []
 
 
 def test_no_more_than_asked_for():
-    assert len(parse_reply('["a cup b", "b cup c", "c cup d"]', ORIGINAL, count=2)) == 2
+    assert len(sentences('["a cup b", "b cup c", "c cup d"]', [ORIGINAL], count=2)[0]) == 2
 
 
 def test_numbers_and_inner_marks_survive():
@@ -90,9 +95,9 @@ ORIGINALS = ["open door", "close door", "wash cup"]
     ],
 )
 def test_each_of_several_narrations_gets_its_own_sentences(reply):
-    assert parse_replies(reply, ORIGINALS, count=3) == [["open the door"], ["shut door"], []]
+    assert sentences(reply, ORIGINALS, count=3) == [["open the door"], ["shut door"], []]
 
 
 def test_a_reply_of_another_length_is_not_dealt_out_at_random():
-    assert parse_replies('[["open the door"], ["rinse cup"]]', ORIGINALS, count=3) == [[], [], []]
-    assert parse_replies("I'm sorry.", ORIGINALS, count=3) == [[], [], []]
+    assert sentences('[["open the door"], ["rinse cup"]]', ORIGINALS, count=3) == [[], [], []]
+    assert sentences("I'm sorry.", ORIGINALS, count=3) == [[], [], []]
