@@ -37,6 +37,16 @@ def _folder(path: str) -> str:
     return str(Path(path).expanduser())
 
 
+def _address(url: str) -> str:
+    """A server's address. What may hold a key or password is refused, as addresses are shown and stored."""
+    if "@" in url or "?" in url or "#" in url:
+        raise ValueError(
+            "give the address alone, without user, password, '?' and '#': it is shown and stored; the key is "
+            "read from the environment variable OPENAI_API_KEY"
+        )
+    return url
+
+
 Folder = Annotated[str, AfterValidator(_folder)]
 
 Layout = Literal["ego4d", "ek100", "kinetics", "folder"]
@@ -68,8 +78,11 @@ nothing."""
 PROVIDER_MACHINE_SETTINGS = frozenset(
     {
         "parallel_requests",
+        "schema_bound",
+        "max_reasoning_tokens",
         "timeout_seconds",
         "max_attempts",
+        "outage_minutes",
         "first_wait_seconds",
         "usd_per_million_input_tokens",
         "usd_per_million_output_tokens",
@@ -123,7 +136,13 @@ class SettingsError(ValueError):
 class Section(BaseModel):
     """Base of all settings: unknown names are errors, values cannot change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -313,22 +332,28 @@ class RephraseSettings(Section):
 class OpenAISettings(Section):
     """An OpenAI-compatible server; its key comes from the environment variable OPENAI_API_KEY."""
 
-    base_url: str | None = None
-    """Address of the server; null for OpenAI's own."""
+    base_url: Annotated[str, AfterValidator(_address)] | None = None
+    """Address of the server, without a key or password; null for OpenAI's own."""
     model: str = "gpt-4o-mini"
     """Model name as the server knows it."""
-    temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
-    """Sampling temperature."""
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    """Sampling temperature; null for the server's own. Some models take no other."""
     max_tokens_per_reply: Count = 200
-    """Bound on one reply."""
+    """Bound on the text of one reply."""
+    max_reasoning_tokens: Annotated[int, Field(ge=0)] = 2000
+    """Room for reasoning on top of that, for models that reason."""
+    schema_bound: bool = True
+    """Bind replies to a JSON schema if the server can: about half the tokens, and nothing to misread."""
     narrations_per_request: Count = 1
     """Distinct narrations put into one request."""
     parallel_requests: Count = 4
     """Requests in flight at once, per shard."""
     timeout_seconds: Positive = 60.0
-    """Bound on one request."""
+    """Bound on one try, to the last byte of the reply."""
     max_attempts: Count = 5
-    """Tries of one request before the run stops."""
+    """Tries of one request before its narrations are given up; waiting for a server that is away is none."""
+    outage_minutes: NotNegative = 10.0
+    """How long a server may be away, busy or restarting before the run stops."""
     first_wait_seconds: Positive = 1.0
     """Wait after a failed try; each further one is twice as long, and at least what the server asks."""
     usd_per_million_input_tokens: NotNegative = 0.15
@@ -337,6 +362,11 @@ class OpenAISettings(Section):
     """Price, for the estimate and the bill."""
     max_usd: NotNegative = 10.0
     """The run stops before it would spend more than this."""
+
+    @property
+    def longest_reply_tokens(self) -> int:
+        """What a reply is limited to at most, its reasoning included."""
+        return self.max_tokens_per_reply + self.max_reasoning_tokens
 
 
 class NarrateSettings(Section):

@@ -6,6 +6,10 @@ import ctypes
 import os
 import signal
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 """What all processes of a job get when it is to end: SIGTERM from a queue, SIGINT by Ctrl-C, SIGHUP from a
@@ -33,3 +37,37 @@ def heard_stop_signals() -> list[signal.Signals]:
     """STOP_SIGNALS without those of KEPT_IGNORED that are ignored."""
     ignored = [number for number in KEPT_IGNORED if signal.getsignal(number) is signal.SIG_IGN]
     return [number for number in STOP_SIGNALS if number not in ignored]
+
+
+@contextmanager
+def finishing_when_stopped(on_stop: Callable[[], object]) -> Iterator[None]:
+    """Let the body finish when this process is asked to stop, then end the process as that signal does.
+
+    The first stop signal calls `on_stop`, which makes the body finish early; the second one ends the process
+    at once. Only the main thread hears signals; in another one this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[int] = []
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        if heard:
+            _end_by(number)
+        heard.append(number)
+        on_stop()
+
+    previous = {number: signal.signal(number, handler) for number in heard_stop_signals()}
+    try:
+        yield
+    finally:
+        for number, before in previous.items():
+            signal.signal(number, before)
+        if heard:
+            _end_by(heard[0])
+
+
+def _end_by(number: int) -> None:
+    """End this process as by a signal that it does not handle."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)

@@ -1,262 +1,317 @@
-"""Asks an OpenAI-compatible server, in parallel, and knows which failures to wait out.
+"""Asks an OpenAI-compatible server, many requests at a time, and knows which failures to wait out.
 
-The `openai` package speaks the protocol; its own retries are off, because ours have to slow down all
-requests together, keep to `max_attempts`, and end in one line that says what to do. Whatever answers
-requests as `ChatClient.answers` does can take its place, such as a batch interface.
+One event loop does it all; it runs while the caller waits for the next answer. Every try is noted in the
+books before it is sent. Whatever answers requests as `ChatClient.answers` does can take its place, such as a
+batch interface.
+
+A request that fails while others are answered is given up (`NoAnswer`), and the run goes on. As long as none
+is answered, the fault may be the server's: a doubtful request is held back, and gives its place to another
+one, until an answer comes or there is nothing left to compare with.
 """
 
 from __future__ import annotations
 
-import os
-import random
-import threading
+import asyncio
+import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from typing import Any, Protocol
-
-import openai
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from typing import Protocol
 
 from avion_core.config import OpenAISettings
-from avion_core.narrate.prompts import Message
+from avion_core.narrate.api_key import KEY_VARIABLE, ApiKey, read_api_key
+from avion_core.narrate.chat_reply import ChatReply
+from avion_core.narrate.exchange import Answer, Books, NoAnswer, ProviderError, Request
+from avion_core.narrate.failures import Failure, Fault
+from avion_core.narrate.patience import LONGEST_WAIT_SECONDS, Outage, Tries
+from avion_core.narrate.request_form import RequestForm
+from avion_core.narrate.transport import Transport
+from avion_core.processes import finishing_when_stopped
 
-KEY_VARIABLE = "OPENAI_API_KEY"
 OPENAI_URL = "https://api.openai.com/v1"
-LONGEST_WAIT_SECONDS = 60.0
-"""Bound on our own growing waits."""
-LONGEST_ASKED_WAIT_SECONDS = 600.0
-"""Bound on a wait that the server asks for."""
+FIRST_REQUESTS = 4
+"""In flight at once until the first answer, so that a wrong setting shows after few requests."""
+DOUBTFUL_REQUESTS = 10
+"""So many failed requests without an answer in between are not their own fault."""
 
-
-class ProviderError(ValueError):
-    """A provider cannot be used, or gives nothing usable. The message says why and the way out."""
-
-
-class _StoppedError(Exception):
-    """Another request met a problem that ends the run."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """Narrations that are asked about together."""
-
-    number: int
-    texts: tuple[str, ...]
-    messages: tuple[Message, ...]
-
-
-@dataclass(frozen=True)
-class Reply:
-    """A server's answer to a request."""
-
-    content: str
-    finish: str
-    input_tokens: int | None
-    """None when the server counts no tokens."""
-    output_tokens: int | None
-    lost_tries: int
-    """Tries without an answer that the server may have billed: time-outs and broken replies."""
-    seconds: float
+Outcome = tuple[Request, Answer | NoAnswer]
 
 
 class Answering(Protocol):
     """What the rephraser needs of a client."""
 
-    def answers(
-        self, waiting: deque[Request], *, admit: Callable[[Request], None]
-    ) -> Iterator[tuple[Request, Reply]]:
+    def answers(self, waiting: deque[Request], books: Books) -> Iterator[Outcome]:
         """Answer requests until `waiting` is empty; the caller may add to it while iterating."""
         ...
 
 
-def api_key() -> str:
-    """The key of the environment; ProviderError if there is none."""
-    key = os.environ.get(KEY_VARIABLE, "").strip()
-    if not key:
-        raise ProviderError(
-            f"narrate.provider is 'openai', but the environment variable {KEY_VARIABLE} is not set; set it "
-            "(to any text for a local server that asks for no key), or set narrate.provider to 'lexicon'"
-        )
-    return key
-
-
 class ChatClient:
-    """Chat completions with growing waits. Thread-safe."""
+    """Chat completions of one server. Raises ProviderError if there is no usable key."""
 
     def __init__(self, settings: OpenAISettings) -> None:
         self._settings = settings
-        self.server = settings.base_url or OPENAI_URL
-        self._key = api_key()
-        self._client = openai.OpenAI(
-            api_key=self._key, base_url=self.server, timeout=settings.timeout_seconds, max_retries=0
-        )
-        self._limit_name = "max_tokens"
-        self._stop = threading.Event()
-        self._lock = threading.Lock()
-        self._resume_at = 0.0
+        self._server = settings.base_url or OPENAI_URL
+        self._key = read_api_key(self._server)
 
-    def answers(
-        self, waiting: deque[Request], *, admit: Callable[[Request], None]
-    ) -> Iterator[tuple[Request, Reply]]:
-        """Yield (request, reply) in the order of arrival, `parallel_requests` at a time.
+    def answers(self, waiting: deque[Request], books: Books) -> Iterator[Outcome]:
+        """Yield (request, outcome) in the order of arrival, `parallel_requests` at a time.
 
-        `admit` is called before a request is sent and may raise to end the run. Whatever ends it, replies
-        to requests on their way are still yielded (they are billed), then the first problem is raised:
-        ProviderError for a refused key, an unknown model, or no answer after `max_attempts`.
+        Whatever ends the run, replies on their way are still yielded (they are billed), then the first
+        problem is raised: what `books.begin` raised, or ProviderError for a refused key, an unknown model, a
+        server that accepts no request or is away for more than `outage_minutes`. A signal to stop ends the
+        process in the same orderly way.
         """
-        problem: Exception | None = None
-        flying: dict[Future[Reply], Request] = {}
-        with ThreadPoolExecutor(self._settings.parallel_requests) as pool:
-            try:
-                while flying or (waiting and problem is None):
-                    problem = problem or self._launch(pool, waiting, flying, admit)
-                    done, _ = wait(flying, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        request, error = flying.pop(future), future.exception()
-                        if error is None:
-                            yield request, future.result()
-                        elif not isinstance(error, _StoppedError):
-                            problem = problem or _as_exception(error)
-                            self._stop.set()
-            finally:
-                self._stop.set()
-        if problem is not None:
-            raise problem
-        self._stop.clear()
+        with asyncio.Runner() as runner:
+            loop = runner.get_loop()
+            run = _Run(self._settings, server=self._server, key=self._key, books=books, loop=loop)
+            with finishing_when_stopped(lambda: loop.call_soon_threadsafe(run.stop_by_signal)):
+                try:
+                    while run.launch(waiting):
+                        yield from runner.run(run.outcomes())
+                finally:
+                    runner.run(run.close())
+        if run.problem is not None:
+            raise run.problem
 
-    def _launch(
+
+class _StoppedError(Exception):
+    """The run ends; what is not on its way is not sent."""
+
+
+class _Run:
+    """What the requests of one call of `answers` know of each other."""
+
+    def __init__(
         self,
-        pool: ThreadPoolExecutor,
-        waiting: deque[Request],
-        flying: dict[Future[Reply], Request],
-        admit: Callable[[Request], None],
-    ) -> Exception | None:
-        """Send requests up to the parallel limit; returns the reason if `admit` refuses one."""
-        while waiting and len(flying) < self._settings.parallel_requests:
-            try:
-                admit(waiting[0])
-            except ValueError as refusal:
-                return refusal
-            request = waiting.popleft()
-            flying[pool.submit(self._ask, request)] = request
-        return None
+        settings: OpenAISettings,
+        *,
+        server: str,
+        key: ApiKey,
+        books: Books,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._settings, self._server, self._key, self._books, self._loop = settings, server, key, books, loop
+        self._transport = Transport(settings, server, key)
+        self._form = RequestForm(schema=settings.schema_bound)
+        self._outage = Outage(settings, server, _say)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._held: dict[asyncio.Future[bool], Failure] = {}
+        """Doubtful requests: the future tells whether to give the request up (True) or to look again."""
+        self._arrived: list[Outcome] = []
+        self._news, self._stopping = asyncio.Event(), asyncio.Event()
+        self._answered = self._bound = 0
+        """Answers so far, and how many of them were bound to a schema."""
+        self._resume_at = 0.0
+        self._said: set[str] = set()
+        self.problem: Exception | None = None
 
-    def _ask(self, request: Request) -> Reply:
-        """One request, tried until it is answered, refused or out of attempts."""
-        started, lost, attempt = time.monotonic(), 0, 0
-        while True:
-            self._pause_until(self._resume_at)
-            try:
-                return self._try(request, lost, started)
-            except openai.APIStatusError as error:
-                if self._other_limit_name(error):
-                    continue
-                self._raise_if_final(error)
-                problem, asked = f"{error.status_code}: {self._public(error)}", _asked_wait(error)
-            except openai.APITimeoutError:
-                lost += 1
-                problem, asked = f"no answer within {self._settings.timeout_seconds:g} s", 0.0
-            except openai.APIConnectionError as error:
-                problem, asked = f"connection failed: {error.__cause__ or error}", 0.0
-            except (openai.APIError, BrokenReplyError, ValueError) as error:
-                lost += 1
-                problem, asked = f"broken reply: {self._public(error)}", 0.0
-            attempt += 1
-            if attempt >= self._settings.max_attempts:
-                raise ProviderError(
-                    f"{self.server}: no answer after {attempt} tries, the last one: {problem}. Answers so "
-                    "far are kept: the same command goes on from here once the server is healthy again "
-                    "(narrate.openai.max_attempts, parallel_requests and timeout_seconds bound the tries)"
-                )
-            self._wait_after(attempt, asked)
+    # Between two steps of the loop.
 
-    def _try(self, request: Request, lost: int, started: float) -> Reply:
+    def launch(self, waiting: deque[Request]) -> bool:
+        """Start what may start now; False when all is done."""
+        limit = self._settings.parallel_requests
+        if not self._answered:
+            limit = min(limit, FIRST_REQUESTS)
+        while waiting and not self._stopping.is_set() and len(self._held) < DOUBTFUL_REQUESTS:
+            if len(self._tasks) - len(self._held) >= limit:
+                break
+            # Neighbours in the alphabet often share what is wrong with them: take one from far away.
+            request = waiting.pop() if self._held else waiting.popleft()
+            task = self._loop.create_task(self._ask(request))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        if self._all_are_held():
+            self._judge(nothing_waits=not waiting)
+        return bool(self._tasks)
+
+    async def outcomes(self) -> list[Outcome]:
+        """Let the requests go on until there is news; what has arrived, perhaps nothing."""
         try:
-            create: Any = self._client.chat.completions.create
-            answer = create(
-                model=self._settings.model,
-                messages=list(request.messages),
-                temperature=self._settings.temperature,
-                **{self._limit_name: self._settings.max_tokens_per_reply},
-            )
-        except openai.BadRequestError as error:
-            if error.code != "content_filter":
-                raise
-            return Reply("", "content_filter", 0, 0, lost, time.monotonic() - started)
-        choices = getattr(answer, "choices", None)
-        if not choices or getattr(choices[0], "message", None) is None:
-            raise BrokenReplyError("it holds no message")
-        usage = getattr(answer, "usage", None)
-        return Reply(
-            content=choices[0].message.content or "",
-            finish=str(choices[0].finish_reason),
-            input_tokens=getattr(usage, "prompt_tokens", None),
-            output_tokens=getattr(usage, "completion_tokens", None),
-            lost_tries=lost,
-            seconds=round(time.monotonic() - started, 3),
+            async with asyncio.timeout(LONGEST_WAIT_SECONDS if self._all_are_held() else None):
+                await self._news.wait()
+        except TimeoutError:
+            failed = [
+                verdict for verdict, failure in self._held.items() if failure.fault is not Fault.REFUSED
+            ]
+            self._release(failed[:1], give_up=False)  # to see whether the server is healthy again
+        self._news.clear()
+        arrived, self._arrived = self._arrived, []
+        return arrived
+
+    async def close(self) -> None:
+        """Break off whatever is still on its way."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._transport.close()
+
+    def stop_by_signal(self) -> None:
+        """Send nothing more, and say what is still waited for."""
+        _say(
+            "stopping; replies on their way are kept, which takes "
+            f"{self._settings.timeout_seconds:g} s at most (a second signal ends this at once)"
+        )
+        self._stop()
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        for verdict in self._held:
+            verdict.set_exception(_StoppedError())
+        self._held.clear()
+        self._news.set()
+
+    def _end(self, problem: Exception) -> None:
+        self.problem = self.problem or problem
+        self._stop()
+
+    def _all_are_held(self) -> bool:
+        return bool(self._held) and len(self._held) == len(self._tasks)
+
+    def _judge(self, *, nothing_waits: bool) -> None:
+        """Every request is doubtful, and no other one may start."""
+        failures = list(self._held.values())
+        if nothing_waits and len(failures) < DOUBTFUL_REQUESTS:
+            self._release(list(self._held), give_up=True)
+        elif all(failure.fault is Fault.REFUSED for failure in failures):
+            said = self._key.public(failures[-1].said)
+            self._end(ProviderError(f"{self._server} refuses {len(failures)} requests in a row ({said})"))
+        else:
+            try:
+                self._outage.note(self._key.public(failures[-1].said))
+            except ProviderError as error:
+                self._end(error)
+
+    def _release(self, verdicts: Iterable[asyncio.Future[bool]], *, give_up: bool) -> None:
+        for verdict in list(verdicts):
+            del self._held[verdict]
+            verdict.set_result(give_up)
+
+    # One request.
+
+    async def _ask(self, request: Request) -> None:
+        try:
+            outcome = await self._outcome(request)
+            self._arrived.append((request, outcome))
+        except _StoppedError:
+            pass
+        except Exception as error:
+            self._end(error)
+        self._news.set()
+
+    async def _outcome(self, request: Request) -> Answer | NoAnswer:
+        """Try until the request is answered or given up. Raises what ends the run."""
+        started, tries, seen, plain = time.monotonic(), Tries(self._settings), self._answered, False
+        while True:
+            await self._pause_until(self._resume_at)
+            form, sent = self._form, replace(request, schema=None) if plain else request
+            number = self._books.begin(request)
+            result = await self._transport.exchange(sent, form, answered=self._answered > 0)
+            if isinstance(result, ChatReply):
+                self._note_answer(result, sent, form, fell_back=plain)
+                return self._answer(result, number, time.monotonic() - started)
+            if not result.billed:
+                self._books.cancel(number)
+            if self._adapt(form, result, sent):
+                continue
+            if result.fault is Fault.REFUSED and form.binds(sent) and not self._bound:
+                plain = True  # it may be the schema
+                continue
+            tries.note(result)
+            self._check_server(result, tries)
+            others_are_answered, seen = self._answered > seen, self._answered
+            if not tries.are_over():
+                await self._wait(tries.wait_seconds(result), everyone=result.asked_seconds > 0)
+            elif others_are_answered or await self._hold(result) or result.fault is Fault.REFUSED:
+                return NoAnswer(self._key.public(result.said))
+
+    def _answer(self, reply: ChatReply, number: int, seconds: float) -> Answer:
+        withheld = self._key.is_in(reply.content)
+        return Answer(
+            try_number=number,
+            content="" if withheld else reply.content,
+            finish="it repeats the key" if withheld else reply.finish,
+            usage=reply.usage,
+            seconds=round(seconds, 3),
         )
 
-    def _raise_if_final(self, error: openai.APIStatusError) -> None:
-        """ProviderError for what waiting does not cure."""
-        status, said = error.status_code, self._public(error)
-        if status in (401, 403):
-            raise ProviderError(f"{self.server} refuses the key in {KEY_VARIABLE} ({status}: {said})")
-        if status == 429 and error.code == "insufficient_quota":
-            raise ProviderError(f"{self.server}: the account has no credit left ({said})")
-        if status == 404:
-            raise ProviderError(
-                f"{self.server} does not know the model '{self._settings.model}', or is not the address of "
-                f"an OpenAI-compatible server ({said}); see narrate.openai.model and base_url"
+    def _note_answer(self, reply: ChatReply, request: Request, form: RequestForm, *, fell_back: bool) -> None:
+        self._answered += 1
+        self._bound += form.binds(request)
+        self._outage.over()
+        self._release(self._held, give_up=False)
+        if fell_back and not self._bound:
+            self._learn(replace(form, schema=False))
+        cut = reply.finish == "length" and not reply.content.strip()
+        if reply.reasons or cut:
+            self._learn(replace(form, reasons=True))
+        if cut:
+            more = "raise" if form.reasons else "the next replies have more:"
+            self._say_once(
+                f"the model '{self._settings.model}' used all {form.token_limit(self._settings)} tokens of "
+                f"a reply for reasoning and wrote nothing; {more} narrate.openai.max_reasoning_tokens "
+                f"({self._settings.max_reasoning_tokens})"
             )
-        if status < 500 and status not in (408, 409, 429):
-            raise ProviderError(f"{self.server} does not accept the request ({status}: {said})")
 
-    def _other_limit_name(self, error: openai.APIStatusError) -> bool:
-        """OpenAI's newer models want `max_completion_tokens`, which many local servers do not know."""
-        refused = error.status_code == 400 and "max_completion_tokens" in str(error)
-        if refused and self._limit_name == "max_tokens":
-            self._limit_name = "max_completion_tokens"
-            return True
-        return False
+    def _adapt(self, form: RequestForm, failure: Failure, request: Request) -> bool:
+        """Whether the failure was about a parameter, and requests are now sent without it."""
+        better = form.without_refused(failure, request, self._settings)
+        self._learn(better)
+        return better != form
 
-    def _wait_after(self, attempt: int, asked: float) -> None:
-        """Wait twice as long as the last time, with some jitter; others wait too if the server asked."""
-        growing = min(self._settings.first_wait_seconds * 2 ** (attempt - 1), LONGEST_WAIT_SECONDS)
-        seconds = max(growing, min(asked, LONGEST_ASKED_WAIT_SECONDS)) * random.uniform(1.0, 1.25)
+    def _learn(self, form: RequestForm) -> None:
+        before, self._form = self._form, self._form.joined(form)
+        if before.schema and not self._form.schema:
+            _say(f"{self._server} does not bind replies to a JSON schema; they are read as they come")
+
+    def _check_server(self, failure: Failure, tries: Tries) -> None:
+        """Raise ProviderError if it is not this request that fails, and waiting does not help either."""
+        said = self._key.public(failure.said)
+        if failure.fault is Fault.AWAY:
+            self._outage.note(said)
+        if failure.fault is not Fault.SETUP or (self._answered and tries.of(Fault.SETUP) == 1):
+            return
+        if failure.status in (401, 403):
+            raise ProviderError(f"{self._server} refuses the key in {KEY_VARIABLE} ({said})")
+        if failure.status in (402, 429):
+            raise ProviderError(f"{self._server}: the account has no credit left ({said})")
+        if failure.status is None:
+            raise ProviderError(f"{self._server} cannot be reached ({said}); see narrate.openai.base_url")
+        raise ProviderError(
+            f"{self._server} does not know the model '{self._settings.model}', or is not the address of an "
+            f"OpenAI-compatible server ({said}); see narrate.openai.model and base_url"
+        )
+
+    async def _hold(self, failure: Failure) -> bool:
+        """Wait until another request is answered, or this one is given up (True)."""
+        if self._stopping.is_set():
+            raise _StoppedError
+        verdict: asyncio.Future[bool] = self._loop.create_future()
+        self._held[verdict] = failure
+        self._news.set()
+        return await verdict
+
+    async def _wait(self, seconds: float, *, everyone: bool) -> None:
         until = time.monotonic() + seconds
-        if asked:
-            with self._lock:
-                self._resume_at = max(self._resume_at, until)
-        self._pause_until(until)
+        if everyone:
+            self._resume_at = max(self._resume_at, until)
+        await self._pause_until(until)
 
-    def _pause_until(self, until: float) -> None:
-        if self._stop.wait(max(0.0, until - time.monotonic())):
+    async def _pause_until(self, moment: float) -> None:
+        """Raises _StoppedError if the run ends before."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, moment - time.monotonic())):
+                await self._stopping.wait()
+        if self._stopping.is_set():
             raise _StoppedError
 
-    def _public(self, error: Exception) -> str:
-        """An error's words on one line, without the key."""
-        said = getattr(error, "body", None) or str(error)
-        if isinstance(said, dict):
-            said = said.get("message") or said
-        return " ".join(str(said).replace(self._key, "***").split())[:300]
+    def _say_once(self, words: str) -> None:
+        if words not in self._said:
+            self._said.add(words)
+            _say(words)
 
 
-class BrokenReplyError(Exception):
-    """The server's reply is not a chat completion."""
-
-
-def _asked_wait(error: openai.APIStatusError) -> float:
-    """Seconds of the header Retry-After, else 0."""
-    headers = error.response.headers
-    for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
-        try:
-            return max(0.0, float(headers[name]) * unit)
-        except (KeyError, ValueError):
-            continue
-    return 0.0
-
-
-def _as_exception(error: BaseException) -> Exception:
-    return error if isinstance(error, Exception) else RuntimeError(str(error))
+def _say(words: str) -> None:
+    with suppress(BrokenPipeError):  # the signal that stops us may have ended what reads this
+        print(f"narrate: {words}", file=sys.stderr, flush=True)

@@ -6,7 +6,7 @@ The client notes every try before it sends it, so that even a kill leaves the tr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from avion_core.narrate.prompts import Message
 
@@ -22,6 +22,8 @@ class Request:
     number: int
     texts: tuple[str, ...]
     messages: tuple[Message, ...]
+    schema: dict[str, Any] | None = None
+    """JSON schema of the reply, for servers that can bind a reply to one."""
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,11 @@ from avion_core.narrate.budget import (
     money,
     tokens,
 )
-from avion_core.narrate.client import Answering, ChatClient, ProviderError, Reply, Request
+from avion_core.narrate.client import Answering, ChatClient
+from avion_core.narrate.exchange import Answer, NoAnswer, ProviderError, Request, Usage
 from avion_core.narrate.journal import Entry, Journal
 from avion_core.narrate.parse import parse_replies
-from avion_core.narrate.prompts import answer_key, rephrase_messages
+from avion_core.narrate.prompts import answer_key, rephrase_messages, reply_schema
 from avion_core.progress import Progress
 
 JUDGED_AFTER = 20
@@ -125,8 +126,8 @@ class _Asking:
         with Progress(
             f"narrate {self._shard}", total, unit="narrations", done=total - len(open_texts)
         ) as progress:
-            for request, reply in client.answers(waiting, admit=self._admit):
-                self._record(request, reply)
+            for request, outcome in client.answers(waiting, self):
+                self._record(request, outcome)
                 again = [text for text in request.texts if self._is_open(text)]
                 waiting.extend(self._requests(again, 1))
                 done = [text for text in request.texts if text not in again]
@@ -164,40 +165,49 @@ class _Asking:
             messages = rephrase_messages(
                 group, instruction=rephrase.instruction, count=rephrase.texts_per_narration
             )
-            yield Request(next(self._numbers), group, tuple(messages))
+            schema = reply_schema(len(group), count=rephrase.texts_per_narration)
+            yield Request(next(self._numbers), group, tuple(messages), schema)
 
-    def _admit(self, request: Request) -> None:
-        """Refuse a request by an error; the client still hands over the replies on their way."""
+    def begin(self, request: Request) -> int:
+        """Set the price of a try aside, or end the run by an error."""
         if self._finished >= JUDGED_AFTER and self._failed * 2 > self._finished:
             self._unusable(self._failed, self._finished)
-        if not self._budget.set_aside(request.number, request.messages):
+        number = next(self._numbers)
+        if not self._budget.set_aside(number, request.messages):
             raise BudgetError(
                 f"narrate {self._shard}: stopped at ${money(self._budget.spent_usd)}, before the next "
                 f"request could pass this shard's part (${money(self._limit_usd)}) of narrate.openai.max_usd "
                 f"({self._settings.openai.max_usd:g}); {len(self.open_texts())} of {len(self._texts)} "
                 "narrations are not answered yet. Raise max_usd to go on; answers so far are kept"
             )
+        return number
 
-    def _record(self, request: Request, reply: Reply) -> None:
-        measured = reply.input_tokens is not None and reply.output_tokens is not None
-        given = reply.input_tokens if measured else message_tokens(request.messages)
-        written = reply.output_tokens if measured else tokens(reply.content)
-        usd = self._prices.usd(given or 0, written or 0)
+    def cancel(self, try_number: int) -> None:
+        """Nothing was billed."""
+        self._budget.settle(try_number, 0.0)
+
+    def _record(self, request: Request, outcome: Answer | NoAnswer) -> None:
+        if isinstance(outcome, NoAnswer):  # unusable, and not asked again in this run
+            outcome = Answer(-1, "", outcome.reason, Usage(0, 0), 0.0)
+        given = outcome.usage.input_tokens if outcome.usage else message_tokens(request.messages)
+        written = outcome.usage.output_tokens if outcome.usage else tokens(outcome.content)
+        usd = self._prices.usd(given, written)
         entry = Entry(
             keys=[_key(text, self._settings) for text in request.texts],
             texts=list(request.texts),
-            reply=reply.content,
+            reply=outcome.content,
             provider=self._settings.provider,
             model=self._settings.openai.model,
-            input_tokens=given or 0,
-            output_tokens=written or 0,
-            measured=measured,
+            input_tokens=given,
+            output_tokens=written,
+            measured=outcome.usage is not None,
             usd=usd,
-            seconds=reply.seconds,
-            finish=reply.finish,
+            seconds=outcome.seconds,
+            finish=outcome.finish,
         )
         self._journal.append(entry)
-        self._budget.settle(request.number, usd, lost_tries=reply.lost_tries)
+        if outcome.try_number >= 0:
+            self._budget.settle(outcome.try_number, usd)
 
 
 def _key(text: str, settings: NarrateSettings) -> str:

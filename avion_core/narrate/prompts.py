@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from avion_core.files import fingerprint
 from avion_core.plain_text import plain
@@ -51,8 +52,23 @@ def rephrase_messages(texts: Sequence[str], *, instruction: str, count: int) -> 
     ]
 
 
+def reply_schema(narrations: int, *, count: int) -> dict[str, Any]:
+    """JSON schema of the reply: under each narration's number an array of `count` sentences.
+
+    Also a single narration has its number, as OpenAI binds replies to objects only.
+    """
+    sentences = {"type": "array", "items": {"type": "string"}, "minItems": count, "maxItems": count}
+    numbers = [str(place) for place in range(1, narrations + 1)]
+    return {
+        "type": "object",
+        "properties": dict.fromkeys(numbers, sentences),
+        "required": numbers,
+        "additionalProperties": False,
+    }
+
+
 def answer_key(
-    text: str, *, provider: str, model: str, temperature: float, instruction: str, count: int
+    text: str, *, provider: str, model: str, temperature: float | None, instruction: str, count: int
 ) -> str:
     """Digest of what decides an answer. Batching, prices and the server's address are not part of it."""
     return fingerprint([provider, model, temperature, instruction.strip(), count, text])

@@ -105,9 +105,9 @@ def check_provider(settings: NarrateSettings) -> None:
 def check_key(settings: NarrateSettings) -> None:
     """Raise ProviderError unless the provider's key is there. Only what is still to ask needs it."""
     if settings.provider == "openai":
-        from avion_core.narrate.client import api_key
+        from avion_core.narrate.api_key import read_api_key
 
-        api_key()
+        read_api_key(settings.openai.base_url or "")
 
 
 def estimate(clips: Path, settings: NarrateSettings, *, journal_dir: Path | None = None) -> Estimate:

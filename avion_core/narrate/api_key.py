@@ -1,0 +1,94 @@
+"""The key to a language model's server: read from the environment, sent to the server, shown nowhere else.
+
+Servers repeat what they were sent, in error messages and in replies, whole or in another spelling. So what a
+server says passes `ApiKey.public` before a person or a file gets it.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from collections.abc import Iterator
+
+from avion_core.narrate.exchange import ProviderError
+from avion_core.plain_text import plain
+
+KEY_VARIABLE = "OPENAI_API_KEY"
+LONGEST_WORDS = 300
+"""Characters of a server's words that are shown."""
+LONGEST_SEARCHED = 4000
+"""Characters of a server's words that are looked at."""
+SECRET_RUN = 8
+"""So many letters and digits of the key in a row give it away; other text rarely has them by chance."""
+SHORTEST_SECRET = 6
+"""A key with fewer letters and digits is a placeholder for a local server, such as `none`."""
+
+_OTHERS = bytes(byte for byte in range(256) if not chr(byte).isalnum() or byte > 127)
+_MASKED = re.compile(r"\S*(?:\*{3}|\u2026)\S*")
+"""A key that the server has masked itself: its first and last characters are still there."""
+
+
+class ApiKey:
+    """A key that does not show itself."""
+
+    def __init__(self, value: str) -> None:
+        self.value = value
+        spellings = [_letters_and_digits(spelling) for spelling in _spellings(value)]
+        size = min(SECRET_RUN, len(spellings[0]))
+        forms = spellings if size >= SHORTEST_SECRET else []
+        self._size = size
+        self._runs = {form[at : at + size] for form in forms for at in range(len(form) - size + 1)}
+
+    def __repr__(self) -> str:
+        return "ApiKey(***)"
+
+    def is_in(self, text: str) -> bool:
+        """Whether a text has the key or part of it: plain, quoted, escaped, split, in base64 or in hex."""
+        if not self._runs:
+            return False
+        found, size = _letters_and_digits(text), self._size
+        return any(found[at : at + size] in self._runs for at in range(len(found) - size + 1))
+
+    def public(self, said: object) -> str:
+        """A server's words on one line that can be shown, cut to LONGEST_WORDS."""
+        words = str(said)[:LONGEST_SEARCHED]
+        if self.is_in(words):
+            return "its words repeat the key and are left out"
+        return plain(_MASKED.sub("***", words))[:LONGEST_WORDS]
+
+
+def read_api_key(server: str) -> ApiKey:
+    """The key of the environment; ProviderError if there is none that can be sent to `server`."""
+    key = os.environ.get(KEY_VARIABLE, "").strip()
+    if not key:
+        raise ProviderError(
+            f"narrate.provider is 'openai', but the environment variable {KEY_VARIABLE} is not set; set it "
+            "(to any text for a local server that asks for no key), or set narrate.provider to 'lexicon'"
+        )
+    if not re.fullmatch(r"[!-~]+", key):
+        raise ProviderError(
+            f"the environment variable {KEY_VARIABLE} holds a line break, a space or another character that "
+            "no key has; copy the key again, without quotes and line breaks"
+        )
+    if ApiKey(key).is_in(server):
+        raise ProviderError(
+            f"narrate.openai.base_url holds the key; leave it out there, {KEY_VARIABLE} is where it is read"
+        )
+    return ApiKey(key)
+
+
+def _spellings(key: str) -> Iterator[str]:
+    """The key first, then how else it could be written."""
+    yield key
+    yield key[::-1]
+    yield key.encode().hex()
+    yield "".join(f"u{ord(letter):04x}" for letter in key)
+    yield "".join(letter if letter.isalnum() else f"{ord(letter):02x}" for letter in key)
+    for before, letters_of_others in ((0, 0), (1, 2), (2, 3)):  # where in a base64 text the key may begin
+        coded = base64.b64encode(bytes(before) + key.encode()).decode().rstrip("=")
+        yield coded[letters_of_others:-1]
+
+
+def _letters_and_digits(text: str) -> bytes:
+    return text.encode("ascii", "ignore").lower().translate(None, _OTHERS)

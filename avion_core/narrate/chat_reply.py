@@ -1,0 +1,106 @@
+"""From the body of a server's HTTP answer to a model's words. Pure, and for any bytes at all.
+
+A server may send HTML, half a JSON text, other types than the protocol's, or impossible counts. What holds a
+message is a reply, perhaps an unusable one; all else is a BrokenReplyError.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from avion_core.narrate.exchange import Usage
+
+LARGEST_REPLY_BYTES = 2**20
+"""A longer body is not read to its end."""
+
+
+class BrokenReplyError(Exception):
+    """A body is not a chat completion."""
+
+
+@dataclass(frozen=True)
+class ChatReply:
+    """What a model said."""
+
+    content: str
+    """Can be written as UTF-8; "" if there is no text."""
+    finish: str
+    usage: Usage | None
+    reasons: bool
+    """Whether the model has spent tokens on reasoning."""
+
+
+def read_reply(body: bytes, *, sent_bytes: int, token_limit: int) -> ChatReply:
+    """The first choice's message, and the tokens if their counts are possible.
+
+    `sent_bytes` is the length of the prompt, `token_limit` what the reply was limited to. Raises
+    BrokenReplyError.
+    """
+    value = read_json(body)
+    choices = _field(value, "choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = _field(choice, "message")
+    if not isinstance(message, dict):
+        raise BrokenReplyError(words_of(value) if _field(value, "error") else "it holds no message")
+    content = _text(message.get("content")) or _text(message.get("refusal"))
+    finish = _field(choice, "finish_reason")
+    details = _field(_field(value, "usage"), "completion_tokens_details")
+    spent = _field(details, "reasoning_tokens")
+    thoughts = _text(message.get("reasoning_content")) or _text(message.get("reasoning"))
+    return ChatReply(
+        content=_utf8(content),
+        finish=_utf8(finish)[:40] if isinstance(finish, str) else "unknown",
+        usage=_usage(value, most_in=2 * sent_bytes + 10_000, most_out=len(body) + 10 * token_limit),
+        reasons=bool(thoughts.strip()) or "<think>" in content or (type(spent) is int and spent > 0),
+    )
+
+
+def read_json(body: bytes) -> Any:
+    """The JSON value of a body; BrokenReplyError if it has none."""
+    if not body.strip():
+        raise BrokenReplyError("it is empty")
+    try:
+        return json.loads(body.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        start = body[:80].decode("utf-8", "replace")
+        raise BrokenReplyError(f"it is no JSON, it begins with {start!r}") from None
+
+
+def words_of(value: Any) -> str:
+    """The message of an error body of the protocol, or of one that is near it."""
+    error = _field(value, "error") or value
+    for name in ("message", "detail", "error"):
+        said = _field(error, name)
+        if said:
+            return str(said)
+    return str(error)
+
+
+def _field(value: Any, name: str) -> Any:
+    return value.get(name) if isinstance(value, dict) else None
+
+
+def _text(content: Any) -> str:
+    """The text of a message's content: a string, or a list of parts."""
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else []
+    texts = [part if isinstance(part, str) else _field(part, "text") for part in parts]
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def _usage(value: Any, *, most_in: int, most_out: int) -> Usage | None:
+    usage = _field(value, "usage")
+    given, written = _field(usage, "prompt_tokens"), _field(usage, "completion_tokens")
+    if type(given) is not int or type(written) is not int:
+        return None
+    if not (0 <= given <= most_in and 0 <= written <= most_out):
+        return None
+    return Usage(given, written)
+
+
+def _utf8(text: str) -> str:
+    """A text without lone surrogates, which JSON can spell and UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode()
