@@ -124,7 +124,7 @@ class _Run:
             task.add_done_callback(self._tasks.discard)
         if self._all_are_held():
             self._judge(nothing_waits=not waiting)
-        return bool(self._tasks)
+        return bool(self._tasks or self._arrived)
 
     async def outcomes(self) -> list[Outcome]:
         """Let the requests go on until there is news; what has arrived, perhaps nothing."""

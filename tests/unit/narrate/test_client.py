@@ -49,6 +49,7 @@ def error(status: int, message: str = "no", headers: dict[str, str] | None = Non
 
 class ScriptedServer(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128
     script: Script
     requests: list[dict[str, Any]]
 
