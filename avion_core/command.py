@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from types import TracebackType
 
+from avion_core.processes import end_cleanly_when_asked
+
 TRACEBACK_VARIABLE = "AVION_TRACEBACK"
 """Set it to anything to see where an error arose."""
 
@@ -23,7 +25,11 @@ def be_silent_when_interrupted() -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call `main`; a ValueError or OSError becomes `error: …` on standard error and exit code 1."""
+    """Call `main`; a ValueError or OSError becomes `error: …` on standard error and exit code 1.
+
+    A request to stop ends it with its temporary files removed.
+    """
+    end_cleanly_when_asked()
     try:
         main()
     except (ValueError, OSError) as error:

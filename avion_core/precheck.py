@@ -15,7 +15,7 @@ from avion_core.data.download import source_problems
 from avion_core.data.source_state import SourceRecord
 from avion_core.data.tables import row_count
 from avion_core.media.program import ffmpeg_program
-from avion_core.media.quarantine import returned_sources
+from avion_core.media.source_file import returned_sources
 from avion_core.media.transcode import have_other_settings
 from avion_core.models.architecture import check_start, kind_of, load_architecture
 from avion_core.narrate.rephrase import check_key, check_provider, estimate
@@ -250,8 +250,7 @@ def warnings(workflow: Workflow, *, trains: bool = True) -> list[str]:
         if returned:
             found.append(
                 f"data set '{dataset}': {len(returned)} quarantined videos were away and are back, "
-                f"{returned[0]} for one; transcode them with "
-                "`snakemake --cores 2 transcode --forcerun transcode_videos`"
+                f"{returned[0]} for one; their shards are transcoded again"
             )
     return list(dict.fromkeys(found))
 

@@ -33,6 +33,22 @@ def end_with_parent(number: int = signal.SIGKILL, *, parent: int | None = None) 
         os.kill(os.getpid(), number)
 
 
+def end_cleanly_when_asked() -> None:
+    """Let SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does, so that no half written file stays.
+
+    Only the first signal does: a further one would interrupt the cleaning up. Ctrl-\\ ends a process at once.
+    """
+    numbers = [number for number in heard_stop_signals() if number != signal.SIGUSR1]
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        for heard in numbers:
+            signal.signal(heard, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in numbers:
+        signal.signal(number, handler)
+
+
 def heard_stop_signals() -> list[signal.Signals]:
     """STOP_SIGNALS without those of KEPT_IGNORED that are ignored."""
     ignored = [number for number in KEPT_IGNORED if signal.getsignal(number) is signal.SIG_IGN]

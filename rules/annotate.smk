@@ -33,6 +33,7 @@ for layout, tables in TABLES.items():
                 "data/annotation_files.py",
                 "data/clips.py",
                 "data/dropped.py",
+                "data/repeats.py",
                 "data/tables.py",
                 "data/sources.py",
                 f"data/{layout}.py",
@@ -46,4 +47,4 @@ for layout, tables in TABLES.items():
         shell:
             "python -m workflow_scripts.annotate {wildcards.dataset:q} --settings {resources.settings:q}"
             " --raw {params.raw:q} --videos {input.videos:q} --chunks {input.chunks:q} --clips {params.clips:q}"
-            " 2>&1 | tee {log:q}"
+            " 2>&1 | to_log {log:q}"

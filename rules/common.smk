@@ -25,10 +25,11 @@ from avion_core.config import SettingsError, load_settings
 from avion_core.configfile import lay_over, read_config
 from avion_core.data.ek100 import CLASSES
 from avion_core.environment import prepare_environment
-from avion_core.files import code_fingerprint
+from avion_core.files import code_fingerprint, write_json
 from avion_core.finished import set_planned_aside
 from avion_core.launch import growing, launcher, shard_minutes, slurm_resources
 from avion_core.manifests import NOT_RECORDED, differences
+from avion_core.media.source_file import returned_sources
 from avion_core.models.architecture import load_architecture
 from avion_core.precheck import missing_gpus, problems, warnings
 from avion_core.screen import stop_gently, take_over
@@ -40,6 +41,12 @@ prepare_environment(os.environ, code=workflow.basedir)
 
 # A queue sends its warning to all processes of a job. Trainings save then, as long as what started them lives.
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+# A job's shell and the writer of its log outlive Ctrl-C, and a SIGTERM or SIGHUP to the whole job, until the program
+# itself has saved or cleaned up.
+shell.prefix(
+    "set -euo pipefail; trap : HUP INT TERM; " "to_log() {{ trap '' HUP INT TERM; exec tee -- \"$1\"; }}; "
+)
 
 try:
     for path in workflow.overwrite_configfiles:
@@ -208,6 +215,14 @@ def transcode_minutes(wildcards, input, attempt):
         minutes_per_gb=SETTINGS.transcode_minutes_per_gb,
     )
     return growing(minutes)(wildcards, attempt)
+
+
+def returned_videos(wildcards):
+    """No input; transcodes a shard again whose quarantined video was away and is back."""
+    shard = f"{DATA}/{wildcards.dataset}/chunks/{wildcards.scatteritem}"
+    if workflow.is_main_process and returned_sources(Path(f"{shard}.quarantine.json")):
+        workflow.dag.forcefiles.add(f"{shard}.parquet")
+    return []
 
 
 # Narrate
@@ -501,7 +516,7 @@ OWNER = Path(".snakemake/owner.json")
 
 def claim_folder():
     process = psutil.Process()
-    OWNER.write_text(json.dumps([socket.gethostname(), process.pid, process.create_time()]))
+    write_json(OWNER, [socket.gethostname(), process.pid, process.create_time()])
 
 
 def release_folder():

@@ -24,7 +24,7 @@ rule fetch_dataset:
     shell:
         "python -m workflow_scripts.download {wildcards.dataset:q} --settings {resources.settings:q}"
         " --toy-kitchen {resources.toy_kitchen:q} --home {params.home:q}"
-        " 2>&1 | tee {log:q}"
+        " 2>&1 | to_log {log:q}"
 
 
 rule fetch_weights:
@@ -47,4 +47,4 @@ rule fetch_weights:
         "Fetch the weights {wildcards.open_clip_model}/{wildcards.tag} of open_clip"
     shell:
         "python -m workflow_scripts.fetch_weights open_clip:{wildcards.open_clip_model}/{wildcards.tag}"
-        " --out {output.weights:q} 2>&1 | tee {log:q}"
+        " --out {output.weights:q} 2>&1 | to_log {log:q}"

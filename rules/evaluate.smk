@@ -39,4 +39,4 @@ rule evaluate_stage:
         "python -m workflow_scripts.evaluate --title {wildcards.run:q}/{wildcards.evaluation:q}"
         " --recipe {params.recipe:q} --machine {resources.machine:q} --model {params.model:q}"
         " --chunks {input.chunks:q} --clips {input.clips:q} {params.sentences} {params.classes}"
-        " --out {params.folder:q} 2>&1 | tee {log:q}"
+        " --out {params.folder:q} 2>&1 | to_log {log:q}"

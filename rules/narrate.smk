@@ -29,7 +29,7 @@ rule rephrase_narrations:
     shell:
         "python -m workflow_scripts.narrate {input.clips:q} --recipe {params.recipe:q} --machine {resources.machine:q}"
         " --shard {wildcards.scatteritem} {params.lists} --journal {params.journal:q} --out {output:q}"
-        " 2>&1 | tee {log:q}"
+        " 2>&1 | to_log {log:q}"
 
 
 rule gather_narrations:
@@ -52,4 +52,4 @@ rule gather_narrations:
         "Join rephrased narrations of {wildcards.dataset}"
     shell:
         "python -m workflow_scripts.gather_narrations {input.clips:q} --shards {input.shards:q} --out {output:q}"
-        " 2>&1 | tee {log:q}"
+        " 2>&1 | to_log {log:q}"

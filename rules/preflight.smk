@@ -37,4 +37,4 @@ rule preflight:
         "Check the clips of every data set"
     shell:
         "python -m workflow_scripts.preflight --datasets {params.datasets:q} --samples {params.samples}"
-        " --seed {params.seed} --clip-timeout {params.clip_timeout} --out {params.page:q} 2>&1 | tee {log:q}"
+        " --seed {params.seed} --clip-timeout {params.clip_timeout} --out {params.page:q} 2>&1 | to_log {log:q}"

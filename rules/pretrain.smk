@@ -1,7 +1,4 @@
-"""Training of a stage from nothing or from an earlier stage's weights: contrastive and VideoMAE.
-
-The shell and `tee` outlive Ctrl-C, and a SIGTERM or SIGHUP to the whole job, until the training has saved.
-"""
+"""Training of a stage from nothing or from an earlier stage's weights: contrastive and VideoMAE."""
 
 
 rule pretrain_stage:
@@ -53,9 +50,9 @@ rule pretrain_stage:
     message:
         "Train {wildcards.stage} of the run {wildcards.run}"
     shell:
-        "trap : HUP INT TERM; {resources.launcher} -m workflow_scripts.train --title {wildcards.run:q}/{wildcards.stage:q}"
+        "{resources.launcher} -m workflow_scripts.train --title {wildcards.run:q}/{wildcards.stage:q}"
         " --recipe {params.recipe:q} --machine {resources.machine:q} --seed {params.seed}"
         " --clips {input.clips:q} --chunks {input.chunks:q} {params.sentences} {params.classes} {params.start}"
         " --start-weights {input.start_weights:q}"
         " {params.validation}"
-        " --out {params.folder:q} 2>&1 | (trap '' HUP INT TERM; exec tee {log:q})"
+        " --out {params.folder:q} 2>&1 | to_log {log:q}"

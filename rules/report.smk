@@ -38,4 +38,4 @@ rule build_report:
         "Write the report"
     shell:
         "python -m workflow_scripts.report --plan {params.plan:q}"
-        " --out {params.folder:q} 2>&1 | tee {log:q}"
+        " --out {params.folder:q} 2>&1 | to_log {log:q}"

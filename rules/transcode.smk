@@ -4,6 +4,7 @@
 rule transcode_videos:
     input:
         videos=fetched_videos,
+        anew=returned_videos,
     output:
         index=f"{DATA}/{{dataset}}/chunks/{{scatteritem}}.parquet",
         quarantine=f"{DATA}/{{dataset}}/chunks/{{scatteritem}}.quarantine.json",
@@ -26,7 +27,7 @@ rule transcode_videos:
     shell:
         "python -m workflow_scripts.transcode {input.videos:q} --settings {params.settings:q}"
         " --shard {wildcards.scatteritem} --chunks {params.chunks:q}"
-        " --index {output.index:q} --quarantine {output.quarantine:q} 2>&1 | tee {log:q}"
+        " --index {output.index:q} --quarantine {output.quarantine:q} 2>&1 | to_log {log:q}"
 
 
 rule gather_chunks:
@@ -51,4 +52,4 @@ rule gather_chunks:
         "Index the chunks of {wildcards.dataset}"
     shell:
         "python -m workflow_scripts.gather_chunks --shards {input.shards:q} --quarantines {input.quarantines:q}"
-        " --index {output.index:q} --quarantine {output.quarantine:q} 2>&1 | tee {log:q}"
+        " --index {output.index:q} --quarantine {output.quarantine:q} 2>&1 | to_log {log:q}"

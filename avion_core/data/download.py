@@ -18,15 +18,16 @@ from avion_core.data.raw_folder import RawFolder
 from avion_core.data.source_state import SourceRecord, SourceState, found_state, made_state
 from avion_core.data.sources import (
     VIDEO_LIST,
-    FileMark,
     SourceError,
     SourceVideo,
     marks_of,
     names_of,
+    refuse_odd_names,
     write_videos,
 )
 from avion_core.data.toy_kitchen.layouts import LAYOUTS as TOY_LAYOUTS
 from avion_core.files import fingerprint
+from avion_core.media.source_file import FileMark
 
 
 @dataclass(frozen=True)
@@ -107,12 +108,13 @@ def download(dataset: DataSet) -> None:
     What is complete is not fetched or rendered again. Raises SourceError, naming the data set.
     """
     record, source = SourceRecord.read(dataset.home), SOURCES[dataset.settings.source]
-    before = dict(zip(record.videos, marks_of(path for path, _ in record.videos.values()), strict=True))
+    before = dict(zip(record.videos, marks_of(record.others([]), recorded=record.videos), strict=True))
     try:
         for check in source.checks:
             check(dataset, record)
         dataset.raw_dir.mkdir(parents=True, exist_ok=True)
         wanted = source.fetch(dataset, record)
+        refuse_odd_names(wanted)
         there, missing = _there_or_away(wanted, record)
         if not there:
             raise SourceError(f"none of the annotated videos is there; missing: {_names(missing) or 'all'}")
@@ -175,7 +177,7 @@ def _there_or_away(
     wanted: Sequence[SourceVideo], record: SourceRecord
 ) -> tuple[dict[SourceVideo, FileMark], list[SourceVideo]]:
     """The videos with their marks, recorded ones for those that are away; and the places of the missing."""
-    marks = dict(zip(wanted, marks_of(video.path for video in wanted), strict=True))
+    marks = dict(zip(wanted, marks_of(wanted, recorded=record.videos), strict=True))
     there = {video: mark for video, mark in marks.items() if mark}
     names = {video.video_id for video in there}
     gone = [video for video in marks if video.video_id not in names]

@@ -33,6 +33,7 @@ from avion_core.data.annotation_files import expect_list, expect_object, json_ki
 from avion_core.data.clips import Question
 from avion_core.data.sources import SourceError, SourceVideo, names_of, require_files
 from avion_core.files import write_json
+from avion_core.processes import end_with_parent
 
 METADATA = "ego4d.json"
 EGOMCQ = "egomcq.json"
@@ -445,7 +446,12 @@ def _run(command: Sequence[str], *, profile: str) -> None:
     """Run the program, show what it says, and explain the failures that users meet."""
     said: deque[str] = deque(maxlen=50)
     with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=end_with_parent,
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:

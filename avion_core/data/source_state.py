@@ -1,9 +1,9 @@
 """What a data set's source was when it was fetched, and what it is now.
 
-`source.json` beside `videos.parquet` records it. A file that is away (its disk unmounted, or deleted to save
-space) counts as it was recorded, so nothing made from it is remade. An external source, which somebody else
-keeps, is compared file by file. Of a source that the pipeline makes in its raw folder, the settings count,
-and files that differ from what it made.
+`source.json` beside `videos.parquet` records it. A file that is away (its disk unmounted, deleted or emptied
+to save space) counts as it was recorded, so nothing made from it is remade. An external source, which
+somebody else keeps, is compared file by file. Of a source that the pipeline makes in its raw folder, the
+settings count, and files that differ from what it made.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 
 from avion_core.data.raw_folder import RawFolder
-from avion_core.data.sources import FileMark, SourceVideo, marks_of
+from avion_core.data.sources import SourceVideo, marks_of
 from avion_core.files import fingerprint, read_json, sha256, write_json
 from avion_core.media.file_table import portable
+from avion_core.media.source_file import FileMark
 
 RECORD = "source.json"
 
@@ -145,7 +146,7 @@ def found_state(
         else:
             wanted = listed if named else [*listed, *record.others(listed)]
     away, videos = record.away(), {}
-    for video, mark in zip(wanted, marks_of(video.path for video in wanted), strict=True):
+    for video, mark in zip(wanted, marks_of(wanted, recorded=away), strict=True):
         if mark or video.video_id in away:
             videos[video.video_id] = mark or away[video.video_id]
     return _state(recipe, where, digests, dict(sorted(videos.items())))
@@ -161,7 +162,7 @@ def made_state(
     away = {name: record.annotations[name][1] for name in users & set(record.annotations)}
     made = {name: digest for name, digest in digests.items() if name not in users}
     decisive = away | {name: digests[name] for name in users & set(digests)} | RawFolder(raw_dir).edited(made)
-    marks = marks_of(path for path, _ in record.videos.values())
+    marks = marks_of(record.others([]), recorded=record.videos)
     changed = {
         name: mark
         for (name, (_, ours)), mark in zip(record.videos.items(), marks, strict=True)

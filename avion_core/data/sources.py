@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TypeVar
 import pyarrow as pa
 
 from avion_core.media.file_table import write_file_table
+from avion_core.media.source_file import FileMark, look_at
 
 VIDEO_LIST = "videos.parquet"
 VIDEOS = pa.schema(
@@ -43,23 +44,6 @@ class SourceVideo:
     path: Path
 
 
-@dataclass(frozen=True)
-class FileMark:
-    """What changes when a file is replaced, at the cost of one `stat`."""
-
-    bytes: int
-    mtime_ns: int
-
-    @classmethod
-    def of(cls, path: Path) -> FileMark | None:
-        """The file's mark, or None where it is not there."""
-        try:
-            found = path.stat()
-        except OSError:
-            return None
-        return cls(found.st_size, found.st_mtime_ns)
-
-
 def in_parallel(look: Callable[[Item], Answer], items: Iterable[Item]) -> list[Answer]:
     """`look` at each of many files: a network disk may take a millisecond to answer for each."""
     wanted = list(items)
@@ -69,9 +53,17 @@ def in_parallel(look: Callable[[Item], Answer], items: Iterable[Item]) -> list[A
         return [answer for part in pool.map(lambda part: [*map(look, part)], shares) for answer in part]
 
 
-def marks_of(paths: Iterable[Path]) -> list[FileMark | None]:
-    """Marks of many files."""
-    return in_parallel(FileMark.of, paths)
+def marks_of(videos: Iterable[SourceVideo], *, recorded: Collection[str]) -> list[FileMark | None]:
+    """Marks of many videos, None for those that are not there.
+
+    A video that is not `recorded` has one as soon as anything has its name, be it an empty file: transcoding
+    quarantines it with the reason. A recorded one has none while it is away.
+    """
+
+    def mark(video: SourceVideo) -> FileMark | None:
+        return look_at(video.path) or (None if video.video_id in recorded else FileMark.of(video.path))
+
+    return in_parallel(mark, videos)
 
 
 def canonical_name(relative_path: str) -> str:
@@ -117,6 +109,22 @@ def refuse_namesakes(videos: Iterable[tuple[str, str]]) -> None:
             f"videos are named by their path without suffix, in any case, with __ for /; these would have "
             f"the same name: {names_of(groups, separator='; ')}; rename all but one of each"
         )
+
+
+def refuse_odd_names(videos: Iterable[SourceVideo]) -> None:
+    """Raise SourceError that lists videos in whose path some bytes are not UTF-8: no table can hold them."""
+    odd = [video.path for video in videos if not _is_utf8(str(video.path))]
+    if odd:
+        names = names_of([str(path).encode(errors="backslashreplace").decode() for path in odd])
+        raise SourceError(f"names of files or folders that are not UTF-8: {names}; rename them")
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def write_videos(path: Path, videos: Mapping[SourceVideo, FileMark]) -> None:

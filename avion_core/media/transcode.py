@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict, astuple
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ from avion_core.media.file_table import read_file_table
 from avion_core.media.packets import PACKETS, read_packets, write_packets
 from avion_core.media.probe import probe
 from avion_core.media.program import ffmpeg_program
-from avion_core.media.quarantine import look_at
+from avion_core.media.source_file import FileMark, look_at
 from avion_core.progress import Progress
 
 CHUNKS = "chunks"
@@ -139,10 +140,10 @@ def have_other_settings(videos: Path, *, chunks_dir: Path, settings: TranscodeSe
     return bool(answers) and all(answers)
 
 
-def _is_made_with(marker: dict[str, Any], seen: dict[str, int], settings: TranscodeSettings) -> bool:
+def _is_made_with(marker: dict[str, Any], seen: FileMark, settings: TranscodeSettings) -> bool:
     """Whether a marker is of these settings; one of an earlier version, of this very source too."""
     if "made_of" in marker:
-        identity = {"settings": settings.model_dump(), "source": list(seen.values())}
+        identity = {"settings": settings.model_dump(), "source": list(astuple(seen))}
         return bool(marker["made_of"] == fingerprint(identity))
     return _has_settings(marker, settings)
 
@@ -169,7 +170,7 @@ def _transcode_video(source: Path, home: Path, settings: TranscodeSettings) -> d
     earlier = _whole_chunks(home / CHUNKS)
     if seen is None:
         return _without_source(source, earlier, settings)
-    key = fingerprint([recipe, seen])
+    key = fingerprint([recipe, asdict(seen)])
     try:
         for path, marker in ((home / CHUNKS / MARKER, earlier), (home / REFUSAL, _read(home / REFUSAL))):
             if marker and _is_of(path, marker, source, seen, settings) and not _is_grey(home, marker):
@@ -181,7 +182,7 @@ def _transcode_video(source: Path, home: Path, settings: TranscodeSettings) -> d
     remove_partials(home, except_key=key)
     made_of: dict[str, Any] = {
         "settings": recipe,
-        "source": {**seen, "sha256": content},
+        "source": {**asdict(seen), "sha256": content},
         "ffmpeg": ffmpeg_program().version,
     }
     try:
@@ -243,7 +244,7 @@ def _whole_chunks(folder: Path) -> dict[str, Any] | None:
 
 
 def _is_of(
-    path: Path, marker: dict[str, Any], source: Path, seen: dict[str, int], settings: TranscodeSettings
+    path: Path, marker: dict[str, Any], source: Path, seen: FileMark, settings: TranscodeSettings
 ) -> bool:
     """Whether a marker is of these settings and this source; content counts where only the time differs."""
     if not _is_made_with(marker, seen, settings):
@@ -251,14 +252,14 @@ def _is_of(
     if "made_of" in marker:
         return True
     of = marker["source"]
-    if of["bytes"] != seen["bytes"]:
+    if of["bytes"] != seen.bytes:
         return False
-    if of["mtime_ns"] == seen["mtime_ns"]:
+    if of["mtime_ns"] == seen.mtime_ns:
         return True
     if of["sha256"] != sha256(source):
         return False
     with suppress(OSError):  # chunks may be read-only; the digest is then computed again
-        write_json(path, {**marker, "source": {**of, **seen}})
+        write_json(path, {**marker, "source": {**of, **asdict(seen)}})
     return True
 
 

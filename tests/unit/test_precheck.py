@@ -16,8 +16,9 @@ from avion_core.config import NarrateSettings, load_settings
 from avion_core.configfile import lay_over, read_config
 from avion_core.data.clips import write_clips
 from avion_core.data.source_state import SourceRecord
-from avion_core.data.sources import FileMark, SourceVideo, write_videos
+from avion_core.data.sources import SourceVideo, write_videos
 from avion_core.files import fingerprint, sha256, write_json
+from avion_core.media.source_file import FileMark
 from avion_core.narrate.journal import Entry, Journal
 from avion_core.narrate.prompts import answer_key
 from avion_core.narrate.rephrase import rephrase_shard
@@ -194,7 +195,7 @@ def test_a_quarantined_video_that_is_back_is_a_warning(tmp_path: Path) -> None:
     assert said() == []
     video.write_text("a video")
     (line,) = said()
-    assert "'ego4d': 1 quarantined videos" in line and str(video) in line and "--forcerun" in line
+    assert "'ego4d': 1 quarantined videos" in line and str(video) in line and "again" in line
 
 
 def test_chunks_that_other_settings_would_remake_are_a_warning(tmp_path: Path) -> None:

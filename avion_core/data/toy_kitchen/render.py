@@ -10,11 +10,13 @@ from typing import Any
 import ffmpeg
 
 from avion_core.config import ToyKitchenSettings
-from avion_core.data.sources import FileMark, SourceError
+from avion_core.data.sources import SourceError
 from avion_core.data.toy_kitchen.painter import Painter
 from avion_core.data.toy_kitchen.script import FPS, Script
 from avion_core.files import fingerprint, publish, read_json, remove_partials, sha256, write_json
 from avion_core.media.program import ffmpeg_binary
+from avion_core.media.source_file import FileMark
+from avion_core.processes import end_with_parent
 from avion_core.progress import Progress
 
 RECORD = ".toy_kitchen.json"
@@ -62,7 +64,9 @@ def render_command(script: Script, target: Path, *, seed: int) -> list[str]:
 def render(script: Script, target: Path, *, seed: int) -> None:
     """Write one video. Raises RuntimeError with FFmpeg's message when encoding fails."""
     command = render_command(script, target, seed=seed)
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=end_with_parent
+    )
     assert process.stdin is not None and process.stderr is not None
     try:
         for picture in Painter(script, seed=seed).frames():

@@ -14,7 +14,8 @@ from avion_core.data import dropped
 from avion_core.data.annotate import annotate, sound_clips
 from avion_core.data.clips import ClipTable, Sentences, load_questions
 from avion_core.data.download import DataSet, download
-from avion_core.data.sources import FileMark, SourceError, SourceVideo, write_videos
+from avion_core.data.sources import SourceError, SourceVideo, write_videos
+from avion_core.media.source_file import FileMark
 
 
 class Index:

@@ -10,11 +10,12 @@ import pytest
 
 from avion_core.config import CHUNK_FORMATS, TranscodeSettings
 from avion_core.data.chunks import ChunkIndex
-from avion_core.data.sources import FileMark, SourceVideo, write_videos
+from avion_core.data.sources import SourceVideo, write_videos
 from avion_core.files import sha256
 from avion_core.media import MediaError
 from avion_core.media.chunk_table import write_chunk_table
 from avion_core.media.crop import Crop
+from avion_core.media.source_file import FileMark
 from tests.unit.media.chunked import transcode_all
 from tests.unit.media.counted_video import RANDOM_ACCESS, read_number, write_counted
 

@@ -3,6 +3,7 @@
 import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from avion_core.data.download import DataSet, download, source_problems, source_
 from avion_core.data.source_state import SourceRecord
 from avion_core.data.sources import SourceError
 from avion_core.media.file_table import read_file_table
+from avion_core.media.source_file import look_at
 
 TOY = ToyKitchenSettings(
     short_side_px=64,
@@ -134,11 +136,18 @@ def test_a_touched_annotation_changes_nothing(source):
     assert not changed(dataset)
 
 
+@pytest.mark.parametrize("way", ["deleted", "emptied", "a folder now"])
 @every_source
-def test_a_video_that_is_deleted_redoes_and_blocks_nothing(source):
+def test_a_video_that_is_away_redoes_and_blocks_nothing(source, way):
+    """By the same measure as for transcoding, which keeps the chunks of a video that is away."""
     dataset, video, _ = source
     before = read_file_table(dataset.home / "videos.parquet")
     video.unlink()
+    if way == "emptied":
+        video.touch()
+    elif way == "a folder now":
+        video.mkdir()
+    assert look_at(video) is None
     assert not changed(dataset)
     assert not list(source_problems(dataset))
     if dataset.settings.source != "toy_kitchen":  # which renders it again
@@ -164,6 +173,26 @@ def test_a_source_that_is_unmounted_redoes_and_blocks_nothing(source, tmp_path, 
 
 
 @pytest.mark.parametrize("source", ["local ego4d", "local ek100", "local kinetics"], indirect=True)
+def test_a_link_to_a_folder_whose_name_is_not_utf_8_is_refused_by_name(source):
+    dataset, *_ = source
+    origin = Path(dataset.settings.local.path)
+    odd = Path(os.fsdecode(os.fsencode(origin) + b" caf\xe9"))
+    origin.rename(odd)
+    origin.symlink_to(odd)
+    with pytest.raises(SourceError, match=r"not UTF-8: .*caf\\udce9"):
+        download(dataset)
+
+
+@pytest.mark.parametrize("source", ["local ego4d"], indirect=True)
+def test_a_video_whose_name_is_not_utf_8_is_refused_by_name(source):
+    dataset, video, _ = source
+    shutil.copy(video, os.fsencode(video.parent) + b"/caf\xe9.mp4")
+    assert changed(dataset) == {"fetch", "videos"}
+    with pytest.raises(SourceError, match=r"not UTF-8: .*caf\\udce9\.mp4; rename"):
+        download(dataset)
+
+
+@pytest.mark.parametrize("source", ["local ego4d", "local ek100", "local kinetics"], indirect=True)
 def test_a_video_that_comes_is_noticed(source, tmp_path):
     dataset, video, _ = source
     content = video.read_bytes()
@@ -173,6 +202,18 @@ def test_a_video_that_comes_is_noticed(source, tmp_path):
     video.write_bytes(content)
     assert changed(dataset) == {"fetch", "videos"}
     assert str(video) in {row["path"] for row in fetched_again(dataset).values()}
+
+
+@pytest.mark.parametrize("source", ["folder", "local ego4d", "local ek100", "local kinetics"], indirect=True)
+def test_a_video_that_is_empty_from_the_beginning_is_listed_and_noticed_when_it_is_whole(source):
+    """Transcoding quarantines it with that reason."""
+    dataset, video, _ = source
+    content = video.read_bytes()
+    video.write_bytes(b"")
+    (dataset.home / "source.json").unlink()
+    assert [row["bytes"] for row in fetched_again(dataset).values() if row["path"] == str(video)] == [0]
+    video.write_bytes(content)
+    assert changed(dataset) == {"fetch", "videos"}
 
 
 @pytest.mark.parametrize("source", ["folder"], indirect=True)

@@ -13,7 +13,7 @@ import pytest
 from avion_core.files import fingerprint, read_json, write_json
 from avion_core.media import chunker
 from avion_core.media.chunk_table import read_chunk_table
-from avion_core.media.quarantine import returned_sources
+from avion_core.media.source_file import returned_sources
 from avion_core.media.transcode import have_other_settings
 from tests.unit.media.counted_video import read_number, write_counted
 from tests.unit.media.place import SETTINGS, Place, read_all

@@ -1,0 +1,44 @@
+"""Source videos as files: the mark by which a replaced one is noticed, and whether one is away."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from avion_core.files import read_json
+
+
+@dataclass(frozen=True)
+class FileMark:
+    """What changes when a file is replaced, at the cost of one `stat`."""
+
+    bytes: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> FileMark | None:
+        """Mark of whatever has this path, or None if nothing has."""
+        try:
+            found = path.stat()
+        except OSError:
+            return None
+        return cls(found.st_size, found.st_mtime_ns)
+
+
+def look_at(source: Path) -> FileMark | None:
+    """Mark of a source; None if it is away: removed, emptied, not mounted, unreadable, or a folder now."""
+    try:
+        found = source.stat()
+    except OSError:
+        return None
+    if not stat.S_ISREG(found.st_mode) or not found.st_size or not os.access(source, os.R_OK):
+        return None
+    return FileMark(found.st_size, found.st_mtime_ns)
+
+
+def returned_sources(quarantine: Path) -> list[str]:
+    """Videos that were away when a list of quarantined videos was written, and are there now."""
+    entries = read_json(quarantine) if quarantine.is_file() else []
+    return [entry["path"] for entry in entries if entry.get("away") and look_at(Path(entry["path"]))]
