@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ from avion_core.data.dropped import (
     QUESTION_OUTSIDE,
     DroppedClips,
 )
+from avion_core.data.repeats import repeats
 from avion_core.data.sources import SourceError, video_id_of
 from avion_core.data.tables import SUFFIX, row_count
 from avion_core.files import write_json
@@ -52,6 +53,8 @@ class Task:
     clips_dir: Path
     index: VideoLengths
     dropped: DroppedClips
+    clips: dict[str, pa.Table] = field(default_factory=dict)
+    """Clip tables that were written, by split."""
 
     def write_clips(self, split: str, table: pa.Table) -> None:
         """Publish a split's clips, less those without a text and those that cannot be watched."""
@@ -59,6 +62,7 @@ class Task:
         columns = {name: left_out[name] for name in ("video_id", "start_s", "end_s")}
         self.dropped.add(split, columns | {"annotation": left_out["narration_id"]}, reasons)
         write_clips(self.clips_dir / f"{split}{SUFFIX}", kept)
+        self.clips[split] = kept
 
 
 def annotate(
@@ -83,6 +87,8 @@ def annotate(
     except SourceError as error:
         raise SourceError(f"data set '{dataset}': {error}") from None
     task.dropped.publish(clips_dir)
+    for sentence in repeats(task.clips):
+        print(f"data set '{dataset}': {sentence}", file=sys.stderr)
     if row_count(clips_dir / f"train{SUFFIX}") == 0:
         count = pq.read_metadata(videos).num_rows
         reasons = "; ".join(f"{reason}: {number}" for reason, number in task.dropped.reasons().items())

@@ -152,6 +152,11 @@ def _split(path: Path, number: int, line: str, separator: str) -> list[str]:
     try:
         return next(csv.reader([line], delimiter=separator, strict=True), [])
     except csv.Error as error:
+        if len(line) > csv.field_size_limit() and "field limit" in str(error):
+            raise SourceError(
+                f"{path}: line {number}: a value has more than {csv.field_size_limit():,} characters; "
+                "shorten it, or close its quotation mark"
+            ) from None
         raise SourceError(
             f"{path}: line {number}: a quotation mark is not closed on its line, or text follows the closing "
             f'one ({error}); close it, or write "" for one inside quotes; a value cannot span lines'

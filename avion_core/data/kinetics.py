@@ -33,6 +33,12 @@ FORMS = {
     "path label": re.compile(r"(?P<path>.+?)[\s,;]+(?P<label>-?[0-9]{1,9})"),
 }
 """What a line of a plain list may be. All lines of a list have the form of the first."""
+NUMBERED = (
+    re.compile(r'(?P<id>[0-9]{1,9})[\s,;]+"?(?P<name>.*?)"?'),
+    re.compile(r'"?(?P<name>.*?)"?[\s,;]+(?P<id>[0-9]{1,9})'),
+)
+"""A line of class names with its label, as in the owners' table `id,name`, or the other way round."""
+HEADING = re.compile(r"(?i)\W*((class_?)?id\W+.*name|.*name\W+(class_?)?id)\W*")
 
 
 @dataclass(frozen=True)
@@ -62,9 +68,13 @@ def annotation_files(folder: Path) -> list[str]:
 
 
 def read_classes(raw_dir: Path) -> list[str]:
-    """Class names; the line number, from 0, is the label. Raises SourceError for an empty or repeated one."""
+    """Class names in order of their labels: one a line, or `id,name` as in the owners' table.
+
+    Raises SourceError for an empty or repeated name, and for numbers that are not those from 0 on, in order.
+    """
     path = raw_dir / CLASSES
     names = [line.strip() for line in read_text(path).rstrip().splitlines()]
+    names = _without_ids(path, names)
     for number, name in enumerate(names, start=1):
         if not name or name in names[: number - 1]:
             problem = f"'{name}' is there already" if name else "no class name"
@@ -72,6 +82,23 @@ def read_classes(raw_dir: Path) -> list[str]:
                 f"{path}: line {number}: {problem}; write one class a line, in order of its label"
             )
     return names
+
+
+def _without_ids(path: Path, lines: list[str]) -> list[str]:
+    """The names where every line has its label too, below a heading or not; else the lines as they are."""
+    first = 1 if lines and HEADING.fullmatch(lines[0]) else 0
+    for form in NUMBERED:
+        found = [match for line in lines[first:] if (match := form.fullmatch(line))]
+        if len(found) < len(lines) - first or not found:
+            continue
+        for place, match in enumerate(found):
+            if int(match["id"]) != place:
+                raise SourceError(
+                    f"{path}: line {place + first + 1}: class {match['id']} where {place} is expected; "
+                    "labels count from 0, and the lines are in their order"
+                )
+        return [match["name"] for match in found]
+    return lines
 
 
 def read_list(path: Path, *, classes: list[str]) -> list[Listed]:

@@ -54,6 +54,47 @@ def test_lists_of_all_forms_name_the_same_clips(tmp_path, text, name):
     assert [video.path for video in kinetics.find_videos(tmp_path)[0]] == [tmp_path / path for path in CLIPS]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0,wash\n1,stir a pot\n",
+        "id,name\n0,wash\n1,stir a pot\n",
+        "\ufeffclass_id;class_name\r\n0;wash\r\n1;stir a pot\r\n\r\n",
+        '"id","name"\n0,"wash"\n1,"stir a pot"\n',
+        "0 wash\n1 stir a pot\n",
+        "0\twash\n1\tstir a pot\n",
+        "wash 0\nstir a pot 1\n",
+        "name,id\nwash,0\nstir a pot,1\n",
+        "wash\nstir a pot\n",
+    ],
+)
+def test_classes_may_have_their_labels(tmp_path, text):
+    (tmp_path / "classes.txt").write_bytes(text.encode())
+    assert kinetics.read_classes(tmp_path) == ["wash", "stir a pot"]
+
+
+@pytest.mark.parametrize("names", [["0 degrees", "turning"], ["2 handed catch", "3 point shot x", "x"]])
+def test_numbers_may_be_part_of_names(tmp_path, names):
+    (tmp_path / "classes.txt").write_text("\n".join(names))
+    assert kinetics.read_classes(tmp_path) == names
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1 wash\n2 stir\n", "line 1: class 1 where 0 is expected"),
+        ("id,name\n1,wash\n0,stir\n", "line 2: class 1 where 0 is expected"),
+        ("0,wash\n0,stir\n", "line 2: class 0 where 1 is expected"),
+        ("0,wash\n1,wash\n", "line 2: 'wash' is there already"),
+        ("0,wash\n1,\n", "line 2: no class name"),
+    ],
+)
+def test_labels_that_are_not_the_lines_are_refused(tmp_path, text, message):
+    (tmp_path / "classes.txt").write_text(text)
+    with pytest.raises(SourceError, match=rf"classes\.txt: {message}"):
+        kinetics.read_classes(tmp_path)
+
+
 @pytest.mark.parametrize("place", ["train", "train/playing_violin"])
 def test_the_owners_clips_are_found_in_other_folders(tmp_path, place):
     (tmp_path / "classes.txt").write_text("abseiling\nplaying violin\n")
