@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from avion_core.config import EvaluationSettings, Section, Settings, StageSettings
 from avion_core.files import read_json
@@ -23,6 +23,27 @@ NOT_RECORDED = "not recorded"
 """Stands for what a manifest does not say."""
 
 _Settings = TypeVar("_Settings", bound=Section)
+
+
+class _Input(BaseModel, strict=True):
+    path: str
+    sha256: str
+
+
+class _Measured(BaseModel, strict=True):
+    step: int
+    figures: dict[str, float | None]
+
+
+class _Recorded(BaseModel, strict=True):
+    validation: dict[str, _Measured] = {}
+
+
+class _Manifest(BaseModel, strict=True):
+    """What every manifest must be if it says these things at all; of older versions, some say less."""
+
+    settings: _Recorded = _Recorded()
+    inputs: dict[str, _Input] = {}
 
 
 @dataclass(frozen=True)
@@ -78,13 +99,21 @@ def differences(settings: Settings) -> list[Difference]:
 
 
 def read_manifest(folder: Path) -> Mapping[str, Any]:
-    """The manifest of a result's folder. Raises ValueError where it is not a JSON object."""
+    """The manifest of a result's folder. Raises ValueError, naming the file, where it is not one."""
     try:
         manifest = read_json(folder / MANIFEST)
     except ValueError as error:
         raise ValueError(f"{error}; delete the folder to remake the result") from None
     if not isinstance(manifest, Mapping):
         raise ValueError(f"{folder / MANIFEST}: not a JSON object; delete the folder to remake the result")
+    try:
+        _Manifest.model_validate(manifest)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = "".join(f"{part}: " for part in problem["loc"])
+        raise ValueError(
+            f"{folder / MANIFEST}: {where}{problem['msg']}; delete the folder to remake the result"
+        ) from None
     return manifest
 
 

@@ -26,10 +26,11 @@ from avion_core.evaluate.bootstrap import Scores
 from avion_core.evaluate.inference import Inference, over_clips, over_texts, unit_length
 from avion_core.evaluate.multiple_choice import answered_right, choice_figures, choice_scores
 from avion_core.evaluate.recognition import (
+    accuracy_figures,
+    action_chance,
     action_classes,
-    action_figures,
     action_right,
-    class_figures,
+    class_chance,
     class_right,
 )
 from avion_core.evaluate.relevancy import equal_text_relevancy, relevancy_matrix
@@ -209,19 +210,21 @@ class Recognition:
         labels_A = clips.column("label" if label == "action" else label)
         if label == "action":
             verbs_A, nouns_A = clips.column("verb"), clips.column("noun")
-            labels = {"labels_N": labels_A[rows], "verbs_N": verbs_A[rows], "nouns_N": nouns_A[rows]}
-            figures = action_figures(found.outputs, names, **labels)
-            right = action_right(found.outputs, names, **labels)
+            verbs_N, nouns_N = verbs_A[rows], nouns_A[rows]
+            right = action_right(
+                found.outputs, names, labels_N=labels_A[rows], verbs_N=verbs_N, nouns_N=nouns_N
+            )
+            chance = action_chance(verbs_N, nouns_N)
             classes = action_classes(verbs_A, nouns_A)
         else:
-            figures = class_figures(found.outputs, labels_A[rows])
             right = class_right(found.outputs, labels_A[rows])
+            chance = class_chance(labels_A[rows])
             classes = {"top1": labels_A}
         scores, strict = (_by_class(clips, rows, right, classes, unread) for unread in (np.nan, 0))
+        chance |= {name: 100 / scores.counts()[name] for name in scores.classes}
         figures = {
-            **figures,
+            **accuracy_figures(right, chance),
             **{name: scores.values()[name] for name in scores.classes},
-            "chance": figures["chance"] | {name: 100 / scores.counts()[name] for name in scores.classes},
             **_clip_counts(clips, found),
             "bad_clips": found.bad_clips(),
         }

@@ -112,28 +112,18 @@ def action_classes(
     return {"verb_top1": verbs_N, "noun_top1": nouns_N, "action_top1": pairs_N}
 
 
-def action_figures(
-    probabilities_NK: npt.NDArray[np.floating],
-    actions: Sequence[str],
-    *,
-    labels_N: npt.NDArray[np.integer],
-    verbs_N: npt.NDArray[np.integer],
-    nouns_N: npt.NDArray[np.integer],
+def action_chance(verbs_N: npt.NDArray[np.integer], nouns_N: npt.NDArray[np.integer]) -> dict[str, float]:
+    """What the best constant answer reaches in each figure of `action_right`, in per cent."""
+    return {name: constant_accuracy(own_N) for name, own_N in action_classes(verbs_N, nouns_N).items()}
+
+
+def class_chance(labels_N: npt.NDArray[np.integer]) -> dict[str, float]:
+    """What the best constant answer reaches in each figure of `class_right`, in per cent."""
+    return {f"top{k}": constant_accuracy(labels_N, k) for k in (1, 5)}
+
+
+def accuracy_figures(
+    right: Mapping[str, npt.NDArray[np.bool_]], chance: Mapping[str, float]
 ) -> dict[str, Any]:
-    """`verb_top1`, `noun_top1`, `action_top1` in per cent, and `chance` with the same names; raises as
-    `action_right` does."""
-    right = action_right(probabilities_NK, actions, labels_N=labels_N, verbs_N=verbs_N, nouns_N=nouns_N)
-    chance = {name: constant_accuracy(own_N) for name, own_N in action_classes(verbs_N, nouns_N).items()}
-    return {**_per_cent(right), "chance": chance}
-
-
-def class_figures(
-    probabilities_NK: npt.NDArray[np.floating], labels_N: npt.NDArray[np.integer]
-) -> dict[str, Any]:
-    """`top1` and `top5` in per cent, and `chance` with the same names."""
-    chance = {f"top{k}": constant_accuracy(labels_N, k) for k in (1, 5)}
-    return {**_per_cent(class_right(probabilities_NK, labels_N)), "chance": chance}
-
-
-def _per_cent(right: Mapping[str, npt.NDArray[np.bool_]]) -> dict[str, float]:
-    return {name: 100 * float(np.mean(right_N)) for name, right_N in right.items()}
+    """The share of clips that are right in per cent, by the figure's name, and `chance`."""
+    return {name: 100 * float(np.mean(right_N)) for name, right_N in right.items()} | {"chance": chance}

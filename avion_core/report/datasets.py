@@ -204,9 +204,15 @@ def _spread(items: Sequence[int], count: int) -> list[int]:
 
 def _entries(path: Path, where: str) -> list[dict[str, str]]:
     entries = read_json(require(path, where))
-    if not isinstance(entries, list) or any({"video_id", "reason"} - set(entry) for entry in entries):
+    if not isinstance(entries, list) or not all(map(_is_refusal, entries)):
         raise ReportError(f"{path}: a list of objects with 'video_id' and 'reason' is expected")
     return entries
+
+
+def _is_refusal(entry: object) -> bool:
+    return isinstance(entry, Mapping) and all(
+        isinstance(entry.get(key), str) for key in ("video_id", "reason")
+    )
 
 
 def _quarantined(dataset: PlannedDataset, where: str) -> str:
@@ -231,6 +237,9 @@ def _dropped(dataset: PlannedDataset, where: str) -> tuple[int, dict[str, dict[s
     entry = read_json(require(dataset.dropped, where))
     try:
         tables = entry["tables"] if "tables" in entry else {"–": entry["reasons"]}
-        return int(entry["clips"]), {split: dict(reasons) for split, reasons in tables.items()}
-    except (KeyError, TypeError, ValueError):
+        return int(entry["clips"]), {
+            split: {reason: int(count) for reason, count in reasons.items()}
+            for split, reasons in tables.items()
+        }
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise ReportError(f"{dataset.dropped}: 'clips' and 'reasons' are expected") from None

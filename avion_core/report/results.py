@@ -265,6 +265,8 @@ def read_log(path: Path) -> TrainingLog:
             raise ReportError(f"{path}, line {number}: not JSON ({error})") from None
         if not isinstance(entry, dict):
             raise ReportError(f"{path}, line {number}: not a JSON object")
+        if not _is_number(entry.get("step", 0)) or not _are_bad_clips(entry.get("bad_clips", [])):
+            raise ReportError(f"{path}, line {number}: 'step' or 'bad_clips' is not what trainings write")
         if "loss" in entry and "step" in entry:
             numbers = {key: value for key, value in entry.items() if _is_number(value)}
             steps[int(entry["step"])] = numbers
@@ -341,6 +343,7 @@ def _check_figures(metrics: Any, evaluation: PlannedEvaluation) -> None:
     path = evaluation.folder / "metrics.json"
     if not isinstance(metrics, dict) or not isinstance(metrics.get("chance"), dict):
         raise ReportError(f"{path}: an object with a section 'chance' is expected")
+    _check_types(metrics, path)
     values = dict(_flat(metrics))
     groups = FIGURES[evaluation.kind]
     if not any(set(group) <= set(values) for group in groups):
@@ -348,6 +351,30 @@ def _check_figures(metrics: Any, evaluation: PlannedEvaluation) -> None:
         raise ReportError(f"{path}: {evaluation.kind} needs the figures {wanted}")
     if all(math.isnan(values.get(name, math.nan)) for name in HEADLINES[evaluation.kind]):
         raise ReportError(f"{path}: {' and '.join(HEADLINES[evaluation.kind])} have no value")
+
+
+def _check_types(values: Mapping[str, Any], path: Path, *, place: str = "") -> None:
+    """Raise ReportError for a figure that is no number, an interval that is no pair, and the like."""
+    for name, value in values.items():
+        if isinstance(value, Mapping) and name != "bad_clips":
+            _check_types(value, path, place=f"{place}{name}.")
+            continue
+        if name == "bad_clips":
+            sound = _are_bad_clips(value)
+        elif name.endswith("_interval"):
+            sound = isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
+        else:
+            sound = value is None or _is_number(value)
+        if not sound:
+            raise ReportError(
+                f"{path}: '{place}{name}' is not what evaluations write; delete the folder to remake it"
+            )
+
+
+def _are_bad_clips(value: object) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(clip, Mapping) and {"video_id", "reason"} <= clip.keys() for clip in value
+    )
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
@@ -360,4 +387,4 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, fl
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from snakemake.cli import parse_config
 
 from avion_core.config import NEW_ENTRY, Settings, SettingsError, load_settings
 from avion_core.configfile import check_value, lay_over, read_config
@@ -152,9 +153,25 @@ def test_a_value_of_the_command_line_without_a_name_is_told_with_the_way_out(val
         check_value(value)
 
 
-@pytest.mark.parametrize("value", ["seed=1", "data_dir=", "stages={pretrain: {start_weights: a=b.pt}}"])
-def test_a_value_of_the_command_line_is_taken(value: str) -> None:
+@pytest.mark.parametrize(
+    ("value", "taken"),
+    [
+        ("seed=1", {"seed": 1}),
+        ("data_dir=", {"data_dir": None}),
+        ("stages={pretrain: {start_weights: a=b.pt}}", {"stages": {"pretrain": {"start_weights": "a=b.pt"}}}),
+    ],
+)
+def test_a_value_of_the_command_line_that_snakemake_takes_is_taken(value: str, taken: dict[str, Any]) -> None:
     check_value(value)
+    assert parse_config([value]) == taken
+
+
+@pytest.mark.parametrize("value", ["seed", "=3", "stages.pretrain.epochs=2", "2x=1"])
+def test_a_value_of_the_command_line_that_is_refused_is_one_that_snakemake_does_not_take(value: str) -> None:
+    with pytest.raises(ValueError, match="Invalid config definition"):
+        parse_config([value])
+    with pytest.raises(SettingsError):
+        check_value(value)
 
 
 @pytest.mark.parametrize("section", [None, [], "x"])

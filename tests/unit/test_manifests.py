@@ -96,7 +96,7 @@ def test_a_manifest_from_before_a_setting_existed_counts_as_its_default(tmp_path
 
 
 @pytest.mark.parametrize(
-    "manifest", [{}, {"settings": {}}, {"settings": {"stage": {"task": "gone"}}}, {"inputs": 3}]
+    "manifest", [{}, {"settings": {}}, {"settings": {"stage": {"task": "gone"}}}, {"inputs": {}}]
 )
 def test_a_manifest_without_a_recipe_says_so_and_nothing_else(tmp_path, manifest):
     write_json(tmp_path / "results/llm/pretrain/manifest.json", manifest)
@@ -104,6 +104,25 @@ def test_a_manifest_without_a_recipe_says_so_and_nothing_else(tmp_path, manifest
     assert said(settings(tmp_path)) == [
         f"{tmp_path}/results/llm/pretrain: manifest.json has no settings that this version can read"
     ]
+
+
+@pytest.mark.parametrize(
+    ("manifest", "where"),
+    [
+        ({"inputs": 3}, "inputs"),
+        ({"inputs": {"clips": "clips.arrow"}}, "inputs: clips"),
+        ({"inputs": {"clips": {"path": "clips.arrow"}}}, "inputs: clips: sha256"),
+        ({"settings": []}, "settings"),
+        (
+            {"settings": {"validation": {"best": {"step": "3", "figures": {}}}}},
+            "settings: validation: best: step",
+        ),
+    ],
+)
+def test_a_manifest_of_other_types_is_named_with_the_place(tmp_path, manifest, where):
+    write_json(tmp_path / "results/llm/pretrain/manifest.json", manifest)
+    with pytest.raises(ValueError, match=rf"pretrain/manifest\.json: {where}: .*; delete the folder"):
+        differences(settings(tmp_path))
 
 
 def test_a_manifest_that_is_no_manifest_is_named(tmp_path):

@@ -5,9 +5,12 @@ import pytest
 
 from avion_core.evaluate.recognition import (
     UNKNOWN,
-    action_figures,
+    accuracy_figures,
+    action_chance,
+    action_right,
     among_top,
-    class_figures,
+    class_chance,
+    class_right,
     constant_accuracy,
     marginal,
     parse_actions,
@@ -42,28 +45,31 @@ def test_a_verb_is_the_sum_over_its_actions_even_when_another_action_is_likelier
     """Action 2:0 is likeliest, but verb 1 has more in its two actions, and noun 5 in three."""
     actions = ["1:5", "1:6", "2:0", "2:5"]
     probabilities = np.array([[0.3, 0.25, 0.35, 0.1]])
-    figures = action_figures(
+    right = action_right(
         probabilities, actions, labels_N=np.array([2]), verbs_N=np.array([1]), nouns_N=np.array([5])
     )
-    assert (figures["verb_top1"], figures["noun_top1"], figures["action_top1"]) == (100, 100, 100)
+    assert right == {"verb_top1": [True], "noun_top1": [True], "action_top1": [True]}
     np.testing.assert_allclose(marginal(probabilities, np.array([1, 1, 2, 2])), [[0, 0.55, 0.45]])
 
 
 def test_an_action_outside_the_classes_still_counts_for_verb_and_noun():
-    figures = action_figures(
+    verbs_N, nouns_N = np.array([0, 0]), np.array([1, 0])
+    right = action_right(
         np.array([[0.9, 0.1], [0.8, 0.2]]),
         ["0:0", "1:1"],
         labels_N=np.array([UNKNOWN, 0]),
-        verbs_N=np.array([0, 0]),
-        nouns_N=np.array([1, 0]),
+        verbs_N=verbs_N,
+        nouns_N=nouns_N,
     )
-    assert (figures["verb_top1"], figures["noun_top1"], figures["action_top1"]) == (100, 50, 50)
-    assert figures["chance"] == {"verb_top1": 100, "noun_top1": 50, "action_top1": 50}
+    figures = accuracy_figures(right, action_chance(verbs_N, nouns_N))
+    chance = {"verb_top1": 100, "noun_top1": 50, "action_top1": 50}
+    assert figures == {"verb_top1": 100, "noun_top1": 50, "action_top1": 50, "chance": chance}
 
 
 def test_class_figures():
     scores = np.eye(8)[[0, 1, 2, 3]] + np.linspace(0, 0.5, 8)
-    figures = class_figures(scores, np.array([0, 1, 3, 3]))
+    labels_N = np.array([0, 1, 3, 3])
+    figures = accuracy_figures(class_right(scores, labels_N), class_chance(labels_N))
     assert figures == {"top1": 75, "top5": 75, "chance": {"top1": 50, "top5": 100}}
 
 
@@ -76,9 +82,7 @@ def test_an_action_of_another_form_is_refused(name):
 def test_classes_of_other_data_are_refused():
     labels = np.array([0])
     with pytest.raises(ValueError, match=r"2 classes.*3 actions"):
-        action_figures(
-            np.ones((1, 2)), ["0:0", "0:1", "1:1"], labels_N=labels, verbs_N=labels, nouns_N=labels
-        )
+        action_right(np.ones((1, 2)), ["0:0", "0:1", "1:1"], labels_N=labels, verbs_N=labels, nouns_N=labels)
 
 
 def test_scores_that_are_not_numbers_are_refused():

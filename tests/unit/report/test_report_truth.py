@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from avion_core.config import load_settings
 from avion_core.evaluate.bootstrap import Scores
 from avion_core.files import write_json
 from avion_core.report.findings import findings, tiles
-from avion_core.report.plan import read_plan
+from avion_core.report.plan import ReportError, read_plan
 from avion_core.report.published import PUBLISHED
 from avion_core.report.results import load_results
 from avion_core.report.tables import published_for, result_title, results_table, stage_table
@@ -224,6 +225,57 @@ def test_a_part_of_a_benchmark_is_not_comparable(world, source, clips, tag):
 )
 def test_no_number_is_claimed_that_is_not_published(name, number, tag):
     assert PUBLISHED[name].objection(number) == tag
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"inter_video": "52.5"},
+        {"inter_video_n": "many"},
+        {"inter_video_interval": ["40", "60"]},
+        {"inter_video_interval": 40},
+        {"inter_video_interval": [40]},
+        {"clips": [60]},
+        {"chance": {"inter_video": True, "intra_video": 20}},
+        {"bad_clips": [3]},
+        {"bad_clips": {"video_id": "P01_09"}},
+        {"bad_clips": [{"video_id": "P01_09"}]},
+    ],
+    ids=str,
+)
+def test_figures_of_other_types_are_named(world, change):
+    change_metrics(world, "llm", "egomcq", **change)
+    with pytest.raises(ReportError, match=f"egomcq/metrics.json: .*{next(iter(change))}"):
+        build(world)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [{"step": None}, {"step": "3"}, {"bad_clips": 3}, {"bad_clips": [3]}, {"bad_clips": [{}]}],
+    ids=str,
+)
+def test_a_log_of_other_types_is_named_with_the_line(world, line):
+    with (world.folder("llm", "pretrain") / "train.jsonl").open("a") as log:
+        log.write(json.dumps({"step": 99, "loss": 1.0} | line) + "\n")
+    with pytest.raises(ReportError, match=r"pretrain/train\.jsonl, line \d+: "):
+        build(world)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("quarantine", [3]),
+        ("quarantine", [{"video_id": {}, "reason": ["x"]}]),
+        ("dropped", 3),
+        ("dropped", {"clips": 1, "tables": [3]}),
+        ("dropped", {"clips": 1, "tables": {"train": {"no text": "many"}}}),
+    ],
+)
+def test_lists_of_what_was_left_out_of_other_types_are_named(world, name, content):
+    path = Path(world.plan["datasets"]["ek100"][name])
+    write_json(path, content)
+    with pytest.raises(ReportError, match=str(path)):
+        build(world)
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "manifest.json", "outputs.safetensors"])
