@@ -36,7 +36,7 @@ from avion_core.narrate.grammar import (
     noun_lemma,
     render,
 )
-from avion_core.narrate.parse import distinct
+from avion_core.narrate.sentences import distinct
 
 TABLE = Path(__file__).with_name("synonyms.yaml")
 

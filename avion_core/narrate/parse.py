@@ -1,33 +1,51 @@
-"""From a language model's reply to clean sentences, whatever form it chose to answer in.
-
-Asked for a JSON array, models also send numbered lists, code fences, a line of talk before the list, an
-array cut off by the token limit, or reasoning in front. The cleaning follows LaViLa: punctuation stripped,
-duplicates and copies of the original removed.
-"""
+"""From a language model's reply to clean sentences for each narration, or the reason why there are none."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-LONGEST_WORDS = 77
-"""LaViLa's limit, in tokens there; sentences beyond it are talk, not narration."""
-
-_REASONING = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
-_TURN = re.compile(r"<\|[^|>\n]*\|>|<end_of_turn>|</s>")
-"""Marks of a chat's turns, which base models write out, and then both sides' turns."""
-_FENCE = re.compile(r"^\s*```[\w-]*\s*$", re.MULTILINE)
-_ITEM = re.compile(r"^\s*(?:\(?\d{1,3}[.):]|[-*•–—])\s+")
-_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
-_TALK = re.compile(
-    r"^(?:sure|certainly|of course|okay|here (?:are|is)|i(?:'|\u2019)?m sorry|i am sorry|sorry|"
-    r"i can(?:'|\u2019)?t|i cannot|as an ai|rephras|note that)\b",
-    re.IGNORECASE,
+from avion_core.narrate.reply_forms import (
+    JsonStrings,
+    Path,
+    answer_of,
+    is_aside,
+    json_strings,
+    listed_lines,
+    unwrapped,
 )
-_WEARER = re.compile(r"^(?:#\s*c\s+c|#\s*c|c\s+c|c|the camera wearer|camera wearer)\s+(?=\S)", re.IGNORECASE)
+from avion_core.narrate.sentences import (
+    COPY,
+    COPY_OF_PROMPT,
+    LANGUAGE,
+    NO_SENTENCE,
+    OPPOSITE,
+    OTHER_SUBJECT,
+    OTHER_THING,
+    REFUSED,
+    TOO_LONG,
+    Narration,
+    distinct,
+    refuses,
+)
+from avion_core.plain_text import plain
+
+CUT_OFF = "cut off by the token limit"
+EMPTY = "empty"
+NO_NUMBER = "no answer under its number"
+ONLY_REASONING = "reasoning without an answer"
+
+LONGEST_REPLY = 200_000
+"""Characters of a reply, without its reasoning, that are looked at."""
+LONGEST_CANDIDATE = 1000
+"""Characters of a string that may be a sentence with marks around it."""
+_NUMBER = re.compile(
+    r"(?:description|narration|item|input|text|no)?[ _.#]{0,2}([0-9]{1,6})[.):]?", re.IGNORECASE
+)
+_TELLING = (REFUSED, OTHER_SUBJECT, LANGUAGE, COPY_OF_PROMPT, OPPOSITE, OTHER_THING, TOO_LONG)
+"""Reasons that say more than `no sentence`, the one to name first."""
 
 
 @dataclass(frozen=True)
@@ -47,115 +65,112 @@ def parse_replies(
 ) -> list[Parsed]:
     """At most `count` sentences for each narration of a request, in the request's order; never raises.
 
-    `finish` is the server's word for why the reply ended, `instruction` the one that was sent.
+    `finish` is the server's word for why the reply ended, `instruction` the one that was sent. One
+    narration may be answered by JSON or by lines; several by an object of arrays under their numbers, or
+    by arrays or objects of which there are as many as narrations.
     """
-    if len(texts) == 1:
-        found = [distinct(_sentences(reply), original=texts[0], count=count)]
+    answer = answer_of(reply)
+    if finish == "content_filter":
+        found = [Parsed([], REFUSED, 0)] * len(texts)
+    elif not answer:
+        found = [Parsed([], ONLY_REASONING if answer is None else EMPTY, 0)] * len(texts)
+    elif len(answer) > LONGEST_REPLY:
+        found = [Parsed([], TOO_LONG, 0)] * len(texts)
     else:
-        found = _of_several(reply, texts, count=count)
-    return [Parsed(sentences, None if sentences else "no sentence", 0) for sentences in found]
+        narrations = [Narration.read(text, instruction=instruction) for text in texts]
+        if len(narrations) == 1:
+            found = [_of_one(answer, narrations[0], count=count, cut=finish == "length")]
+        else:
+            found = _of_several(answer, narrations, count=count)
+    cut_off = finish == "length"
+    return [replace(parsed, reason=CUT_OFF) if cut_off and parsed.reason else parsed for parsed in found]
 
 
-def _of_several(reply: str, originals: Sequence[str], *, count: int) -> list[list[str]]:
-    """Cleaned sentences for each of several narrations that one request held.
+def _of_one(answer: str, narration: Narration, *, count: int, cut: bool) -> Parsed:
+    read = json_strings(f"[{answer}]" if answer.startswith(('"', "“")) else answer)
+    values = [text for _, text in _answers(read)]
+    if values or answer.startswith(("[", "{")):
+        return _parsed(values, narration, count=count)
+    return _parsed(listed_lines(answer, cut=cut), narration, count=count)
 
-    Understands an object `{"1": [...], "2": [...]}` (also when it is cut off), an array of arrays and an
-    array of objects in the narrations' order. A narration without an answer gets [].
-    """
-    value = _json(_strip(reply))
-    if isinstance(value, dict) and len(value) == 1 and not next(iter(value)).strip().isdigit():
-        value = next(iter(value.values()))  # {"answers": {...}}
-    groups: dict[int, list[str]] = {}
-    if isinstance(value, dict):
-        groups = {int(key): _strings(item) for key, item in value.items() if key.strip().isdigit()}
-    elif isinstance(value, list) and len(value) == len(originals):
-        groups = {place: _strings(item) for place, item in enumerate(value, 1)}
-    else:
-        for key, items in re.findall(r'"(\d+)"\s*:\s*(\[[^\]]*\])', reply):
-            groups[int(key)] = [_unescape(item) for item in _QUOTED.findall(items)]
+
+def _of_several(answer: str, narrations: Sequence[Narration], *, count: int) -> list[Parsed]:
+    groups = _by_narration(json_strings(answer), len(narrations))
+    missing = Parsed([], REFUSED if not groups and refuses(answer) else NO_NUMBER, 0)
     return [
-        distinct(groups.get(place, []), original=original, count=count)
-        for place, original in enumerate(originals, 1)
+        _parsed(groups[place], narration, count=count) if place in groups else missing
+        for place, narration in enumerate(narrations, 1)
     ]
 
 
-def distinct(sentences: Iterable[str], *, original: str, count: int) -> list[str]:
-    """The first `count` cleaned sentences that differ from each other and from the original."""
-    wearer = bool(re.match(r"#c\b|C\s", original.strip().replace("# ", "#"), re.IGNORECASE))
-    seen = {_compared(clean(original, wearer=wearer))}
-    kept: list[str] = []
-    for sentence in sentences:
-        if len(kept) == count:
-            break
-        text = clean(sentence, wearer=wearer)
-        usable = re.search(r"[^\W\d_]{2}", text) and len(text.split()) <= LONGEST_WORDS
-        if usable and _compared(text) not in seen:
-            seen.add(_compared(text))
-            kept.append(text)
-    return kept
+def _parsed(candidates: Iterable[str], narration: Narration, *, count: int) -> Parsed:
+    usable: list[str] = []
+    reasons: Counter[str] = Counter()
+    for candidate in candidates:
+        text = unwrapped(plain(candidate)) if len(candidate) <= LONGEST_CANDIDATE else candidate
+        reason = narration.judge(text)
+        if reason is None:
+            usable.append(text)
+        else:
+            reasons[reason] += 1
+    sentences = distinct(usable, original=narration.text, count=count)
+    telling = COPY if usable else next((reason for reason in _TELLING if reason in reasons), NO_SENTENCE)
+    return Parsed(sentences, None if sentences else telling, reasons[OTHER_SUBJECT])
 
 
-def clean(sentence: str, *, wearer: bool) -> str:
-    """One sentence without punctuation and doubled spaces; "#" stays, and so do "'" and "-" within words.
+def _answers(read: JsonStrings) -> list[tuple[Path, str]]:
+    """Strings without those that are said to be something else; those that hold JSON or lines are several."""
+    return [
+        (path, line)
+        for path, text in read.found
+        if not any(is_aside(step) for step in path if isinstance(step, str) and not _NUMBER.fullmatch(step))
+        for value in (_texts(json_strings(text)) if text.startswith(("[", "{")) else [text])
+        for line in value.splitlines()
+    ]
 
-    With `wearer`, a subject that means the camera wearer ("C", "#c c", "The camera wearer") becomes "#C C".
+
+def _texts(read: JsonStrings) -> list[str]:
+    return [text for _, text in read.found]
+
+
+def _by_narration(read: JsonStrings, count: int) -> dict[int, list[str]]:
+    """The strings for each of `count` narrations, by number from 1; {} where it is not clear whose they are.
+
+    Numbers as keys say it. Else there is one array, perhaps as the only value of an object, or a series of
+    arrays, with as many entries as there are narrations.
     """
-    text = re.sub(r"(?<=\d)[.,](?=\d)", "\0", sentence)
-    text = re.sub(r"[.,;:!?\"“”„()\[\]{}*_`|<>]", " ", text).replace("\0", ".")
-    text = re.sub(r"(?<!\w)['‘’-]+|['‘’-]+(?!\w)", " ", text).replace("’", "'")
-    text = " ".join(text.split())
-    return _WEARER.sub("#C C ", text) if wearer else text
+    found = _answers(read)
+    paths = [path for path, _ in found]
+    if not paths:
+        return {}
+    array = next((way for way in ((), (0,), paths[0][:2]) if _deals(way, read.sizes, paths, count)), None)
+    if array is None or _one_number_each(paths, len(array)):
+        places = [_number(path) for path in paths]
+    else:
+        places = [int(path[len(array)]) + 1 for path in paths]
+    groups: dict[int, list[str]] = {}
+    for place, (_, text) in zip(places, found, strict=True):
+        if place is not None and 1 <= place <= count:
+            groups.setdefault(place, []).append(text)
+    return groups
 
 
-def _compared(text: str) -> str:
-    return text.casefold()
+def _deals(way: Path, sizes: Mapping[Path, int], paths: Sequence[Path], count: int) -> bool:
+    """Whether the array at `way` has one entry for each narration, and all strings are in it."""
+    depth = len(way)
+    inside = all(path[:depth] == way and isinstance(path[depth], int) for path in paths if len(path) > depth)
+    series = depth > 0 or all(len(path) == 2 and isinstance(path[1], int) for path in paths)
+    return sizes.get(way) == count and inside and series and all(len(path) > depth for path in paths)
 
 
-def _sentences(reply: str) -> list[str]:
-    text = _strip(reply)
-    value = _json(text)
-    if value is not None:
-        return _strings(value)
-    if text.startswith(("[", "{")):
-        return [_unescape(item) for item in _QUOTED.findall(text) if len(item.split()) > 1]
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    listed = [_ITEM.sub("", line) for line in lines if _ITEM.match(line)]
-    chosen = listed if listed else [line for line in lines if not line.endswith(":")]
-    return [line.strip("'\"“”‘’, ") for line in chosen if not _TALK.match(line)]
+def _one_number_each(paths: Sequence[Path], depth: int) -> bool:
+    """Whether each entry of an array has a number of its own: `[{"2": …}, {"1": …}]`."""
+    pairs = {(path[depth], _number(path)) for path in paths}
+    entries, numbers = ({pair[place] for pair in pairs} for place in (0, 1))
+    return None not in numbers and len(pairs) == len(entries) == len(numbers)
 
 
-def _strip(reply: str) -> str:
-    turns = (turn for turn in _TURN.split(_REASONING.sub("", reply)) if turn.strip())
-    return _FENCE.sub("", next(turns, "")).strip()
-
-
-def _json(text: str) -> Any:
-    """The first JSON array or object in a text, else None."""
-    for start in (match.start() for match in re.finditer(r"[\[{]", text)):
-        try:
-            value, _ = json.JSONDecoder().raw_decode(text, start)
-        except json.JSONDecodeError:
-            if start == 0:
-                return None
-            continue
-        if _strings(value):
-            return value
-    return None
-
-
-def _strings(value: Any) -> list[str]:
-    """Sentences inside a JSON value: strings, and strings in its arrays and objects."""
-    if isinstance(value, str):
-        return [value] if not _TALK.match(value.strip()) else []
-    if isinstance(value, dict):
-        return [text for item in value.values() for text in _strings(item)]
-    if isinstance(value, list):
-        return [text for item in value for text in _strings(item)]
-    return []
-
-
-def _unescape(quoted: str) -> str:
-    try:
-        return str(json.loads(f'"{quoted}"'))
-    except json.JSONDecodeError:
-        return quoted
+def _number(path: Path) -> int | None:
+    """A narration's number: the first key that is one."""
+    keys = (_NUMBER.fullmatch(step) for step in path if isinstance(step, str))
+    return next((int(match[1]) for match in keys if match), None)
