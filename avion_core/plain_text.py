@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import re
 
-ODD_CLASSES = r"\p{C}\x{2028}\x{2029}"
-"""What `plain` removes, as RE2 (pyarrow) writes it: Unicode's Other (control, format, surrogate …) and the
-line separators."""
-
 _SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?")
 """A terminal's control sequences: colours and cursor moves; titles and links."""
 

@@ -6,8 +6,9 @@ are left out and listed (`avion_core.data.dropped`), the others are cut to their
 
 from __future__ import annotations
 
+import operator
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,6 +37,7 @@ from avion_core.data.repeats import repeats
 from avion_core.data.sources import SourceError, video_id_of
 from avion_core.data.tables import SUFFIX, row_count
 from avion_core.files import write_json
+from avion_core.plain_text import plain
 
 SHORTEST_S = 1 / 120
 """Clips that their video cuts to less are left out."""
@@ -55,6 +57,13 @@ class Task:
     dropped: DroppedClips
     clips: dict[str, pa.Table] = field(default_factory=dict)
     """Clip tables that were written, by split."""
+
+    def plain(self, table: str, texts: Iterable[str]) -> list[str]:
+        """Texts for a table, on one line and of visible characters alone; counts those that were not."""
+        given = list(texts)
+        shown = [text if text.isprintable() else plain(text) for text in given]
+        self.dropped.cleaned[table] += sum(map(operator.ne, given, shown))
+        return shown
 
     def write_clips(self, split: str, table: pa.Table) -> None:
         """Publish a split's clips, less those without a text and those that cannot be watched."""
@@ -128,6 +137,8 @@ def one_text_each(texts: Sequence[str]) -> pa.ListArray:
 
 
 def _human_clips(
+    task: Task,
+    split: str,
     video_ids: Sequence[str],
     start_s: Seconds,
     end_s: Seconds,
@@ -139,7 +150,7 @@ def _human_clips(
         "video_id": pa.array(video_ids, pa.string()),
         "start_s": pa.array(start_s, pa.float64()),
         "end_s": pa.array(end_s, pa.float64()),
-        "texts": one_text_each(texts),
+        "texts": one_text_each(task.plain(split, texts)),
         "narration_id": pa.array(narration_ids, pa.string()),
         "source": pa.array(["human"] * len(texts), pa.string()),
     }
@@ -172,6 +183,8 @@ def annotate_ego4d(task: Task) -> None:
     alpha_s = ego4d.mean_gap_s([entry for entry in passes if entry.video_uid in lengths_s])
     windows = ego4d.egoclip_windows(passes, alpha_s=alpha_s)
     columns = _human_clips(
+        task,
+        "train",
         [entry.video_uid for entry in passes for _ in entry.texts],
         np.concatenate([start for start, _ in windows]) if windows else np.zeros(0),
         np.concatenate([end for _, end in windows]) if windows else np.zeros(0),
@@ -220,7 +233,9 @@ def _write_questions(task: Task, questions: Sequence[Question]) -> None:
     names, reasons = (pa.array([entry[place] for entry in dropped], pa.string()) for place in (0, 1))
     task.dropped.add("egomcq", {"annotation": names}, reasons)
     known = [question for question, problem in zip(questions, problems, strict=True) if not problem]
-    write_questions(task.clips_dir / f"egomcq{SUFFIX}", [vars(question) for question in known])
+    texts = task.plain("egomcq", (question.text for question in known))
+    rows = [vars(question) | {"text": text} for question, text in zip(known, texts, strict=True)]
+    write_questions(task.clips_dir / f"egomcq{SUFFIX}", rows)
 
 
 def _problem(question: Question, index: VideoLengths) -> str | None:
@@ -242,6 +257,8 @@ def annotate_ek100(task: Task) -> None:
     label = {name: number for number, name in enumerate(actions)}
     for split, rows in annotations.segments.items():
         columns = _human_clips(
+            task,
+            split,
             [row.video_id for row in rows],
             [row.start_s for row in rows],
             [row.end_s for row in rows],
@@ -256,9 +273,12 @@ def annotate_ek100(task: Task) -> None:
         }
         task.write_clips(split, pa.table(columns))
     for split, sentences in annotations.sentences.items():
-        write_sentences(task.clips_dir / f"sentences_{split}{SUFFIX}", sentences)
+        table = f"sentences_{split}"
+        texts = task.plain(table, (row["text"] for row in sentences))
+        rows = [row | {"text": text} for row, text in zip(sentences, texts, strict=True)]
+        write_sentences(task.clips_dir / f"{table}{SUFFIX}", rows)
     classes = {"verb": annotations.verbs, "noun": annotations.nouns}
-    names = {kind: [entry.key for entry in entries] for kind, entries in classes.items()}
+    names = {kind: [plain(entry.key) for entry in entries] for kind, entries in classes.items()}
     write_json(task.clips_dir / "classes.json", {**names, "action": actions})
 
 
@@ -278,7 +298,7 @@ def annotate_kinetics(task: Task) -> None:
             "label": pa.array([entry.label for entry in entries], pa.int32()),
         }
         task.write_clips(split, pa.table(columns))
-    write_json(task.clips_dir / "classes.json", {"label": classes})
+    write_json(task.clips_dir / "classes.json", {"label": list(map(plain, classes))})
 
 
 def annotate_folder(task: Task) -> None:
@@ -290,6 +310,8 @@ def annotate_folder(task: Task) -> None:
     for split in folder.SPLITS:
         rows = [row for row, chosen in zip(narrations, splits, strict=True) if chosen == split]
         columns = _human_clips(
+            task,
+            split,
             [video_id_of(row.video) for row in rows],
             [row.start_s for row in rows],
             [row.end_s for row in rows],

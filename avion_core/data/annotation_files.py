@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from avion_core.data.sources import SourceError
+from avion_core.plain_text import plain
 
 SEPARATORS = (",", ";", "\t", "|")
 WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
@@ -104,7 +105,7 @@ class Row:
 
     def error(self, column: str, problem: str) -> SourceError:
         """What to raise for a value of this row."""
-        return SourceError(f"{self.path}: line {self.line}: column '{column}': {problem}")
+        return SourceError(f"{self.path}: line {self.line}: column '{column}': {plain(problem)}")
 
 
 def ascii_number(value: str) -> float:

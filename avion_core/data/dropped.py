@@ -2,7 +2,8 @@
 
 `clips/dropped.csv` has one row a clip: `table`, `annotation` (the `narration_id` of clip tables: the
 owner's own, or the line of the file), `video_id`, `start_s`, `end_s`, `reason`. `clips/dropped.json` holds
-the counts: `{"clips": n, "reasons": {reason: n}, "tables": {table: {reason: n}}}`.
+the counts: `{"clips": n, "reasons": {reason: n}, "tables": {table: {reason: n}}}`, and, where there are any,
+`"cleaned_texts": {table: n}`: texts from which line breaks and invisible characters were removed.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ class DroppedClips:
 
     def __init__(self) -> None:
         self._rows: list[pa.Table] = []
+        self.cleaned: Counter[str] = Counter()
+        """By table, texts that had line breaks or invisible characters."""
 
     def add(self, table: str, columns: Mapping[str, pa.Array], reason: pa.Array | str) -> None:
         """Note clips of one table: columns of ROWS, those that are absent empty; one reason, or one each."""
@@ -70,7 +73,12 @@ class DroppedClips:
         reasons = self.reasons()
         counts = {"clips": reasons.total(), "reasons": dict(reasons)}
         by_table = {table: dict(counter) for table, counter in self._by_table().items()}
-        write_json(folder / COUNTS, {**counts, "tables": by_table})
+        cleaned = {table: count for table, count in self.cleaned.items() if count}
+        told = {"cleaned_texts": cleaned} if cleaned else {}
+        write_json(folder / COUNTS, {**counts, "tables": by_table, **told})
+        if cleaned:
+            listed = "; ".join(f"{table}: {count:,}" for table, count in cleaned.items())
+            print(f"line breaks and invisible characters removed from texts ({listed})", file=sys.stderr)
         if reasons:
             listed = "; ".join(f"{count}: {reason}" for reason, count in reasons.most_common())
             print(f"clips left out, listed in {folder / LIST}: {listed}", file=sys.stderr)

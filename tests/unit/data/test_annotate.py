@@ -310,3 +310,53 @@ def test_no_training_clip_left_is_an_error_with_the_reasons(tmp_path, run):
         SourceError, match=r"data set 'it': no training clip is left, of 1 videos \(the video has no"
     ):
         run(settings, {})
+
+
+ODD = "\x1b[31mtake\u2028 the \u202ecup\u200b\x1b[0m"
+"""Shows as `take the cup`, in red, and turns what follows it round."""
+
+
+def cleaned(folder):
+    return json.loads((folder / "dropped.json").read_text()).get("cleaned_texts")
+
+
+def test_invisible_characters_of_ego4d_go(tmp_path, run, capsys):
+    videos = {"a": narrated(1.0, 6.0)}
+    videos["a"]["narration_pass_1"]["narrations"][0]["narration_text"] = f"#C C {ODD}\nand\0 plate"
+    videos["a"]["narration_pass_1"]["narrations"][1]["narration_text"] = "#C C prend la crème  brûlée"
+    settings = write_ego4d(tmp_path / "raw", videos)
+    sample = {"video_uid": "q", "clip_start": 0.0, "clip_end": 1.0, "clip_text": ODD}
+    question = {"answer": 0, "types": 2, "query": sample, "choices": {str(n): sample for n in range(5)}}
+    (tmp_path / "raw/egomcq.json").write_text(json.dumps({"0": question}))
+    out = run(settings, {"a": 40.0, "q": 40.0})
+    clips = ClipTable.load(out / "train.arrow")
+    assert [*clips.texts(0), *clips.texts(1)] == [
+        "#C C take the cup and plate",
+        "#C C prend la crème  brûlée",
+    ]
+    assert load_questions(out / "egomcq.arrow")[0].text == "take the cup"
+    assert cleaned(out) == {"train": 1, "egomcq": 1}
+    assert "removed from texts (train: 1; egomcq: 1)" in capsys.readouterr().err
+
+
+def test_invisible_characters_of_epic_kitchens_go_in_clips_and_sentences_alike(tmp_path, run):
+    settings, video_ids = make("ek100", tmp_path)
+    [path] = (tmp_path / "raw").rglob("EPIC_100_train.csv")
+    with path.open(newline="") as stream:
+        text = next(csv.DictReader(stream))["narration"]
+    for file in path.parent.rglob("*.csv"):
+        file.write_text(file.read_text().replace(f",{text},", f",\x1b[31m{text}\u202e,"))
+    out = run(settings, dict.fromkeys(video_ids, 20.0))
+    clips, sentences = ClipTable.load(out / "train.arrow"), Sentences.load(out / "sentences_train.arrow")
+    texts = [clips.texts(row)[0] for row in range(len(clips))]
+    assert text in texts and set(texts) <= set(sentences.texts)
+    assert all(map(str.isprintable, [*texts, *sentences.texts]))
+    assert set(cleaned(out)) >= {"train", "sentences_train"}
+
+
+def test_invisible_characters_of_a_folder_go(tmp_path, run):
+    lines = f'a.mp4,0,1,"{ODD.replace(chr(0x2028), "")}",train\na.mp4,1,2,\u202eup\u200b,validation\n'
+    out = run(folder_settings(tmp_path, f"video,start,end,text,split\n{lines}"), {"a": 2.5})
+    train, validation = (ClipTable.load(out / f"{split}.arrow") for split in ("train", "validation"))
+    assert (train.texts(0), validation.texts(0)) == (["take the cup"], ["up"])
+    assert cleaned(out) == {"train": 1, "validation": 1}

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from avion_core.data.annotation_files import read_json, read_rows, read_text
+from avion_core.data.annotation_files import Row, read_json, read_rows, read_text
 from avion_core.data.sources import SourceError
 
 ROWS = [{"a": "1", "b": "café"}, {"a": "2", "b": 'x, "y"; z'}]
@@ -102,3 +102,9 @@ def test_a_json_file_cut_anywhere_is_refused_by_name(tmp_path):
         (tmp_path / "it.json").write_bytes(whole[:length])
         with pytest.raises(SourceError, match=r"it\.json: line 1"):
             read_json(tmp_path / "it.json")
+
+
+def test_a_value_in_a_message_cannot_fool_a_terminal(tmp_path):
+    row = Row(tmp_path / "x.csv", 3, {"end": "1"}, ",")
+    message = str(row.error("end", "'\x1b[2J\u202e1\r' is not a time"))
+    assert message == f"{tmp_path / 'x.csv'}: line 3: column 'end': ' 1 ' is not a time"
