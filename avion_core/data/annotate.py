@@ -275,8 +275,8 @@ def annotate_ek100(task: Task) -> None:
     for split, sentences in annotations.sentences.items():
         table = f"sentences_{split}"
         texts = task.plain(table, (row["text"] for row in sentences))
-        rows = [row | {"text": text} for row, text in zip(sentences, texts, strict=True)]
-        write_sentences(task.clips_dir / f"{table}{SUFFIX}", rows)
+        shown = [row | {"text": text} for row, text in zip(sentences, texts, strict=True)]
+        write_sentences(task.clips_dir / f"{table}{SUFFIX}", shown)
     classes = {"verb": annotations.verbs, "noun": annotations.nouns}
     names = {kind: [plain(entry.key) for entry in entries] for kind, entries in classes.items()}
     write_json(task.clips_dir / "classes.json", {**names, "action": actions})
