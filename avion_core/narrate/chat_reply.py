@@ -13,7 +13,7 @@ from typing import Any
 from avion_core.narrate.exchange import Usage
 
 LARGEST_REPLY_BYTES = 2**20
-"""A longer body is not read to its end."""
+"""A longer body is broken, and not read to its end."""
 
 
 class BrokenReplyError(Exception):
@@ -38,6 +38,8 @@ def read_reply(body: bytes, *, sent_bytes: int, token_limit: int) -> ChatReply:
     `sent_bytes` is the length of the prompt, `token_limit` what the reply was limited to. Raises
     BrokenReplyError.
     """
+    if len(body) > LARGEST_REPLY_BYTES:
+        raise BrokenReplyError(f"it is longer than {LARGEST_REPLY_BYTES:,} bytes")
     value = read_json(body)
     choices = _field(value, "choices")
     choice = choices[0] if isinstance(choices, list) and choices else None

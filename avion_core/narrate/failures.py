@@ -13,6 +13,8 @@ from enum import Enum
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx2
+
 from avion_core.narrate.chat_reply import BrokenReplyError, read_json, words_of
 
 BUSY = frozenset({408, 409, 425, 429, 502, 503, 504, 529, *range(520, 528)})
@@ -90,7 +92,7 @@ def failure_of_exception(error: BaseException, *, answered: bool) -> Failure:
     """The failure of an exchange that ended without an HTTP status."""
     causes = list(_causes(error))
     said = next((text for cause in reversed(causes) if (text := str(cause).strip())), type(error).__name__)
-    if any(type(cause).__name__ in ("ConnectError", "ConnectTimeout", "ProxyError") for cause in causes):
+    if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.ProxyError):
         wrong = any(isinstance(cause, ssl.SSLCertVerificationError | socket.gaierror) for cause in causes)
         fault = Fault.SETUP if wrong and not answered else Fault.AWAY
         return Failure(fault, f"no connection: {said}", False)

@@ -37,7 +37,7 @@ class RequestForm:
         return settings.max_tokens_per_reply + (settings.max_reasoning_tokens if self.reasons else 0)
 
     def arguments(self, request: Request, settings: OpenAISettings) -> dict[str, Any]:
-        """Arguments of the client's `chat.completions.create`."""
+        """The body of the request."""
         given: dict[str, Any] = {
             "model": settings.model,
             "messages": list(request.messages),
