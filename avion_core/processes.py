@@ -57,10 +57,10 @@ def heard_stop_signals() -> list[signal.Signals]:
 
 @contextmanager
 def finishing_when_stopped(on_stop: Callable[[], object]) -> Iterator[None]:
-    """Let the body finish when this process is asked to stop, then end the process as that signal does.
+    """Let the body finish when this process is asked to stop, before the signal does what it does otherwise.
 
-    The first stop signal calls `on_stop`, which makes the body finish early; the second one ends the process
-    at once. Only the main thread hears signals; in another one this does nothing.
+    The first signal calls `on_stop`, which makes the body finish early; a second one is not kept back. Only
+    the main thread hears signals; in another one this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -68,22 +68,20 @@ def finishing_when_stopped(on_stop: Callable[[], object]) -> Iterator[None]:
     heard: list[int] = []
 
     def handler(number: int, frame: FrameType | None) -> None:
-        if heard:
-            _end_by(number)
         heard.append(number)
-        on_stop()
+        if len(heard) == 1:
+            on_stop()
+        else:
+            let_through()
+
+    def let_through() -> None:
+        for number, before in previous.items():
+            signal.signal(number, before)
+        if heard:
+            os.kill(os.getpid(), heard[0])
 
     previous = {number: signal.signal(number, handler) for number in heard_stop_signals()}
     try:
         yield
     finally:
-        for number, before in previous.items():
-            signal.signal(number, before)
-        if heard:
-            _end_by(heard[0])
-
-
-def _end_by(number: int) -> None:
-    """End this process as by a signal that it does not handle."""
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
+        let_through()
