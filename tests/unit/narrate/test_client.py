@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +24,7 @@ from avion_core.narrate import patience
 from avion_core.narrate.client import ChatClient
 from avion_core.narrate.exchange import Answer, NoAnswer, ProviderError, Request
 
+ROOT = Path(__file__).parents[3]
 KEY = "sk-proj-Zq8-TopSecret_4711x"
 
 
@@ -461,3 +467,63 @@ def test_words_that_repeat_the_key_are_shown_nowhere(serve, capsys, status):
     except ProviderError as problem:
         assert "TopSecret" not in str(problem) and status == 401
     assert "TopSecret" not in repr(found) + capsys.readouterr().err
+
+
+PROGRAM = """
+import sys
+from collections import deque
+from avion_core.command import be_silent_when_interrupted, run
+from avion_core.config import OpenAISettings
+from avion_core.narrate.client import ChatClient
+from avion_core.narrate.exchange import Request
+
+class Books:
+    def begin(self, request):
+        return 0
+
+def main():
+    texts = [f"text {number}" for number in range(40)]
+    waiting = deque(Request(0, (text,), ({"role": "user", "content": text},)) for text in texts)
+    settings = OpenAISettings(base_url=sys.argv[1], parallel_requests=4)
+    for request, _ in ChatClient(settings).answers(waiting, Books()):
+        print(request.texts[0], flush=True)
+
+be_silent_when_interrupted()
+run(main)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_signal_keeps_replies_on_their_way_and_a_second_one_does_not(serve, number, times):
+    go = threading.Event()
+
+    def script(body: dict[str, Any], count: int) -> Sent:
+        if len(server.requests) > 4:  # after those before the first answer
+            go.wait(30)
+        return completion()
+
+    server = serve(script)
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, f"http://127.0.0.1:{server.server_address[1]}/v1"],
+        cwd=ROOT,
+        env=os.environ | {"OPENAI_API_KEY": KEY},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while len(server.requests) < 8:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(number)
+    assert process.stderr is not None
+    said = process.stderr.readline()
+    assert "stopping; replies on their way are kept" in said
+    if times == 2:
+        process.send_signal(number)
+        process.wait()
+    go.set()
+    answered, more = process.communicate()
+    assert len(answered.splitlines()) == (8 if times == 1 else 4) and more == ""
+    assert len(server.requests) == 8
+    assert process.returncode == -(number if number == signal.SIGUSR1 else signal.SIGINT)
