@@ -250,7 +250,15 @@ def class_list_options(wildcards):
 
 def lexicon_code():
     """The lexicon is cheap and reruns when its code changes; a model's answers are paid for and kept."""
-    names = ("lexicon.py", "grammar.py", "class_lists.py", "synonyms.yaml")
+    names = (
+        "lexicon.py",
+        "analysis.py",
+        "grammar.py",
+        "words.py",
+        "words.yaml",
+        "synonyms.yaml",
+        "class_lists.py",
+    )
     return library(*(f"narrate/{name}" for name in names)) if PROVIDER == "lexicon" else ""
 
 
