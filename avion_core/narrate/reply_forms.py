@@ -33,10 +33,13 @@ _TURN = re.compile(r"<\|[^|>\n]{0,60}\|>|</?(?:s|bos|eos|pad)>|<(?:start|end)_of
 _ROLE = re.compile(r"\s*(?:assistant|model|ai)\s*(?:\n|:|\Z)", re.IGNORECASE)
 _FENCE = re.compile(r"^[ \t]*```.*$", re.MULTILINE)
 _TAG = re.compile(r"</?[A-Za-z][\w-]{0,30}>|<br ?/>", re.IGNORECASE)
-_ITEM = re.compile(r"(?:\*\*)?(?:\(?\d{1,3}\\?[.):]|\(?[A-Za-z]\)|[-*•–—+▪●])(?:\*\*)?\s+")
+_ITEM = re.compile(
+    r"(?:\*\*)?(?:\(?\d{1,3}\\?[.):]|\(?[A-Za-z]\)|[ivx]{1,4}[.)]|\d\ufe0f?\u20e3|[-*•–—+>▪●①-⑳])(?:\*\*)?\s+"
+)
 _SECOND_TURN = re.compile(
     r"\W{0,4}(?:user|human|system|assistant|question|q|input|original|narration|description|sentence|"
-    r"explanations?|notes?|reasoning|changes|comments?|analysis)\s*\d{0,3}\W{0,3}:",
+    r"explanations?|notes?|reasoning|changes|comments?|analysis)\s*\d{0,3}\W{0,3}:|"
+    r"#{2,6}\s*(?:instruction|response|task)",
     re.IGNORECASE,
 )
 _EMOJI = re.compile("[\U0001f000-\U0001faff\u2600-\u27bf\ufe0f\u20e3]+")
@@ -44,17 +47,18 @@ _QUOTED = re.compile(
     r"(?:\*\*|__|[\"“‘'`])(.{2,400}?)(?:\*\*|__|[\"”’'`])(?=\s*(?:$|[-–—:(→.,]))(.*)$", re.DOTALL
 )
 _LABEL = re.compile(r"\W{0,3}((?:[\w#'-]+ ){0,3}[\w#'-]+)\W{0,3}:\W{0,3}\s(?=\S)")
-_NUMBERED = re.compile(r"[A-Za-z]* ?#?\d{1,3} ?[-–—.)] ")
-_REMARK = re.compile(r"\s*\([^()]{0,200}\)\W{0,3}$|\s+(?:--?|[–—])\s.*$")
+_NUMBERED = re.compile(r"^[A-Za-z]* ?#?\d{1,3} ?[-–—.)] ")
+_REMARK = re.compile(r"\s*\([^()]{0,200}\)|\s+(?:--?|[–—])\s.*$")
 _ASIDE = re.compile(
     r"original|input|source|expla|reason|note|comment|think|thought|analys|change|narration|description|score|style"
     r"|confidence|language|type|tone|^id$|user|question|synonym",
     re.IGNORECASE,
 )
+_ASKED = re.compile(r"re-?writ|rephras|paraphras|reword|\bnew|alternative|version|variant", re.IGNORECASE)
 _OPEN = re.compile(r"[\[{]")
 _STRING = {
     '"': re.compile(r'"((?:[^"\\]|\\.|"(?!\s*(?:[,:\]}"]|\Z)))*+)(["]?)', re.DOTALL),
-    "'": re.compile(r"'((?:[^'\\]|\\.|'(?!\s*(?:[,:\]}]|\Z)))*+)([']?)", re.DOTALL),
+    "'": re.compile(r"'((?:[^'\\]|\\.|'(?!\s*(?:[,:\]}]|\Z)|\s+'))*+)([']?)", re.DOTALL),
     "“": re.compile(r"“([^”]*)(”?)"),
 }
 """A quote ends a string only where the list goes on behind it: models forget to escape those inside."""
@@ -201,14 +205,15 @@ def _first_turn(lines: list[str]) -> Iterator[str]:
         if _SECOND_TURN.match(line):
             if begun:
                 return
-            continue
+            if not _ROLE.match(line):
+                continue
         begun = begun or (bool(line) and not line.endswith(":"))
         yield line
 
 
 def is_aside(key: str) -> bool:
     """Whether a key or a label announces something else than a sentence: the original, an explanation."""
-    return _ASIDE.search(key) is not None
+    return _ASIDE.search(key) is not None and _ASKED.search(key) is None
 
 
 def unwrapped(text: str) -> str:
@@ -226,5 +231,4 @@ def unwrapped(text: str) -> str:
             if is_aside(label[1]):
                 return ""
             text = text[label.end() :]
-    kept = _REMARK.sub("", text)
-    return kept if " " in kept else text
+    return _REMARK.sub("", text)

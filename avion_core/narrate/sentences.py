@@ -9,8 +9,10 @@ duplicates and copies of the original removed.
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -58,11 +60,10 @@ _WEARER = re.compile(
 )
 _TAG = re.compile(r"(?<!\w)#\s*c\b(?:\s+c\b)?", re.IGNORECASE)
 _BREAK = re.compile(
-    r"[.!?…][\"'”’)*]{0,3}\s|[?？]|…|\.\.|[;；→=]|[:：](?!\d)|->|\s/\s|[\"“”`]|(?<!\w)['‘](?=\w)|[{}<>|\\]|\w_\w"
+    r"[.!?…][\"'”’)*]{0,3}\s|[?？]|…|\.\.|[;；→=]|[:：](?!\d)|->|\s/\s|[\"“”`]|(?<!\w)['‘](?=\w)|[][{}<>|\\]|_|\w/\w"
 )
 """What joins several sentences, asks, or quotes: no part of one plain sentence."""
 _PLACEHOLDER = re.compile(r"\w+ (?:\d+|one|two|three|four|five|here|[a-z])", re.IGNORECASE)
-_PASSIVE = re.compile(r" (?:is|are|gets|being) (?:put|cut|\w+(?:ed|n|ing))(?: |$)")
 
 
 def clean(sentence: str, *, wearer: bool) -> str:
@@ -114,6 +115,8 @@ class Narration:
     english: bool
     of_wearer: bool
     """Whether its subject is the camera wearer, or it has none."""
+    forms: frozenset[str]
+    """The words and their base forms."""
     meant: frozenset[str]
     """What sentences share with it: in English words, their base forms and those like them, else letters."""
     prompt: str
@@ -133,6 +136,7 @@ class Narration:
             scripts=_scripts(words),
             english=english,
             of_wearer=bool(wearer) or plain_form,
+            forms=_forms_of(words),
             meant=_meant(words) if english else _pieces(words),
             prompt=_words_of_prompt(instruction),
         )
@@ -141,7 +145,7 @@ class Narration:
         """Why a candidate is no sentence about this narration's action; None if it is one."""
         wearer = _wearer_in(candidate, tagged=is_of_wearer(self.text))
         words = _bare_words(candidate.removeprefix(wearer))
-        new = set(words).difference(self.words)
+        new = {word for word in words if _forms(word).isdisjoint(self.forms)}
         if new & _WORDS["refusal"]:
             return REFUSED
         if len(candidate) > LONGEST_CHARACTERS or len(words) > min(LONGEST_WORDS, 3 * len(self.words) + 10):
@@ -161,36 +165,50 @@ class Narration:
         if not self.of_wearer:
             return OTHER_SUBJECT if wearer else self._unshared(words)
         return (
-            self._judge_form(words, wearer=wearer, tag=_TAG.search(candidate) is not None)
-            or (OPPOSITE if _opposite(self.words, words) else None)
+            self._judge_form(words, wearer=wearer)
+            or (OPPOSITE if _opposite(self.forms, _forms_of(words)) else None)
             or self._judge_things(words)
         )
 
-    def _judge_form(self, words: Sequence[str], *, wearer: str, tag: bool) -> str | None:
+    def _judge_form(self, words: Sequence[str], *, wearer: str) -> str | None:
         """Whether the subject is the wearer, or there is none and the verb stands where it should."""
+        late = _WORDS["auxiliaries"].intersection(words[2:]).difference(self.words)
         if wearer:
-            return None if any(map(_verb_lemmas, words[:3])) else NO_SENTENCE
+            told = any(_verb_lemmas(word) for word in words[:3] if word not in self.words[1:])
+            return None if told and not late else NO_SENTENCE
         people, determiners = _WORDS["people"], _WORDS["determiners"]
         if words[0] in people or (words[0] in determiners and not people.isdisjoint(words[1:4])):
             return OTHER_SUBJECT
         verb = next((word for word in words[:3] if word not in _WORDS["adverbs"]), words[0])
         after = words[list(words).index(verb) + 1 :]
         if words[0] in determiners:
-            formed = _PASSIVE.search(" ".join(words)) is not None
+            formed = any(not _kin(word).isdisjoint(self.meant) for word in _passive(words))
         elif words[0] in _WORDS["prepositions"]:
-            formed = any(_is_verb(word) for word in words[2:] if word not in self.words[1:])
-        else:  # "plate on the table" has a noun in the verb's place
-            noun = verb in self.words[1:] and not _WORDS["prepositions"].isdisjoint(after[:1])
-            formed = verb in self.words[:1] or (_is_verb(verb) and not noun)
+            formed = not late and any(_is_verb(word) for word in words[2:] if word not in self.words[1:])
+        else:
+            formed = not late and (
+                verb in self.words[:1] or (_is_verb(verb) and not self._is_thing(verb, after))
+            )
         says_all = len(self.words) == 1 or not _SMALL.issuperset(after) or _SMALL.issuperset(self.words[1:])
-        return self._unshared(words) if tag or (formed and says_all) else NO_SENTENCE
+        return self._unshared(words) if formed and says_all else NO_SENTENCE
+
+    def _is_thing(self, word: str, after: Sequence[str]) -> bool:
+        """Whether a word is a noun of the narration in the verb's place: "plate on the table"."""
+        if word not in self.words[1:] or not after:
+            return False
+        return after[0] in _WORDS["prepositions"] or (
+            after[0] not in self.words and bool(_verb_lemmas(after[0]))
+        )
 
     def _is_enough(self, words: Sequence[str], *, wearer: str) -> bool:
-        """Whether there are two words, where the narration has them and the script has any."""
+        """Whether there are several words, where narration and script have them, and none over and over."""
         if sum(character.isalpha() for word in words for character in word) < 2:
             return False
         short = len(words) == 1 and len(self.words) > 1 and _has_spaces(words[0])
-        return bool(wearer) or not (short or _PLACEHOLDER.fullmatch(" ".join(words)))
+        if not wearer and (short or _PLACEHOLDER.fullmatch(" ".join(words))):
+            return False
+        counts = Counter(word for word in words if word not in _SMALL)
+        return all(count <= max(1, self.words.count(word)) for word, count in counts.items())
 
     def _unshared(self, words: Sequence[str]) -> str | None:
         meant = _meant(words) if self.english else _pieces(words)
@@ -243,8 +261,7 @@ def _wearer_in(text: str, *, tagged: bool) -> str:
     return match[0]
 
 
-def _opposite(narration: Iterable[str], sentence: Iterable[str]) -> bool:
-    said, says = (frozenset().union(*map(_forms, words)) for words in (narration, sentence))
+def _opposite(said: frozenset[str], says: frozenset[str]) -> bool:
     return any(
         says & against and not said & against and not says & alike
         for word in said
@@ -255,7 +272,17 @@ def _opposite(narration: Iterable[str], sentence: Iterable[str]) -> bool:
 @lru_cache(maxsize=100_000)
 def _forms(word: str) -> frozenset[str]:
     """A word and its base forms as verb and noun."""
+    word = word.removesuffix("'s")
     return frozenset((word, word.removesuffix("s"), *_verb_lemmas(word)))
+
+
+def _passive(words: Sequence[str]) -> list[str]:
+    """What follows "is" or "being"."""
+    return [word for before, word in itertools.pairwise(words) if before in ("is", "are", "gets", "being")]
+
+
+def _forms_of(words: Iterable[str]) -> frozenset[str]:
+    return frozenset().union(*map(_forms, words))
 
 
 @lru_cache(maxsize=100_000)

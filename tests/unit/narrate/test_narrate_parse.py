@@ -95,12 +95,25 @@ def test_a_reply_of_another_length_is_not_dealt_out_at_random():
     assert sentences("I'm sorry.", ORIGINALS, count=3) == [[], [], []]
 
 
-@pytest.mark.parametrize("case", REPLIES, ids=lambda case: case["name"])
+@pytest.mark.parametrize("case", REPLIES, ids=lambda case: case.get("name") or case["reply"])
 def test_nothing_but_sentences_about_the_action_passes(case):
     narration, finish = case.get("narration", "#C C picks up the plate"), case.get("finish", "stop")
     [parsed] = parse_replies(case["reply"], [narration], count=10, finish=finish, instruction=INSTRUCTION)
     assert parsed.sentences == case["sentences"]
     assert parsed.other_subject == case.get("other_subject", 0)
+
+
+def test_good_sentences_pass():
+    """Of all but a few: some share no word with their narration."""
+    rejected, total = [], 0
+    for line in Path(__file__).with_name("rephrasings.txt").read_text(encoding="utf-8").splitlines()[1:]:
+        narration, *wanted = line.split(" | ")
+        for sentence in wanted:
+            [parsed] = parse_replies(f'["{sentence}"]', [narration], count=1, instruction=INSTRUCTION)
+            total += 1
+            if parsed.reason not in (None, "a copy of the narration"):
+                rejected.append((narration, sentence, parsed.reason))
+    assert total > 400 and len(rejected) / total < 0.02, rejected
 
 
 @pytest.mark.parametrize(
