@@ -75,21 +75,9 @@ MACHINE_SETTINGS = frozenset(
 )
 """Settings of stages and evaluations that say how a job runs, not what it computes: changing one repeats
 nothing."""
-PROVIDER_MACHINE_SETTINGS = frozenset(
-    {
-        "parallel_requests",
-        "schema_bound",
-        "max_reasoning_tokens",
-        "timeout_seconds",
-        "max_attempts",
-        "outage_minutes",
-        "first_wait_seconds",
-        "usd_per_million_input_tokens",
-        "usd_per_million_output_tokens",
-        "max_usd",
-    }
-)
-"""Settings of a language model's server that do not affect answers: changing one repeats no request."""
+PROVIDER_TEXT_SETTINGS = frozenset({"model", "temperature"})
+"""Settings of the section `openai` that decide a text. The others only say how a server is asked: changing
+one repeats no request and retrains nothing."""
 
 
 OPEN_CLIP = "open_clip:"
@@ -351,7 +339,8 @@ class OpenAISettings(Section):
     timeout_seconds: Positive = 60.0
     """Bound on one try, to the last byte of the reply."""
     max_attempts: Count = 5
-    """Tries of one request before its narrations are given up; waiting for a server that is away is none."""
+    """Tries of one narration before it is given up; waiting for a server that is away is none. Raise it to
+    have those given up asked again."""
     outage_minutes: NotNegative = 10.0
     """How long a server may be away, busy or restarting before the run stops."""
     first_wait_seconds: Positive = 1.0
@@ -361,7 +350,7 @@ class OpenAISettings(Section):
     usd_per_million_output_tokens: NotNegative = 0.60
     """Price, for the estimate and the bill."""
     max_usd: NotNegative = 10.0
-    """The run stops before it would spend more than this."""
+    """Narrating a data set stops before its requests, those of earlier runs among them, would cost more."""
 
     @property
     def longest_reply_tokens(self) -> int:
@@ -375,6 +364,9 @@ class NarrateSettings(Section):
     provider: Literal["lexicon", "openai"] = "lexicon"
     """`lexicon`: synonyms from a small curated table and a data set's `class_lists`, without a network.
     `openai`: any compatible server."""
+    max_failed_share: Fraction = 0.5
+    """A language model that gives no usable sentence for more than this share of the narrations ends the run,
+    after few requests where the share is clear by then. Narrations that cannot be sent do not count."""
     rephrase: RephraseSettings = RephraseSettings()
     openai: OpenAISettings = OpenAISettings()
 
@@ -384,12 +376,19 @@ class NarrateSettings(Section):
         if self.provider == "lexicon":
             del rephrase["instruction"]
             return {"provider": "lexicon", "rephrase": rephrase}
-        openai = self.openai.model_dump(mode="json", exclude=set(PROVIDER_MACHINE_SETTINGS))
+        openai = self.openai.model_dump(mode="json", include=set(PROVIDER_TEXT_SETTINGS))
         return {"provider": "openai", "rephrase": rephrase, "openai": openai}
 
     def machine(self) -> dict[str, Any]:
-        """The settings of the section `openai` that only say how its server is asked."""
-        return self.openai.model_dump(mode="json", include=set(PROVIDER_MACHINE_SETTINGS))
+        """The other settings, which say how a server is asked and when a run is given up."""
+        openai = self.openai.model_dump(mode="json", exclude=set(PROVIDER_TEXT_SETTINGS))
+        return {"max_failed_share": self.max_failed_share, "openai": openai}
+
+    @classmethod
+    def join(cls, recipe: Mapping[str, Any], machine: Mapping[str, Any]) -> NarrateSettings:
+        """The settings that `recipe` and `machine` were made of, as far as they are needed."""
+        openai = {**recipe.get("openai", {}), **machine.get("openai", {})}
+        return cls.model_validate({**recipe, **machine, "openai": openai})
 
 
 class ReadingJob(Section):

@@ -70,7 +70,7 @@ def _must_ask(workflow: Workflow, dataset: str) -> bool:
     if all(_exists(workflow.narration_table(dataset, shard)) for shard in shards):
         return False
     clips = Path(workflow.clip_table(dataset, "train"))
-    journal = Path(workflow.narration_table(dataset)).parent / "journal"
+    journal = Path(workflow.narration_journal(dataset))
     return not clips.exists() or estimate(clips, settings.narrate, journal_dir=journal).requests > 0
 
 

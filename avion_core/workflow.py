@@ -13,6 +13,7 @@ from avion_core.data.source_state import SourceRecord, SourceState
 from avion_core.data.tables import SUFFIX
 from avion_core.files import read_json, sha256
 from avion_core.manifests import MANIFEST, read_manifest, stage_differences
+from avion_core.narrate.rephrase import DEAD_LETTERS, SUMMARY
 
 TABLES = {
     "ego4d": ["train", "egomcq"],
@@ -224,6 +225,19 @@ class Workflow:
     def narration_table(self, dataset: str, table: str = "train") -> str:
         """Path of a data set's rephrased clips, or of a shard of its rephrased texts."""
         return f"{self.settings.data_dir}/{dataset}/narrations/{self._provider}/{table}{SUFFIX}"
+
+    def narration_files(self, dataset: str) -> dict[str, str]:
+        """What comes of a data set's narrations: the table, those without a sentence, their counts."""
+        folder = f"{self.settings.data_dir}/{dataset}/narrations/{self._provider}"
+        return {
+            "table": self.narration_table(dataset),
+            "dead": f"{folder}/{DEAD_LETTERS}",
+            "summary": f"{folder}/{SUMMARY}",
+        }
+
+    def narration_journal(self, dataset: str) -> str:
+        """Folder of a language model's answers for a data set."""
+        return f"{self.settings.data_dir}/{dataset}/narrations/{self._provider}/journal"
 
     @property
     def _provider(self) -> str:

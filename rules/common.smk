@@ -68,10 +68,12 @@ used_datasets, rephrased_datasets, evaluated_datasets = (
     WORKFLOW.rephrased_datasets,
     WORKFLOW.evaluated_datasets,
 )
-clip_table, evaluation_table, narration_table = (
+clip_table, evaluation_table, narration_table, narration_files, narration_journal = (
     WORKFLOW.clip_table,
     WORKFLOW.evaluation_table,
     WORKFLOW.narration_table,
+    WORKFLOW.narration_files,
+    WORKFLOW.narration_journal,
 )
 
 PRETRAIN_STAGES = [n for n, s in SETTINGS.stages.items() if s.task in ("contrastive", "reconstruction")]
@@ -423,7 +425,7 @@ def report_plan(wildcards):
             "runs": {run: run_plan(run) for run in SETTINGS.selected_runs},
             "datasets": {name: dataset_plan(name) for name in used_datasets()},
             "narrations": {
-                name: {"provider": PROVIDER, "table": narration_table(name)} for name in rephrased_datasets()
+                name: {"provider": PROVIDER, **narration_files(name)} for name in rephrased_datasets()
             },
         }
     )

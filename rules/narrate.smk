@@ -17,13 +17,13 @@ rule rephrase_narrations:
     resources:
         mem_mb=growing(1500),
         runtime=growing(720),
-        machine=json.dumps(SETTINGS.narrate.machine()),
+        machine=lambda wildcards: json.dumps(SETTINGS.narrate.machine()),
     params:
         code=lexicon_code(),
-        recipe=json.dumps(SETTINGS.narrate.recipe()),
+        recipe=lambda wildcards: json.dumps(SETTINGS.narrate.recipe()),  # a prompt may have braces
         lists=class_list_options,
         list_files=class_lists_digest,
-        journal=f"{DATA}/{{dataset}}/narrations/{PROVIDER}/journal",
+        journal=lambda wildcards: narration_journal(wildcards.dataset),
     message:
         "Rephrase narrations of {wildcards.dataset} with {PROVIDER}, shard {wildcards.scatteritem}"
     shell:
@@ -37,7 +37,7 @@ rule gather_narrations:
         clips=clip_table("{dataset}", "train"),
         shards=gather.shards(narration_table("{{dataset}}", "{scatteritem}")),
     output:
-        narration_table("{dataset}"),
+        **narration_files("{dataset}"),
     log:
         f"{LOGS}/gather_narrations/{{dataset}}.log",
     benchmark:
@@ -48,8 +48,11 @@ rule gather_narrations:
     resources:
         mem_mb=growing(2500),  # 2.1 GB at 4 million narrations
         runtime=growing(30),
+    params:
+        journal=lambda wildcards: narration_journal(wildcards.dataset),
     message:
         "Join rephrased narrations of {wildcards.dataset}"
     shell:
-        "python -m workflow_scripts.gather_narrations {input.clips:q} --shards {input.shards:q} --out {output:q}"
+        "python -m workflow_scripts.gather_narrations {input.clips:q} --shards {input.shards:q}"
+        " --journal {params.journal:q} --out {output.table:q}"
         " 2>&1 | to_log {log:q}"

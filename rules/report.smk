@@ -11,7 +11,7 @@ rule build_report:
             for run, stage, _ in selected_stages()
             for name in ("train.jsonl", "model.json", "manifest.json")
         ],
-        narrations=[narration_table(dataset) for dataset in rephrased_datasets()],
+        narrations=[path for dataset in rephrased_datasets() for path in narration_files(dataset).values()],
         chunks=collect(f"{DATA}/{{dataset}}/chunks.parquet", dataset=used_datasets()),
         packets=collect(f"{DATA}/{{dataset}}/packets.npy", dataset=used_datasets()),
         dropped=collect(f"{DATA}/{{dataset}}/clips/dropped.json", dataset=used_datasets()),

@@ -11,9 +11,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("clips", type=Path, help="clip table")
     parser.add_argument("--shards", type=Path, nargs="+", required=True, help="tables of rephrasings")
-    parser.add_argument("--out", type=Path, required=True, help="clip table to write")
+    parser.add_argument("--journal", type=Path, required=True, help="folder of a language model's answers")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="clip table to write; counts and dead letters come beside it"
+    )
     arguments = parser.parse_args()
-    gather_narrations(arguments.clips, arguments.shards, out=arguments.out)
+    gather_narrations(arguments.clips, arguments.shards, journal_dir=arguments.journal, out=arguments.out)
 
 
 if __name__ == "__main__":

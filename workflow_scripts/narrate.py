@@ -21,9 +21,7 @@ def main() -> None:
     work.add_argument("--estimate", action="store_true", help="print the bill of what is not answered yet")
     parser.add_argument("--out", type=Path, help="table of rephrasings to write")
     arguments = parser.parse_args()
-    recipe = json.loads(arguments.recipe)
-    recipe["openai"] = recipe.get("openai", {}) | json.loads(arguments.machine)
-    settings = NarrateSettings.model_validate(recipe)
+    settings = NarrateSettings.join(json.loads(arguments.recipe), json.loads(arguments.machine))
     if arguments.estimate:
         print(estimate(arguments.clips, settings, journal_dir=arguments.journal))
         return

@@ -1,18 +1,25 @@
-"""What language-model text will cost, and the stop before it costs more than the user said.
+"""What language-model text will cost, and the part of the limit that each shard may spend.
 
-Shards run at the same time, perhaps on different machines, so each has a fixed part of `max_usd` and
-none needs to know what the others have just spent. Before a request is sent, its highest possible price is
-set aside; so the sum cannot pass the limit. A request that timed out may have been billed by the server
-without our hearing of it, and keeps its price set aside.
+Shards run at the same time, perhaps on different machines, so each has a fixed part of `max_usd` and none
+needs to know what the others have just spent. A request counts at its highest possible price from before it
+is sent until its answer is there, so the sum cannot pass the limit. One that timed out may have been billed
+without our hearing of it, and keeps counting so.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
 from avion_core.config import OpenAISettings, RephraseSettings
+from avion_core.narrate.exchange import Request
 from avion_core.narrate.prompts import Message, rephrase_messages
 
 BYTES_PER_TOKEN = 3.5
@@ -52,7 +59,12 @@ class Prices:
     input: float
     output: float
 
-    def usd(self, input_tokens: int, output_tokens: int) -> float:
+    @classmethod
+    def of(cls, openai: OpenAISettings) -> Prices:
+        """The prices of the settings."""
+        return cls(openai.usd_per_million_input_tokens, openai.usd_per_million_output_tokens)
+
+    def usd(self, input_tokens: float, output_tokens: float) -> float:
         """Price of so many tokens."""
         return (input_tokens * self.input + output_tokens * self.output) / 1e6
 
@@ -72,44 +84,75 @@ def message_tokens(messages: Sequence[Message]) -> int:
     return sum(tokens(message["content"]) + TOKENS_PER_MESSAGE for message in messages)
 
 
-def reply_tokens(texts: Sequence[str], *, count: int) -> int:
-    """Estimated output tokens of the reply to one request."""
-    return sum(math.ceil(count * (tokens(text) * WORDIER + 2)) for text in texts) + 2
+def byte_lengths(texts: pa.Array) -> NDArray[np.int64]:
+    """Bytes of each text."""
+    return np.asarray(pc.binary_length(texts)).astype(np.int64)
 
 
-def estimate_texts(texts: Sequence[str], *, rephrase: RephraseSettings, openai: OpenAISettings) -> Estimate:
-    """Price of asking for all of `texts`, from their lengths."""
-    size, count = openai.narrations_per_request, rephrase.texts_per_narration
-    empty = message_tokens(
-        rephrase_messages([""] * min(size, 2), instruction=rephrase.instruction, count=count)
-    )
-    requests = math.ceil(len(texts) / size)
-    numbering = 3 if size > 1 else 0
-    given = requests * empty + sum(tokens(text) + numbering for text in texts)
-    wanted = sum(min(reply_tokens([text], count=count), openai.max_tokens_per_reply) for text in texts)
-    prices = Prices(openai.usd_per_million_input_tokens, openai.usd_per_million_output_tokens)
-    return Estimate(len(texts), requests, given, wanted, prices.usd(given, wanted))
+def reply_tokens(lengths: NDArray[np.int64], *, count: int) -> NDArray[np.int64]:
+    """Estimated output tokens of `count` sentences for each narration of so many bytes."""
+    narration = np.ceil(lengths / BYTES_PER_TOKEN)
+    return (np.ceil(count * (narration * WORDIER + 2)) + 2).astype(np.int64)
 
 
-class Budget:
-    """Money of one shard: what is spent, what is set aside for requests on their way, and the limit."""
+def highest_usd(request: Request, token_limit: int, prices: Prices) -> float:
+    """What a request can cost at most: a token has one byte or more, and the reply ends at its limit."""
+    given = len(json.dumps(request.schema)) if request.schema else 0
+    given += sum(len(message["content"].encode()) + TOKENS_PER_MESSAGE for message in request.messages)
+    return prices.usd(given, token_limit)
 
-    def __init__(self, *, limit_usd: float, spent_usd: float, prices: Prices, max_reply_tokens: int) -> None:
-        self.limit_usd, self.spent_usd = limit_usd, spent_usd
-        self._prices, self._max_reply_tokens = prices, max_reply_tokens
-        self._aside: dict[int, float] = {}
-        self._lost_usd = 0.0
 
-    def set_aside(self, request: int, messages: Sequence[Message]) -> bool:
-        """Reserve the highest price of a request; False if that would pass the limit."""
-        highest = self._prices.usd(message_tokens(messages), self._max_reply_tokens)
-        held = self.spent_usd + self._lost_usd + sum(self._aside.values())
-        if highest and held + highest > self.limit_usd:
-            return False
-        self._aside[request] = highest
-        return True
+def estimate_texts(
+    lengths: NDArray[np.int64], *, rephrase: RephraseSettings, openai: OpenAISettings
+) -> Estimate:
+    """Price of asking for narrations of so many bytes each."""
+    requests = math.ceil(len(lengths) / openai.narrations_per_request)
+    given, wanted = _tokens_by_text(lengths, rephrase=rephrase, openai=openai)
+    input_tokens = requests * _empty_request(rephrase, openai) + int(given.sum())
+    output_tokens = int(wanted.sum())
+    usd = Prices.of(openai).usd(input_tokens, output_tokens)
+    return Estimate(len(lengths), requests, input_tokens, output_tokens, usd)
 
-    def settle(self, request: int, usd: float, *, lost_tries: int = 0) -> None:
-        """A request was answered at this price, after `lost_tries` whose price is not known."""
-        self._lost_usd += lost_tries * self._aside.pop(request)
-        self.spent_usd += usd
+
+def usd_by_text(
+    lengths: NDArray[np.int64], *, rephrase: RephraseSettings, openai: OpenAISettings
+) -> NDArray[np.float64]:
+    """Price of each narration of so many bytes, with its part of the request."""
+    given, wanted = _tokens_by_text(lengths, rephrase=rephrase, openai=openai)
+    shared, prices = _empty_request(rephrase, openai) / openai.narrations_per_request, Prices.of(openai)
+    return ((given + shared) * prices.input + wanted * prices.output) / 1e6
+
+
+def _empty_request(rephrase: RephraseSettings, openai: OpenAISettings) -> int:
+    """Input tokens of a request without its narrations."""
+    texts = [""] * min(openai.narrations_per_request, 2)
+    count = rephrase.texts_per_narration
+    return message_tokens(rephrase_messages(texts, instruction=rephrase.instruction, count=count))
+
+
+def _tokens_by_text(
+    lengths: NDArray[np.int64], *, rephrase: RephraseSettings, openai: OpenAISettings
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Input and output tokens of each narration."""
+    numbering = 3 if openai.narrations_per_request > 1 else 0
+    given = np.ceil(lengths / BYTES_PER_TOKEN) + numbering
+    wanted = reply_tokens(lengths, count=rephrase.texts_per_narration)
+    return given, np.minimum(wanted, openai.max_tokens_per_reply)
+
+
+def limits(max_usd: float, *, wanted: Sequence[float], spent: Sequence[float]) -> list[float]:
+    """What each shard may have spent in all: parts of `max_usd` as large as what it is `wanted` for.
+
+    A shard that has already `spent` more than its part, for other narrations, may spend nothing more, and the
+    others share what is left. While shards only spend up to their limits, all of them find the same ones.
+    """
+    given, used = np.array(wanted, float), np.array(spent, float)
+    closed = np.zeros(len(given), np.bool_)
+    while True:
+        left = max(0.0, max_usd - used[closed].sum())
+        whole = given[~closed].sum()
+        part = left * given / whole if whole else np.full(len(given), left)
+        over = ~closed & (used > part)
+        if not over.any():
+            return [float(value) for value in np.where(closed, used, part)]
+        closed |= over

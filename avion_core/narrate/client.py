@@ -206,7 +206,7 @@ class _Run:
         while True:
             await self._pause_until(self._resume_at)
             form, sent = self._form, replace(request, schema=None) if plain else request
-            number = self._books.begin(request)
+            number = self._books.begin(sent, form.token_limit(self._settings))
             result = await self._transport.exchange(sent, form, answered=self._answered > 0)
             if isinstance(result, ChatReply):
                 self._note_answer(result, sent, form, fell_back=plain)

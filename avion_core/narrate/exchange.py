@@ -61,10 +61,11 @@ class NoAnswer:
 class Books(Protocol):
     """Told of every try, by the threads that make them."""
 
-    def begin(self, request: Request) -> int:
+    def begin(self, request: Request, token_limit: int) -> int:
         """Note a try at its highest price before it is sent; its number.
 
-        Raises BudgetError or ProviderError to end the run.
+        `token_limit` is what the reply is limited to, in tokens. Raises BudgetError or ProviderError to end
+        the run.
         """
         ...
 

@@ -1,9 +1,17 @@
 """The journal of a language model's answers: what was paid for is never lost and never asked again.
 
-One folder a data set, one file a shard, one JSON line an answered request, synced to disk before the
-next step. After a kill the last line may be torn; it is dropped, and only its request is repeated. All
-files of the folder are read, so a new number of shards asks nothing twice. The lines are kept for ever:
-they are also the bill.
+One folder a data set, one file a shard, one JSON object a line, which ends in "\\n" and nothing else:
+
+    {"try": 7, "usd": 0.0002, "model": "m"}          a request is about to be sent; its highest price
+    {"answers": 7, "keys": […], …, "reply": "…"}     its answer, and the real price (`Entry`)
+    {"cancelled": 7}                                 the server did not serve it
+    {"dead": "a reason", "keys": […], …}             a narration is given up (`DeadLetter`)
+
+A try that is followed by neither answer nor cancellation may have been billed, and counts at its highest
+price for ever. Lines are written at once, so that a kill loses none, and synced to disk within SYNC_SECONDS
+or when the journal is closed. A kill may tear the last line, which is dropped: that try was not sent yet, and
+an answer's try is there. Journals of earlier versions have answers without tries. The lines are kept for
+ever: they are also the bill.
 """
 
 from __future__ import annotations
@@ -11,10 +19,14 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Container, Iterable, Iterator
+import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
+
+SYNC_SECONDS = 1.0
+"""What a power failure may cost, in seconds of work."""
 
 
 class JournalError(ValueError):
@@ -25,12 +37,14 @@ class JournalError(ValueError):
 class Entry:
     """One answered request."""
 
+    answers: int | None
+    """Number of the try that it answers; None in journals of earlier versions."""
     keys: list[str]
     """`prompts.answer_key` of each narration the request held, in its order."""
-    texts: list[str]
-    """The narrations."""
-    reply: str
-    """The model's words as they came; parsed when read."""
+    usable: list[bool]
+    """Whether there was a usable sentence for each narration, according to `parser`."""
+    parser: str
+    """Digest of the parser that judged, 8 hex digits."""
     provider: str
     model: str
     input_tokens: int
@@ -43,39 +57,46 @@ class Entry:
     """From the first try to the answer."""
     finish: str
     """Why the model stopped: `stop`, or `length` at the token limit."""
+    limit: int
+    """The token limit it was asked with."""
+    reasons: bool
+    """Whether that had room for reasoning."""
+    texts: list[str]
+    """The narrations."""
+    reply: str
+    """The model's words as they came; parsed when read."""
 
 
 @dataclass(frozen=True)
-class Bill:
-    """What a folder's requests have used."""
+class DeadLetter:
+    """A narration that got no answer."""
 
-    requests: int
-    input_tokens: int
-    output_tokens: int
-    usd: float
+    dead: str
+    """The reason, one line."""
+    keys: list[str]
+    texts: list[str]
+    tries: int
+    """Requests that were sent for it."""
+    attempts: int
+    """It is asked again when `max_attempts` is more than this."""
 
 
 class Journal:
-    """Appends to one file and holds what all files of the folder say. A context manager."""
+    """Appends to one file. A context manager; its methods may be called from any thread."""
 
-    def __init__(self, folder: Path, name: str, *, wanted: Container[str] | None = None) -> None:
-        """Open `folder/name.jsonl` for appending; JournalError if another process has it open.
-
-        With `wanted`, only the answers to these keys are held in memory; all are counted.
-        """
-        self._wanted = wanted
+    def __init__(self, folder: Path, name: str) -> None:
+        """Open `folder/name.jsonl` for appending; JournalError if another process has it open."""
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f"{name}.jsonl"
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        self._lock()
-        self._drop_torn_line()
-        self._of_key: dict[str, list[Entry]] = {}
-        self.usd_by_file: dict[str, float] = {}
-        """Spent according to each file of the folder, by name without suffix, when it was opened."""
-        for path in sorted(folder.glob("*.jsonl")):
-            self.usd_by_file[path.stem] = sum(self._remember(read_entries(path)))
-        self.usd_here = self.usd_by_file[name]
-        """Spent according to this file."""
+        self._lock_file()
+        self._size = _whole_lines(self._descriptor)
+        os.ftruncate(self._descriptor, self._size)
+        self._writing = threading.Lock()
+        self._unsynced, self._closing = False, threading.Event()
+        self._sync_error: OSError | None = None
+        self._syncing = threading.Thread(target=self._sync_often, daemon=True)
+        self._syncing.start()
 
     def __enter__(self) -> Journal:
         return self
@@ -83,27 +104,54 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self._descriptor)
+        self._closing.set()
+        self._syncing.join()
+        with self._writing:
+            descriptor, self._descriptor = self._descriptor, -1
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
-    def answers(self, key: str) -> list[Entry]:
-        """Every answer there is to a key, oldest first."""
-        return self._of_key.get(key, [])
+    def begin(self, number: int, *, usd: float, model: str) -> None:
+        """Note a try, with its highest price, before it is sent."""
+        self._append({"try": number, "usd": usd, "model": model})
 
-    def append(self, entry: Entry) -> None:
-        """Add an entry; on return it is on disk."""
-        line = json.dumps(asdict(entry), ensure_ascii=False) + "\n"
-        _write_all(self._descriptor, line.encode())
-        os.fsync(self._descriptor)
-        self.usd_here += sum(self._remember([entry]))
+    def cancel(self, number: int) -> None:
+        """The server did not serve this try."""
+        self._append({"cancelled": number})
 
-    def _remember(self, entries: Iterable[Entry]) -> Iterator[float]:
-        for entry in entries:
-            for key in entry.keys:
-                if self._wanted is None or key in self._wanted:
-                    self._of_key.setdefault(key, []).append(entry)
-            yield entry.usd
+    def add(self, line: Entry | DeadLetter) -> None:
+        """Add an answer or a narration that is given up."""
+        self._append(asdict(line))
 
-    def _lock(self) -> None:
+    def _append(self, line: dict[str, Any]) -> None:
+        data = json.dumps(line, ensure_ascii=False).encode(errors="replace") + b"\n"
+        with self._writing:
+            if self._descriptor < 0:
+                raise JournalError(f"{self.path}: closed")
+            if self._sync_error is not None:
+                raise self._sync_error
+            try:
+                _write_all(self._descriptor, data)
+            except OSError as error:
+                os.ftruncate(self._descriptor, self._size)  # half a line would spoil the next one
+                raise OSError(error.errno, error.strerror, str(self.path)) from None
+            self._size += len(data)
+            self._unsynced = True
+
+    def _sync_often(self) -> None:
+        """Sync now and then, away from the threads that write: a network disk takes its time."""
+        while not self._closing.wait(SYNC_SECONDS):
+            if self._unsynced:
+                self._unsynced = False
+                try:
+                    os.fsync(self._descriptor)
+                except OSError as error:
+                    self._sync_error = OSError(error.errno, error.strerror, str(self.path))
+                    return
+
+    def _lock_file(self) -> None:
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -115,47 +163,35 @@ class Journal:
             # Some network file systems have no locks. Snakemake runs one job a shard, so go on without.
             return
 
-    def _drop_torn_line(self) -> None:
-        content = self.path.read_bytes()
-        if content and not content.endswith(b"\n"):
-            os.ftruncate(self._descriptor, content.rfind(b"\n") + 1)
-            os.fsync(self._descriptor)
 
-
-def bill(folder: Path) -> Bill:
-    """Sum over every request that a folder's journals have, whatever it was asked with."""
-    entries = [entry for path in sorted(folder.glob("*.jsonl")) for entry in read_entries(path)]
-    return Bill(
-        len(entries),
-        sum(entry.input_tokens for entry in entries),
-        sum(entry.output_tokens for entry in entries),
-        sum(entry.usd for entry in entries),
-    )
-
-
-def entries_by_key(folder: Path) -> dict[str, list[Entry]]:
-    """Every answer of a folder's journals, by key; {} if there is no folder."""
-    found: dict[str, list[Entry]] = {}
-    for path in sorted(folder.glob("*.jsonl")):
-        for entry in read_entries(path):
-            for key in entry.keys:
-                found.setdefault(key, []).append(entry)
+def parse_line(line: bytes, path: Path, *, start: int) -> dict[str, Any]:
+    """The object of a line that begins at the byte `start`. JournalError where it is none."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise damaged(path, start=start)
     return found
 
 
-def read_entries(path: Path) -> Iterator[Entry]:
-    """Entries of one file in their order. A last line without its end is left out: it is being written
-    or was torn by a kill. JournalError names a damaged line."""
+def damaged(path: Path, *, start: int) -> JournalError:
+    """The error for a line that begins at the byte `start`, with the way out."""
     with path.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                yield Entry(**json.loads(line))
-            except (ValueError, TypeError):
-                raise JournalError(
-                    f"{path}, line {number}: not a journal entry; delete the line to have it asked again"
-                ) from None
+        number = stream.read(start).count(b"\n") + 1
+    return JournalError(f"{path}, line {number}: not a journal entry; delete the line to have it asked again")
+
+
+def _whole_lines(descriptor: int) -> int:
+    """Size of a file without a last line that has no end."""
+    end = os.fstat(descriptor).st_size
+    while end:
+        start = max(0, end - 65536)
+        place = os.pread(descriptor, end - start, start).rfind(b"\n")
+        if place >= 0:
+            return start + place + 1
+        end = start
+    return 0
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

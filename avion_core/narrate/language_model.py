@@ -3,241 +3,267 @@
 from __future__ import annotations
 
 import itertools
+import math
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
 from avion_core.config import NarrateSettings
-from avion_core.narrate.budget import (
-    Budget,
-    BudgetError,
-    Prices,
-    estimate_texts,
-    message_tokens,
-    money,
-    tokens,
-)
+from avion_core.narrate.answered import PARSER, Answered, Rephrasing, judged, key_texts
+from avion_core.narrate.books import open_books
+from avion_core.narrate.budget import money
 from avion_core.narrate.client import Answering, ChatClient
-from avion_core.narrate.exchange import Answer, NoAnswer, ProviderError, Request, Usage
-from avion_core.narrate.journal import Entry, Journal
-from avion_core.narrate.parse import parse_replies
-from avion_core.narrate.prompts import answer_key, rephrase_messages, reply_schema
+from avion_core.narrate.exchange import Answer, NoAnswer, ProviderError, Request
+from avion_core.narrate.journal import DeadLetter, Entry, Journal
+from avion_core.narrate.ledger import read_ledger, read_ledgers
+from avion_core.narrate.prompts import rephrase_messages, reply_schema, unfit
 from avion_core.progress import Progress
 
-JUDGED_AFTER = 20
-"""Finished narrations after which a model that answers most of them with nothing usable is given up."""
+JUDGED_AFTER = 10
+"""Finished narrations after which those without a usable sentence may end the run."""
+SURE = 2.58
+"""Standard deviations that their share must be above `max_failed_share`: 99 % sure."""
+SAMPLED = 100
+"""Given-up narrations of earlier sessions that are read for the commonest reason."""
+READY_REQUESTS = 100
+"""Requests kept ready for the client, or four times as many as it sends at once."""
 
 
 def rephrase_with_model(
-    texts: Sequence[str],
+    texts: pa.Array,
     *,
     settings: NarrateSettings,
     shard: str,
-    every_text: Sequence[str],
+    every_text: pa.Array,
     journal_dir: Path,
-) -> dict[str, list[str]]:
-    """Sentences for each of `texts`, asked only for those that the journal does not have.
+    client: Answering | None = None,
+) -> Iterator[Rephrasing]:
+    """What becomes of each of `texts`; only those are asked that the journal does not have.
 
-    `every_text` holds the texts of all shards: this shard may spend its share of `max_usd`. Raises
+    `every_text` holds the texts of all shards: this one may spend its part of `max_usd`. Raises
     ProviderError and BudgetError; what was answered before is kept.
     """
-    keys = {_key(text, settings) for text in texts}
-    with Journal(journal_dir, shard, wanted=keys) as journal:
-        asking = _Asking(texts, settings=settings, shard=shard, journal=journal)
-        asking.check_budget(every_text)
-        open_texts = asking.open_texts()
-        if open_texts:
-            asking.ask(open_texts, ChatClient(settings.openai))
-        asking.check_usable()
-        print(f"narrate {shard}: done, ${money(journal.usd_here)} billed in {journal.path}", file=sys.stderr)
-        return {text: asking.sentences(text) for text in texts}
+    with Journal(journal_dir, shard) as journal:
+        asking = _Asking(texts, settings=settings, shard=shard, journal=journal, every_text=every_text)
+        asking.ask_all(client)
+        yield from asking.rephrasings()
 
 
-def open_texts_of(
-    texts: Sequence[str], *, settings: NarrateSettings, entries: dict[str, list[Entry]]
-) -> list[str]:
-    """Texts that have no usable answer among `entries` (by key) and attempts left."""
-    return [text for text in texts if _is_open(text, settings, entries.get(_key(text, settings), []))]
+def open_texts_of(texts: pa.Array, *, settings: NarrateSettings, journal_dir: Path) -> pa.Array:
+    """Texts that have no usable answer in a journal and attempts left.
+
+    Answers that the parser of the day has not judged count as usable.
+    """
+    with Answered(texts, settings) as answered:
+        answered.take(read_ledgers(journal_dir))
+        return texts.take(pa.array(open_places(answered, settings)))
+
+
+def open_places(answered: Answered, settings: NarrateSettings) -> NDArray[np.int64]:
+    """Places of the texts that are still to be asked; those that cannot be sent are not."""
+    done, attempts = answered.state()
+    found = np.flatnonzero(~done & (attempts < settings.openai.max_attempts))
+    fit = [unfit(text) is None for text in answered.texts.take(pa.array(found)).to_pylist()]
+    return found[np.array(fit, np.bool_)]
+
+
+def surely_more(failed: int, of: int, *, than: float) -> bool:
+    """Whether so many failures show that their share is above a limit (Wilson's lower bound)."""
+    if of < JUDGED_AFTER:
+        return False
+    share, extra = failed / of, SURE**2 / of
+    bound = share + extra / 2 - math.sqrt(extra * (share * (1 - share) + extra / 4))
+    return bound / (1 + extra) > than
 
 
 class _Asking:
     """One shard at work."""
 
     def __init__(
-        self, texts: Sequence[str], *, settings: NarrateSettings, shard: str, journal: Journal
+        self,
+        texts: pa.Array,
+        *,
+        settings: NarrateSettings,
+        shard: str,
+        journal: Journal,
+        every_text: pa.Array,
     ) -> None:
-        self._texts, self._settings, self._shard, self._journal = texts, settings, shard, journal
-        prices = settings.openai
-        self._prices = Prices(prices.usd_per_million_input_tokens, prices.usd_per_million_output_tokens)
+        self._texts, self._settings, self._every_text = texts, settings, every_text
+        self._shard, self._title, self._journal = shard, f"narrate {shard}", journal
         self._numbers = itertools.count()
-        self._limit_usd = 0.0
-        self._finished = self._failed = 0
+        self._places: dict[int, Sequence[int]] = {}
+        """Places of the texts of each request that has no outcome yet, by its number."""
+        self._reasons: Counter[str] = Counter()
+        """Why replies of this session were unusable."""
+        self._look()
 
-    def sentences(self, text: str) -> list[str]:
-        """Of the first usable answer; [] if there is none."""
-        return _sentences(text, self._settings, self._journal.answers(_key(text, self._settings)))
+    def ask_all(self, client: Answering | None) -> None:
+        """Ask until every text has a usable answer or is given up.
 
-    def open_texts(self) -> list[str]:
-        return [text for text in self._texts if self._is_open(text)]
+        Raises ProviderError where that is more than `max_failed_share` of them.
+        """
+        self._ask(client)
+        if self._answered.judge():  # by a parser that may have changed since the answers came
+            self._ask(client)
+        self._check_failed(at_end=True)
+        if estimated := sum(bill.estimated for bill in self._ledger.answered.values()):
+            self._say(
+                f"{estimated} answers came without a usable count of tokens, estimated from their lengths"
+            )
+        self._say(f"done, ${money(self._ledger.usd)} billed in {self._journal.path}")
 
-    def check_budget(self, every_text: Sequence[str]) -> None:
-        """Print the estimate; BudgetError if what is left does not fit into this shard's part."""
-        price = partial(estimate_texts, rephrase=self._settings.rephrase, openai=self._settings.openai)
-        ask, all_usd = self.open_texts(), price(every_text).usd
-        here, limit = price(self._texts).usd, self._settings.openai.max_usd
-        same_cut = self._shard[self._shard.index("-of-") :]
-        earlier = sum(usd for name, usd in self._journal.usd_by_file.items() if not name.endswith(same_cut))
-        share = here / all_usd if all_usd else 1.0
-        self._limit_usd = max(0.0, limit - earlier) * share
-        left, spent = price(ask), self._journal.usd_here
-        print(
-            f"narrate {self._shard}: {len(self._texts) - len(ask)} of {len(self._texts)} narrations answered "
-            f"already, ${money(spent)} billed; to ask: {left}; limit ${money(limit)} for all shards, "
-            f"${money(self._limit_usd)} for this one",
-            file=sys.stderr,
-            flush=True,
+    def rephrasings(self) -> Iterator[Rephrasing]:
+        """What became of each text, in their order."""
+        for place in range(len(self._texts)):
+            found = self._answered.rephrasing(place)
+            unsent = unfit(found.text) if not found.sentences else None
+            yield Rephrasing(found.text, [], unsent) if unsent else found
+
+    def _say(self, text: str) -> None:
+        print(f"{self._title}: {text}", file=sys.stderr, flush=True)
+
+    def _look(self) -> None:
+        """Find what is answered, in other shards' files only where something is not in this one's."""
+        path, settings = self._journal.path, self._settings
+        self._ledger = read_ledger(path)
+        self._answered = Answered(self._texts, settings)
+        self._answered.take([(path, self._ledger)])
+        if len(open_places(self._answered, settings)):
+            others = (pair for pair in read_ledgers(path.parent) if pair[0] != path)
+            self._answered.take(others)
+        self._done, self._attempts = self._answered.state()
+        lost = ~self._done & (self._attempts >= settings.openai.max_attempts)
+        self._failed = int(lost.sum())
+        self._finished = int(self._done.sum()) + self._failed
+
+    def _ask(self, client: Answering | None) -> None:
+        """Ask for the texts that are open; each answer is in the journal before the next is looked at."""
+        places = open_places(self._answered, self._settings)
+        if not len(places):
+            return
+        self._check_failed()
+        answered = len(self._texts) - len(places)
+        self._say(f"{answered} of {len(self._texts)} narrations answered already")
+        client = client or ChatClient(self._settings.openai)
+        self._books = open_books(
+            self._journal,
+            self._ledger,
+            shard=self._shard,
+            open_texts=self._texts.take(pa.array(places)),
+            every_text=self._every_text,
+            settings=self._settings,
         )
-        if left.usd and spent + left.usd > self._limit_usd:
-            self._too_expensive(left.usd, share, earlier)
-
-    def _too_expensive(self, left_usd: float, share: float, earlier: float) -> None:
-        limit = self._settings.openai.max_usd
-        needed = (self._journal.usd_here + left_usd) / share + earlier
-        raise BudgetError(
-            f"narrate {self._shard}: all shards together need about ${money(needed * 1.1)} "
-            f"(${money(self._journal.usd_here)} already billed in {self._journal.path}, about "
-            f"${money(left_usd)} to come in this shard), but narrate.openai.max_usd is {limit:g}; raise it, "
-            "or lower narrate.rephrase.texts_per_narration, raise narrations_per_request, or change the model"
-        )
-
-    def ask(self, open_texts: Sequence[str], client: Answering) -> None:
-        """Ask until every text has an answer; each one is in the journal before the next is looked at."""
-        settings = self._settings.openai
-        self._budget = Budget(
-            limit_usd=self._limit_usd,
-            spent_usd=self._journal.usd_here,
-            prices=self._prices,
-            max_reply_tokens=settings.max_tokens_per_reply,
-        )
-        waiting = deque(self._requests(open_texts, settings.narrations_per_request))
+        size = self._settings.openai.narrations_per_request
+        groups = iter([places[start : start + size].tolist() for start in range(0, len(places), size)])
+        ready = max(READY_REQUESTS, 4 * self._settings.openai.parallel_requests)
+        waiting: deque[Request] = deque(self._request(group) for group in itertools.islice(groups, ready))
         total = len(self._texts)
-        with Progress(
-            f"narrate {self._shard}", total, unit="narrations", done=total - len(open_texts)
-        ) as progress:
-            for request, outcome in client.answers(waiting, self):
-                self._record(request, outcome)
-                again = [text for text in request.texts if self._is_open(text)]
-                waiting.extend(self._requests(again, 1))
-                done = [text for text in request.texts if text not in again]
-                self._finished += len(done)
-                self._failed += sum(not self.sentences(text) for text in done)
-                progress.advance(len(done), note=f"${money(self._budget.spent_usd)}")
+        with Progress(self._title, total, unit="narrations", done=total - len(places)) as progress:
+            for request, outcome in client.answers(waiting, self._books):
+                before = self._finished
+                for place in self._take(request, outcome):
+                    waiting.appendleft(self._request([place]))  # first, so that an odd one is soon given up
+                waiting.extend(map(self._request, itertools.islice(groups, 1)))
+                progress.advance(self._finished - before, note=f"${money(self._books.spent_usd)}")
+        self._look()
 
-    def check_usable(self) -> None:
-        """ProviderError if most of the shard's texts got no sentence; else say how many did not."""
-        failed = sum(not self.sentences(text) for text in self._texts)
-        if failed * 2 > len(self._texts):
-            self._unusable(failed, len(self._texts))
-        if failed:
-            print(
-                f"narrate {self._shard}: {failed} of {len(self._texts)} narrations have no usable answer and "
-                "stay as they are",
-                file=sys.stderr,
-                flush=True,
-            )
-
-    def _unusable(self, failed: int, of: int) -> None:
-        raise ProviderError(
-            f"narrate {self._shard}: the model '{self._settings.openai.model}' gave no usable sentence for "
-            f"{failed} of {of} narrations; its replies are in {self._journal.path}. Choose another model, or "
-            "change narrate.rephrase.instruction or narrate.openai.max_tokens_per_reply"
-        )
-
-    def _is_open(self, text: str) -> bool:
-        return _is_open(text, self._settings, self._journal.answers(_key(text, self._settings)))
-
-    def _requests(self, texts: Sequence[str], size: int) -> Iterator[Request]:
+    def _request(self, places: Sequence[int]) -> Request:
+        texts = self._texts.take(pa.array(places)).to_pylist()
         rephrase = self._settings.rephrase
-        for start in range(0, len(texts), size):
-            group = tuple(texts[start : start + size])
-            messages = rephrase_messages(
-                group, instruction=rephrase.instruction, count=rephrase.texts_per_narration
-            )
-            schema = reply_schema(len(group), count=rephrase.texts_per_narration)
-            yield Request(next(self._numbers), group, tuple(messages), schema)
-
-    def begin(self, request: Request) -> int:
-        """Set the price of a try aside, or end the run by an error."""
-        if self._finished >= JUDGED_AFTER and self._failed * 2 > self._finished:
-            self._unusable(self._failed, self._finished)
+        messages = rephrase_messages(
+            texts, instruction=rephrase.instruction, count=rephrase.texts_per_narration
+        )
         number = next(self._numbers)
-        if not self._budget.set_aside(number, request.messages):
-            raise BudgetError(
-                f"narrate {self._shard}: stopped at ${money(self._budget.spent_usd)}, before the next "
-                f"request could pass this shard's part (${money(self._limit_usd)}) of narrate.openai.max_usd "
-                f"({self._settings.openai.max_usd:g}); {len(self.open_texts())} of {len(self._texts)} "
-                "narrations are not answered yet. Raise max_usd to go on; answers so far are kept"
-            )
-        return number
+        self._places[number] = places
+        schema = reply_schema(len(texts), count=rephrase.texts_per_narration)
+        return Request(number, tuple(texts), tuple(messages), schema)
 
-    def cancel(self, try_number: int) -> None:
-        """Nothing was billed."""
-        self._budget.settle(try_number, 0.0)
+    def _take(self, request: Request, outcome: Answer | NoAnswer) -> list[int]:
+        """Record what became of a request; the places of the texts that must be asked again, one by one."""
+        places, tries = self._places.pop(request.number), self._books.tries.pop(request.number, 0)
+        attempts = 1
+        if isinstance(outcome, Answer):
+            usable = self._record(request, outcome)
+        elif len(places) > 1:
+            return list(places)  # one of them may be at fault
+        else:
+            usable, attempts = [False], self._settings.openai.max_attempts
+            self._give_up(request, outcome.reason, tries=tries, attempts=attempts)
+        again = [
+            place
+            for place, good in zip(places, usable, strict=True)
+            if not self._is_finished(place, good, attempts)
+        ]
+        if surely_more(self._failed, self._finished, than=self._settings.max_failed_share):
+            self._books.problem = self._too_many_failed()
+        return again
 
-    def _record(self, request: Request, outcome: Answer | NoAnswer) -> None:
-        if isinstance(outcome, NoAnswer):  # unusable, and not asked again in this run
-            outcome = Answer(-1, "", outcome.reason, Usage(0, 0), 0.0)
-        given = outcome.usage.input_tokens if outcome.usage else message_tokens(request.messages)
-        written = outcome.usage.output_tokens if outcome.usage else tokens(outcome.content)
-        usd = self._prices.usd(given, written)
+    def _is_finished(self, place: int, good: bool, attempts: int) -> bool:
+        """Count an outcome of a text; whether it is its last."""
+        self._done[place] = good
+        self._attempts[place] += 0 if good else attempts
+        failed = not good and self._attempts[place] >= self._settings.openai.max_attempts
+        self._failed += failed
+        self._finished += good or failed
+        return good or bool(failed)
+
+    def _record(self, request: Request, answer: Answer) -> list[bool]:
+        """Put an answer into the journal; whether each of its texts has a usable sentence now."""
+        settings = self._settings
+        texts = list(request.texts)
+        given, written, usd = self._books.price(request, answer)
+        limit = self._books.token_limit(answer)
+        found = judged(answer.content, texts, finish=answer.finish, settings=settings)
+        self._reasons.update(parsed.reason for parsed in found if parsed.reason)
+        usable = [bool(parsed.sentences) for parsed in found]
         entry = Entry(
-            keys=[_key(text, self._settings) for text in request.texts],
-            texts=list(request.texts),
-            reply=outcome.content,
-            provider=self._settings.provider,
-            model=self._settings.openai.model,
+            answers=answer.try_number,
+            keys=list(key_texts(texts, settings)),
+            usable=usable,
+            parser=PARSER,
+            provider=settings.provider,
+            model=settings.openai.model,
             input_tokens=given,
             output_tokens=written,
-            measured=outcome.usage is not None,
+            measured=answer.usage is not None,
             usd=usd,
-            seconds=outcome.seconds,
-            finish=outcome.finish,
+            seconds=answer.seconds,
+            finish=answer.finish,
+            limit=limit,
+            reasons=limit > settings.openai.max_tokens_per_reply,
+            texts=texts,
+            reply=answer.content,
         )
-        self._journal.append(entry)
-        if outcome.try_number >= 0:
-            self._budget.settle(outcome.try_number, usd)
+        self._books.settle(entry)
+        return usable
 
+    def _give_up(self, request: Request, reason: str, *, tries: int, attempts: int) -> None:
+        self._reasons[reason] += 1
+        keys = list(key_texts(request.texts, self._settings))
+        self._books.give_up(DeadLetter(reason, keys, list(request.texts), tries, attempts))
 
-def _key(text: str, settings: NarrateSettings) -> str:
-    return answer_key(
-        text,
-        provider=settings.provider,
-        model=settings.openai.model,
-        temperature=settings.openai.temperature,
-        instruction=settings.rephrase.instruction,
-        count=settings.rephrase.texts_per_narration,
-    )
+    def _check_failed(self, *, at_end: bool = False) -> None:
+        """ProviderError if too many texts have no usable sentence."""
+        allowed = self._settings.max_failed_share
+        if at_end and self._failed > allowed * self._finished:
+            raise self._too_many_failed()
+        if surely_more(self._failed, self._finished, than=allowed):
+            raise self._too_many_failed()
 
-
-def _sentences(text: str, settings: NarrateSettings, entries: Sequence[Entry]) -> list[str]:
-    """Of the first answer that has any: all replies are read anew, so a better parser costs nothing."""
-    count = settings.rephrase.texts_per_narration
-    for entry in entries:
-        parsed = parse_replies(
-            entry.reply,
-            entry.texts,
-            count=count,
-            finish=entry.finish,
-            instruction=settings.rephrase.instruction,
+    def _too_many_failed(self) -> ProviderError:
+        if not self._reasons:
+            lost = np.flatnonzero(~self._done & (self._attempts > 0))[:SAMPLED].tolist()
+            self._reasons.update(str(self._answered.rephrasing(place).reason) for place in lost)
+        reason = self._reasons.most_common(1)[0][0]
+        return ProviderError(
+            f"{self._title}: {self._failed} of {self._finished} narrations got no usable sentence from the "
+            f"model '{self._settings.openai.model}' (mostly: {reason}), more than narrate.max_failed_share "
+            f"({self._settings.max_failed_share:g}) allows; its replies are in {self._journal.path}. Choose "
+            "another model, change narrate.rephrase.instruction, raise narrate.openai.max_tokens_per_reply "
+            "if replies were cut off, or raise max_failed_share"
         )
-        found = parsed[entry.texts.index(text)].sentences
-        if found:
-            return found
-    return []
-
-
-def _is_open(text: str, settings: NarrateSettings, entries: Sequence[Entry]) -> bool:
-    """Whether a text must (still) be asked: unusable answers are asked again, `max_attempts` in all."""
-    return len(entries) < settings.openai.max_attempts and not _sentences(text, settings, entries)

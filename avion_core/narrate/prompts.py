@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from avion_core.files import fingerprint
 from avion_core.plain_text import plain
 
 Message = dict[str, str]
 """One turn of a chat: `role` and `content`."""
 
+UNSET_TEMPERATURE = 0.7
+"""Default of earlier versions: their answers stay valid where no temperature is set."""
 LONGEST_NARRATION = 1000
 """Characters. What a text model reads of a clip's text (77 tokens) ends long before."""
 _MARKS = str.maketrans("<>|[]", "     ")
@@ -67,8 +70,24 @@ def reply_schema(narrations: int, *, count: int) -> dict[str, Any]:
     }
 
 
-def answer_key(
-    text: str, *, provider: str, model: str, temperature: float | None, instruction: str, count: int
-) -> str:
-    """Digest of what decides an answer. Batching, prices and the server's address are not part of it."""
-    return fingerprint([provider, model, temperature, instruction.strip(), count, text])
+def answer_keys(
+    texts: Iterable[str],
+    *,
+    provider: str,
+    model: str,
+    temperature: float | None,
+    instruction: str,
+    count: int,
+) -> Iterator[str]:
+    """Digests of what decides an answer: batching, limits, prices and the server's address do not.
+
+    They are `files.fingerprint`s of [provider, model, temperature, instruction, count, text]. Without a
+    temperature they are those of UNSET_TEMPERATURE.
+    """
+    temperature = UNSET_TEMPERATURE if temperature is None else temperature
+    decided = json.dumps([provider, model, temperature, instruction.strip(), count], separators=(",", ":"))
+    shared = hashlib.sha256(decided[:-1].encode())
+    for text in texts:
+        digest = shared.copy()
+        digest.update(f",{json.dumps(text)}]".encode())
+        yield digest.hexdigest()[:16]

@@ -7,22 +7,41 @@ sentences, aligned by row with the clip table (LaViLa's rephrased narrations hav
 
 from __future__ import annotations
 
+import csv
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from avion_core.config import NarrateSettings
 from avion_core.data.clips import CLIPS, write_clips
-from avion_core.data.tables import map_table, write_table
-from avion_core.narrate.budget import Estimate, estimate_texts, reply_tokens
+from avion_core.data.tables import BATCH_ROWS, map_table, write_table
+from avion_core.files import publish, write_json
+from avion_core.narrate.answered import Rephrasing
+from avion_core.narrate.budget import Estimate, byte_lengths, estimate_texts, reply_tokens
+from avion_core.narrate.ledger import read_ledgers, total
 from avion_core.progress import Progress
 
-REPHRASED = pa.schema([("text", pa.string()), ("rephrased", pa.list_(pa.string()))])
-"""Table of a shard: each of its distinct texts and the new sentences, in the texts' order."""
+REPHRASED = pa.schema(
+    [
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("rephrased", pa.list_(pa.string()), nullable=False),
+        pa.field("reason", pa.string()),
+        pa.field("tries", pa.int64()),
+        pa.field("other_subject", pa.int64()),
+    ]
+)
+"""Table of a shard: each of its distinct texts in their order, with the new sentences, or why there are none,
+the requests that were sent, and the sentences left out because they tell of somebody else."""
+DEAD_LETTERS, SUMMARY = "dead_letters.csv", "summary.json"
+"""Beside the table of all rephrased clips: narrations without a usable sentence, and counts."""
+TYPICAL_BYTES = len("#C C picks up a cup from the table")
 
 
 class NarrateError(ValueError):
@@ -33,9 +52,9 @@ class NarrateError(ValueError):
 class Work:
     """One shard of rephrasing, as a provider gets it."""
 
-    texts: Sequence[str]
+    texts: pa.Array
     """The shard's distinct texts, sorted."""
-    every_text: Sequence[str]
+    every_text: pa.Array
     """The distinct texts of all shards."""
     settings: NarrateSettings
     shard: str
@@ -44,20 +63,18 @@ class Work:
     journal_dir: Path
 
 
-def _with_lexicon(work: Work) -> dict[str, list[str]]:
+def _with_lexicon(work: Work) -> Iterator[Rephrasing]:
     from avion_core.narrate.class_lists import load_class_lists
     from avion_core.narrate.lexicon import Lexicon
 
     lexicon = Lexicon(load_class_lists(work.class_lists))
-    found = {}
     with Progress(f"narrate {work.shard}", len(work.texts), unit="narrations") as progress:
-        for text in work.texts:
-            found[text] = lexicon.rephrase(text, work.settings.rephrase.texts_per_narration)
+        for text in work.texts.to_pylist():
+            yield Rephrasing(text, lexicon.rephrase(text, work.settings.rephrase.texts_per_narration))
             progress.advance()
-    return found
 
 
-def _with_openai(work: Work) -> dict[str, list[str]]:
+def _with_openai(work: Work) -> Iterator[Rephrasing]:
     from avion_core.narrate.language_model import rephrase_with_model
 
     return rephrase_with_model(
@@ -69,11 +86,11 @@ def _with_openai(work: Work) -> dict[str, list[str]]:
     )
 
 
-PROVIDERS: dict[str, Callable[[Work], dict[str, list[str]]]] = {
+PROVIDERS: dict[str, Callable[[Work], Iterator[Rephrasing]]] = {
     "lexicon": _with_lexicon,
     "openai": _with_openai,
 }
-"""Who rewrites: new sentences for each text of a shard. Imported when used; `openai` is slow to load."""
+"""Who rewrites: what becomes of each text of a shard, in order. Imported when used."""
 
 
 def check_provider(settings: NarrateSettings) -> None:
@@ -92,8 +109,8 @@ def check_provider(settings: NarrateSettings) -> None:
         raise NarrateError(
             f"narrate.openai.base_url must start with http:// or https:// (got '{model.base_url}')"
         )
-    typical = ["#C C picks up a cup from the table"] * model.narrations_per_request
-    needed = reply_tokens(typical, count=settings.rephrase.texts_per_narration)
+    typical = np.full(model.narrations_per_request, TYPICAL_BYTES)
+    needed = int(reply_tokens(typical, count=settings.rephrase.texts_per_narration).sum())
     if needed > model.max_tokens_per_reply:
         raise NarrateError(
             f"narrate.openai.max_tokens_per_reply ({model.max_tokens_per_reply}) cannot hold "
@@ -119,17 +136,19 @@ def estimate(clips: Path, settings: NarrateSettings, *, journal_dir: Path | None
     if settings.provider != "openai":
         return Estimate(len(texts), 0, 0, 0, 0.0)
     if journal_dir is not None:
-        from avion_core.narrate.journal import entries_by_key
         from avion_core.narrate.language_model import open_texts_of
 
-        texts = open_texts_of(texts, settings=settings, entries=entries_by_key(journal_dir))
-    return estimate_texts(texts, rephrase=settings.rephrase, openai=settings.openai)
+        texts = open_texts_of(texts, settings=settings, journal_dir=journal_dir)
+    return estimate_texts(byte_lengths(texts), rephrase=settings.rephrase, openai=settings.openai)
 
 
-def distinct_texts(clips: Path) -> list[str]:
+def distinct_texts(clips: Path) -> pa.Array:
     """Every text of a clip table once, sorted; blank ones are left out."""
-    column = map_table(clips, CLIPS).column("texts")
-    return sorted(text for text in pc.unique(pc.list_flatten(column)).to_pylist() if text and text.strip())
+    texts = pc.unique(pc.list_flatten(map_table(clips, CLIPS).column("texts")))
+    pieces = (texts.slice(start, BATCH_ROWS).to_pylist() for start in range(0, len(texts), BATCH_ROWS))
+    filled = [bool(text and text.strip()) for piece in pieces for text in piece]
+    texts = texts.filter(pa.array(filled, pa.bool_()))
+    return texts.take(pc.array_sort_indices(texts))
 
 
 def rephrase_shard(
@@ -149,23 +168,67 @@ def rephrase_shard(
     check_provider(settings)
     first, step = _parse_shard(shard)
     every_text = distinct_texts(clips)
-    texts = every_text[first - 1 :: step]
+    texts = every_text.take(pa.array(np.arange(first - 1, len(every_text), step)))
     found = PROVIDERS[settings.provider](Work(texts, every_text, settings, shard, class_lists, journal_dir))
-    write_table(out, pa.table([texts, [found[text] for text in texts]], schema=REPHRASED), REPHRASED)
+    rows = (
+        {
+            "text": entry.text,
+            "rephrased": entry.sentences,
+            "reason": entry.reason,
+            "tries": entry.tries,
+            "other_subject": entry.other_subject,
+        }
+        for entry in found
+    )
+    write_table(out, rows, REPHRASED)
 
 
-def gather_narrations(clips: Path, shards: Sequence[Path], *, out: Path) -> None:
+def gather_narrations(clips: Path, shards: Sequence[Path], *, journal_dir: Path, out: Path) -> None:
     """Publish the clip table whose rows are those of `clips`, with the new sentences after their texts.
 
-    A clip whose text has no rephrasing keeps the text alone. Raises NarrateError if a text is in no
-    shard, which means that shards and clips are not of one run.
+    A clip whose text has no rephrasing keeps the text alone. Beside the table, DEAD_LETTERS lists each text
+    that a language model gave no usable sentence for, with the reason and the requests sent; SUMMARY has the
+    counts, and the bill of the journal. Raises NarrateError if a text is in no shard: then shards and clips
+    are not of one run.
     """
+    tables = [map_table(shard, REPHRASED) for shard in shards]
+    _publish_dead_letters(tables, out.with_name(DEAD_LETTERS))
+    write_json(out.with_name(SUMMARY), _summary(tables, journal_dir))
     new: dict[str, list[str]] = {}
-    for shard in shards:
-        table = map_table(shard, REPHRASED)
+    for table in tables:
         new.update(zip(table.column("text").to_pylist(), table.column("rephrased").to_pylist(), strict=True))
     batches = map_table(clips, CLIPS).to_batches()
     write_clips(out, (_with_rephrasings(batch, new, clips) for batch in batches))
+
+
+def _publish_dead_letters(tables: Sequence[pa.Table], path: Path) -> None:
+    with publish(path) as draft, draft.open("w", encoding="utf-8", newline="") as stream:
+        lines = csv.writer(stream, lineterminator="\n")
+        lines.writerow(("text", "reason", "tries"))
+        for dead in _dead(tables):
+            for row in dead.to_pylist():
+                lines.writerow((row["text"], row["reason"], row["tries"]))
+
+
+def _dead(tables: Sequence[pa.Table]) -> Iterator[pa.Table]:
+    """Rows with a reason; tables of earlier versions have none."""
+    for table in tables:
+        if "reason" in table.column_names:
+            yield table.filter(pc.is_valid(table["reason"]))
+
+
+def _summary(tables: Sequence[pa.Table], journal_dir: Path) -> dict[str, Any]:
+    bills = total(ledger.bills() for _, ledger in read_ledgers(journal_dir))
+    reasons = Counter(reason for dead in _dead(tables) for reason in dead["reason"].to_pylist())
+    others = (
+        pc.sum(table["other_subject"]).as_py() for table in tables if "other_subject" in table.column_names
+    )
+    return {
+        "texts": sum(len(table) for table in tables),
+        "other_subject": sum(count or 0 for count in others),
+        "reasons": dict(reasons.most_common()),
+        "bill": {model: {**asdict(bill), "requests": bill.requests} for model, bill in bills.items()},
+    }
 
 
 def _with_rephrasings(batch: pa.RecordBatch, new: dict[str, list[str]], clips: Path) -> pa.Table:

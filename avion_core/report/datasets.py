@@ -1,52 +1,20 @@
-"""What the data sets hold, what was left out and why, and how narrations were rephrased."""
+"""What the data sets hold, what was left out and why."""
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from avion_core.data import dropped
-from avion_core.data.clips import ClipTable
 from avion_core.data.tables import row_count
 from avion_core.files import read_json
 from avion_core.report import formats
 from avion_core.report.plan import Plan, PlannedDataset, ReportError, require
 from avion_core.report.results import Results
 from avion_core.report.tables import Table, table
-
-SAMPLES = 6
-"""Narrations shown with their rephrasings, per data set."""
-TOKENS = ("input_tokens", "output_tokens")
-"""Counts of an answer in the provider's journal, beside `usd` and `model`."""
-
-
-@dataclass(frozen=True)
-class Rephrasing:
-    """A narration as a person wrote it, and what the provider made of it."""
-
-    original: str
-    rephrased: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Narrations:
-    """Rephrased narrations of one data set."""
-
-    dataset: str
-    provider: str
-    clips: int
-    distinct: int
-    texts_a_clip: float
-    samples: tuple[Rephrasing, ...]
-    bill: Table | None
 
 
 def datasets_table(plan: Plan) -> Table:
@@ -142,64 +110,6 @@ def bad_clips_table(results: Results) -> Table:
     ]
     columns = ("where", "video", "reason")
     return table("Clips that could not be read", columns, list(dict.fromkeys(rows)))
-
-
-def narrations(plan: Plan) -> list[Narrations]:
-    """Samples of rephrased narrations, spread over the distinct ones, and the bill where there is one."""
-    made = []
-    for dataset, planned in plan.narrations.items():
-        clips = ClipTable.load(require(planned.table, f"narrations of '{dataset}'"))
-        first_row: dict[str, int] = {}
-        texts = 0
-        batches = clips.arrow().column("texts").chunks
-        for row, text in enumerate(chain.from_iterable(batch.to_pylist() for batch in batches)):
-            first_row.setdefault(text[0], row)
-            texts += len(text)
-        rephrased = [row for row in first_row.values() if len(clips.texts(row)) > 1]
-        samples = []
-        for row in _spread(rephrased, SAMPLES):
-            original, *others = clips.texts(row)
-            samples.append(Rephrasing(original, tuple(others)))
-        made.append(
-            Narrations(
-                dataset=dataset,
-                provider=planned.provider,
-                clips=len(clips),
-                distinct=len(first_row),
-                texts_a_clip=texts / max(len(clips), 1),
-                samples=tuple(samples),
-                bill=_bill(planned.table.parent),
-            )
-        )
-    return made
-
-
-def _bill(folder: Path) -> Table | None:
-    """What the answers in the provider's journal cost; None where no journal was kept."""
-    used: dict[str, Counter[str]] = {}
-    for path in sorted((folder / "journal").glob("*.jsonl")):
-        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-            if line.endswith("\n"):  # a torn last line was never an answer
-                _add_answer(used, json.loads(line))
-    rows = [
-        [model, *(f"{sums[name]:,.0f}" for name in ("requests", *TOKENS)), f"{sums['usd']:.4f}"]
-        for model, sums in used.items()
-    ]
-    columns = ("model", "requests", "input tokens", "output tokens", "US dollars")
-    return table("The provider's bill", columns, rows, numbers=columns[1:]) if rows else None
-
-
-def _add_answer(used: dict[str, Counter[str]], entry: Mapping[str, Any]) -> None:
-    sums = used.setdefault(str(entry.get("model", "unknown")), Counter())
-    sums["requests"] += 1
-    for name in (*TOKENS, "usd"):
-        sums[name] += entry.get(name, 0)
-
-
-def _spread(items: Sequence[int], count: int) -> list[int]:
-    if len(items) <= count:
-        return list(items)
-    return [items[(2 * place + 1) * len(items) // (2 * count)] for place in range(count)]
 
 
 def _entries(path: Path, where: str) -> list[dict[str, str]]:

@@ -18,7 +18,7 @@ import yaml
 
 from avion_core.config import load_settings
 from avion_core.files import fingerprint, publish, sha256, write_json
-from avion_core.report import datasets, findings, formats, gallery
+from avion_core.report import datasets, findings, formats, gallery, narrations
 from avion_core.report.dag import dag_svg
 from avion_core.report.figures import Chart, Series, line_chart
 from avion_core.report.plan import Plan, read_plan
@@ -108,7 +108,7 @@ def render(plan: Plan, results: Results, provenance: Mapping[str, Any]) -> str:
         total_time=formats.duration(sum(stage.log.seconds or 0 for stage in _trained(results.stages))),
         charts=charts(results),
         gallery=gallery.build_gallery(shown) if shown else None,
-        narrations=datasets.narrations(plan),
+        narrations=narrations.narrations(plan),
         datasets=datasets.datasets_table(plan),
         left_out=[
             datasets.quarantine_table(plan),

@@ -68,6 +68,10 @@ class PlannedNarrations(Section):
     provider: str
     table: Path
     """Clip table whose texts are the original followed by its rephrasings."""
+    dead: Path
+    """List of the narrations without a usable sentence."""
+    summary: Path
+    """Their counts, and a language model's bill."""
 
 
 class Dag(Section):

@@ -19,8 +19,8 @@ from avion_core.data.source_state import SourceRecord
 from avion_core.data.sources import SourceVideo, write_videos
 from avion_core.files import fingerprint, sha256, write_json
 from avion_core.media.source_file import FileMark
+from avion_core.narrate.answered import PARSER, key_texts
 from avion_core.narrate.journal import Entry, Journal
-from avion_core.narrate.prompts import answer_key
 from avion_core.narrate.rephrase import rephrase_shard
 from avion_core.precheck import (
     check_evaluations,
@@ -215,20 +215,28 @@ def test_chunks_that_other_settings_would_remake_are_a_warning(tmp_path: Path) -
 
 def answer_everything(journal_dir: Path, texts: list[str], settings: NarrateSettings) -> None:
     """Write a journal with a model's answer to each text."""
-    openai, rephrase = settings.openai, settings.rephrase
     with Journal(journal_dir, "1-of-1") as journal:
         for text in texts:
-            key = answer_key(
-                text,
-                provider="openai",
-                model=openai.model,
-                temperature=openai.temperature,
-                instruction=rephrase.instruction,
-                count=rephrase.texts_per_narration,
-            )
             reply = json.dumps([f"#C C lifts a cup {text[-1]}", f"lift the cup {text[-1]} up"])
-            entry = Entry([key], [text], reply, "openai", openai.model, 1, 1, True, 0.0, 0.1, "stop")
-            journal.append(entry)
+            entry = Entry(
+                answers=None,
+                keys=list(key_texts([text], settings)),
+                usable=[True],
+                parser=PARSER,
+                provider="openai",
+                model=settings.openai.model,
+                input_tokens=1,
+                output_tokens=1,
+                measured=True,
+                usd=0.0,
+                seconds=0.1,
+                finish="stop",
+                limit=200,
+                reasons=False,
+                texts=[text],
+                reply=reply,
+            )
+            journal.add(entry)
 
 
 def test_the_key_is_needed_only_for_what_has_no_answer_yet(

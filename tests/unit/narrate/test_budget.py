@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from avion_core.config import OpenAISettings, RephraseSettings
-from avion_core.narrate.budget import Budget, Prices, estimate_texts, money, tokens
+from avion_core.narrate.budget import (
+    Prices,
+    byte_lengths,
+    estimate_texts,
+    highest_usd,
+    limits,
+    money,
+    tokens,
+    usd_by_text,
+)
+from avion_core.narrate.exchange import Request
 
 TEXTS = [f"#C C takes the red mug number {number}" for number in range(100)]
-MESSAGES = [{"role": "user", "content": "x" * 35}]
+LENGTHS = byte_lengths(pa.array(TEXTS))
 
 
 def priced(**openai):
-    return estimate_texts(TEXTS, rephrase=RephraseSettings(), openai=OpenAISettings(**openai))
+    return estimate_texts(LENGTHS, rephrase=RephraseSettings(), openai=OpenAISettings(**openai))
 
 
 def test_estimate_by_hand():
     rephrase = RephraseSettings(instruction="i" * 100, texts_per_narration=2)
-    found = estimate_texts(["t" * 35] * 4, rephrase=rephrase, openai=OpenAISettings())
+    found = estimate_texts(np.full(4, 35), rephrase=rephrase, openai=OpenAISettings())
     # A reply: 2 sentences of 10 * 1.3 + 2 tokens and 2 for the brackets.
     assert (found.texts, found.requests, found.output_tokens) == (4, 4, 4 * (2 * 15 + 2))
     per_request = found.input_tokens / 4
@@ -34,27 +48,51 @@ def test_batches_share_the_instruction():
 
 def test_a_free_server_costs_nothing_and_no_work_needs_nothing():
     assert priced(usd_per_million_input_tokens=0, usd_per_million_output_tokens=0).usd == 0
-    nothing = estimate_texts([], rephrase=RephraseSettings(), openai=OpenAISettings())
+    nothing = estimate_texts(
+        byte_lengths(pa.array([], pa.string())), rephrase=RephraseSettings(), openai=OpenAISettings()
+    )
     assert (nothing.requests, nothing.usd) == (0, 0)
 
 
-def test_what_is_set_aside_and_spent_never_passes_the_limit():
-    budget = Budget(limit_usd=1.0, spent_usd=0.3, prices=Prices(0, 1e6), max_reply_tokens=0)
-    assert budget.set_aside(0, MESSAGES), "a free request is always possible"
-    budget = Budget(limit_usd=1.0, spent_usd=0.35, prices=Prices(0, 1e5), max_reply_tokens=2)
-    assert [budget.set_aside(number, MESSAGES) for number in range(5)] == [True] * 3 + [False] * 2
-    budget.settle(0, 0.1)
-    assert not budget.set_aside(5, MESSAGES), "0.45 spent and 0.4 on its way leave less than 0.2"
-    budget.settle(1, 0.0)
-    assert budget.set_aside(6, MESSAGES)
+def test_the_parts_of_texts_are_the_estimate():
+    lengths = LENGTHS
+    for size in (1, 10):
+        openai = OpenAISettings(narrations_per_request=size)
+        parts = usd_by_text(lengths, rephrase=RephraseSettings(), openai=openai)
+        assert parts.sum() == pytest.approx(priced(narrations_per_request=size).usd)
 
 
-def test_a_lost_try_keeps_its_price_set_aside():
-    budget = Budget(limit_usd=1.0, spent_usd=0.0, prices=Prices(0, 1e5), max_reply_tokens=2)
-    assert budget.set_aside(0, MESSAGES)
-    budget.settle(0, 0.1, lost_tries=3)
-    assert budget.spent_usd == pytest.approx(0.1)
-    assert budget.set_aside(1, MESSAGES) and not budget.set_aside(2, MESSAGES)
+def test_no_request_can_cost_more_than_its_highest_price():
+    for content in ("plain words", "\u00e4\u4e2d\U0001f600", "", "x" * 1000):
+        messages = ({"role": "user", "content": content},)
+        highest = highest_usd(Request(0, ("t",), messages), 0, Prices(1e6, 0))
+        assert highest >= len(content.encode())
+        bound = Request(0, ("t",), messages, {"type": "object"})
+        assert highest_usd(bound, 0, Prices(1e6, 0)) >= highest + 15
+    assert highest_usd(Request(0, (), ()), 300, Prices(0, 1e6)) == 300
+
+
+def test_parts_of_the_limit_by_hand():
+    assert limits(10, wanted=[1, 3], spent=[0, 0]) == [2.5, 7.5]
+    assert limits(10, wanted=[1, 3], spent=[2, 7]) == [2.5, 7.5], "shards at work change nothing"
+    assert limits(10, wanted=[1, 3], spent=[6, 0]) == [6, 4], "spent for other narrations"
+    assert limits(10, wanted=[1, 1, 2], spent=[6, 1.5, 0]) == [6, 1.5, 2.5]
+    assert limits(10, wanted=[1, 1], spent=[20, 0]) == [20, 0]
+    assert limits(10, wanted=[0, 0], spent=[0, 0]) == [10, 10], "a free server"
+    assert limits(-1, wanted=[1, 1], spent=[0, 0]) == [0, 0]
+
+
+@given(
+    st.floats(0, 100),
+    st.lists(st.tuples(st.floats(0.01, 50), st.floats(0, 50)), min_size=1, max_size=6),
+    st.lists(st.floats(0, 1), min_size=6, max_size=6),
+)
+def test_shards_that_keep_to_their_parts_keep_to_the_limit_and_find_the_same_parts(most, shards, shares):
+    wanted, spent = map(list, zip(*shards, strict=True))
+    parts = limits(most, wanted=wanted, spent=spent)
+    assert sum(parts) <= max(most, sum(spent)) + 1e-6
+    later = [used + share * (part - used) for used, part, share in zip(spent, parts, shares, strict=False)]
+    assert limits(most, wanted=wanted, spent=later) == pytest.approx(parts, abs=1e-6)
 
 
 def test_tokens_and_money_read_well():

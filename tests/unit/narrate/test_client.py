@@ -110,7 +110,7 @@ class Ledger:
         self.open: set[int] = set()
         self.refuse_after: int | None = None
 
-    def begin(self, request: Request) -> int:
+    def begin(self, request: Request, token_limit: int) -> int:
         if self.refuse_after is not None and len(self.begun) >= self.refuse_after:
             raise ProviderError("the books are closed")
         self.begun.append(request.texts[0])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from avion_core.narrate.prompts import answer_key, rephrase_messages, unfit
+from avion_core.files import fingerprint
+from avion_core.narrate.prompts import answer_keys, rephrase_messages, unfit
 
 SAME = {"provider": "openai", "model": "m", "temperature": 0.7, "instruction": "Rewrite.", "count": 3}
 
@@ -21,9 +22,16 @@ def test_one_narration_is_the_question_and_several_are_numbered():
     "change", [{"model": "n"}, {"temperature": 0.1}, {"instruction": "Say it anew."}, {"count": 4}]
 )
 def test_what_decides_the_answer_is_in_the_key(change):
-    assert answer_key("a", **SAME) != answer_key("a", **{**SAME, **change})
-    assert answer_key("a", **SAME) != answer_key("b", **SAME)
-    assert answer_key("a", **SAME) == answer_key("a", **{**SAME, "instruction": " Rewrite.\n"})
+    (key, other), (changed,) = answer_keys("ab", **SAME), answer_keys("a", **{**SAME, **change})
+    assert key not in (other, changed)
+    assert [key] == list(answer_keys("a", **{**SAME, "instruction": " Rewrite.\n"}))
+
+
+@pytest.mark.parametrize("text", ["#C C opens the jar", 'a "b" \\ \n', "\u00e4\u2028\U0001f600", ""])
+def test_keys_are_those_of_earlier_versions_whose_answers_are_paid(text):
+    expected = fingerprint(["openai", "m", 0.7, "Rewrite.", 3, text])
+    assert list(answer_keys([text], **SAME)) == [expected]
+    assert list(answer_keys([text], **{**SAME, "temperature": None})) == [expected]
 
 
 def test_a_narration_is_one_line_and_cannot_pose_as_another_one_or_as_a_turn_of_the_chat():

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import csv
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from avion_core.config import NarrateSettings
 from avion_core.data.clips import ClipTable, write_clips
+from avion_core.data.tables import write_table
+from avion_core.files import read_json
 from avion_core.narrate import rephrase
+from avion_core.narrate.answered import Rephrasing
 from avion_core.narrate.rephrase import (
     NarrateError,
     Work,
@@ -57,7 +63,7 @@ def run_shards(clips: Path, count: int) -> Path:
         rephrase_shard(
             clips, settings=LEXICON, shard=shard.stem, class_lists=[], journal_dir=home / "journal", out=shard
         )
-    gather_narrations(clips, shards, out=home / "train.arrow")
+    gather_narrations(clips, shards, journal_dir=home / "journal", out=home / "train.arrow")
     return home
 
 
@@ -84,19 +90,58 @@ def test_the_number_of_shards_changes_nothing(clips):
 def test_each_distinct_text_goes_to_one_provider_call(clips, monkeypatch):
     asked: list[str] = []
 
-    def provider(work: Work) -> dict[str, list[str]]:
-        asked.extend(work.texts)
-        return {text: [f"{text} again"] for text in work.texts}
+    def provider(work: Work) -> Iterator[Rephrasing]:
+        asked.extend(work.texts.to_pylist())
+        return (Rephrasing(text, [f"{text} again"]) for text in work.texts.to_pylist())
 
     monkeypatch.setitem(rephrase.PROVIDERS, "lexicon", provider)
     run_shards(clips, 2)
-    assert sorted(asked) == distinct_texts(clips) == sorted({text for text in TEXTS if text.strip()})
+    assert (
+        sorted(asked) == distinct_texts(clips).to_pylist() == sorted({text for text in TEXTS if text.strip()})
+    )
+
+
+def test_dead_letters_are_listed_and_counted_beside_the_table(clips, monkeypatch):
+    odd = "#C C opens the jar"
+
+    def provider(work: Work) -> Iterator[Rephrasing]:
+        for text in work.texts.to_pylist():
+            if text == odd:
+                yield Rephrasing(text, [], 'said "no", twice', 5, 2)
+            else:
+                yield Rephrasing(text, [f"{text} again"], None, 0, 1)
+
+    monkeypatch.setitem(rephrase.PROVIDERS, "lexicon", provider)
+    journal = clips.parent / "2/journal/1-of-2.jsonl"
+    journal.parent.mkdir(parents=True)
+    journal.write_text('{"try": 0, "usd": 0.5, "model": "m"}\n{"try": 1')
+    home = run_shards(clips, 2)
+    with (home / "dead_letters.csv").open(newline="") as stream:
+        assert list(csv.DictReader(stream)) == [{"text": odd, "reason": 'said "no", twice', "tries": "5"}]
+    summary = read_json(home / "summary.json")
+    bill = summary.pop("bill")["m"]
+    assert summary == {"texts": 4, "other_subject": 5, "reasons": {'said "no", twice': 1}}
+    assert (bill["requests"], bill["lost"], bill["usd"]) == (1, 1, 0.5)
+    assert ClipTable.load(home / "train.arrow").texts(1) == [odd]
+
+
+def test_tables_of_earlier_versions_are_gathered(clips):
+    home = clips.parent / "old"
+    schema = pa.schema([("text", pa.string()), ("rephrased", pa.list_(pa.string()))])
+    texts = distinct_texts(clips).to_pylist()
+    write_table(home / "1-of-1.arrow", pa.table([texts, [["a"]] * len(texts)], schema=schema), schema)
+    shards = [home / "1-of-1.arrow"]
+    gather_narrations(clips, shards, journal_dir=home / "journal", out=home / "train.arrow")
+    summary = read_json(home / "summary.json")
+    assert summary == {"texts": 4, "other_subject": 0, "reasons": {}, "bill": {}}
 
 
 def test_shards_of_other_clips_are_refused(clips):
     home = run_shards(clips, 2)
     with pytest.raises(NarrateError, match="no shard has the text"):
-        gather_narrations(clips, [home / "1-of-2.arrow"], out=home / "train.arrow")
+        gather_narrations(
+            clips, [home / "1-of-2.arrow"], journal_dir=home / "journal", out=home / "train.arrow"
+        )
 
 
 @pytest.mark.parametrize("shard", ["0-of-2", "3-of-2", "1", "a-of-b", "1-of-0"])

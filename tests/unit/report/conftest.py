@@ -177,7 +177,7 @@ class World:
             "revision": "0123456789ab",
             "runs": {run: self._run(run) for run in self.config["runs"]},
             "datasets": {name: self._dataset(name) for name in self.config["datasets"]},
-            "narrations": {"ego4d": {"provider": "lexicon", "table": str(self._narrations())}},
+            "narrations": {"ego4d": self._narrations()},
             "dag": {
                 "nodes": ["download", "transcode", "annotate", "rephrase", "train", "evaluate", "report"],
                 "edges": [
@@ -268,14 +268,18 @@ class World:
             "clips": {split: str(room / f"clips/{split}.arrow") for split in ("train", "validation")},
         }
 
-    def _narrations(self) -> Path:
+    def _narrations(self) -> dict[str, str]:
         path = self.root / "data/ego4d/narrations/lexicon/train.arrow"
         rows = [
             {**row, "texts": [f"#C C {row['texts'][0]}", f"#C C grabs: {row['texts'][0]}"]}
             for row in self.clips
         ]
         write_clips(path, rows)
-        return path
+        summary = {"texts": 40, "other_subject": 0, "reasons": {}, "bill": {}}
+        write_json(path.with_name("summary.json"), summary)
+        path.with_name("dead_letters.csv").write_text("text,reason,tries\n")
+        files = {"table": "train.arrow", "dead": "dead_letters.csv", "summary": "summary.json"}
+        return {"provider": "lexicon"} | {kind: str(path.with_name(name)) for kind, name in files.items()}
 
     def _run(self, run: str) -> dict[str, Any]:
         entry = self.config["runs"][run]

@@ -14,7 +14,7 @@ import pytest
 
 from avion_core.data.clips import CLIPS, SENTENCES, write_clips, write_sentences
 from avion_core.data.tables import map_table
-from avion_core.files import sha256
+from avion_core.files import sha256, write_json
 from avion_core.report.page import build_report
 from avion_core.report.plan import ReportError
 
@@ -172,6 +172,7 @@ def test_what_could_not_be_measured_is_null_and_a_dash(world):
         "data/ek100/quarantine.json",
         "data/ek100/clips/sentences_test.arrow",
         "data/ego4d/narrations/lexicon/train.arrow",
+        "data/ego4d/narrations/lexicon/summary.json",
     ],
 )
 def test_a_missing_file_is_named_and_nothing_is_written(world, missing):
@@ -207,14 +208,15 @@ def test_counts_of_older_versions_name_no_table(world):
     assert "ek100 – no chunks 4" in Page(build(world)[0]).text
 
 
-def test_the_bill_sums_the_journal_and_ignores_a_torn_line(world):
-    journal = Path(world.plan["narrations"]["ego4d"]["table"]).parent / "journal"
-    journal.mkdir()
-    entry = {"model": "a-model", "input_tokens": 1000, "output_tokens": 200, "usd": 0.25}
-    line = json.dumps(entry)
-    (journal / "1-of-2.jsonl").write_text(f"{line}\n{line}\n")
-    (journal / "2-of-2.jsonl").write_text(f"{line}\n{line[:20]}")
-    assert "a-model 3 3,000 600 0.7500" in Page(build(world)[0]).text
+def test_a_language_models_bill_and_dead_letters_are_shown(world):
+    bill = {"answers": 3, "lost": 2, "requests": 5, "input_tokens": 3000, "output_tokens": 600, "usd": 0.75}
+    reasons = {"cut off <b>": 3, "no sentence": 1}
+    summary = {"texts": 40, "other_subject": 7, "reasons": reasons, "bill": {"a-model": bill}}
+    write_json(world.plan["narrations"]["ego4d"]["summary"], summary)
+    text = Page(build(world)[0]).text
+    assert "a-model 5 2 3,000 600 0.7500" in text
+    assert "cut off <b> 3 7.5 % no sentence 1 2.5 %" in text
+    assert "dead_letters.csv. 7 sentences about somebody else" in text
 
 
 def test_a_folder_of_ones_own_videos_has_no_classes(world):

@@ -1,0 +1,179 @@
+"""The money of one shard: every try is in the journal before it is sent, and none can pass the limit."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import threading
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from avion_core.config import NarrateSettings, OpenAISettings
+from avion_core.narrate.answered import Answered
+from avion_core.narrate.budget import (
+    BudgetError,
+    Prices,
+    byte_lengths,
+    estimate_texts,
+    highest_usd,
+    limits,
+    message_tokens,
+    money,
+    tokens,
+    usd_by_text,
+)
+from avion_core.narrate.exchange import Answer, Request
+from avion_core.narrate.journal import DeadLetter, Entry, Journal
+from avion_core.narrate.ledger import Ledger, read_ledger, read_ledgers
+
+
+@dataclass(frozen=True)
+class _Try:
+    """A request on its way."""
+
+    request: int
+    highest_usd: float
+    token_limit: int
+
+
+class ShardBooks:
+    """What a shard's tries cost and what became of them. Any thread may use it."""
+
+    def __init__(
+        self, journal: Journal, ledger: Ledger, *, title: str, limit_usd: float, openai: OpenAISettings
+    ) -> None:
+        """`ledger` is what the journal's file says when it is opened."""
+        self.title, self.limit_usd, self.spent_usd = title, limit_usd, ledger.usd
+        self.tries: Counter[int] = Counter()
+        """Tries of each request, by its number, that were not cancelled."""
+        self.problem: Exception | None = None
+        """Ends the run before the next try."""
+        self._journal, self._openai = journal, openai
+        self._numbers = itertools.count(ledger.next_try)
+        self._lock = threading.Lock()
+        self._unsettled: dict[int, _Try] = {}
+
+    def begin(self, request: Request, token_limit: int) -> int:
+        """Note a try at its highest price before it is sent; its number.
+
+        Raises BudgetError where it could pass the limit, or the `problem` that ends the run.
+        """
+        highest = highest_usd(request, token_limit, Prices.of(self._openai))
+        with self._lock:
+            if self.problem is not None:
+                raise self.problem
+            if highest and self.spent_usd + highest > self.limit_usd:
+                raise self._limit_reached(highest)
+            number = next(self._numbers)
+            self._journal.begin(number, usd=highest, model=self._openai.model)
+            self._unsettled[number] = _Try(request.number, highest, token_limit)
+            self.spent_usd += highest
+            self.tries[request.number] += 1
+        return number
+
+    def cancel(self, try_number: int) -> None:
+        """The server did not serve this try: it costs nothing."""
+        with self._lock:
+            self._journal.cancel(try_number)
+            cancelled = self._unsettled.pop(try_number)
+            self.spent_usd -= cancelled.highest_usd
+            self.tries[cancelled.request] -= 1
+
+    def settle(self, entry: Entry) -> None:
+        """Record an answer at its real price."""
+        with self._lock:
+            self._journal.add(entry)
+            self.spent_usd += entry.usd - self._unsettled.pop(entry.answers or 0).highest_usd
+
+    def give_up(self, letter: DeadLetter) -> None:
+        """Record that a narration gets no answer."""
+        self._journal.add(letter)
+
+    def price(self, request: Request, answer: Answer) -> tuple[int, int, float]:
+        """Input tokens, output tokens and price of an answer: estimated from the lengths without a count."""
+        if answer.usage is not None:
+            given, written = answer.usage.input_tokens, answer.usage.output_tokens
+        else:
+            given, written = message_tokens(request.messages), tokens(answer.content)
+        return given, written, Prices.of(self._openai).usd(given, written)
+
+    def token_limit(self, answer: Answer) -> int:
+        """What an answer was limited to, in tokens."""
+        return self._unsettled[answer.try_number].token_limit
+
+    def _limit_reached(self, highest: float) -> BudgetError:
+        return BudgetError(
+            f"{self.title}: stopped at ${money(self.spent_usd)}: the next request may cost "
+            f"${money(highest)} and pass this shard's part (${money(self.limit_usd)}) of "
+            f"narrate.openai.max_usd ({self._openai.max_usd:g}). Raise max_usd to go on; answers so far "
+            "are kept"
+        )
+
+
+def open_books(
+    journal: Journal,
+    ledger: Ledger,
+    *,
+    shard: str,
+    open_texts: pa.Array,
+    every_text: pa.Array,
+    settings: NarrateSettings,
+) -> ShardBooks:
+    """Print what `open_texts` will cost; BudgetError if it does not fit into this shard's part of `max_usd`.
+
+    `ledger` is what the journal's file says, `every_text` holds the texts of all shards.
+    """
+    title, openai = f"narrate {shard}", settings.openai
+    number, shards = (int(part) for part in shard.split("-of-"))
+    spent, earlier = _spent(journal.path.parent, shards)
+    wanted = _wanted(every_text, shards, settings, earlier=list(earlier))
+    before = sum(earlier.values())
+    limit = limits(openai.max_usd - before, wanted=wanted, spent=spent)[number - 1]
+    left = estimate_texts(byte_lengths(open_texts), rephrase=settings.rephrase, openai=openai)
+    print(
+        f"{title}: ${money(ledger.usd)} billed; to ask: {left}; limit ${money(openai.max_usd)} for all "
+        f"shards, ${money(limit)} for this one",
+        file=sys.stderr,
+        flush=True,
+    )
+    if left.usd and ledger.usd + left.usd > limit:
+        share = wanted[number - 1] / sum(wanted) or 1.0
+        needed = (ledger.usd + left.usd) / share + before
+        raise BudgetError(
+            f"{title}: all shards together need about ${money(needed * 1.1)} (${money(ledger.usd)} already "
+            f"billed in {journal.path}, about ${money(left.usd)} to come in this shard), but "
+            f"narrate.openai.max_usd is {openai.max_usd:g}; raise it, or lower "
+            "narrate.rephrase.texts_per_narration, raise narrations_per_request, or change the model"
+        )
+    return ShardBooks(journal, ledger, title=title, limit_usd=limit, openai=openai)
+
+
+def _spent(folder: Path, shards: int) -> tuple[list[float], dict[Path, float]]:
+    """Spent by each shard, and by each file that is of another number of shards."""
+    here, earlier = [0.0] * shards, {}
+    numbers = {f"{number}-of-{shards}": number for number in range(1, shards + 1)}
+    for path, ledger in read_ledgers(folder):
+        if path.stem in numbers:
+            here[numbers[path.stem] - 1] = ledger.usd
+        else:
+            earlier[path] = ledger.usd
+    return here, earlier
+
+
+def _wanted(
+    every_text: pa.Array, shards: int, settings: NarrateSettings, *, earlier: list[Path]
+) -> list[float]:
+    """Price of each shard's texts without those that files of another number of shards answer.
+
+    Answers of the shards at work do not count here, so that all of them find the same parts.
+    """
+    usd = usd_by_text(byte_lengths(every_text), rephrase=settings.rephrase, openai=settings.openai)
+    if earlier:
+        with Answered(every_text, settings) as answered:
+            answered.take((path, read_ledger(path)) for path in earlier)
+            usd *= ~answered.state()[0]
+    return np.bincount(np.arange(len(usd)) % shards, weights=usd, minlength=shards).tolist()

@@ -1,0 +1,345 @@
+"""What a journal says without its texts and replies: a mark for each narration of a line, and the bill.
+
+Reading a million answers takes seconds, so what was read is kept in an index beside each file. An index
+covers the file up to some byte; what follows is read anew. It may be deleted at any time, and is not used
+where the file was edited.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json as pj
+from numpy.typing import NDArray
+
+from avion_core.files import publish
+from avion_core.narrate.journal import damaged, parse_line
+
+JOURNAL, INDEX = "*.jsonl", ".index"
+VERSION = 1
+"""Of the index."""
+BLOCK_BYTES = 8 << 20
+"""Read at once, and what is worth an index."""
+CHECKED_BYTES = 4096
+"""Before the end of what an index covers: they are held against the file."""
+
+MOST = 1e15
+"""Larger numbers in a journal make no sense."""
+UNJUDGED, USABLE, UNUSABLE, DEAD = range(4)
+"""States of a mark; answers of earlier versions are not judged."""
+MARK = np.dtype(
+    [
+        ("key", "<u8"),
+        ("start", "<i8"),  # the line's place in the file, in bytes
+        ("length", "<u4"),
+        ("state", "u1"),
+        ("parser", "<u4"),  # that judged
+        ("limit", "<u4"),  # of tokens, where the answer ended at it; else 0
+        ("reasons", "?"),  # whether that had room for reasoning
+        ("tries", "<u2"),  # of a dead letter; else 1
+        ("attempts", "<u2"),  # that a dead letter stands for; else 1
+    ]
+)
+"""What a line says of one narration."""
+_LINE = pa.schema(
+    [
+        ("try", pa.int64()),
+        ("answers", pa.int64()),
+        ("cancelled", pa.int64()),
+        ("keys", pa.list_(pa.string())),
+        ("usable", pa.list_(pa.bool_())),
+        ("parser", pa.string()),
+        ("dead", pa.string()),
+        ("tries", pa.int64()),
+        ("attempts", pa.int64()),
+        ("model", pa.string()),
+        ("input_tokens", pa.int64()),
+        ("output_tokens", pa.int64()),
+        ("measured", pa.bool_()),
+        ("usd", pa.float64()),
+        ("finish", pa.string()),
+        ("limit", pa.int64()),
+        ("reasons", pa.bool_()),
+    ]
+)
+"""The fields of a journal's lines that are read in bulk."""
+
+
+@dataclass
+class Bill:
+    """What one model's requests have used."""
+
+    answers: int = 0
+    estimated: int = 0
+    """Answers without the server's count of tokens."""
+    lost: int = 0
+    """Tries without an answer that may have been billed, at their highest price."""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    usd: float = 0.0
+
+    @property
+    def requests(self) -> int:
+        """All that were served or may have been."""
+        return self.answers + self.lost
+
+    def __add__(self, other: Bill) -> Bill:
+        theirs = asdict(other)
+        return Bill(**{name: amount + theirs[name] for name, amount in asdict(self).items()})
+
+
+@dataclass
+class Ledger:
+    """What one file says up to the byte `end`."""
+
+    end: int = 0
+    next_try: int = 0
+    answered: dict[str, Bill] = field(default_factory=dict)
+    """By model, without lost tries."""
+    unsettled: dict[int, tuple[str, float]] = field(default_factory=dict)
+    """Model and highest price of the tries without answer or cancellation."""
+    marks: list[NDArray[Any]] = field(default_factory=list)
+    """Arrays of MARK, one after the other in the file's order."""
+
+    def bills(self) -> dict[str, Bill]:
+        """What each model's requests have used, lost tries included."""
+        lost = [{model: Bill(lost=1, usd=usd)} for model, usd in self.unsettled.values()]
+        return total([self.answered, *lost])
+
+    @property
+    def usd(self) -> float:
+        """Spent, at most."""
+        return sum(bill.usd for bill in self.answered.values()) + sum(
+            usd for _, usd in self.unsettled.values()
+        )
+
+
+def read_ledgers(folder: Path) -> Iterator[tuple[Path, Ledger]]:
+    """Each file of a journal and what it says."""
+    for path in sorted(folder.glob(JOURNAL)):
+        yield path, read_ledger(path)
+
+
+def read_ledger(path: Path) -> Ledger:
+    """What a file says; an index is made where much was read. JournalError names a damaged line.
+
+    A last line without its end is left out: it is being written or was torn by a kill.
+    """
+    index = path.with_suffix(INDEX)
+    with path.open("rb") as stream:
+        ledger = _load(index, stream)
+        begin = ledger.end
+        stream.seek(begin)
+        rest = b""
+        while block := stream.read(BLOCK_BYTES):
+            lines, end, rest = (rest + block).rpartition(b"\n")
+            if end:
+                _add(ledger, lines + end, path)
+        if ledger.end - begin >= BLOCK_BYTES:
+            with suppress(OSError):  # a folder or disk that cannot be written
+                _save(ledger, index, stream)
+    return ledger
+
+
+def total(bills: Iterable[Mapping[str, Bill]]) -> dict[str, Bill]:
+    """The sum of several bills, by model."""
+    found: dict[str, Bill] = {}
+    for model, bill in chain.from_iterable(by_model.items() for by_model in bills):
+        found[model] = found.get(model, Bill()) + bill
+    return found
+
+
+def key_numbers(keys: Sequence[str]) -> NDArray[np.uint64]:
+    """Keys of 16 hex digits as numbers. ValueError for others."""
+    data = bytes.fromhex("".join(keys))
+    if len(data) != 8 * len(keys):
+        raise ValueError("a key has 16 hex digits")
+    return np.frombuffer(data, ">u8").astype(np.uint64)
+
+
+def _add(ledger: Ledger, data: bytes, path: Path) -> None:
+    """Take whole lines into a ledger that ends where they begin."""
+    table, keys = _table(data, path, ledger.end)
+    ends = ledger.end + 1 + np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
+    starts = np.concatenate([[ledger.end], ends[:-1]])
+    has_keys = np.asarray(pc.greater(pc.fill_null(pc.list_value_length(table["keys"]), 0), 0))
+    answers = np.asarray(pc.is_null(table["dead"])) & has_keys
+    ledger.answered = total([ledger.answered, _bills(table.filter(pa.array(answers)))])
+    _settle(ledger, table)
+    marks = _marks(table.filter(pa.array(has_keys)), keys, starts=starts[has_keys], ends=ends[has_keys])
+    ledger.marks.append(marks)
+    ledger.end += len(data)
+
+
+def _table(data: bytes, path: Path, begin: int) -> tuple[pa.Table, NDArray[np.uint64]]:
+    """The fields _LINE of whole lines, and all keys in a row.
+
+    Arrow reads the lines that this version writes. What it does not take is read with Python's reader, which
+    tells an odd value of an earlier version, which counts as absent, from a line that is none.
+    """
+    parsing = pj.ParseOptions(explicit_schema=_LINE, unexpected_field_behavior="ignore")
+    reading = pj.ReadOptions(use_threads=False, block_size=len(data) + 1)
+    try:
+        table = pj.read_json(pa.BufferReader(data), read_options=reading, parse_options=parsing)
+        if table.num_rows == data.count(b"\n"):
+            return table, _all_keys(table)
+    except ValueError:  # pa.ArrowInvalid is one
+        pass
+    rows, start = [], begin
+    for line in data[:-1].split(b"\n"):
+        raw = parse_line(line, path, start=start)
+        if not _has_keys_or_none(raw):
+            raise damaged(path, start=start)
+        rows.append({field.name: _value(raw.get(field.name), field.type) for field in _LINE})
+        start += len(line) + 1
+    table = pa.Table.from_pylist(rows, schema=_LINE)
+    return table, _all_keys(table)
+
+
+def _all_keys(table: pa.Table) -> NDArray[np.uint64]:
+    return key_numbers(pc.list_flatten(table["keys"]).to_pylist())
+
+
+def _has_keys_or_none(raw: Mapping[str, Any]) -> bool:
+    keys = raw.get("keys", [])
+    return isinstance(keys, list) and all(re.fullmatch("[0-9a-f]{16}", str(key)) for key in keys)
+
+
+def _value(value: Any, kind: pa.DataType) -> Any:
+    """A value where it is of its column's type, else None."""
+    if kind == pa.list_(pa.string()):
+        return value
+    if kind == pa.list_(pa.bool_()):
+        return value if isinstance(value, list) and all(isinstance(item, bool) for item in value) else None
+    if kind == pa.string():
+        return value.encode(errors="replace").decode() if isinstance(value, str) else None
+    if kind == pa.bool_():
+        return value if isinstance(value, bool) else None
+    if not isinstance(value, (int, float)) or not abs(value) < MOST:
+        return None
+    return float(value) if kind == pa.float64() else int(value)
+
+
+def _bills(answers: pa.Table) -> dict[str, Bill]:
+    """What answers used, by model. An earlier version wrote down whatever a server counted."""
+    tokens = [np.clip(_numbers(answers, name), 0, MOST) for name in ("input_tokens", "output_tokens")]
+    usd = np.nan_to_num(np.clip(_numbers(answers, "usd"), 0, MOST))
+    estimated = ~_numbers(answers, "measured", default=True).astype(bool)
+    models = pc.fill_null(answers["model"], "unknown").combine_chunks().dictionary_encode()
+    found = {}
+    for place, model in enumerate(models.dictionary.to_pylist()):
+        chosen = np.asarray(models.indices) == place
+        found[model] = Bill(
+            answers=int(chosen.sum()),
+            estimated=int(estimated[chosen].sum()),
+            input_tokens=int(tokens[0][chosen].sum()),
+            output_tokens=int(tokens[1][chosen].sum()),
+            usd=float(usd[chosen].sum()),
+        )
+    return found
+
+
+def _settle(ledger: Ledger, table: pa.Table) -> None:
+    """Take in tries and what became of them."""
+    tries = table.filter(pc.is_valid(table["try"]))
+    settled = pa.concat_tables(
+        [table.select([name]).rename_columns(["number"]).drop_null() for name in ("answers", "cancelled")]
+    )["number"]
+    begun = np.asarray(tries["try"])
+    if len(begun):
+        ledger.next_try = max(ledger.next_try, int(begun.max()) + 1)
+    for number in settled.filter(pc.invert(pc.is_in(settled, tries["try"]))).to_pylist():
+        ledger.unsettled.pop(number, None)
+    left = tries.filter(pc.invert(pc.is_in(tries["try"], settled)))
+    for row in left.select(["try", "model", "usd"]).to_pylist():
+        usd = row["usd"] or 0.0
+        ledger.unsettled[row["try"]] = (row["model"] or "unknown", usd if 0 <= usd < MOST else 0.0)
+
+
+def _marks(
+    rows: pa.Table, keys: NDArray[np.uint64], *, starts: NDArray[np.int64], ends: NDArray[np.int64]
+) -> NDArray[Any]:
+    """The marks of lines that have keys, a line's one after the other."""
+    counts = np.asarray(pc.list_value_length(rows["keys"]))
+    line = np.repeat(np.arange(len(counts)), counts)
+    found = np.empty(len(keys), MARK)
+    found["key"], found["start"], found["length"] = keys, starts[line], (ends - starts)[line]
+    judged = np.asarray(pc.fill_null(pc.list_value_length(rows["usable"]), -1)) == counts
+    verdicts = np.asarray(pc.fill_null(pc.list_flatten(rows.filter(pa.array(judged))["usable"]), False))
+    found["state"] = UNJUDGED
+    found["state"][judged[line]] = np.where(verdicts, USABLE, UNUSABLE)
+    found["state"][np.asarray(pc.is_valid(rows["dead"]))[line]] = DEAD
+    parsers = pc.fill_null(rows["parser"], "").combine_chunks().dictionary_encode()
+    numbers = np.array([_parser_number(name) for name in parsers.dictionary.to_pylist()], np.uint32)
+    found["parser"] = numbers[np.asarray(parsers.indices)][line]
+    cut = np.asarray(pc.fill_null(pc.equal(rows["finish"], "length"), False))
+    limit = np.where(cut, _numbers(rows, "limit", default=0), 0)
+    limit = np.where(cut & (limit <= 0), _numbers(rows, "output_tokens"), limit)  # of earlier versions
+    found["limit"] = np.clip(limit, 0, 2**32 - 1)[line]
+    found["reasons"] = _numbers(rows, "reasons", default=False)[line]
+    for name in ("tries", "attempts"):
+        found[name] = np.clip(_numbers(rows, name, default=1), 0, 2**16 - 1)[line]
+    return found
+
+
+def _numbers(table: pa.Table, name: str, *, default: Any = 0) -> NDArray[Any]:
+    return np.asarray(pc.fill_null(table[name], default))
+
+
+def _parser_number(name: str) -> int:
+    return int(name, 16) if re.fullmatch("[0-9a-f]{8}", name) else 0
+
+
+def _load(index: Path, journal: IO[bytes]) -> Ledger:
+    """What an index says; an empty ledger where there is none that fits the journal."""
+    try:
+        with index.open("rb") as stream:
+            facts = json.loads(stream.readline())
+            if facts["version"] != VERSION or facts["check"] != _check(journal, facts["end"]):
+                return Ledger()
+            marks = np.fromfile(stream, MARK)
+            if len(marks) != facts["marks"]:
+                return Ledger()
+        return Ledger(
+            end=facts["end"],
+            next_try=facts["next_try"],
+            answered={model: Bill(**bill) for model, bill in facts["answered"].items()},
+            unsettled={number: (model, usd) for number, model, usd in facts["unsettled"]},
+            marks=[marks],
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return Ledger()
+
+
+def _save(ledger: Ledger, index: Path, journal: IO[bytes]) -> None:
+    facts = {
+        "version": VERSION,
+        "end": ledger.end,
+        "check": _check(journal, ledger.end),
+        "next_try": ledger.next_try,
+        "answered": {model: asdict(bill) for model, bill in ledger.answered.items()},
+        "unsettled": [[number, model, usd] for number, (model, usd) in ledger.unsettled.items()],
+        "marks": sum(map(len, ledger.marks)),
+    }
+    with publish(index) as draft, draft.open("wb") as stream:
+        stream.write(json.dumps(facts).encode() + b"\n")
+        for piece in ledger.marks:
+            piece.tofile(stream)
+
+
+def _check(journal: IO[bytes], end: int) -> int:
+    """Checksum of the bytes before `end`, by which an edited file is noticed."""
+    begin = max(0, end - CHECKED_BYTES)
+    journal.seek(begin)
+    return zlib.crc32(journal.read(end - begin))

@@ -1,0 +1,115 @@
+"""How narrations were rephrased: samples, what a language model cost, and what it gave no sentence for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from avion_core.data.clips import ClipTable
+from avion_core.files import read_json
+from avion_core.report import formats
+from avion_core.report.plan import Plan, require
+from avion_core.report.tables import Table, table
+
+SAMPLES = 6
+"""Narrations shown with their rephrasings, per data set."""
+
+
+@dataclass(frozen=True)
+class Rephrasing:
+    """A narration as a person wrote it, and what the provider made of it."""
+
+    original: str
+    rephrased: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Narrations:
+    """Rephrased narrations of one data set."""
+
+    dataset: str
+    provider: str
+    clips: int
+    distinct: int
+    texts_a_clip: float
+    samples: tuple[Rephrasing, ...]
+    tables: tuple[Table, ...]
+    """A language model's bill and its dead letters, where there are any."""
+
+
+def narrations(plan: Plan) -> list[Narrations]:
+    """Samples of rephrased narrations, spread over the distinct ones, and what a language model did."""
+    made = []
+    for dataset, planned in plan.narrations.items():
+        where = f"narrations of '{dataset}'"
+        clips = ClipTable.load(require(planned.table, where))
+        first_row: dict[str, int] = {}
+        texts = 0
+        batches = clips.arrow().column("texts").chunks
+        for row, text in enumerate(chain.from_iterable(batch.to_pylist() for batch in batches)):
+            first_row.setdefault(text[0], row)
+            texts += len(text)
+        rephrased = [row for row in first_row.values() if len(clips.texts(row)) > 1]
+        samples = []
+        for row in _spread(rephrased, SAMPLES):
+            original, *others = clips.texts(row)
+            samples.append(Rephrasing(original, tuple(others)))
+        summary = read_json(require(planned.summary, where))
+        made.append(
+            Narrations(
+                dataset=dataset,
+                provider=planned.provider,
+                clips=len(clips),
+                distinct=len(first_row),
+                texts_a_clip=texts / max(len(clips), 1),
+                samples=tuple(samples),
+                tables=tuple(
+                    entry for entry in (_bill(summary), _dead_letters(summary, planned.dead)) if entry
+                ),
+            )
+        )
+    return made
+
+
+def _bill(summary: Mapping[str, Any]) -> Table | None:
+    """What the requests in the provider's journal cost; None where there were none."""
+    rows = [
+        [
+            model,
+            *(f"{bill[name]:,}" for name in ("requests", "lost", "input_tokens", "output_tokens")),
+            f"{bill['usd']:.4f}",
+        ]
+        for model, bill in summary["bill"].items()
+    ]
+    columns = ("model", "requests", "without an answer", "input tokens", "output tokens", "US dollars")
+    note = (
+        "All requests so far, those for other prompts too. One without an answer may have been billed, and "
+        "counts at its highest price."
+    )
+    return (
+        replace(table("The provider's bill", columns, rows, numbers=columns[1:]), note=note) if rows else None
+    )
+
+
+def _dead_letters(summary: Mapping[str, Any], listed: Path) -> Table | None:
+    """Narrations without a usable sentence by reason, and the file that lists each of them."""
+    reasons, texts = summary["reasons"], max(summary["texts"], 1)
+    rows = [
+        [reason, f"{number:,}", formats.share(100 * number / texts)] for reason, number in reasons.items()
+    ]
+    note = f"Each one is listed in {listed}."
+    if summary["other_subject"]:
+        left_out = formats.count(summary["other_subject"], "sentence")
+        note += f" {left_out} about somebody else than the narration left out."
+    columns = ("reason", "narrations", "share")
+    made = table("Narrations without a usable sentence", columns, rows, numbers=columns[1:])
+    return replace(made, note=note) if rows else None
+
+
+def _spread(items: Sequence[int], count: int) -> list[int]:
+    if len(items) <= count:
+        return list(items)
+    return [items[(2 * place + 1) * len(items) // (2 * count)] for place in range(count)]
