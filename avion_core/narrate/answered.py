@@ -41,7 +41,7 @@ class Rephrasing:
     reason: str | None = None
     """Why there are none, in words that can be counted; None where it was not to be rephrased."""
     tries: int = 0
-    """Requests that were sent for it without success."""
+    """Requests that were sent for it where there are none."""
     other_subject: int = 0
     """Sentences left out because they tell of somebody else than the narration does."""
 
@@ -148,7 +148,7 @@ class Answered:
                 parsed = self._parsed(place)
                 others += parsed.other_subject
                 if parsed.sentences:
-                    return Rephrasing(words, parsed.sentences, None, tries, others)
+                    return Rephrasing(words, parsed.sentences, other_subject=others)
                 reason = parsed.reason or "no sentence"
             tries += int(self._marks["tries"][place])
         return Rephrasing(words, [], reason, tries, others)
