@@ -70,7 +70,7 @@ def serve(ready: Connection, delay_seconds: float) -> None:
 class Uncounted:
     """Books that note nothing."""
 
-    def begin(self, request: Request) -> int:
+    def begin(self, request: Request, token_limit: int) -> int:
         """Always the same try."""
         return 0
 
