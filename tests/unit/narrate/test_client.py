@@ -478,7 +478,7 @@ from avion_core.narrate.client import ChatClient
 from avion_core.narrate.exchange import Request
 
 class Books:
-    def begin(self, request):
+    def begin(self, request, token_limit):
         return 0
 
 def main():
