@@ -5,23 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from types import TracebackType
 
 from avion_core.processes import end_cleanly_when_asked
 
 TRACEBACK_VARIABLE = "AVION_TRACEBACK"
 """Set it to anything to see where an error arose."""
-
-
-def be_silent_when_interrupted() -> None:
-    """Print no traceback when Ctrl-C ends this process, not even while it imports."""
-    report = sys.excepthook
-
-    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if not issubclass(kind, KeyboardInterrupt):
-            report(kind, error, trace)
-
-    sys.excepthook = hook
 
 
 def run(main: Callable[[], None]) -> None:

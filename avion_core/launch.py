@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from avion_core.config import StageSettings
 
-TORCHRUN = "python -m avion_core.train.torchrun"
+TORCHRUN = "python -m workflow_scripts.torchrun"
 """torchrun, with an exit code of its own for a training that was stopped and has saved."""
 TRANSCODE_BASE_MINUTES = 120
 """A shard's time limit before the size of its videos counts: many short ones take longer than their bytes."""

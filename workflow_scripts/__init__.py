@@ -1,5 +1,13 @@
 """Thin programs, one a rule: parse, call one library function."""
 
-from avion_core.command import be_silent_when_interrupted
+import sys
+from types import TracebackType
 
-be_silent_when_interrupted()
+
+def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print no traceback when Ctrl-C ends a program, not even while it imports."""
+    if not issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = _report  # before anything else is imported

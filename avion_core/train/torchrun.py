@@ -1,6 +1,6 @@
 """torchrun that hands signals on and tells a job that was asked to stop, and has saved, from one that failed.
 
-`python -m avion_core.train.torchrun OPTIONS -m module …` has torchrun's options. On a signal torchrun gives
+`python -m workflow_scripts.torchrun OPTIONS -m module …` has torchrun's options. On a signal torchrun gives
 its processes 30 seconds and ends with 1. This waits until they have saved, however often it is told to stop,
 and ends with PREEMPTED_EXIT_CODE. If it is killed itself, its processes save and end (`join_world`).
 """
@@ -70,7 +70,3 @@ def check_meeting_point(arguments: list[str]) -> None:
                 f"error: the name of the first node, {name}, does not resolve on {socket.gethostname()}; "
                 "the nodes of a training must know each other by name (docs/cluster.md)"
             )
-
-
-if __name__ == "__main__":
-    main()

@@ -13,7 +13,8 @@ import pytest
 WRITES_FOR_EVER = """
 import sys, time
 from pathlib import Path
-from avion_core.command import be_silent_when_interrupted, run
+import workflow_scripts
+from avion_core.command import run
 from avion_core.files import publish
 
 def main():
@@ -25,7 +26,6 @@ def main():
         finally:
             time.sleep(0.3)  # takes a moment to clean up, in which a second signal comes
 
-be_silent_when_interrupted()
 run(main)
 """
 

@@ -51,7 +51,7 @@ def start(
     program: Path, *arguments: object, processes: int = PROCESSES, prefix: Sequence[str] = ()
 ) -> subprocess.CompletedProcess[str]:
     """Run a program as several processes in a session of their own, until all of them have ended."""
-    command = [*prefix, sys.executable, "-m", "avion_core.train.torchrun", *ONE_NODE.split()]
+    command = [*prefix, sys.executable, "-m", "workflow_scripts.torchrun", *ONE_NODE.split()]
     command += [f"--nproc-per-node={processes}"]
     repository = Path(__file__).parents[3]
     environment = {**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"}
@@ -144,7 +144,7 @@ def test_a_first_node_whose_name_does_not_resolve_is_an_error_at_once():
     command = [
         sys.executable,
         "-m",
-        "avion_core.train.torchrun",
+        "workflow_scripts.torchrun",
         "--nnodes=2",
         "--master-addr=nowhere.invalid",
     ]

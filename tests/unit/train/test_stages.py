@@ -471,7 +471,7 @@ def test_a_second_job_in_the_same_folder_is_refused(kitchen, tmp_path):
         train(kitchen, tmp_path, CONTRASTIVE)
 
 
-TWO = ["-m", "avion_core.train.torchrun", "--standalone", "--nproc-per-node=2"]
+TWO = ["-m", "workflow_scripts.torchrun", "--standalone", "--nproc-per-node=2"]
 NO_AMPLIFIED_ROUNDING = {"optimizer": "sgd", "learning_rate": 0.1}
 """AdamW makes full steps of the smallest gradients, also where two sums differ by their rounding alone."""
 
