@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -18,6 +19,8 @@ KEPT_IGNORED = (signal.SIGINT, signal.SIGHUP)
 """Signals that stay ignored where the process began with them ignored: SIGHUP under `nohup`, SIGINT in what a
 shell without job control starts with `&`."""
 PR_SET_PDEATHSIG = 1
+SAME_REQUEST_SECONDS = 0.5
+"""A terminal or a queue may signal all processes at once, and Snakemake forwards the signal to its jobs."""
 
 
 def end_with_parent(number: int = signal.SIGKILL, *, parent: int | None = None) -> None:
@@ -59,19 +62,22 @@ def heard_stop_signals() -> list[signal.Signals]:
 def finishing_when_stopped(on_stop: Callable[[], object]) -> Iterator[None]:
     """Let the body finish when this process is asked to stop, before the signal does what it does otherwise.
 
-    The first signal calls `on_stop`, which makes the body finish early; a second one is not kept back. Only
-    the main thread hears signals; in another one this does nothing.
+    The first signal calls `on_stop`, which makes the body finish early; a second one is not kept back, unless
+    it comes so soon that it is the same request. Only the main thread hears signals; in another one this
+    does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     heard: list[int] = []
+    times: list[float] = []
 
     def handler(number: int, frame: FrameType | None) -> None:
         heard.append(number)
+        times.append(time.monotonic())
         if len(heard) == 1:
             on_stop()
-        else:
+        elif times[-1] - times[0] > SAME_REQUEST_SECONDS:
             let_through()
 
     def let_through() -> None:
