@@ -198,7 +198,7 @@ class _Reader:
         if self.lower[place] in PREPOSITIONS or before in _DETERMINERS or (thing and not acts):
             return False
         tag = self._form(place)
-        return tag in ("VBZ", "VBG") or (tag == "VB" and acts and before != "to")
+        return tag in ("VBZ", "VBG") or (tag == "VB" and (before == "and" or (acts and before != "to")))
 
     def _names_a_thing(self, sentence: Sentence, start: int, tail: int) -> bool:
         """Whether what looks like an action could be a thing: "cutting board", "walking stick"."""

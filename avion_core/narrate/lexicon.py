@@ -42,7 +42,9 @@ from avion_core.narrate.words import Words, load_words
 
 TABLE = Path(__file__).with_name("synonyms.yaml")
 PLACES = word_set("in into on onto at under over near beside behind inside")
-TIED = word_set("get rub brush shake tap knock bang scrape scratch wrap hit stick wipe set leave lay")
+TIED = word_set(
+    "get rub brush shake tap knock bang scrape scratch wrap hit stick wipe set leave lay transfer point run"
+)
 """Verbs that mean another action without the place: "rub cream on the hands" is not "rub cream"."""
 SOURCES = word_set("take pick grab get fetch remove lift collect")
 """Verbs for which "from the table" only says where."""
@@ -225,20 +227,24 @@ class Lexicon:
 
     def _short(self, sentence: Sentence) -> Sentence:
         """Verb and thing alone, "take mug", where the rest only says where or how; else the bare sentence."""
-        if sentence.object is None or "and" in sentence.rest or not self._only_tells_where(sentence):
+        if sentence.object is None or not self._only_tells_where(sentence, sentence.object):
             return _bare(sentence)
         return replace(sentence, object=self._head(sentence.object), rest=())
 
-    def _only_tells_where(self, sentence: Sentence) -> bool:
+    def _only_tells_where(self, sentence: Sentence, target: NounPhrase) -> bool:
         """Whether what follows the object only says where, how or with what."""
         first, second = (*sentence.rest, "", "")[:2]
+        verb = str(sentence.verb)
+        if "and" in sentence.rest or target.noun[0] in PRONOUNS:
+            return False
         if first in ("with", "using"):
             return isinstance(second, NounPhrase) and bool(_kinds(second, self.words) & MEANS)
         if first in ("from", "out of"):
             return sentence.verb.lemma in SOURCES
         if first == "to":
-            return isinstance(second, str)  # "to the side"
-        return not first or (first in PLACES and str(sentence.verb) not in TIED)
+            return isinstance(second, str) and second.endswith("side")
+        poured = verb in ("put", "place") and "stuff" in self.words.kinds(target.noun)
+        return not first or (first in PLACES and verb not in TIED and not poured)
 
     def _head(self, phrase: NounPhrase) -> NounPhrase:
         """The thing without colour and size; of a compound vessel, the last word if both have one class."""
