@@ -8,6 +8,7 @@ Units are in the names. The JSON schema and `docs/settings.md` are generated fro
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -842,8 +843,14 @@ def load_settings(raw: Mapping[str, Any]) -> Settings:
         return Settings.model_validate(raw)
     except ValidationError as error:
         problems = [problem for problem in error.errors() if not _is_inherited(problem, error.errors())]
-        lines = [_explain(problem) for problem in problems]
+        lines = [_without_passwords(_explain(problem)) for problem in problems]
         raise SettingsError("config: " + "\nconfig: ".join(lines)) from None
+
+
+def _without_passwords(text: str) -> str:
+    """A text whose addresses have no user, password and values of a query."""
+    text = re.sub(r"//[^/@\s'\"]*@", "//***@", text)
+    return re.sub(r"([?&][^=&\s'\"]+=)[^&\s'\"]+", r"\1***", text)
 
 
 def _is_inherited(problem: Any, problems: list[Any]) -> bool:

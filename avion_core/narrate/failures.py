@@ -92,7 +92,9 @@ def failure_of_exception(error: BaseException, *, answered: bool) -> Failure:
     """The failure of an exchange that ended without an HTTP status."""
     causes = list(_causes(error))
     said = next((text for cause in reversed(causes) if (text := str(cause).strip())), type(error).__name__)
-    if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.ProxyError):
+    if any(
+        isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.ProxyError) for cause in causes
+    ):
         wrong = any(isinstance(cause, ssl.SSLCertVerificationError | socket.gaierror) for cause in causes)
         fault = Fault.SETUP if wrong and not answered else Fault.AWAY
         return Failure(fault, f"no connection: {said}", False)

@@ -1,20 +1,21 @@
 """One exchange with a server: a request goes out, a reply or a failure comes back.
 
-It speaks HTTP by `httpx2`, on which OpenAI's own package rests. That package takes twice the time for a
-request, and trusts a reply more than `chat_reply` does.
+The `openai` package speaks the protocol. Its retries are off, as every try has to be noted, and so is its
+reading of replies, which takes time and trusts them more than `chat_reply` does.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
+from typing import Any
 
 import httpx2
+import openai
 
 from avion_core.config import OpenAISettings
 from avion_core.narrate.api_key import ApiKey
 from avion_core.narrate.chat_reply import LARGEST_REPLY_BYTES, BrokenReplyError, ChatReply, read_reply
-from avion_core.narrate.exchange import Request
+from avion_core.narrate.exchange import ProviderError, Request
 from avion_core.narrate.failures import Failure, Fault, failure_of_exception, failure_of_status
 from avion_core.narrate.request_form import RequestForm
 
@@ -22,73 +23,97 @@ CONNECT_SECONDS = 10.0
 """Bound on opening a connection."""
 IDLE_SECONDS = 3.0
 """A connection that was idle for longer is not used again: servers close theirs after five or more."""
-ACCOUNT_HEADERS = {"OpenAI-Organization": "OPENAI_ORG_ID", "OpenAI-Project": "OPENAI_PROJECT_ID"}
-"""Headers that OpenAI's own package takes from these environment variables."""
+
+
+class _StatusError(Exception):
+    """The server answers with a status that is not a success."""
+
+    def __init__(self, status: int, body: bytes, headers: httpx2.Headers) -> None:
+        super().__init__(status)
+        self.status, self.body, self.headers = status, body, headers
 
 
 class Transport:
     """Connections to one server, for one event loop. Redirects are not followed: the key stays here."""
 
     def __init__(self, settings: OpenAISettings, server: str, key: ApiKey) -> None:
-        self._settings = settings
-        self._url = server.rstrip("/") + "/chat/completions"
-        account = {name: os.environ.get(variable, "") for name, variable in ACCOUNT_HEADERS.items()}
-        self._headers = {"Authorization": f"Bearer {key.value}"}
-        self._headers |= {name: value for name, value in account.items() if value}
+        self._settings, self._server, self._key = settings, server, key
         self._certificates = httpx2.create_ssl_context()
-        self._clients: list[httpx2.AsyncClient] = []
-        self._idle: list[httpx2.AsyncClient] = []
+        self._clients: list[openai.AsyncOpenAI] = []
+        try:
+            self._idle = [self._new_client()]
+        except (ValueError, ImportError, httpx2.InvalidURL) as error:
+            raise ProviderError(
+                "the proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names cannot be used "
+                f"({key.public(error)}); unset it, or add the server to NO_PROXY"
+            ) from None
 
     async def close(self) -> None:
         """Close all connections."""
         for client in self._clients:
-            await client.aclose()
+            await client.close()
 
-    def _client(self) -> httpx2.AsyncClient:
+    def _new_client(self) -> openai.AsyncOpenAI:
         """One with one connection, for one request at a time: a pool checks all it has for every request."""
-        if self._idle:
-            return self._idle.pop()
-        client = httpx2.AsyncClient(
-            headers=self._headers,
+        patience = openai.Timeout(None, connect=min(CONNECT_SECONDS, self._settings.timeout_seconds))
+        http = openai.DefaultAsyncHttpxClient(
             verify=self._certificates,
-            timeout=httpx2.Timeout(None, connect=min(CONNECT_SECONDS, self._settings.timeout_seconds)),
+            timeout=patience,
             limits=httpx2.Limits(max_connections=1, keepalive_expiry=IDLE_SECONDS),
             follow_redirects=False,
+            event_hooks={"response": [_raise_for_status]},
+        )
+        client = openai.AsyncOpenAI(
+            api_key=self._key.value, base_url=self._server, max_retries=0, timeout=patience, http_client=http
         )
         self._clients.append(client)
         return client
 
     async def exchange(self, request: Request, form: RequestForm, *, answered: bool) -> ChatReply | Failure:
         """One try. `answered` says that the server has answered others with these settings."""
-        try:
-            async with asyncio.timeout(self._settings.timeout_seconds):
-                response, body = await self._post(request, form)
-        except TimeoutError:
-            return Failure(Fault.FAILED, f"no answer within {self._settings.timeout_seconds:g} s", True)
-        except Exception as error:  # whatever a server's bytes make the HTTP packages raise
-            return failure_of_exception(error, answered=answered)
-        if not response.is_success:
-            return failure_of_status(response.status_code, body, response.headers, answered=answered)
-        sent_bytes = sum(len(message["content"].encode()) for message in request.messages)
-        try:
-            return read_reply(body, sent_bytes=sent_bytes, token_limit=form.token_limit(self._settings))
-        except BrokenReplyError as error:
-            return Failure(Fault.FAILED, f"broken reply: {error}", True)
-
-    async def _post(self, request: Request, form: RequestForm) -> tuple[httpx2.Response, bytes]:
-        """The response's head, and its body up to a little more than LARGEST_REPLY_BYTES."""
-        client, body = self._client(), bytearray()
         arguments = form.arguments(request, self._settings)
         try:
-            async with client.stream("POST", self._url, json=arguments) as response:
-                try:
-                    async for piece in response.aiter_bytes():
-                        body += piece
-                        if len(body) > LARGEST_REPLY_BYTES:
-                            break
-                except httpx2.HTTPError:
-                    if response.is_success:
-                        raise
+            async with asyncio.timeout(self._settings.timeout_seconds):
+                body = await self._post(arguments)
+            sent_bytes = sum(len(message["content"].encode()) for message in request.messages)
+            return read_reply(body, sent_bytes=sent_bytes, token_limit=form.token_limit(self._settings))
+        except TimeoutError:
+            return Failure(Fault.FAILED, f"no answer within {self._settings.timeout_seconds:g} s", True)
+        except _StatusError as error:
+            return failure_of_status(error.status, error.body, error.headers, answered=answered)
+        except BrokenReplyError as error:
+            return Failure(Fault.FAILED, f"broken reply: {error}", True)
+        except Exception as error:  # whatever a server's bytes make the HTTP packages raise
+            return failure_of_exception(error, answered=answered)
+
+    async def _post(self, arguments: dict[str, Any]) -> bytes:
+        client = self._idle.pop() if self._idle else self._new_client()
+        try:
+            post: Any = client.post  # its types do not know that `stream` leaves the body to us
+            response = await post("/chat/completions", body=arguments, cast_to=httpx2.Response, stream=True)
+            try:
+                return await _read_bounded(response)
+            finally:
+                await response.aclose()
         finally:
             self._idle.append(client)
-        return response, bytes(body)
+
+
+async def _raise_for_status(response: httpx2.Response) -> None:
+    """Raise _StatusError for what is not a success; an error's body may be cut off."""
+    if not response.is_success:
+        try:
+            body = await _read_bounded(response)
+        except httpx2.HTTPError:
+            body = b""
+        raise _StatusError(response.status_code, body, response.headers)
+
+
+async def _read_bounded(response: httpx2.Response) -> bytes:
+    """The body, up to a little more than LARGEST_REPLY_BYTES."""
+    body = bytearray()
+    async for piece in response.aiter_bytes():
+        body += piece
+        if len(body) > LARGEST_REPLY_BYTES:
+            break
+    return bytes(body)

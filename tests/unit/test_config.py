@@ -12,6 +12,7 @@ import yaml
 from avion_core.config import (
     LOSSES,
     MACHINE_SETTINGS,
+    OpenAISettings,
     SettingsError,
     StageSettings,
     load_settings,
@@ -321,3 +322,24 @@ def test_stages_that_start_from_each_other_are_refused():
     runs = {"mine": {"title": "M", "stages": stages, "evaluations": []}}
     with pytest.raises(SettingsError, match=r"finetune_mir\.start: the stage would start from itself"):
         load_settings(lay_over(DEMO, {"runs": runs}))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://me:hunter2word@api.example/v1",
+        "https://hunter2word@api.example/v1",
+        "https://api.example/v1?api-key=hunter2word",
+        "https://api.example/v1#hunter2word",
+        ["https://me:hunter2word@api.example/v1?key=hunter2word"],
+        {"url": "https://me:hunter2word@api.example"},
+    ],
+)
+def test_a_password_in_an_address_is_refused_and_not_shown(address):
+    said = broken(lambda c: c.update(narrate={"openai": {"base_url": address}}))
+    assert "narrate.openai.base_url" in said and "hunter2word" not in said
+    said = broken(lambda c: c.update(narrate=str(address)))
+    assert "hunter2word" not in said.replace("#hunter2word", "")
+    with pytest.raises(ValueError, match="base_url") as caught:
+        OpenAISettings.model_validate({"base_url": address})
+    assert "hunter2word" not in str(caught.value)
