@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 from avion_core.narrate.reply_forms import (
     JsonStrings,
@@ -88,9 +89,14 @@ def parse_replies(
 
 def _of_one(answer: str, narration: Narration, *, count: int, cut: bool) -> Parsed:
     read = json_strings(f"[{answer}]" if answer.startswith(('"', "“")) else answer)
-    values = [text for _, text in _answers(read)]
+    values = _answers(read)
+    # A base model that was not stopped goes on with narrations of its own, and answers them too.
+    for _, run in groupby(values, key=lambda value: _run(value[0], read)):
+        parsed = _parsed((text for _, text in run), narration, count=count)
+        if parsed.sentences:
+            return parsed
     if values or answer.startswith(("[", "{")):
-        return _parsed(values, narration, count=count)
+        return _parsed((text for _, text in values), narration, count=count)
     return _parsed(listed_lines(answer, cut=cut), narration, count=count)
 
 
@@ -149,10 +155,17 @@ def _by_narration(read: JsonStrings, count: int) -> dict[int, list[str]]:
     else:
         places = [int(path[len(array)]) + 1 for path in paths]
     groups: dict[int, list[str]] = {}
-    for place, (_, text) in zip(places, found, strict=True):
+    runs: dict[int, int] = {}
+    for place, (path, text) in zip(places, found, strict=True):
         if place is not None and 1 <= place <= count:
-            groups.setdefault(place, []).append(text)
+            run = _run(path, read)
+            if runs.setdefault(place, run) == run:
+                groups.setdefault(place, []).append(text)
     return groups
+
+
+def _run(path: Path, read: JsonStrings) -> int:
+    return read.runs[int(path[0])]
 
 
 def _deals(way: Path, sizes: Mapping[Path, int], paths: Sequence[Path], count: int) -> bool:

@@ -99,6 +99,8 @@ class JsonStrings:
     """Each with the way to it."""
     sizes: dict[Path, int] = field(default_factory=dict)
     """Values in each bracket that is closed; the empty path has the number of brackets in the text."""
+    runs: list[int] = field(default_factory=list)
+    """For each bracket in the text, the run it is part of: words between two brackets begin another run."""
 
 
 @dataclass
@@ -128,6 +130,8 @@ def json_strings(text: str) -> JsonStrings:
             opening = _OPEN.search(text, at)
             if opening is None:
                 break
+            words = text[at : opening.start()].strip(" \t\r\n,;")
+            read.runs.append(read.runs[-1] + bool(words) if read.runs else 0)
             at = opening.start()
         character = text[at]
         if character in "[{":

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from avion_core.config import RephraseSettings
@@ -71,6 +71,23 @@ def test_the_tag_is_made_only_for_a_camera_wearers_sentence():
 
 def test_talk_longer_than_a_narration_is_left_out():
     assert distinct(["word " * 78], original="x", count=1) == []
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        '\n\nDescription: #C C turns on the stove\nRewritten: ["#C C turns on the hob", "turn the stove on"]',
+        '\nAnswer with a JSON array of 3 different sentences and nothing else.\n["set the plate down"]',
+        '\n#C C eats an apple {"1": ["#C C bites into an apple"]}',
+    ],
+)
+def test_narrations_that_a_base_model_goes_on_with_are_left_out(more):
+    for answer in ('["#C C grabs the red mug"]', '{"1": ["#C C grabs the red mug"]}'):
+        assert sentences(answer + more, [ORIGINAL], count=3) == [["#C C grabs the red mug"]]
+    two = sentences(
+        '{"1": ["grab the cup"], "2": ["shut the door"]}' + more, ["take cup", "close door"], count=3
+    )
+    assert two == [["grab the cup"], ["shut the door"]]
 
 
 ORIGINALS = ["open door", "close door", "wash cup"]
@@ -201,6 +218,7 @@ PIECES = [
 ]
 
 
+@settings(deadline=None)
 @given(
     st.one_of(st.text(st.characters()), st.lists(st.sampled_from(PIECES), max_size=60).map("".join)),
     st.lists(
