@@ -32,6 +32,7 @@ _TURN = re.compile(r"<\|[^|>\n]{0,60}\|>|</?(?:s|bos|eos|pad)>|<(?:start|end)_of
 """Marks of a chat's turns, which base models write out, and then both sides' turns."""
 _ROLE = re.compile(r"\s*(?:assistant|model|ai)\s*(?:\n|:|\Z)", re.IGNORECASE)
 _FENCE = re.compile(r"^[ \t]*```.*$", re.MULTILINE)
+_TYPE = re.compile(r"</?(?:b|i|u|em|strong|code|mark|span)>", re.IGNORECASE)
 _TAG = re.compile(r"</?[A-Za-z][\w-]{0,30}>|<br ?/>", re.IGNORECASE)
 _ITEM = re.compile(
     r"(?:\*\*)?(?:\(?\d{1,3}\\?[.):]|\(?[A-Za-z]\)|[ivx]{1,4}[.)]|\d\ufe0f?\u20e3|[-*•–—+>▪●①-⑳])(?:\*\*)?\s+"
@@ -48,10 +49,10 @@ _QUOTED = re.compile(
 )
 _LABEL = re.compile(r"\W{0,3}((?:[\w#'-]+ ){0,3}[\w#'-]+)\W{0,3}:\W{0,3}\s(?=\S)")
 _NUMBERED = re.compile(r"^[A-Za-z]* ?#?\d{1,3} ?[-–—.)] ")
-_REMARK = re.compile(r"\s*\([^()]{0,200}\)|\s+(?:--?|[–—])\s.*$")
+_REMARK = re.compile(r"(?<=[^\s(])\s*\([^()]{0,200}\)|\s+(?:--?|[–—#]|//)\s.*$")
 _ASIDE = re.compile(
     r"original|input|source|expla|reason|note|comment|think|thought|analys|change|narration|description|score|style"
-    r"|confidence|language|type|tone|^id$|user|question|synonym",
+    r"|confidence|language|type|tone|^form$|^id$|user|question|synonym|error|warning",
     re.IGNORECASE,
 )
 _ASKED = re.compile(r"re-?writ|rephras|paraphras|reword|\bnew|alternative|version|variant", re.IGNORECASE)
@@ -192,7 +193,7 @@ def listed_lines(text: str, *, cut: bool) -> list[str]:
     `cut`, the last line is left out. What follows a line that begins another turn or an explanation is
     left out too.
     """
-    lines = [line.strip() for line in _TAG.sub("\n", text).splitlines()]
+    lines = [line.strip() for line in _TAG.sub("\n", _TYPE.sub("", text)).splitlines()]
     if cut and lines and not lines[-1].endswith((".", "!")):
         lines.pop()
     lines = list(_first_turn(lines))
@@ -225,7 +226,7 @@ def unwrapped(text: str) -> str:
 
     Empty where the label announces something else than a sentence.
     """
-    text = _EMOJI.sub(" ", _TAG.sub(" ", text)).strip()
+    text = _EMOJI.sub(" ", _TAG.sub(" ", _TYPE.sub("", text))).strip()
     for _ in range(3):
         text = _NUMBERED.sub("", _ITEM.sub("", text, count=1) if _ITEM.match(text) else text, count=1)
         quoted, label = _QUOTED.match(text), _LABEL.match(text)

