@@ -2,9 +2,14 @@
 
 import os
 
+from hypothesis import settings
+
 from avion_core.environment import FOREIGN_VARIABLES
 
 for name in ("SNAKEMAKE_PROFILE", "OPENAI_API_KEY", *FOREIGN_VARIABLES):
     os.environ.pop(name, None)
 # Servers of tests are on this machine, which a proxy does not reach.
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
+# A busy machine is no failure.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
