@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from avion_core.files import fingerprint
 from avion_core.narrate.prompts import answer_keys, rephrase_messages, unfit
@@ -49,3 +51,11 @@ def test_what_cannot_be_rephrased_is_not_sent():
     assert unfit("#C C takes the cup " + "and takes the cup " * 60) == "longer than 1,000 characters"
     assert [unfit(text) for text in ("", "   ", "#unsure", "\U0001f600", "\u202e", "12")] == ["no words"] * 6
     assert [unfit(text) for text in ("#C C takes the cup", "拿起红色的杯子", "कप उठाओ", "go")] == [None] * 4
+
+
+@given(st.lists(st.text(st.characters()), min_size=2, max_size=6))
+def test_whatever_narrations_hold_each_has_one_numbered_line(texts):
+    _, user = rephrase_messages(texts, instruction="Rewrite.", count=3)
+    lines = user["content"].splitlines()
+    assert [line.split(".")[0] for line in lines] == [str(place) for place in range(1, len(texts) + 1)]
+    assert user["content"].replace("\n", "").isprintable()
