@@ -18,16 +18,19 @@ from avion_core.media.program import ffmpeg_program
 from avion_core.media.source_file import returned_sources
 from avion_core.media.transcode import have_other_settings
 from avion_core.models.architecture import check_start, kind_of, load_architecture
+from avion_core.narrate.exchange import ProviderError
 from avion_core.narrate.rephrase import check_key, check_provider, estimate
 from avion_core.workflow import EVALUATION_TABLE, KINDS_OF, LABELS, TASKS_OF, PlannedStage, Workflow
 
 
-def problems(workflow: Workflow, *, trains: bool = True) -> list[str]:
+def problems(workflow: Workflow, *, trains: bool = True, narrates: bool = True) -> list[str]:
     """Everything known now that would make a job fail, in the order of the work; empty when all is well.
 
-    Too few clips are a problem only if something is trained; otherwise they are among the `warnings`.
+    Too few clips are a problem only if something is trained; otherwise they are among the `warnings`. A
+    provider and its key are needed only if narrations are rephrased.
     """
-    checks = CHECKS if trains else [check for check in CHECKS if check is not check_clips]
+    spared = [check for check, needed in ((check_clips, trains), (check_narrations, narrates)) if not needed]
+    checks = [check for check in CHECKS if check not in spared]
     return list(dict.fromkeys(problem for check in checks for problem in check(workflow)))
 
 
@@ -52,11 +55,14 @@ def check_narrations(workflow: Workflow) -> Iterator[str]:
     """The provider, where narrations are left to rephrase, and its key, where one still has to be asked."""
     narrate = workflow.settings.narrate
     left = [name for name in workflow.rephrased_datasets() if not _exists(workflow.narration_table(name))]
+    if not left:
+        return
     try:
-        if left:
-            check_provider(narrate)
-        if any(_must_ask(workflow, dataset) for dataset in left):
-            check_key(narrate)
+        check_provider(narrate)
+        check_key(narrate)
+    except ProviderError as error:
+        if any(_must_ask(workflow, dataset) for dataset in left):  # which reads all texts
+            yield str(error)
     except ValueError as error:
         yield str(error)
 

@@ -31,7 +31,9 @@ EVALUATION_TABLE = {
 """The table that evaluations of each layout read."""
 LABELS: dict[str, tuple[str, ...]] = {"ek100": ("verb", "noun", "action"), "kinetics": ("label",)}
 """Labels of the layouts with classes, which annotate lists in classes.json."""
-DATA_TARGETS = ("download", "weights", "transcode", "annotate", "narrate", "preflight")
+UNNARRATED_TARGETS = ("download", "weights", "transcode", "annotate", "estimate")
+"""Targets of the workflow that need no rephrased narrations."""
+DATA_TARGETS = (*UNNARRATED_TARGETS, "narrate", "preflight")
 """Targets of the workflow that train and evaluate nothing."""
 TASKS_OF: dict[str, tuple[str, ...]] = {
     "ego4d": ("contrastive", "reconstruction"),
@@ -68,6 +70,12 @@ def trains(settings: Settings, targets: Iterable[str]) -> bool:
     return not named or not all(
         target in DATA_TARGETS or Path(target).absolute().is_relative_to(data) for target in named
     )
+
+
+def narrates(targets: Iterable[str]) -> bool:
+    """Whether targets may need rephrased narrations; none is all."""
+    named = list(targets)
+    return not named or not all(target in UNNARRATED_TARGETS for target in named)
 
 
 @dataclass(frozen=True)

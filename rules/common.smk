@@ -34,7 +34,7 @@ from avion_core.models.architecture import load_architecture
 from avion_core.precheck import missing_gpus, problems, warnings
 from avion_core.screen import stop_gently, take_over
 from avion_core.slurm import use_patient_executor
-from avion_core.workflow import LABELS, TABLES, Workflow, planned_runs, trains
+from avion_core.workflow import LABELS, TABLES, Workflow, narrates, planned_runs, trains
 
 # Jobs find this code and this interpreter wherever they start.
 prepare_environment(os.environ, code=workflow.basedir)
@@ -481,7 +481,7 @@ def check_before_work():
     planned = Workflow(SETTINGS, planned_runs(SETTINGS, targets))
     for line in warnings(planned, trains=trains(SETTINGS, targets)):
         print(f"warning: {line}", file=sys.stderr)
-    found = problems(planned, trains=trains(SETTINGS, targets))
+    found = problems(planned, trains=trains(SETTINGS, targets), narrates=narrates(targets))
     if not found:
         return
     text = "\n".join(["before any job:", *(f"- {problem}" for problem in found)])

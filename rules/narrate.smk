@@ -32,6 +32,33 @@ rule rephrase_narrations:
         " 2>&1 | to_log {log:q}"
 
 
+rule estimate:
+    """What a language model will cost, before anything is sent. It has no output, so that it looks every time."""
+    input:
+        clips=[clip_table(dataset, "train") for dataset in rephrased_datasets()],
+    log:
+        f"{LOGS}/estimate.log",
+    conda:
+        "../envs/narrate.yaml"
+    resources:
+        mem_mb=growing(2500),
+        runtime=growing(30),
+    params:
+        datasets=lambda wildcards: json.dumps(
+            {
+                dataset: {"clips": clip_table(dataset, "train"), "journal": narration_journal(dataset)}
+                for dataset in rephrased_datasets()
+            }
+        ),
+        recipe=lambda wildcards: json.dumps(SETTINGS.narrate.recipe()),
+        machine=lambda wildcards: json.dumps(SETTINGS.narrate.machine()),
+    message:
+        "Estimate what rephrasing the narrations will cost"
+    shell:
+        "python -m workflow_scripts.estimate --datasets {params.datasets:q} --recipe {params.recipe:q}"
+        " --machine {params.machine:q} 2>&1 | to_log {log:q}"
+
+
 rule gather_narrations:
     input:
         clips=clip_table("{dataset}", "train"),

@@ -44,11 +44,14 @@ class Estimate:
     input_tokens: int
     output_tokens: int
     usd: float
+    reasoning_usd: float = 0.0
+    """Price of `max_reasoning_tokens` for each request, on top."""
 
     def __str__(self) -> str:
+        reasoning = f", at most ${money(self.reasoning_usd)} more if it reasons" if self.reasoning_usd else ""
         return (
             f"{self.texts} distinct narrations, {self.requests} requests, about {self.input_tokens} input "
-            f"and {self.output_tokens} output tokens, about ${money(self.usd)}"
+            f"and {self.output_tokens} output tokens, about ${money(self.usd)}{reasoning}"
         )
 
 
@@ -110,8 +113,15 @@ def estimate_texts(
     given, wanted = _tokens_by_text(lengths, rephrase=rephrase, openai=openai)
     input_tokens = requests * _empty_request(rephrase, openai) + int(given.sum())
     output_tokens = int(wanted.sum())
-    usd = Prices.of(openai).usd(input_tokens, output_tokens)
-    return Estimate(len(lengths), requests, input_tokens, output_tokens, usd)
+    prices = Prices.of(openai)
+    return Estimate(
+        texts=len(lengths),
+        requests=requests,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        usd=prices.usd(input_tokens, output_tokens),
+        reasoning_usd=prices.usd(0, requests * openai.max_reasoning_tokens),
+    )
 
 
 def usd_by_text(

@@ -29,8 +29,10 @@ from avion_core.narrate.journal import damaged, parse_line
 JOURNAL, INDEX = "*.jsonl", ".index"
 VERSION = 1
 """Of the index."""
-BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 4 << 20
 """Read at once, and what is worth an index."""
+PARSED_BYTES = 1 << 20
+"""Given to a thread at once."""
 CHECKED_BYTES = 4096
 """Before the end of what an index covers: they are held against the file."""
 
@@ -152,6 +154,11 @@ def read_ledger(path: Path) -> Ledger:
     return ledger
 
 
+def billed_usd(folder: Path) -> float:
+    """All that a journal's requests cost, at most."""
+    return sum(ledger.usd for _, ledger in read_ledgers(folder))
+
+
 def total(bills: Iterable[Mapping[str, Bill]]) -> dict[str, Bill]:
     """The sum of several bills, by model."""
     found: dict[str, Bill] = {}
@@ -189,7 +196,7 @@ def _table(data: bytes, path: Path, begin: int) -> tuple[pa.Table, NDArray[np.ui
     tells an odd value of an earlier version, which counts as absent, from a line that is none.
     """
     parsing = pj.ParseOptions(explicit_schema=_LINE, unexpected_field_behavior="ignore")
-    reading = pj.ReadOptions(use_threads=False, block_size=len(data) + 1)
+    reading = pj.ReadOptions(block_size=PARSED_BYTES)
     try:
         table = pj.read_json(pa.BufferReader(data), read_options=reading, parse_options=parsing)
         if table.num_rows == data.count(b"\n"):

@@ -1,0 +1,177 @@
+"""A language model's journal of 1.5 million answers: opening it for a shard, the estimate, the bill.
+
+The answers are of Ego4D's form, 500 to 600 bytes a line, each after its try, in 16 files. One file's last
+answers are missing, so that its shard has something to ask. Every measurement is a process of its own: its
+seconds and peak memory, with the indexes and without, and for a journal of an earlier version, which has
+neither tries nor verdicts. `nothing` is what the imports take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from avion_core.config import NarrateSettings
+from avion_core.data.clips import write_clips
+from avion_core.narrate.answered import PARSER, Answered, key_texts
+from avion_core.narrate.language_model import open_places
+from avion_core.narrate.ledger import read_ledger, read_ledgers, total
+from avion_core.narrate.rephrase import distinct_texts, estimate
+from benchmarks import write_result
+
+SETTINGS = NarrateSettings.model_validate({"provider": "openai", "openai": {"model": "gpt-4o-mini"}})
+WORDS = (
+    "picks up the red cup",
+    "puts down a knife",
+    "opens the top drawer",
+    "wipes the table",
+    "turns the tap",
+)
+PLACES = ("with her left hand", "from the kitchen counter", "near the wooden shelf", "on the second floor")
+
+
+def narration(number: int) -> str:
+    """One of as many distinct narrations as there are numbers, 55 to 65 bytes long."""
+    return f"#C C {WORDS[number % 5]} number {number:07} {PLACES[number % 4]}"
+
+
+def write_journal(folder: Path, texts: Sequence[str], *, shards: int, old: bool) -> None:
+    """The answers of all shards; the first one lacks its last hundred."""
+    folder.mkdir(parents=True)
+    for shard in range(shards):
+        own = texts[shard::shards]
+        answered = own[:-100] if shard == 0 else own
+        with (folder / f"{shard + 1}-of-{shards}.jsonl").open("w", encoding="utf-8") as stream:
+            for number, (text, key) in enumerate(zip(answered, key_texts(answered, SETTINGS), strict=True)):
+                stream.write(answer(number, text, key, old=old))
+
+
+def answer(number: int, text: str, key: str, *, old: bool) -> str:
+    """The lines of one answered request."""
+    body = text[5:]
+    reply = json.dumps(
+        [f"#C C now {body}", f"#C C then {body}", f"The camera wearer {body}", f"again {body}"]
+    )
+    entry: dict[str, Any] = {
+        "keys": [key],
+        "texts": [text],
+        "reply": reply,
+        "provider": "openai",
+        "model": "gpt-4o-mini",
+        "input_tokens": 212,
+        "output_tokens": 61,
+        "measured": True,
+        "usd": 6.84e-05,
+        "seconds": 0.912,
+        "finish": "stop",
+    }
+    if old:
+        return json.dumps(entry) + "\n"
+    begun = {"try": number, "usd": 0.00024, "model": "gpt-4o-mini"}
+    entry = {"answers": number, **entry, "usable": [True], "parser": PARSER, "limit": 200, "reasons": False}
+    return f"{json.dumps(begun)}\n{json.dumps(entry)}\n"
+
+
+def nothing(folder: Path) -> Any:
+    """What the imports alone take."""
+    return folder.name
+
+
+def open_shard(folder: Path) -> Any:
+    """Find what the first shard still has to ask."""
+    texts = distinct_texts(folder / "clips.arrow")
+    shards = len(list((folder / "journal").glob("*.jsonl")))
+    start = time.perf_counter()
+    own = folder / f"journal/1-of-{shards}.jsonl"
+    with Answered(texts.take(pa.array(range(0, len(texts), shards))), SETTINGS) as answered:
+        answered.take([(own, read_ledger(own))])
+        if len(open_places(answered, SETTINGS)):
+            answered.take(pair for pair in read_ledgers(own.parent) if pair[0] != own)
+        return {"open": len(open_places(answered, SETTINGS)), "seconds": time.perf_counter() - start}
+
+
+def estimate_all(folder: Path) -> Any:
+    """What is left of all shards."""
+    return str(estimate(folder / "clips.arrow", SETTINGS, journal_dir=folder / "journal"))
+
+
+def bill(folder: Path) -> Any:
+    """What all answers cost."""
+    found = total(ledger.bills() for _, ledger in read_ledgers(folder / "journal"))
+    return {model: entry.requests for model, entry in found.items()}
+
+
+WORK: dict[str, Callable[[Path], Any]] = {
+    "nothing": nothing,
+    "open": open_shard,
+    "estimate": estimate_all,
+    "bill": bill,
+}
+
+
+def measure(name: str, folder: Path) -> dict[str, Any]:
+    """Seconds, peak memory and result of one piece of work in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.journal", "--work", name, "--folder", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    print(name, found, flush=True)
+    return found
+
+
+def drop_indexes(folder: Path) -> None:
+    for path in (folder / "journal").glob("*.index"):
+        path.unlink()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--answers", type=int, default=1_500_000)
+    parser.add_argument("--shards", type=int, default=16)
+    parser.add_argument("--work", choices=WORK, help="for the processes that are measured")
+    parser.add_argument("--folder", type=Path)
+    arguments = parser.parse_args()
+    if arguments.work:
+        import resource
+
+        start, cpu = time.perf_counter(), time.process_time()
+        result = WORK[arguments.work](arguments.folder)
+        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        seconds = time.perf_counter() - start
+        cpu_seconds = time.process_time() - cpu
+        entry = {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_mb": peak_mb, "result": result}
+        print(json.dumps(entry))
+        return
+    figures: dict[str, Any] = {"answers": arguments.answers, "shards": arguments.shards}
+    with tempfile.TemporaryDirectory() as home:
+        texts = sorted(map(narration, range(arguments.answers)))
+        for old in (False, True):
+            folder = Path(home, "earlier version" if old else "now")
+            write_journal(folder / "journal", texts, shards=arguments.shards, old=old)
+            row = {"video_id": "v", "start_s": 0.0, "end_s": 1.0, "source": "human"}
+            write_clips(folder / "clips.arrow", ({**row, "texts": [text]} for text in texts))
+            megabytes = sum(path.stat().st_size for path in (folder / "journal").iterdir()) / 1e6
+            measured: dict[str, Any] = {"megabytes": megabytes, "nothing": measure("nothing", folder)}
+            for name in ("open", "estimate", "bill"):
+                drop_indexes(folder)
+                measured[f"{name}, no index"] = measure(name, folder)
+                measured[name] = measure(name, folder)
+            figures[folder.name] = measured
+    now = figures["now"]
+    ratios = {
+        "index_speedup_of_open": now["open, no index"]["seconds"] / now["open"]["seconds"],
+        "open_seconds_by_bill_seconds": now["open"]["seconds"] / now["bill, no index"]["seconds"],
+    }
+    write_result("journal", figures=figures, ratios=ratios)
+
+
+if __name__ == "__main__":
+    main()

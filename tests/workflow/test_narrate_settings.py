@@ -1,0 +1,54 @@
+"""A language model's settings as the workflow passes them on: any prompt is text, a port is no recipe."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import harness
+import pytest
+
+pytestmark = pytest.mark.workflow
+
+ODD = "Say {it} {wildcards.x} {dataset} {{x}} 'differently' $HOME `id` \"y\" \\n %s\nsecond line"
+"""A prompt with all that Snakemake, a shell and Python's formatting could take for their own."""
+
+
+def overlay(**openai: Any) -> dict[str, Any]:
+    narrate = {"provider": "openai", "rephrase": {"instruction": ODD}, "openai": {"model": "{m}", **openai}}
+    return {"narrate": narrate, "selected_runs": ["llm"]}
+
+
+def commands(folder: Path, program: str, overlay: dict[str, Any]) -> list[list[str]]:
+    """What a dry run would start of a program, as words."""
+    said = harness.snakemake(
+        folder,
+        "narrate",
+        overlay=overlay,
+        options=("--dry-run", "--printshellcmds"),
+        OPENAI_API_KEY="sk-test",
+    )
+    assert said.returncode == 0, said.stdout[-6000:]
+    whole = said.stdout.split(f"python -m workflow_scripts.{program} ")[1:]
+    return [shlex.split(text.partition("2>&1")[0]) for text in whole]
+
+
+def test_a_prompt_with_braces_is_text(tmp_path):
+    planned = commands(tmp_path, "narrate", overlay())
+    assert planned
+    for words in planned:
+        recipe = json.loads(words[words.index("--recipe") + 1])
+        assert recipe["rephrase"]["instruction"] == ODD and recipe["openai"]["model"] == "{m}"
+        assert "base_url" not in recipe["openai"]
+
+
+def test_the_estimate_reads_the_configuration_of_the_run_and_needs_no_key(annotated, tmp_path):
+    folder = harness.copy_workspace(annotated, tmp_path / "workspace")
+    said = harness.finished(
+        folder, "estimate", overlay=overlay(narrations_per_request=5, max_tokens_per_reply=900)
+    )
+    line = next(line for line in said.splitlines() if "distinct narrations" in line)
+    texts, requests = int(line.split(" distinct")[0].split()[-1]), int(line.split(" requests")[0].split()[-1])
+    assert line.startswith("ego4d: $0.00 billed so far") and requests == -(-texts // 5)

@@ -1,0 +1,29 @@
+"""Print what rephrasing the narrations that have no answer yet will cost. Nothing is sent."""
+
+import argparse
+import json
+from pathlib import Path
+
+from avion_core.command import run
+from avion_core.config import NarrateSettings
+from avion_core.narrate.budget import money
+from avion_core.narrate.ledger import billed_usd
+from avion_core.narrate.rephrase import check_provider, estimate
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--datasets", required=True, help="clip table and journal by data set, as JSON")
+    parser.add_argument("--recipe", required=True, help="settings that decide the texts, as JSON")
+    parser.add_argument("--machine", default="{}", help="how a server is asked, as JSON")
+    arguments = parser.parse_args()
+    settings = NarrateSettings.join(json.loads(arguments.recipe), json.loads(arguments.machine))
+    check_provider(settings)
+    for name, files in json.loads(arguments.datasets).items():
+        journal = Path(files["journal"])
+        left = estimate(Path(files["clips"]), settings, journal_dir=journal)
+        print(f"{name}: ${money(billed_usd(journal))} billed so far; to ask: {left}")
+
+
+if __name__ == "__main__":
+    run(main)
