@@ -20,7 +20,7 @@ Path = tuple[str | int, ...]
 
 _THOUGHT = r"(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|scratchpad|analysis)"
 _THOUGHT_END = re.compile(
-    rf"[<\[◁]/(?:\w{{1,20}}:)?{_THOUGHT}[>\]▷]|<\|END_THINKING\|>|\bassistantfinal", re.IGNORECASE
+    rf"[<\[◁]/(?:\w{{1,20}}:)?{_THOUGHT}[>\]▷]|<\|END_THINKING\|>|assistantfinal", re.IGNORECASE
 )
 _THOUGHT_START = re.compile(
     rf"[<\[◁](?:\w{{1,20}}:)?{_THOUGHT}[>\]▷]|<\|START_THINKING\|>|<\|channel\|>(?:analysis|commentary)",
@@ -43,6 +43,7 @@ _SECOND_TURN = re.compile(
     r"#{2,6}\s*(?:instruction|response|task)",
     re.IGNORECASE,
 )
+"""A line that begins somebody else's turn, or what is no answer any more."""
 _EMOJI = re.compile("[\U0001f000-\U0001faff\u2600-\u27bf\ufe0f\u20e3]+")
 _QUOTED = re.compile(
     r"(?:\*\*|__|[\"“‘'`])(.{2,400}?)(?:\*\*|__|[\"”’'`])(?=\s*(?:$|[-–—:(→.,]))(.*)$", re.DOTALL
@@ -50,16 +51,18 @@ _QUOTED = re.compile(
 _LABEL = re.compile(r"\W{0,3}((?:[\w#'-]+ ){0,3}[\w#'-]+)\W{0,3}:\W{0,3}\s(?=\S)")
 _NUMBERED = re.compile(r"^[A-Za-z]* ?#?\d{1,3} ?[-–—.)] ")
 _REMARK = re.compile(r"(?<=[^\s(])\s*\([^()]{0,200}\)|\s+(?:--?|[–—#]|//)\s.*$")
+"""What stands behind a sentence: in brackets, or after a dash or a comment's mark."""
 _ASIDE = re.compile(
     r"original|input|source|expla|reason|note|comment|think|thought|analys|change|narration|description|score|style"
     r"|confidence|language|type|tone|^form$|^id$|user|question|synonym|error|warning",
     re.IGNORECASE,
 )
+"""Keys and labels of what is no new sentence, unless they are among `_ASKED`: `rephrased_narration`."""
 _ASKED = re.compile(r"re-?writ|rephras|paraphras|reword|\bnew|alternative|version|variant", re.IGNORECASE)
 _OPEN = re.compile(r"[\[{]")
 _STRING = {
-    '"': re.compile(r'"((?:[^"\\]|\\.|"(?!\s*(?:[,:\]}"]|\Z)))*+)(["]?)', re.DOTALL),
-    "'": re.compile(r"'((?:[^'\\]|\\.|'(?!\s*(?:[,:\]}]|\Z)|\s+'))*+)([']?)", re.DOTALL),
+    '"': re.compile(r'"((?:[^"\\]|\\.|"(?!\s*(?:[,:\]}"]|\Z)))*+)("?)', re.DOTALL),
+    "'": re.compile(r"'((?:[^'\\]|\\.|'(?!\s*(?:[,:\]}]|\Z)|\s+'))*+)('?)", re.DOTALL),
     "“": re.compile(r"“([^”]*)(”?)"),
 }
 """A quote ends a string only where the list goes on behind it: models forget to escape those inside."""
@@ -86,10 +89,10 @@ def answer_of(reply: str) -> str | None:
 
 
 def _unfenced(text: str) -> str:
-    """What stands in code fences, where there are any."""
+    """What stands in code fences, where there are any; all of it where one has no other end."""
     parts = _FENCE.split(text)
     inside = "\n".join(parts[1::2])
-    return inside if inside.strip() else "\n".join(parts)
+    return inside if inside.strip() and len(parts) % 2 else "\n".join(parts)
 
 
 @dataclass
