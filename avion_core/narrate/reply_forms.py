@@ -54,7 +54,7 @@ _REMARK = re.compile(r"(?<=[^\s(])\s*\([^()]{0,200}\)|\s+(?:--?|[–—#]|//)\s.
 """What stands behind a sentence: in brackets, or after a dash or a comment's mark."""
 _ASIDE = re.compile(
     r"original|input|source|expla|reason|note|comment|think|thought|analys|change|narration|description|score|style"
-    r"|confidence|language|type|tone|^form$|^id$|user|question|synonym|error|warning",
+    r"|confidence|language|type|tone|^form$|^id$|user|question|synonym|error|warning|steps?$|plan",
     re.IGNORECASE,
 )
 """Keys and labels of what is no new sentence, unless they are among `_ASKED`: `rephrased_narration`."""
