@@ -12,6 +12,7 @@ import yaml
 from avion_core.config import (
     LOSSES,
     MACHINE_SETTINGS,
+    NarrateSettings,
     OpenAISettings,
     SettingsError,
     StageSettings,
@@ -343,3 +344,20 @@ def test_a_password_in_an_address_is_refused_and_not_shown(address):
     with pytest.raises(ValueError, match="base_url") as caught:
         OpenAISettings.model_validate({"base_url": address})
     assert "hunter2word" not in str(caught.value)
+
+
+def test_of_a_language_models_settings_only_model_and_temperature_decide_a_text() -> None:
+    settings = NarrateSettings.model_validate({"provider": "openai"})
+    changes: dict[str, Any] = {
+        "base_url": "http://127.0.0.1:9/v1",
+        "temperature": 0.1,
+        "model": "m",
+        "schema_bound": False,
+    }
+    for name, value in settings.openai.model_dump().items():
+        changed = changes[name] if name in changes else value + 1
+        openai = settings.openai.model_copy(update={name: changed})
+        other = settings.model_copy(update={"openai": openai})
+        decides = other.recipe() != settings.recipe()
+        assert decides == (name in ("model", "temperature")), name
+        assert NarrateSettings.join(other.recipe(), other.machine()) == other, "nothing is lost on the way"
