@@ -6,7 +6,7 @@ batch interface.
 
 A request that fails while others are answered is given up (`NoAnswer`), and the run goes on. As long as none
 is answered, the fault may be the server's: a doubtful request is held back, and gives its place to another
-one, until an answer comes or there is nothing left to compare with.
+one, until an answer comes. Where there is none to compare with, a harmless request is asked.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import asyncio
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
@@ -25,7 +25,7 @@ from avion_core.narrate.api_key import KEY_VARIABLE, ApiKey, read_api_key
 from avion_core.narrate.chat_reply import ChatReply
 from avion_core.narrate.exchange import Answer, Books, NoAnswer, ProviderError, Request
 from avion_core.narrate.failures import Failure, Fault
-from avion_core.narrate.patience import LONGEST_WAIT_SECONDS, Outage, Tries
+from avion_core.narrate.patience import Outage, Tries
 from avion_core.narrate.request_form import RequestForm
 from avion_core.narrate.transport import Transport
 from avion_core.processes import finishing_when_stopped
@@ -34,7 +34,9 @@ OPENAI_URL = "https://api.openai.com/v1"
 FIRST_REQUESTS = 4
 """In flight at once until the first answer, so that a wrong setting shows after few requests."""
 DOUBTFUL_REQUESTS = 10
-"""So many failed requests without an answer in between are not their own fault."""
+"""So many are held back at once; no further ones start then."""
+HARMLESS = "#C C picks up a cup from the table"
+"""A narration that every server answers that answers any."""
 
 Outcome = tuple[Request, Answer | NoAnswer]
 
@@ -97,8 +99,8 @@ class _Run:
         self._form = RequestForm(schema=settings.schema_bound)
         self._outage = Outage(settings, server, _say)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._held: dict[asyncio.Future[bool], Failure] = {}
-        """Doubtful requests: the future tells whether to give the request up (True) or to look again."""
+        self._held: dict[asyncio.Future[None], Request] = {}
+        """Doubtful requests, and what they wait for."""
         self._arrived: list[Outcome] = []
         self._news, self._stopping = asyncio.Event(), asyncio.Event()
         self._answered = self._bound = 0
@@ -119,23 +121,14 @@ class _Run:
                 break
             # Neighbours in the alphabet often share what is wrong with them: take one from far away.
             request = waiting.pop() if self._held else waiting.popleft()
-            task = self._loop.create_task(self._ask(request))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        if self._all_are_held():
-            self._judge(nothing_waits=not waiting)
+            self._start(self._ask(request))
+        if self._held and len(self._held) == len(self._tasks):
+            self._start(self._compare())
         return bool(self._tasks or self._arrived)
 
     async def outcomes(self) -> list[Outcome]:
         """Let the requests go on until there is news; what has arrived, perhaps nothing."""
-        try:
-            async with asyncio.timeout(LONGEST_WAIT_SECONDS if self._all_are_held() else None):
-                await self._news.wait()
-        except TimeoutError:
-            failed = [
-                verdict for verdict, failure in self._held.items() if failure.fault is not Fault.REFUSED
-            ]
-            self._release(failed[:1], give_up=False)  # to see whether the server is healthy again
+        await self._news.wait()
         self._news.clear()
         arrived, self._arrived = self._arrived, []
         return arrived
@@ -157,8 +150,8 @@ class _Run:
 
     def _stop(self) -> None:
         self._stopping.set()
-        for verdict in self._held:
-            verdict.set_exception(_StoppedError())
+        for release in self._held:
+            release.set_exception(_StoppedError())
         self._held.clear()
         self._news.set()
 
@@ -166,39 +159,31 @@ class _Run:
         self.problem = self.problem or problem
         self._stop()
 
-    def _all_are_held(self) -> bool:
-        return bool(self._held) and len(self._held) == len(self._tasks)
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task = self._loop.create_task(self._until_stopped(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    def _judge(self, *, nothing_waits: bool) -> None:
-        """Every request is doubtful, and no other one may start."""
-        failures = list(self._held.values())
-        if nothing_waits and len(failures) < DOUBTFUL_REQUESTS:
-            self._release(list(self._held), give_up=True)
-        elif all(failure.fault is Fault.REFUSED for failure in failures):
-            said = self._key.public(failures[-1].said)
-            self._end(ProviderError(f"{self._server} refuses {len(failures)} requests in a row ({said})"))
-        else:
-            try:
-                self._outage.note(self._key.public(failures[-1].said))
-            except ProviderError as error:
-                self._end(error)
-
-    def _release(self, verdicts: Iterable[asyncio.Future[bool]], *, give_up: bool) -> None:
-        for verdict in list(verdicts):
-            del self._held[verdict]
-            verdict.set_result(give_up)
-
-    # One request.
-
-    async def _ask(self, request: Request) -> None:
+    async def _until_stopped(self, work: Coroutine[None, None, None]) -> None:
         try:
-            outcome = await self._outcome(request)
-            self._arrived.append((request, outcome))
+            await work
         except _StoppedError:
             pass
         except Exception as error:
             self._end(error)
         self._news.set()
+
+    def _release(self) -> None:
+        """Something was answered: each request that is held back fails once more, or it was the server."""
+        for release in self._held:
+            release.set_result(None)
+        self._held.clear()
+
+    # One request.
+
+    async def _ask(self, request: Request) -> None:
+        outcome = await self._outcome(request)
+        self._arrived.append((request, outcome))
 
     async def _outcome(self, request: Request) -> Answer | NoAnswer:
         """Try until the request is answered or given up. Raises what ends the run."""
@@ -206,13 +191,10 @@ class _Run:
         while True:
             await self._pause_until(self._resume_at)
             form, sent = self._form, replace(request, schema=None) if plain else request
-            number = self._books.begin(sent, form.token_limit(self._settings))
-            result = await self._transport.exchange(sent, form, answered=self._answered > 0)
+            number, result = await self._try(sent, form)
             if isinstance(result, ChatReply):
                 self._note_answer(result, sent, form, fell_back=plain)
                 return self._answer(result, number, time.monotonic() - started)
-            if not result.billed:
-                self._books.cancel(number)
             if self._adapt(form, result, sent):
                 continue
             if result.fault is Fault.REFUSED and form.binds(sent) and not self._bound:
@@ -223,8 +205,46 @@ class _Run:
             others_are_answered, seen = self._answered > seen, self._answered
             if not tries.are_over():
                 await self._wait(tries.wait_seconds(result), everyone=result.asked_seconds > 0)
-            elif others_are_answered or await self._hold(result) or result.fault is Fault.REFUSED:
+                continue
+            if not others_are_answered:
+                await self._hold(request)
+            if others_are_answered or result.fault is Fault.REFUSED:
                 return NoAnswer(self._key.public(result.said))
+
+    async def _compare(self) -> None:
+        """Ask something harmless, for a comparison with the requests that are held back.
+
+        Raises ProviderError if it is refused too, or not answered for `outage_minutes`.
+        """
+        messages = next(iter(self._held.values())).messages
+        request = Request(-1, (HARMLESS,), (*messages[:-1], {"role": "user", "content": HARMLESS}))
+        tries = Tries(self._settings)
+        while self._held:
+            form = self._form
+            _, result = await self._try(request, form)
+            if isinstance(result, ChatReply):
+                self._answered += 1
+                self._outage.over()
+                self._release()
+                return
+            if self._adapt(form, result, request):
+                continue
+            tries.note(result)
+            self._check_server(result, tries)
+            said = self._key.public(result.said)
+            if result.fault is Fault.REFUSED:
+                raise ProviderError(f"{self._server} refuses every request ({said})")
+            if result.fault is Fault.FAILED:
+                self._outage.note(said)
+            await self._wait(tries.wait_seconds(result), everyone=False)
+
+    async def _try(self, request: Request, form: RequestForm) -> tuple[int, ChatReply | Failure]:
+        """One try and its number in the books."""
+        number = self._books.begin(request, form.token_limit(self._settings))
+        result = await self._transport.exchange(request, form, answered=self._answered > 0)
+        if isinstance(result, Failure) and not result.billed:
+            self._books.cancel(number)
+        return number, result
 
     def _answer(self, reply: ChatReply, number: int, seconds: float) -> Answer:
         withheld = self._key.is_in(reply.content)
@@ -240,7 +260,7 @@ class _Run:
         self._answered += 1
         self._bound += form.binds(request)
         self._outage.over()
-        self._release(self._held, give_up=False)
+        self._release()
         if fell_back and not self._bound:
             self._learn(replace(form, schema=False))
         cut = reply.finish == "length" and not reply.content.strip()
@@ -283,14 +303,14 @@ class _Run:
             f"OpenAI-compatible server ({said}); see narrate.openai.model and base_url"
         )
 
-    async def _hold(self, failure: Failure) -> bool:
-        """Wait until another request is answered, or this one is given up (True)."""
+    async def _hold(self, request: Request) -> None:
+        """Wait until another request is answered."""
         if self._stopping.is_set():
             raise _StoppedError
-        verdict: asyncio.Future[bool] = self._loop.create_future()
-        self._held[verdict] = failure
+        release: asyncio.Future[None] = self._loop.create_future()
+        self._held[release] = request
         self._news.set()
-        return await verdict
+        await release
 
     async def _wait(self, seconds: float, *, everyone: bool) -> None:
         until = time.monotonic() + seconds
@@ -300,9 +320,10 @@ class _Run:
 
     async def _pause_until(self, moment: float) -> None:
         """Raises _StoppedError if the run ends before."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, moment - time.monotonic())):
-                await self._stopping.wait()
+        seconds = moment - time.monotonic()
+        if seconds > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), seconds)
         if self._stopping.is_set():
             raise _StoppedError
 
