@@ -19,13 +19,22 @@ from numpy.typing import NDArray
 
 from avion_core.config import NarrateSettings
 from avion_core.files import code_fingerprint
-from avion_core.narrate import parse
 from avion_core.narrate.journal import parse_line
 from avion_core.narrate.ledger import DEAD, MARK, UNJUDGED, UNUSABLE, USABLE, Ledger, key_numbers
 from avion_core.narrate.parse import Parsed, parse_replies
 from avion_core.narrate.prompts import answer_keys
 
-PARSER = code_fingerprint([str(parse.__file__)])[:8]
+PARSER_FILES = (
+    "narrate/grammar.py",
+    "narrate/parse.py",
+    "narrate/reply_forms.py",
+    "narrate/sentences.py",
+    "narrate/talk.yaml",
+    "narrate/words.py",
+    "narrate/words.yaml",
+    "plain_text.py",
+)
+PARSER = code_fingerprint(Path(__file__).parents[1] / name for name in PARSER_FILES)[:8]
 """Digest of the parser that judges now."""
 NOTHING = Parsed([], "cannot be read", 0)
 """What a narration gets from a reply on which the parser fails."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -340,3 +343,19 @@ def test_what_other_shards_were_paid_for_leaves_the_rest_its_part(tmp_path):
     for number in range(1, 9):
         run(tmp_path, client, shard=f"{number}-of-8", max_usd=6.0, **PRICES)
     assert len(client.asked) == 20
+
+
+def test_the_parsers_digest_is_that_of_all_its_files():
+    program = (
+        "import sys, avion_core.narrate.parse; print(*(m for m in sys.modules if m.startswith('avion')))"
+    )
+    root = Path(__file__).parents[3]
+    said = subprocess.run(
+        [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True
+    )
+    modules = {f"{name.partition('.')[2].replace('.', '/')}.py" for name in said.stdout.split()}
+    modules -= {".py", "narrate.py"}
+    assert modules == {name for name in answered.PARSER_FILES if name.endswith(".py")}
+    sources = "".join((root / "avion_core" / name).read_text() for name in modules)
+    named = {f"narrate/{name}" for name in re.findall(r"\w+\.yaml", sources)}
+    assert named == {name for name in answered.PARSER_FILES if name.endswith(".yaml")}
