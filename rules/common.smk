@@ -260,6 +260,7 @@ def lexicon_code():
         "words.yaml",
         "synonyms.yaml",
         "class_lists.py",
+        "sentences.py",
     )
     return library(*(f"narrate/{name}" for name in names)) if PROVIDER == "lexicon" else ""
 

@@ -10,7 +10,7 @@ from itertools import groupby
 
 from avion_core.narrate.reply_forms import (
     JsonStrings,
-    Path,
+    Way,
     answer_of,
     is_aside,
     json_strings,
@@ -124,14 +124,14 @@ def _parsed(candidates: Iterable[str], narration: Narration, *, count: int) -> P
     return Parsed(sentences, None if sentences else telling, reasons[OTHER_SUBJECT])
 
 
-def _answers(read: JsonStrings) -> list[tuple[Path, str]]:
+def _answers(read: JsonStrings) -> list[tuple[Way, str]]:
     """Strings without those that are said to be something else; those that hold JSON or lines are several."""
     return [
         (path, line)
         for path, text in read.found
         if not any(is_aside(step) for step in path if isinstance(step, str) and not _NUMBER.fullmatch(step))
         for value in (_texts(json_strings(text)) if text.startswith(("[", "{")) else [text])
-        for line in value.splitlines()
+        for line in value.split("\n")
     ]
 
 
@@ -164,11 +164,11 @@ def _by_narration(read: JsonStrings, count: int) -> dict[int, list[str]]:
     return groups
 
 
-def _run(path: Path, read: JsonStrings) -> int:
+def _run(path: Way, read: JsonStrings) -> int:
     return read.runs[int(path[0])]
 
 
-def _deals(way: Path, sizes: Mapping[Path, int], paths: Sequence[Path], count: int) -> bool:
+def _deals(way: Way, sizes: Mapping[Way, int], paths: Sequence[Way], count: int) -> bool:
     """Whether the array at `way` has one entry for each narration, and all strings are in it."""
     depth = len(way)
     inside = all(path[:depth] == way and isinstance(path[depth], int) for path in paths if len(path) > depth)
@@ -176,14 +176,14 @@ def _deals(way: Path, sizes: Mapping[Path, int], paths: Sequence[Path], count: i
     return sizes.get(way) == count and inside and series and all(len(path) > depth for path in paths)
 
 
-def _one_number_each(paths: Sequence[Path], depth: int) -> bool:
+def _one_number_each(paths: Sequence[Way], depth: int) -> bool:
     """Whether each entry of an array has a number of its own: `[{"2": …}, {"1": …}]`."""
     pairs = {(path[depth], _number(path)) for path in paths}
     entries, numbers = ({pair[place] for pair in pairs} for place in (0, 1))
     return None not in numbers and len(pairs) == len(entries) == len(numbers)
 
 
-def _number(path: Path) -> int | None:
+def _number(path: Way) -> int | None:
     """A narration's number: the first key that is one."""
     keys = (_NUMBER.fullmatch(step) for step in path if isinstance(step, str))
     return next((int(match[1]) for match in keys if match), None)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 DEEPEST = 8
 """Brackets within brackets; a reply with more is no list of sentences."""
 
-Path = tuple[str | int, ...]
+Way = tuple[str | int, ...]
 """Keys and places that lead to a value of a reply: first the number of its bracket within the text."""
 
 _THOUGHT = r"(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|scratchpad|analysis)"
@@ -99,9 +99,9 @@ def _unfenced(text: str) -> str:
 class JsonStrings:
     """The strings in a text's brackets."""
 
-    found: list[tuple[Path, str]] = field(default_factory=list)
+    found: list[tuple[Way, str]] = field(default_factory=list)
     """Each with the way to it."""
-    sizes: dict[Path, int] = field(default_factory=dict)
+    sizes: dict[Way, int] = field(default_factory=dict)
     """Values in each bracket that is closed; the empty path has the number of brackets in the text."""
     runs: list[int] = field(default_factory=list)
     """For each bracket in the text, the run it is part of: words between two brackets begin another run."""
@@ -196,7 +196,7 @@ def listed_lines(text: str, *, cut: bool) -> list[str]:
     `cut`, the last line is left out. What follows a line that begins another turn or an explanation is
     left out too.
     """
-    lines = [line.strip() for line in _TAG.sub("\n", _TYPE.sub("", text)).splitlines()]
+    lines = [line.strip() for line in re.split(r"[\r\n]", _TAG.sub("\n", _TYPE.sub("", text)))]
     if cut and lines and not lines[-1].endswith((".", "!")):
         lines.pop()
     lines = list(_first_turn(lines))
