@@ -52,6 +52,7 @@ _ADJECTIVES = PLAIN_ADJECTIVES | word_set(
 _NO_ADJECTIVES = word_set("few little own much most enough less least only such any couple lot else")
 """Words that the dictionary calls adjectives, and that do not stay true when an article goes or comes."""
 _JOINTS = PREPOSITIONS | PARTICLES | {"of", "and"}
+_NO_MODIFIERS = _NO_ADJECTIVES | _JOINTS | _DETERMINERS | PRONOUNS
 _ELSEWHERE = word_set(
     "or but then while as when because so if after before until than that which who whom whose what where "
     "why how not no never without nor cannot nothing none nobody nowhere neither hardly barely rarely almost "
@@ -192,13 +193,15 @@ class _Reader:
 
     def _is_verb(self, place: int) -> bool:
         """Whether a word after the verb is likely to be another one, and neither a thing nor after "to"."""
-        before, following = self.lower[place - 1], (*self.lower, "")[place + 1]
-        acts = following in _DETERMINERS | PRONOUNS
-        thing = place in self.named or self.words.kinds(self.lower[place : place + 1])
-        if self.lower[place] in PREPOSITIONS or before in _DETERMINERS or (thing and not acts):
-            return False
         tag = self._form(place)
-        return tag in ("VBZ", "VBG") or (tag == "VB" and (before == "and" or (acts and before != "to")))
+        if tag is None or self.lower[place] in PREPOSITIONS:
+            return False
+        before, following = self.lower[place - 1], (*self.lower, "")[place + 1]
+        acts = following in _DETERMINERS or following in PRONOUNS
+        thing = place in self.named or self.words.kinds(self.lower[place : place + 1])
+        if before in _DETERMINERS or (thing and not acts):
+            return False
+        return tag != "VB" or before == "and" or (acts and before != "to")
 
     def _names_a_thing(self, sentence: Sentence, start: int, tail: int) -> bool:
         """Whether what looks like an action could be a thing: "cutting board", "walking stick"."""
@@ -288,10 +291,6 @@ class _Reader:
 def _modifies(word: str) -> bool:
     """Whether the dictionary knows a word as a noun or an adjective that may stand before a noun."""
     word = word.lower().split("-")[-1]
-    if (
-        word in _NO_ADJECTIVES | _JOINTS | _DETERMINERS | PRONOUNS
-        or word.endswith(("ly", "ing"))
-        or len(word) < 2
-    ):
+    if word in _NO_MODIFIERS or word.endswith(("ly", "ing")) or len(word) < 2:
         return False
     return any(getLemma(word, kind, lemmatize_oov=False) for kind in ("NOUN", "ADJ"))
