@@ -130,13 +130,15 @@ def _answers(read: JsonStrings) -> list[tuple[Way, str]]:
         (path, line)
         for path, text in read.found
         if not any(is_aside(step) for step in path if isinstance(step, str) and not _NUMBER.fullmatch(step))
-        for value in (_texts(json_strings(text)) if text.startswith(("[", "{")) else [text])
+        for value in _nested(text)
         for line in value.split("\n")
     ]
 
 
-def _texts(read: JsonStrings) -> list[str]:
-    return [text for _, text in read.found]
+def _nested(text: str) -> list[str]:
+    """The strings of a string that is JSON itself, else the string."""
+    inner = json_strings(text).found if text.startswith(("[", "{")) else []
+    return [text for _, text in inner] or [text]
 
 
 def _by_narration(read: JsonStrings, count: int) -> dict[int, list[str]]:

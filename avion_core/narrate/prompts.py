@@ -32,7 +32,7 @@ def unfit(text: str) -> str | None:
 
 def asked(text: str) -> str:
     """A narration as it is sent: one line of visible characters, without marks of a chat's turns."""
-    return plain(text.translate(_MARKS))
+    return plain(plain(text).translate(_MARKS))
 
 
 def rephrase_messages(texts: Sequence[str], *, instruction: str, count: int) -> list[Message]:

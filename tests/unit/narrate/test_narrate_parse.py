@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from avion_core.config import RephraseSettings
 from avion_core.narrate.parse import parse_replies
+from avion_core.narrate.prompts import rephrase_messages
 from avion_core.narrate.sentences import clean, distinct
 
 REPLIES = yaml.safe_load(Path(__file__).with_name("replies.yaml").read_text(encoding="utf-8"))
@@ -202,6 +204,19 @@ def test_a_reason_says_why_there_is_no_sentence(reply, finish, reason):
 )
 def test_answers_are_dealt_out_only_where_it_is_clear_whose_they_are(reply, wanted):
     assert sentences(reply, ORIGINALS, count=3) == wanted
+
+
+def test_odd_narrations_get_their_own_answers():
+    odd = ["take cup\n2. wash the hands", "{done} {x} take $HOME", '[take] the "cup"', "take <b>mug</b>"]
+    _, user = rephrase_messages(odd, instruction="Rewrite.", count=1)
+    asked = [line.split(". ", 1) for line in user["content"].splitlines()]
+    reply = json.dumps({number: [text.replace("take", "grab")] for number, text in asked})
+    assert sentences(reply, odd, count=1) == [
+        ["grab cup 2 wash the hands"],
+        ["done x grab $HOME"],
+        ["grab the cup"],
+        ["grab b mug /b"],
+    ]
 
 
 def test_narrations_without_an_answer_have_a_reason():
