@@ -104,7 +104,7 @@ class _Reader:
             return None
         tail = self.place
         verb, target, rest = self._phrases(lemma) or (Verb(lemma), None, None)
-        understood = rest is not None and not self._idiom(verb, target)
+        understood = rest is not None and not self._idiom(verb, target, told=bool(subject))
         sentence = Sentence(subject, actor, tag, helper, verb, target, rest or (), understood)
         if not subject and self._names_a_thing(sentence, start, tail):
             return None
@@ -215,13 +215,18 @@ class _Reader:
         certain = kinds & {"food", "plants", "ingredients", "clothes", "body"}
         return not kinds or (sentence.verb.lemma in self.words.naming and not certain)
 
-    def _idiom(self, verb: Verb, target: NounPhrase | None) -> bool:
-        """ "Takes a shower": a verb that means little by itself, with nothing to hold; and "pulls a face"."""
+    def _idiom(self, verb: Verb, target: NounPhrase | None, *, told: bool) -> bool:
+        """Whether verb and object mean something together: "takes a shower", "takes cover", "pulls a face".
+
+        `told`: the sentence has a subject, so that a thing to hold would have an article.
+        """
         if target is None or target.noun[0] in PRONOUNS:
             return False
         kinds = self.words.kinds(target.noun)
-        part = "body" in kinds and {"a", "an"} & set(target.before)
-        return bool(part) or (str(verb) in self.words.light and not kinds & {"held", "stuff"})
+        if "body" in kinds and {"a", "an"} & set(target.before):
+            return True
+        bare = told and not target.before and len(target.noun) == 1 and not self.words.is_plural(target.noun)
+        return str(verb) in self.words.light and (bare or not kinds & {"held", "stuff"})
 
     def _phrases(self, lemma: str) -> tuple[Verb, NounPhrase | None, tuple[Part, ...]] | None:
         """Verb with its particle, object, and what follows; None for what is not understood."""

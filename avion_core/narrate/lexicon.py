@@ -235,7 +235,7 @@ class Lexicon:
         """Whether what follows the object only says where, how or with what."""
         first, second = (*sentence.rest, "", "")[:2]
         verb = str(sentence.verb)
-        if "and" in sentence.rest or target.noun[0] in PRONOUNS:
+        if "and" in sentence.rest or target.noun[0] in PRONOUNS or "people" in _kinds(target, self.words):
             return False
         if first in ("with", "using"):
             return isinstance(second, NounPhrase) and bool(_kinds(second, self.words) & MEANS)
