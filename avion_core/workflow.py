@@ -146,9 +146,9 @@ class Workflow:
         try:
             recorded = read_json(figures)["provenance"]["manifests"]
             now = {name: sha256(results.joinpath(*name, MANIFEST)) for name in names}
-        except (OSError, ValueError, KeyError):
+            return now != {Path(path).parts[-3:-1]: digest for path, digest in recorded.items()}
+        except (AttributeError, KeyError, OSError, TypeError, ValueError):
             return True
-        return now != {Path(path).parts[-3:-1]: digest for path, digest in recorded.items()}
 
     def fetched_weights(self, stage: PlannedStage) -> str | None:
         """The file into which the weights of open_clip that a stage starts from are fetched."""

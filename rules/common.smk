@@ -480,9 +480,12 @@ def check_before_work():
     """Stop with the list of all that would fail. A dry run prints it after the plan."""
     targets = get_argument_parser().parse_known_args()[0].targets  # Snakemake tells them only later
     planned = Workflow(SETTINGS, planned_runs(SETTINGS, targets))
-    for line in warnings(planned, trains=trains(SETTINGS, targets)):
-        print(f"warning: {line}", file=sys.stderr)
-    found = problems(planned, trains=trains(SETTINGS, targets), narrates=narrates(targets))
+    try:
+        for line in warnings(planned, trains=trains(SETTINGS, targets)):
+            print(f"warning: {line}", file=sys.stderr)
+        found = problems(planned, trains=trains(SETTINGS, targets), narrates=narrates(targets))
+    except ValueError as error:  # a record of the pipeline's own is damaged
+        sys.exit(str(error))
     if not found:
         return
     text = "\n".join(["before any job:", *(f"- {problem}" for problem in found)])
@@ -536,9 +539,10 @@ def release_folder():
 
 def forget_dead_owner():
     """Remove the lock of a Snakemake that was killed on this machine, so that the same command goes on."""
-    if not OWNER.exists():
-        return
-    host, pid, began = json.loads(OWNER.read_text())
+    try:
+        host, pid, began = json.loads(OWNER.read_text())
+    except (OSError, ValueError, TypeError):
+        return  # nobody's, or cut; a lock is then Snakemake's to explain
     alive = psutil.pid_exists(pid) and psutil.Process(pid).create_time() == began
     if host == socket.gethostname() and not alive:
         release_folder()

@@ -27,6 +27,8 @@ class RawFolder:
         self.path = path
         record = path / WRITTEN
         self._written: dict[str, list[str]] = read_json(record) if record.is_file() else {}
+        if not isinstance(self._written, dict) or not all(map(_are_digests, self._written.values())):
+            raise SourceError(f"{record}: damaged; move {path} away, and the data set is fetched again")
 
     def write(self, name: str, text: str) -> None:
         """Write a text file. Raises SourceError if a user's file has that name."""
@@ -85,3 +87,7 @@ class RawFolder:
 
 
 EDITED = "it was edited since the pipeline wrote it"
+
+
+def _are_digests(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(digest, str) for digest in value)

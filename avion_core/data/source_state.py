@@ -13,7 +13,7 @@ from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 
 from avion_core.data.raw_folder import RawFolder
-from avion_core.data.sources import SourceVideo, marks_of
+from avion_core.data.sources import SourceError, SourceVideo, marks_of
 from avion_core.files import fingerprint, read_json, sha256, write_json
 from avion_core.media.file_table import portable
 from avion_core.media.source_file import FileMark
@@ -66,21 +66,28 @@ class SourceRecord:
 
     @classmethod
     def read(cls, folder: Path) -> SourceRecord:
-        """The record in a data set's folder; an empty one where there is none."""
+        """The record in a data set's folder; an empty one where there is none.
+
+        Raises SourceError, naming the file, where it is damaged.
+        """
         path = folder / RECORD
         if not path.is_file():
             return cls()
-        content = read_json(path)
-        return cls(
-            state=SourceState(**content["state"]),
-            annotations={
-                name: (FileMark(*mark), digest) for name, (mark, digest) in content["annotations"].items()
-            },
-            videos={
-                name: (folder / place, FileMark(*mark)) for name, (place, mark) in content["videos"].items()
-            },
-            missing=[SourceVideo(name, folder / place) for name, place in content["missing"]],
-        )
+        try:
+            content = read_json(path)
+            return cls(
+                state=SourceState(**content["state"]),
+                annotations={
+                    name: (FileMark(*mark), digest) for name, (mark, digest) in content["annotations"].items()
+                },
+                videos={
+                    name: (folder / place, FileMark(*mark))
+                    for name, (place, mark) in content["videos"].items()
+                },
+                missing=[SourceVideo(name, folder / place) for name, place in content["missing"]],
+            )
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise SourceError(f"{path}: damaged; delete it, and the data set is fetched again") from None
 
     def write(self, folder: Path) -> None:
         """Publish the record, with paths inside the folder relative to it."""

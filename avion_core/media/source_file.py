@@ -39,6 +39,12 @@ def look_at(source: Path) -> FileMark | None:
 
 
 def returned_sources(quarantine: Path) -> list[str]:
-    """Videos that were away when a list of quarantined videos was written, and are there now."""
+    """Videos that were away when a list of quarantined videos was written, and are there now.
+
+    Raises ValueError that names the list where it is damaged.
+    """
     entries = read_json(quarantine) if quarantine.is_file() else []
-    return [entry["path"] for entry in entries if entry.get("away") and look_at(Path(entry["path"]))]
+    try:
+        return [entry["path"] for entry in entries if entry.get("away") and look_at(Path(entry["path"]))]
+    except (AttributeError, KeyError, TypeError):
+        raise ValueError(f"{quarantine}: damaged; delete it to have it made anew") from None

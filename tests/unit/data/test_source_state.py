@@ -325,3 +325,18 @@ def test_a_folder_where_an_annotation_file_should_be_is_told(source, tmp_path):
     dataset = replace(dataset, home=tmp_path / "first look")
     [problem] = source_problems(dataset, source_state(dataset))
     assert notes.name in problem
+
+
+@pytest.mark.parametrize("source", ["folder", "toy ek100"], indirect=True)
+@pytest.mark.parametrize(
+    "content", ["", "[1]", "{}", '{"state": {}, "annotations": [], "videos": {}, "missing": []}']
+)
+@pytest.mark.parametrize("record", ["source.json", "raw/.written.json"])
+def test_a_damaged_record_is_named_with_the_way_out(source, content, record):
+    dataset, *_ = source
+    if (record, content) == ("raw/.written.json", "{}"):
+        pytest.skip("it says that nothing was written")
+    (dataset.home / record).write_text(content)
+    with pytest.raises(ValueError, match=rf"{record}: ") as caught:
+        download(dataset)
+    assert type(caught.value) is SourceError or "not valid JSON" in str(caught.value)

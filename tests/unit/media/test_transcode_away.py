@@ -327,3 +327,11 @@ def test_chunks_of_other_settings_are_told_beforehand(done: Place) -> None:
     assert not told() and told(OTHER), "chunks of an earlier version too"
     unmount(done.folder / "raw/a.mp4")
     assert not told(OTHER), "without sources chunks stay"
+
+
+@pytest.mark.parametrize("content", ["{", "[3]", "3", '[{"away": true}]', '[{"away": true, "path": 3}]'])
+def test_a_damaged_list_of_quarantined_videos_is_named(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "quarantine.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=f"{path}: "):
+        returned_sources(path)
