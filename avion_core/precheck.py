@@ -13,6 +13,7 @@ from avion_core.config import VALIDATES, EvaluationSettings
 from avion_core.data.clip_counts import clips_at_most
 from avion_core.data.download import source_problems
 from avion_core.data.source_state import SourceRecord
+from avion_core.data.sources import is_utf8
 from avion_core.data.tables import row_count
 from avion_core.media.program import ffmpeg_program
 from avion_core.media.source_file import returned_sources
@@ -32,6 +33,15 @@ def problems(workflow: Workflow, *, trains: bool = True, narrates: bool = True) 
     spared = [check for check, needed in ((check_clips, trains), (check_narrations, narrates)) if not needed]
     checks = [check for check in CHECKS if check not in spared]
     return list(dict.fromkeys(problem for check in checks for problem in check(workflow)))
+
+
+def check_folders(workflow: Workflow) -> Iterator[str]:
+    """Names of the folders for data and results, which tables hold."""
+    for setting in ("data_dir", "results_dir"):
+        path = Path(getattr(workflow.settings, setting)).absolute()
+        if not is_utf8(str(path)):
+            name = str(path).encode(errors="backslashreplace").decode()
+            yield f"{setting}: the name of its folder is not UTF-8: {name}; rename it, or set another one"
 
 
 def check_sources(workflow: Workflow) -> Iterator[str]:
@@ -262,6 +272,7 @@ def warnings(workflow: Workflow, *, trains: bool = True) -> list[str]:
 
 
 CHECKS: tuple[Callable[[Workflow], Iterator[str]], ...] = (
+    check_folders,
     check_sources,
     check_ffmpeg,
     check_narrations,

@@ -113,13 +113,14 @@ def refuse_namesakes(videos: Iterable[tuple[str, str]]) -> None:
 
 def refuse_odd_names(videos: Iterable[SourceVideo]) -> None:
     """Raise SourceError that lists videos in whose path some bytes are not UTF-8: no table can hold them."""
-    odd = [video.path for video in videos if not _is_utf8(str(video.path))]
+    odd = [video.path for video in videos if not is_utf8(str(video.path))]
     if odd:
         names = names_of([str(path).encode(errors="backslashreplace").decode() for path in odd])
         raise SourceError(f"names of files or folders that are not UTF-8: {names}; rename them")
 
 
-def _is_utf8(name: str) -> bool:
+def is_utf8(name: str) -> bool:
+    """Whether a file name, as Python has it, consists of UTF-8; a table cannot hold another one."""
     try:
         name.encode()
     except UnicodeEncodeError:

@@ -79,6 +79,17 @@ def test_all_that_the_papers_data_need_is_listed_at_once(
         assert word in text
 
 
+def test_a_folder_whose_name_is_not_utf_8_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    assert [line.partition(":")[0] for line in found({})] == ["data_dir", "results_dir"]
+    assert all("caf\\udce9" in line for line in found({}))
+    assert found({name: str(tmp_path / name) for name in ("data_dir", "results_dir")}) == []
+
+
 def test_an_ffmpeg_that_is_not_there_stops_a_run_with_videos_to_transcode(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
