@@ -8,6 +8,7 @@ has a clip twice: a contrastive loss would treat its text as a negative of itsel
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
@@ -117,10 +118,20 @@ class BatchLoader:
     def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[Batch]:
         """Batches of an epoch from `first_step` on.
 
-        Raises ValueError when more than the allowed share of the clips cannot be decoded.
+        Raises ValueError when more than the allowed share of the clips cannot be decoded, and OSError where
+        /dev/shm has no room for the few pages that workers need.
         """
         self._steps.epoch, self._steps.first_step = epoch, first_step
-        for batch in self._loader:
+        try:
+            batches = iter(self._loader)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise OSError(
+                "/dev/shm is full, where loader_workers keep semaphores; enlarge it (docker: --shm-size), "
+                "or set loader_workers: 0"
+            ) from None
+        for batch in batches:
             self._record(batch.pop("bad"), good=len(batch["rows"]))
             frames = batch.pop("planes").movedim(-3, -1)
             yield {"frames": frames, **{name: torch.from_numpy(value) for name, value in batch.items()}}

@@ -38,6 +38,8 @@ FIGURES: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 """Figures that each kind of evaluation must have: one of the groups, whole."""
 
+GROUPS = {"chance", "mAP", "nDCG"}
+"""Objects in metrics.json that hold figures."""
 OPTIONAL = {f"{name}class_mean_top1" for name in ("", "verb_", "noun_", "action_")}
 """Figures of recognition that results of older versions lack."""
 
@@ -356,7 +358,7 @@ def _check_figures(metrics: Any, evaluation: PlannedEvaluation) -> None:
 def _check_types(values: Mapping[str, Any], path: Path, *, place: str = "") -> None:
     """Raise ReportError for a figure that is no number, an interval that is no pair, and the like."""
     for name, value in values.items():
-        if isinstance(value, Mapping) and name != "bad_clips":
+        if isinstance(value, Mapping) and name in GROUPS:
             _check_types(value, path, place=f"{place}{name}.")
             continue
         if name == "bad_clips":
@@ -364,7 +366,7 @@ def _check_types(values: Mapping[str, Any], path: Path, *, place: str = "") -> N
         elif name.endswith("_interval"):
             sound = isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
         else:
-            sound = value is None or _is_number(value)
+            sound = _is_number(value) or (value is None and not name.endswith("_n"))
         if not sound:
             raise ReportError(
                 f"{path}: '{place}{name}' is not what evaluations write; delete the folder to remake it"

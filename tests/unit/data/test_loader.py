@@ -253,16 +253,26 @@ print(sum(int(batch["frames"][:, 0, 0, 0, 0].sum()) for batch in batches.epoch(0
 """
 
 
-def test_batches_need_no_room_in_dev_shm():
-    """A container's /dev/shm may be smaller than a batch: here 64 KiB for batches of 20 MB."""
+def read_with_dev_shm_of(size: str) -> subprocess.CompletedProcess[str]:
     small = ["unshare", "--mount", "sh", "-c"]
-    small += ['mount -t tmpfs -o size=64k tmpfs /dev/shm && exec "$@"', "sh"]
+    small += [f'mount -t tmpfs -o size={size} tmpfs /dev/shm && exec "$@"', "sh"]
     if subprocess.run([*small, "true"], capture_output=True).returncode:
         pytest.skip("a small /dev/shm needs root and util-linux")
     command = [*small, sys.executable, "-c", LARGE_BATCHES]
-    done = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True, timeout=120)
+
+
+def test_batches_need_no_room_in_dev_shm():
+    """A container's /dev/shm may be smaller than a batch: here 64 KiB for batches of 20 MB."""
+    done = read_with_dev_shm_of("64k")
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) == sum(row % 256 for row in range(400))
+
+
+def test_a_full_dev_shm_is_named_with_the_way_out():
+    done = read_with_dev_shm_of("4k")
+    assert done.stderr.splitlines()[-1].startswith("OSError: /dev/shm is full"), done.stderr
+    assert "loader_workers: 0" in done.stderr
 
 
 class HangingClips(Clips):

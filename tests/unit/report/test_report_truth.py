@@ -232,6 +232,8 @@ def test_no_number_is_claimed_that_is_not_published(name, number, tag):
     [
         {"inter_video": "52.5"},
         {"inter_video_n": "many"},
+        {"inter_video_n": {}},
+        {"inter_video_interval": {"low": 40}},
         {"inter_video_interval": ["40", "60"]},
         {"inter_video_interval": 40},
         {"inter_video_interval": [40]},
