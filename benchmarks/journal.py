@@ -140,11 +140,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path)
     arguments = parser.parse_args()
     if arguments.work:
-        import resource
-
         start, cpu = time.perf_counter(), time.process_time()
         result = WORK[arguments.work](arguments.folder)
-        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        status = Path("/proc/self/status").read_text()
+        peak_mb = int(status.split("VmHWM:")[1].split()[0]) / 1024
         seconds = time.perf_counter() - start
         cpu_seconds = time.process_time() - cpu
         entry = {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_mb": peak_mb, "result": result}

@@ -20,7 +20,7 @@ import fcntl
 import json
 import os
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -123,7 +123,7 @@ class Journal:
 
     def add(self, line: Entry | DeadLetter) -> None:
         """Add an answer or a narration that is given up."""
-        self._append(asdict(line))
+        self._append(vars(line))
 
     def _append(self, line: dict[str, Any]) -> None:
         data = json.dumps(line, ensure_ascii=False).encode(errors="replace") + b"\n"
