@@ -18,8 +18,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from avion_core.config import NarrateSettings
 from avion_core.data.clips import write_clips
 from avion_core.narrate.answered import PARSER, Answered, key_texts
@@ -88,15 +86,12 @@ def nothing(folder: Path) -> Any:
 
 def open_shard(folder: Path) -> Any:
     """Find what the first shard still has to ask."""
-    texts = distinct_texts(folder / "clips.arrow")
-    shards = len(list((folder / "journal").glob("*.jsonl")))
-    start = time.perf_counter()
-    own = folder / f"journal/1-of-{shards}.jsonl"
-    with Answered(texts.take(pa.array(range(0, len(texts), shards))), SETTINGS) as answered:
+    own = next((folder / "journal").glob("1-of-*.jsonl"))
+    with Answered(distinct_texts(folder / "shard.arrow"), SETTINGS) as answered:
         answered.take([(own, read_ledger(own))])
         if len(open_places(answered, SETTINGS)):
             answered.take(pair for pair in read_ledgers(own.parent) if pair[0] != own)
-        return {"open": len(open_places(answered, SETTINGS)), "seconds": time.perf_counter() - start}
+        return len(open_places(answered, SETTINGS))
 
 
 def estimate_all(folder: Path) -> Any:
@@ -156,7 +151,8 @@ def main() -> None:
             folder = Path(home, "earlier version" if old else "now")
             write_journal(folder / "journal", texts, shards=arguments.shards, old=old)
             row = {"video_id": "v", "start_s": 0.0, "end_s": 1.0, "source": "human"}
-            write_clips(folder / "clips.arrow", ({**row, "texts": [text]} for text in texts))
+            for name, held in (("clips", texts), ("shard", texts[:: arguments.shards])):
+                write_clips(folder / f"{name}.arrow", ({**row, "texts": [text]} for text in held))
             megabytes = sum(path.stat().st_size for path in (folder / "journal").iterdir()) / 1e6
             measured: dict[str, Any] = {"megabytes": megabytes, "nothing": measure("nothing", folder)}
             for name in ("open", "estimate", "bill"):

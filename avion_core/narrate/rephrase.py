@@ -146,9 +146,9 @@ def distinct_texts(clips: Path) -> pa.Array:
     """Every text of a clip table once, sorted; blank ones are left out."""
     texts = pc.unique(pc.list_flatten(map_table(clips, CLIPS).column("texts")))
     pieces = (texts.slice(start, BATCH_ROWS).to_pylist() for start in range(0, len(texts), BATCH_ROWS))
-    filled = [bool(text and text.strip()) for piece in pieces for text in piece]
-    texts = texts.filter(pa.array(filled, pa.bool_()))
-    return texts.take(pc.array_sort_indices(texts))
+    filled = np.array([bool(text and text.strip()) for piece in pieces for text in piece], np.bool_)
+    order = np.asarray(pc.array_sort_indices(texts))
+    return texts.take(pa.array(order[filled[order]]))
 
 
 def rephrase_shard(
