@@ -40,6 +40,9 @@ LONGEST_CHARACTERS = 300
 """Of a sentence, for words without end."""
 
 
+MOST_ADDED = 3
+"""Words of things that a sentence may not have beside the narration's."""
+
 _TABLE = yaml.safe_load(Path(__file__).with_name("talk.yaml").read_text(encoding="utf-8"))
 _ALIKE = [frozenset(group.split()) for group in _TABLE.pop("alike")]
 _OPPOSITES: dict[str, list[tuple[frozenset[str], frozenset[str]]]] = {}
@@ -187,17 +190,18 @@ class Narration:
         return NO_SENTENCE if late and words[0] not in _WORDS["determiners"] else None
 
     def _judge_plain(self, words: Sequence[str]) -> str | None:
-        """Whether a sentence without the wearer has a known form, and something of the narration's."""
+        """Whether a sentence without the wearer has a known form and something of the narration's."""
         verb = next((word for word in words[:3] if word not in _WORDS["adverbs"]), words[0])
         after = words[list(words).index(verb) + 1 :]
         if words[0] in _WORDS["determiners"]:  # "the plate is picked up"
             formed = any(not _kin(word).isdisjoint(self.meant) for word in _passive(words))
-        elif words[0] in _WORDS["prepositions"]:  # "with both hands, pick up the plate"
+        elif words[0] in _WORDS["openers"]:  # "with both hands, pick up the plate"
             formed = any(_is_verb(word) for word in words[2:] if word not in self.words[1:])
         else:
             formed = verb in self.words[:1] or (_is_verb(verb) and not self._is_thing(verb, after))
         whole = len(self.words) == 1 or not _SMALL.issuperset(after) or _SMALL.issuperset(self.words[1:])
-        if not (formed and whole):
+        piece = f" {' '.join(words)} " in f" {' '.join(self.words[1:])} "
+        if piece or not (formed and whole):
             return NO_SENTENCE
         short = sum(word not in _SMALL for word in self.words) <= 2
         return None if short and verb in load_words().actions else self._unshared(words)
@@ -230,13 +234,14 @@ class Narration:
         return NO_SENTENCE if meant.isdisjoint(self.meant) else None
 
     def _judge_things(self, words: Sequence[str]) -> str | None:
-        """Whether a sentence has only things of its own, or is one of the instruction's with such things."""
+        """Whether a sentence adds a side, several things, or only has things of its own."""
         told = [word for word in words if word not in _WORDS["adverbs"]][1:]
         added = {word for word in told if word not in _SMALL and _kin(word).isdisjoint(self.meant)}
         if added and len(words) > 2 and f" {' '.join(_without_articles(words))} " in self.prompt:
             return COPY_OF_PROMPT
         things = _meant(self.words[1:])
-        return OTHER_THING if len(added) > 1 and things and things.isdisjoint(_meant(told)) else None
+        lost = len(added) > 1 and things and things.isdisjoint(_meant(told))
+        return OTHER_THING if lost or len(added) >= MOST_ADDED or added & _WORDS["sides"] else None
 
 
 def _bare_words(text: str) -> list[str]:
@@ -291,9 +296,17 @@ def _forms(word: str) -> frozenset[str]:
     return frozenset((word, word.removesuffix("s"), *_verb_lemmas(word)))
 
 
+def _is_participle(word: str) -> bool:
+    return word not in _verb_lemmas(word) or word in ("cut", "put", "set", "shut")
+
+
 def _passive(words: Sequence[str]) -> list[str]:
     """What follows "is" or "being"."""
-    return [word for before, word in itertools.pairwise(words) if before in ("is", "are", "gets", "being")]
+    return [
+        word
+        for before, word in itertools.pairwise(words)
+        if before in ("is", "are", "gets", "being") and _is_participle(word)
+    ]
 
 
 def _forms_of(words: Iterable[str]) -> frozenset[str]:
