@@ -64,7 +64,7 @@ def read_json(body: bytes) -> Any:
     if not body.strip():
         raise BrokenReplyError("it is empty")
     try:
-        return json.loads(body.decode("utf-8", "replace"))
+        return json.loads(body.decode("utf-8-sig", "replace"))
     except (ValueError, RecursionError):
         start = body[:80].decode("utf-8", "replace")
         raise BrokenReplyError(f"it is no JSON, it begins with {start!r}") from None

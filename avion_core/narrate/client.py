@@ -25,7 +25,7 @@ from avion_core.narrate.api_key import KEY_VARIABLE, ApiKey, read_api_key
 from avion_core.narrate.chat_reply import ChatReply
 from avion_core.narrate.exchange import Answer, Books, NoAnswer, ProviderError, Request
 from avion_core.narrate.failures import Failure, Fault
-from avion_core.narrate.patience import Outage, Tries
+from avion_core.narrate.patience import Outage, Tries, asked_wait
 from avion_core.narrate.request_form import RequestForm
 from avion_core.narrate.transport import Transport
 from avion_core.processes import finishing_when_stopped
@@ -204,7 +204,7 @@ class _Run:
             self._check_server(result, tries)
             others_are_answered, seen = self._answered > seen, self._answered
             if not tries.are_over():
-                await self._wait(tries.wait_seconds(result), everyone=result.asked_seconds > 0)
+                await self._wait(tries.wait_seconds(result), everyone=asked_wait(result))
                 continue
             if not others_are_answered:
                 await self._hold(request)
@@ -236,7 +236,7 @@ class _Run:
                 raise ProviderError(f"{self._server} refuses every request ({said})")
             if result.fault is Fault.FAILED:
                 self._outage.note(said)
-            await self._wait(tries.wait_seconds(result), everyone=False)
+            await self._wait(tries.wait_seconds(result))
 
     async def _try(self, request: Request, form: RequestForm) -> tuple[int, ChatReply | Failure]:
         """One try and its number in the books."""
@@ -312,11 +312,11 @@ class _Run:
         self._news.set()
         await release
 
-    async def _wait(self, seconds: float, *, everyone: bool) -> None:
-        until = time.monotonic() + seconds
-        if everyone:
-            self._resume_at = max(self._resume_at, until)
-        await self._pause_until(until)
+    async def _wait(self, seconds: float, *, everyone: float = 0.0) -> None:
+        """Wait, and let other requests wait for `everyone` seconds at least."""
+        now = time.monotonic()
+        self._resume_at = max(self._resume_at, now + everyone)
+        await self._pause_until(now + seconds)
 
     async def _pause_until(self, moment: float) -> None:
         """Raises _StoppedError if the run ends before."""

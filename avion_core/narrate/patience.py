@@ -47,8 +47,12 @@ class Tries:
     def wait_seconds(self, failure: Failure) -> float:
         """Twice as long as the last time and at least what the server asks, with some jitter."""
         growing = self._settings.first_wait_seconds * 2.0 ** min(self._counts.total() - 1, 30)
-        asked = min(failure.asked_seconds, LONGEST_ASKED_WAIT_SECONDS)
-        return max(min(growing, LONGEST_WAIT_SECONDS), asked) * random.uniform(1.0, 1.25)
+        return max(min(growing, LONGEST_WAIT_SECONDS), asked_wait(failure)) * random.uniform(1.0, 1.25)
+
+
+def asked_wait(failure: Failure) -> float:
+    """How long a server asks all requests to wait, in seconds, within reason; 0 if it does not ask."""
+    return min(failure.asked_seconds, LONGEST_ASKED_WAIT_SECONDS)
 
 
 class Outage:

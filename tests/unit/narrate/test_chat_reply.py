@@ -49,6 +49,11 @@ def test_parts_of_a_message_are_joined():
     assert read(body({"content": parts})).content == "abc"
 
 
+def test_a_byte_order_mark_is_not_part_of_the_reply():
+    body = b"\xef\xbb\xbf" + json.dumps({"choices": [{"message": {"content": "take the mug"}}]}).encode()
+    assert read_reply(body, sent_bytes=100, token_limit=100).content == "take the mug"
+
+
 def test_a_refusal_is_what_the_model_said():
     assert read(body({"content": None, "refusal": "I cannot"})).content == "I cannot"
 

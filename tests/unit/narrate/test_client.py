@@ -328,6 +328,17 @@ def test_a_server_asks_everyone_to_wait(serve):
     assert len(found) == 3 and stamps[1] - stamps[0] >= 0.4
 
 
+def test_one_requests_growing_wait_is_not_everyones(serve):
+    def script(body: dict[str, Any], count: int) -> Sent:
+        unlucky = body["messages"][-1]["content"] == "unlucky" and count == 1
+        return error(429, headers={"Retry-After": "0.01"}) if unlucky else completion()
+
+    server = serve(script)
+    ask(server, requests("unlucky", "b", "c", "d"), parallel_requests=2, first_wait_seconds=2)
+    asked = [body["messages"][-1]["content"] for body in server.requests]
+    assert sorted(asked) == ["b", "c", "d", "unlucky", "unlucky"] and asked[-1] == "unlucky"
+
+
 def test_a_reply_that_drips_is_bounded_by_the_timeout(serve):
     server, ledger = serve(lambda body, count: completion()), Ledger()
 
