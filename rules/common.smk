@@ -19,6 +19,8 @@ from snakemake.cli import get_argument_parser
 
 sys.path.insert(0, workflow.basedir)
 
+import workflow_scripts  # no traceback at Ctrl-C from here on
+
 from snakemake.logging import logger
 
 from avion_core.config import SettingsError, load_settings
