@@ -338,10 +338,10 @@ def test_the_limit_holds_over_shards_restarts_and_other_numbers_of_shards(tmp_pa
 def test_what_other_shards_were_paid_for_leaves_the_rest_its_part(tmp_path):
     """Two of four shards are done; with eight, four of those have nothing to do and the others all of it."""
     for shard in ("1-of-4", "2-of-4"):
-        run(tmp_path, Client(), shard=shard, max_usd=6.0, **PRICES)
+        run(tmp_path, Client(), shard=shard, max_usd=3.0, **PRICES)
     client = Client()
     for number in range(1, 9):
-        run(tmp_path, client, shard=f"{number}-of-8", max_usd=6.0, **PRICES)
+        run(tmp_path, client, shard=f"{number}-of-8", max_usd=3.0, **PRICES)
     assert len(client.asked) == 20
 
 
