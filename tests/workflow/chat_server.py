@@ -1,8 +1,9 @@
 """A chat-completions server for tests, as a process of its own: real sockets, real failures, known answers.
 
-    python chat_server.py --port-file PORT --log REQUESTS.jsonl [--key sk-test] [--chaos 429,500,drop,ok]
+    python chat_server.py --port-file PORT --log REQUESTS.jsonl [--chaos 429,500,drop,ok]
 
-Binds a free port of 127.0.0.1 and writes its number to the port file. Every request adds a line to the log:
+Binds a free port of 127.0.0.1 and writes its number to the port file. Its key is `--key`, $CHAT_SERVER_KEY or
+sk-test. Every request adds a line to the log:
 {"texts": [...], "behaviour": "ok", "billed": true}; work that was in vain is billed too. The answer to a
 narration depends on the narration alone. Chaos is a cycle of behaviours, one a request:
 
@@ -38,6 +39,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import re
 import socket
 import struct
@@ -246,7 +248,7 @@ def main() -> None:
     parser.add_argument("--port-file", type=Path, required=True)
     parser.add_argument("--port", type=int, default=0, help="this one instead of a free one")
     parser.add_argument("--log", type=Path, required=True)
-    parser.add_argument("--key", default="sk-test")
+    parser.add_argument("--key", default=os.environ.get("CHAT_SERVER_KEY", "sk-test"))
     parser.add_argument("--model", default="test-model")
     parser.add_argument("--chaos", default="ok", help="cycle of behaviours, comma-separated")
     parser.add_argument("--odd", default="", help="WORD=BEHAVIOUR pairs, comma-separated")
