@@ -38,10 +38,13 @@ def asked(text: str) -> str:
 def rephrase_messages(texts: Sequence[str], *, instruction: str, count: int) -> list[Message]:
     """The chat that asks for `count` other sentences for each of `texts`.
 
-    One narration is answered by a JSON array, several by an object of arrays under their numbers.
+    They are answered by an object of arrays under the narrations' numbers, as in `reply_schema`: a small
+    model that is told one form and bound to another fills it with anything.
     """
     if len(texts) == 1:
-        answer = f"Answer with a JSON array of {count} different sentences and nothing else."
+        answer = (
+            f'Answer with a JSON object and nothing else: under "1", an array of {count} different sentences.'
+        )
         question = asked(texts[0])
     else:
         answer = (

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avion_core.files import fingerprint
-from avion_core.narrate.prompts import answer_keys, rephrase_messages, unfit
+from avion_core.narrate.prompts import answer_keys, rephrase_messages, reply_schema, unfit
 
 SAME = {"provider": "openai", "model": "m", "temperature": 0.7, "instruction": "Rewrite.", "count": 3}
 
@@ -18,6 +18,13 @@ def test_one_narration_is_the_question_and_several_are_numbered():
     assert system["content"].startswith("Rewrite.\n") and "array of 3" in system["content"]
     _, user = rephrase_messages(["open jar", "close jar"], instruction="Rewrite.", count=3)
     assert user["content"] == "1. open jar\n2. close jar"
+
+
+def test_the_prompt_asks_for_the_form_that_the_schema_binds_replies_to():
+    for texts in (["open jar"], ["open jar", "close jar"]):
+        system, _ = rephrase_messages(texts, instruction="Rewrite.", count=3)
+        assert reply_schema(len(texts), count=3)["type"] == "object"
+        assert "JSON object" in system["content"] and '"1"' in system["content"]
 
 
 @pytest.mark.parametrize(
