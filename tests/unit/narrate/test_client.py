@@ -274,28 +274,22 @@ def test_a_key_that_is_revoked_ends_the_run_and_gives_nothing_up(serve):
 
 
 def test_an_outage_is_waited_out_and_gives_nothing_up(serve, capsys, monkeypatch):
-    monkeypatch.setattr(patience, "SAID_AFTER_SECONDS", 0.2)
-    began = time.monotonic()
+    monkeypatch.setattr(patience, "SAID_AFTER_SECONDS", 0.0)
 
     def script(body: dict[str, Any], count: int) -> Sent:
-        out = 0.1 < time.monotonic() - began < 1.0
-        return error(503 if "1" in body["messages"][-1]["content"] else 502) if out else completion()
+        number = len(server.requests)
+        return error(503 if number % 2 else 502) if 6 < number < 30 else completion()
 
     server = serve(script)
-    slow = lambda body, count: (time.sleep(0.02), script(body, count))[1]  # noqa: E731
-    server.script = slow
     found = ask(server, requests(*(f"text {number}" for number in range(40))))
     assert len(found) == 40 and all(isinstance(outcome, Answer) for outcome in found.values())
     said = capsys.readouterr().err
-    assert said.count("has answered nothing since") == 1 and said.count("answers again") == 1
+    assert said.count("has answered nothing since") == said.count("answers again") >= 1
 
 
 def test_an_outage_of_errors_500_is_waited_out_too(serve):
-    began = time.monotonic()
-
     def script(body: dict[str, Any], count: int) -> Sent:
-        time.sleep(0.01)
-        return error(500) if 0.1 < time.monotonic() - began < 1.5 else completion()
+        return error(500) if 6 < len(server.requests) < 45 else completion()
 
     server = serve(script)
     found = ask(server, requests(*(f"text {number}" for number in range(100))))
