@@ -30,7 +30,7 @@ from avion_core.narrate.prompts import rephrase_messages, reply_schema
 from avion_core.narrate.rephrase import rephrase_shard
 from benchmarks import write_result
 
-REQUESTS, PARALLEL, DELAY_SECONDS, ROUNDS = 600, 50, 0.2, 2
+REQUESTS, PARALLEL, DELAY_SECONDS, ROUNDS = 2000, 50, 0.2, 3
 SENTENCES = ["#C C picks up the cup", "#C C lifts a cup", "#C C grabs the mug", "take the cup"]
 
 
