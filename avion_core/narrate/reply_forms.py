@@ -61,11 +61,12 @@ _ASIDE = re.compile(
 _ASKED = re.compile(r"re-?writ|rephras|paraphras|reword|\bnew|alternative|version|variant", re.IGNORECASE)
 _OPEN = re.compile(r"[\[{]")
 _STRING = {
-    '"': re.compile(r'"((?:[^"\\]|\\.|"(?!\s*(?:[,:\]}"]|\Z)))*+)("?)', re.DOTALL),
-    "'": re.compile(r"'((?:[^'\\]|\\.|'(?!\s*(?:[,:\]}]|\Z)|\s+'))*+)('?)", re.DOTALL),
+    '"': re.compile(r'"((?:[^"\\]|\\.|"(?!\s*(?:[,:\]}"]|\Z)))*)("?)', re.DOTALL),
+    "'": re.compile(r"'((?:[^'\\]|\\.|'(?!\s*(?:[,:\]}]|\Z)|\s+'))*)('?)", re.DOTALL),
     "“": re.compile(r"“([^”]*)(”?)"),
 }
-"""A quote ends a string only where the list goes on behind it: models forget to escape those inside."""
+"""A quote ends a string only where the list goes on behind it: models forget to escape those inside.
+Repeats are not possessive, as Python before 3.11.5 gets those wrong."""
 _BARE = re.compile(r"""[^\[\]{},:"“'\s][^\[\]{},:"“\n]{0,100}""")
 
 
