@@ -279,7 +279,7 @@ def test_a_file_as_large_as_the_system_allows_blames_no_video(place):
 def test_messages_of_damage_are_known(place, monkeypatch, line):
     """As FFmpeg 9 prints them of a video stream, though it goes on and ends well."""
     fake = place.folder / "ffmpeg"
-    fake.write_text(f'#!/bin/sh\n{chunker.ffmpeg_binary()} "$@"\necho "{line}" >&2\n')
+    fake.write_text(f'#!/bin/sh\n"{chunker.ffmpeg_binary()}" "$@"\necho "{line}" >&2\n')
     fake.chmod(0o755)
     monkeypatch.setattr(chunker, "ffmpeg_binary", lambda: str(fake))
     place.list_videos(write_counted(place.folder / "a.mp4", 10))
