@@ -72,4 +72,9 @@ def exit_preempted() -> NoReturn:
     """End with PREEMPTED_EXIT_CODE, when the state of all processes is saved."""
     if file := os.environ.get(SAVED_VARIABLE):
         Path(file).touch()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # nobody reads it any more; what is left in it would change the exit code
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(PREEMPTED_EXIT_CODE)
