@@ -47,7 +47,7 @@ signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 # A job's shell and the writer of its log outlive Ctrl-C, and a SIGTERM or SIGHUP to the whole job, until the program
 # itself has saved or cleaned up.
 shell.prefix(
-    "set -euo pipefail; trap : HUP INT TERM; " "to_log() {{ trap '' HUP INT TERM; exec tee -- \"$1\"; }}; "
+    "set -euo pipefail; trap : HUP INT TERM; to_log() {{ trap '' HUP INT TERM; exec tee -- \"$1\"; }}; "
 )
 
 try:

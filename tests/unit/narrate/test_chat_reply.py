@@ -152,12 +152,14 @@ def test_any_json_is_a_reply_or_broken(value):
         reply = read(json.dumps(value).encode())
     except BrokenReplyError:
         return
-    (reply.content + reply.finish).encode()
+    said = reply.content + reply.finish
+    assert said.encode().decode() == said
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_reply_or_broken(sent):
     try:
-        read(sent).content.encode()
+        said = read(sent).content
     except BrokenReplyError as problem:
-        str(problem).encode()
+        said = str(problem)
+    assert said.encode().decode() == said

@@ -286,5 +286,5 @@ def test_a_long_reply_takes_time_in_proportion(piece):
     """With a step that takes quadratic time, this would not end."""
     within = piece * (50_000 // len(piece))
     for reply in (piece * 200_000, '["' + within, "x\n" + within):
-        parse_replies(reply, ["#C C takes the mug"], count=3)
-        parse_replies(reply, ORIGINALS, count=3, finish="length")
+        assert len(parse_replies(reply, ["#C C takes the mug"], count=3)) == 1
+        assert len(parse_replies(reply, ORIGINALS, count=3, finish="length")) == len(ORIGINALS)
