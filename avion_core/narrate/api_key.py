@@ -15,7 +15,7 @@ from avion_core.narrate.exchange import ProviderError
 from avion_core.plain_text import plain
 
 KEY_VARIABLE = "OPENAI_API_KEY"
-LONGEST_WORDS = 300
+LONGEST_SHOWN = 300
 """Characters of a server's words that are shown."""
 LONGEST_SEARCHED = 4000
 """Characters of a server's words that are looked at."""
@@ -51,11 +51,11 @@ class ApiKey:
         return any(found[at : at + size] in self._runs for at in range(len(found) - size + 1))
 
     def public(self, said: object) -> str:
-        """A server's words on one line that can be shown, cut to LONGEST_WORDS."""
+        """A server's words on one line that can be shown, cut to LONGEST_SHOWN."""
         words = str(said)[:LONGEST_SEARCHED]
         if self.is_in(words):
             return "its words repeat the key and are left out"
-        return plain(_MASKED.sub("***", words))[:LONGEST_WORDS]
+        return plain(_MASKED.sub("***", words))[:LONGEST_SHOWN]
 
 
 def read_api_key(server: str) -> ApiKey:
