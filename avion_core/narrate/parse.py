@@ -156,6 +156,8 @@ def _by_narration(read: JsonStrings, count: int) -> dict[int, list[str]]:
         places = [_number(path) for path in paths]
     else:
         places = [int(path[len(array)]) + 1 for path in paths]
+    if 0 in places:  # counted from 0, or odd
+        places = [None if place is None or count in places else place + 1 for place in places]
     groups: dict[int, list[str]] = {}
     runs: dict[int, int] = {}
     for place, (path, text) in zip(places, found, strict=True):

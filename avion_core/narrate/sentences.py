@@ -52,6 +52,7 @@ for _pair in _TABLE.pop("opposites"):
     for _with, _against in ((_one, _other), (_other, _one)):
         for _word in _with:
             _OPPOSITES.setdefault(_word, []).append((_with, _against))
+_SEXES = [frozenset(words.split()) for words in _TABLE.pop("sexes")]
 _WORDS = {name: frozenset(words.split()) for name, words in _TABLE.items()}
 _TALK = _WORDS["talk"] | _WORDS["refusal"]
 _SMALL = _WORDS["small"] | _WORDS["english"]
@@ -59,7 +60,8 @@ _DENIED = _WORDS["negations"] | {"does", "do", "is"}
 _PREFIX = re.compile(r"(?:re|un|de|pre|over|dis)-?(?=\w{3})")
 
 _WEARER = re.compile(
-    r"^(?:#\s*c\s+c|#\s*c|c\s+c|c|(?:the |a )?(?:camera )?wearer|the camera (?:operator|user|holder|person)|"
+    r"^(?:#\s*cc?(?:\s+#?c)*|c(?:\s+c)*|(?:the |a )?(?:camera )?wearer|"
+    r"the camera (?:operator|user|holder|person)|"
     r"the person (?:wearing|with|who wears|who is wearing) (?:the|a) camera)\s+(?=\S)",
     re.IGNORECASE,
 )
@@ -165,18 +167,28 @@ class Narration:
             return LANGUAGE if new & _WORDS["surely_english"] else self._unshared(words)
         if new & _TALK:
             return NO_SENTENCE
+        if self._is_unfinished(candidate):
+            return NO_SENTENCE
         if self._is_negated(words):
             return OPPOSITE
         if new & _WORDS["foreign"]:
             return LANGUAGE
+        opposite = OPPOSITE if _opposite(self.forms, _forms_of(words)) else None
         if not self.of_wearer:
-            return OTHER_SUBJECT if wearer else self._unshared(words)
+            return self._judge_other(words, wearer=wearer) or opposite
         return (
             self._judge_subject(words, wearer=wearer)
             or (None if wearer else self._judge_plain(words))
-            or (OPPOSITE if _opposite(self.forms, _forms_of(words)) else None)
+            or opposite
             or self._judge_things(words)
         )
+
+    def _judge_other(self, words: Sequence[str], *, wearer: str) -> str | None:
+        """Whether a sentence is about the narration's person, who is not the wearer, and acts as there."""
+        own, told = ([not sex.isdisjoint(each) for sex in _SEXES] for each in (self.words, words))
+        if wearer or (any(own) and any(there and not here for here, there in zip(own, told, strict=True))):
+            return OTHER_SUBJECT
+        return NO_SENTENCE if _acts(self.words) and not _acts(words) else self._unshared(words)
 
     def _judge_subject(self, words: Sequence[str], *, wearer: str) -> str | None:
         """Whether nobody but the wearer acts, with a verb in its place and no auxiliary in a later clause."""
@@ -185,6 +197,14 @@ class Narration:
         if people.intersection(words) and (people.isdisjoint(self.words) or (begins and not wearer)):
             return OTHER_SUBJECT
         if wearer:
+            if len(words) == 1 and len(self.words) > 1 and self._unshared(words):
+                return NO_SENTENCE  # "#C C refuses"
+            if (
+                words[0] == "is"
+                and "is" not in self.words
+                and _WORDS["prepositions"].intersection(words[1:2])
+            ):
+                return NO_SENTENCE  # "#C C is at the table"
             told = any(map(_verb_lemmas, words[:3])) and (len(words) > 1 or words[0] not in self.words[1:])
             return None if told and not late else NO_SENTENCE
         return NO_SENTENCE if late and words[0] not in _WORDS["determiners"] else None
@@ -211,6 +231,10 @@ class Narration:
         negated, said = (not _WORDS["negations"].isdisjoint(each) for each in (words, self.words))
         verb = next((word for word in self.words if word not in _DENIED), "")
         return negated != said and (negated or not _forms(verb).isdisjoint(_forms_of(words)))
+
+    def _is_unfinished(self, candidate: str) -> bool:
+        last = clean(candidate, wearer=False).casefold().split()[-1]
+        return last in _WORDS["unfinished"] and last != self.words[-1]
 
     def _is_thing(self, word: str, after: Sequence[str]) -> bool:
         """Whether a word is a noun of the narration in the verb's place: "plate on the table"."""
@@ -271,6 +295,11 @@ def _is_verb(word: str) -> bool:
     """Whether a word can be a verb in the forms of narrations: "take", "takes", "taking"."""
     lemmas = set(_verb_lemmas(word)) - {"be"}
     return bool(lemmas) and word.endswith((*lemmas, "s", "ing"))
+
+
+def _acts(words: Iterable[str]) -> bool:
+    """Whether there may be a verb."""
+    return any(_is_verb(word) for word in words if word not in _WORDS["people"])
 
 
 def _wearer_in(text: str, *, tagged: bool) -> str:

@@ -190,6 +190,11 @@ def test_a_reason_says_why_there_is_no_sentence(reply, finish, reason):
             [["open the door"], ["shut door"], ["rinse cup"]],
         ),
         ('["open the door"]\n["shut door"]', [[], [], []]),
+        (
+            '{"0": ["open the door"], "1": ["shut door"], "2": ["rinse cup"]}',
+            [["open the door"], ["shut door"], ["rinse cup"]],
+        ),
+        ('{"0": ["open the door"], "1": ["shut door"], "3": ["rinse cup"]}', [[], [], []]),
         ('[["open the door"], ["shut door"], ["rinse c', [[], [], []]),
         (
             '{"description 1": {"original": "open door", "rephrased": ["open the door"]}}',
