@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -44,12 +44,17 @@ def end_cleanly_when_asked() -> None:
     numbers = [number for number in heard_stop_signals() if number != signal.SIGUSR1]
 
     def handler(number: int, frame: FrameType | None) -> None:
-        for heard in numbers:
-            signal.signal(heard, signal.SIG_IGN)
+        ignore(numbers)
         raise KeyboardInterrupt
 
     for number in numbers:
         signal.signal(number, handler)
+
+
+def ignore(numbers: Iterable[int]) -> None:
+    """Ignore these signals from now on."""
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def heard_stop_signals() -> list[signal.Signals]:

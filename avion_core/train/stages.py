@@ -38,6 +38,7 @@ from avion_core.models.store import (
     save_model,
     start_from,
 )
+from avion_core.processes import STOP_SIGNALS, ignore
 from avion_core.train.checkpoint import CheckpointStore
 from avion_core.train.distributed import World, join_world
 from avion_core.train.engine import Plan, Training
@@ -96,6 +97,7 @@ def train_stage(
         try:
             _Stage(settings, files, validation, title=title, seed=seed, out=Path(out), world=world).run()
         except PreemptedError as stop:
+            ignore(STOP_SIGNALS)  # a further one would interrupt the ending
             preempted = stop
     if preempted is not None:
         if world.leads:

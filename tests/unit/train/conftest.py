@@ -1,5 +1,7 @@
 """Real chunks, clips and classes that whole stages are trained on."""
 
+import signal
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -7,8 +9,18 @@ import pytest
 from avion_core.config import TranscodeSettings
 from avion_core.data.clips import write_clips, write_sentences
 from avion_core.files import write_json
+from avion_core.processes import STOP_SIGNALS
 from tests.unit.media.chunked import transcode_all
 from tests.unit.media.counted_video import write_counted
+
+
+@pytest.fixture(autouse=True)
+def _signals_are_heard():
+    """A training that was asked to stop ignores them to its process's end, which here is the tests' own."""
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="module")

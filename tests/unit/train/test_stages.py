@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 
+from avion_core import command
 from avion_core.config import LOSSES, EvaluationSettings, StageSettings, figure_names
 from avion_core.files import read_json, sha256
 from avion_core.models import architecture
@@ -431,6 +432,19 @@ def test_the_exit_code_is_its_own_though_nobody_reads_the_last_words(kitchen, tm
     assert job.wait(timeout=60) == PREEMPTED_EXIT_CODE
 
 
+def test_further_requests_do_not_interrupt_its_end(kitchen, tmp_path, capfd):
+    recipe = {**MASKED, "epochs": 5000, "loader_workers": 1}
+    job = start_program(kitchen, tmp_path, recipe)
+    wait_for(lambda: list(tmp_path.glob("checkpoints/*/step-*")), job)
+    while job.poll() is None:
+        job.send_signal(signal.SIGINT)
+        time.sleep(0.01)
+    errors = capfd.readouterr().err
+    assert job.returncode == PREEMPTED_EXIT_CODE, errors
+    assert "asked to stop; saved after step" in errors
+    assert "Traceback" not in errors
+
+
 def test_checkpoints_of_another_recipe_are_set_aside(kitchen, masked, tmp_path, monkeypatch, capsys):
     count_updates(monkeypatch, sigterm_after=1)
     with pytest.raises(SystemExit):
@@ -557,4 +571,4 @@ def wait_for(condition, process: subprocess.Popen) -> None:
 
 
 if __name__ == "__main__":
-    train(Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3]))
+    command.run(lambda: train(Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])))
