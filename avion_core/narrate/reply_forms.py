@@ -184,6 +184,8 @@ def _is_key(text: str, end: int) -> bool:
 
 
 def _unescaped(quoted: str) -> str:
+    if "\\" not in quoted:
+        return quoted
     try:
         return str(json.loads(f'"{quoted}"', strict=False))
     except ValueError:

@@ -73,6 +73,7 @@ _BREAK = re.compile(
 _PLACEHOLDER = re.compile(r"\w+ (?:\d+|one|two|three|four|five|here|[a-z])", re.IGNORECASE)
 
 
+@lru_cache(maxsize=10_000)
 def clean(sentence: str, *, wearer: bool) -> str:
     """One sentence without punctuation and doubled spaces; "#" stays, and so do "'" and "-" within words.
 
