@@ -212,7 +212,7 @@ class _Reader:
         if sentence.tag != "VBG" or sentence.helper or joined:
             return False
         kinds = self.words.kinds(sentence.object.noun) if sentence.object else frozenset()
-        certain = kinds & {"food", "plants", "ingredients", "clothes", "body"}
+        certain = kinds & {"food", "plants", "ingredients", "body"}
         return not kinds or (sentence.verb.lemma in self.words.naming and not certain)
 
     def _idiom(self, verb: Verb, target: NounPhrase | None, *, told: bool) -> bool:

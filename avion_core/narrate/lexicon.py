@@ -48,6 +48,10 @@ TIED = word_set(
 """Verbs that mean another action without the place: "rub cream on the hands" is not "rub cream"."""
 SOURCES = word_set("take pick grab get fetch remove lift collect")
 """Verbs for which "from the table" only says where."""
+COUNTING = word_set("a an another each every one")
+"""Words before a single thing: "another loaf" is not "another bread"."""
+VISITED = word_set("at to towards behind")
+"""Prepositions before a shop's counter, which is no worktop."""
 MEANS = frozenset(("tools", "containers", "gadgets", "devices", "clothes", "materials", "matter", "body"))
 """Kinds of what a thing is done with; "mix the flour with the milk" says what to mix."""
 
@@ -67,6 +71,8 @@ class Rule:
         used = {part for part in sentence.rest if part in PREPOSITIONS | {"out of"}}
         if self.then is not None and not used <= self.then:
             return False
+        if _from_someone(sentence, words):
+            return False  # the money that a cashier takes from a customer is not picked up
         if sentence.object is None or self.of == frozenset():
             return sentence.object is None and self.of == frozenset()
         return self.of is None or all(self.of & _kinds(phrase, words) for phrase in _objects(sentence))
@@ -199,8 +205,11 @@ class Lexicon:
     def _renamed(self, sentence: Sentence) -> list[Sentence]:
         """The sentence with other names for its things: the first choice of each, then the second, …"""
         names = {phrase: self._names(phrase) for phrase in _phrases(sentence)}
-        if sentence.object and sentence.rest[:1] == ("of",):
-            names[sentence.object] = []  # a cup of flour is no mug of flour
+        for first, second in itertools.pairwise((sentence.object, *sentence.rest)):
+            if isinstance(first, NounPhrase) and second == "of":
+                names[first] = []  # a cup of flour is no mug of flour
+            if isinstance(second, NounPhrase) and first in VISITED and second.noun[-1].lower() == "counter":
+                names[second] = []
         most = max(map(len, names.values()), default=0)
 
         def change(phrase: NounPhrase, choice: int) -> NounPhrase:
@@ -218,7 +227,7 @@ class Lexicon:
     def _names(self, phrase: NounPhrase) -> list[str]:
         noun = self.words.singular(phrase.noun)
         rules = {use: by_noun.get(noun, ()) for use, by_noun in self.table.nouns.items()}
-        counted = self.words.is_plural(phrase.noun) or {"a", "an"} & {word.lower() for word in phrase.before}
+        counted = self.words.is_plural(phrase.noun) or COUNTING & {word.lower() for word in phrase.before}
         return [
             name
             for name in _agreed(noun, rules, self.lists.nouns)
@@ -338,6 +347,13 @@ def _objects(sentence: Sentence) -> list[NounPhrase]:
         if joint == "and" and isinstance(part, NounPhrase):
             found.append(part)
     return found
+
+
+def _from_someone(sentence: Sentence, words: Words) -> bool:
+    return any(
+        first == "from" and isinstance(second, NounPhrase) and "people" in _kinds(second, words)
+        for first, second in itertools.pairwise(sentence.rest)
+    )
 
 
 def _kinds(phrase: NounPhrase, words: Words) -> frozenset[str]:
