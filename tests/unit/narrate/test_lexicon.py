@@ -63,6 +63,7 @@ def everything(text: str, lists=None) -> list[str]:
         ("A person opens the fridges", {"A person opens the refrigerators", "open fridges"}),
         ("#O A man X puts the bowl on the counter", {"#O A man X places the bowl on the worktop"}),
         ("#O A woman Y talks to C", {"#O A woman Y speaks to C", "#O A woman Y is talking to C"}),
+        ("The nurse takes the tube from the tray", {"The nurse picks up the tube from the tray"}),
         ("#C C tries to open the jar", {"try to open jar", "#C C is trying to open the jar"}),
         ("#C C starts to take the mug", {"start to grab mug", "#C C starts to pick up the mug"}),
         ("continue rinsing saucepan lid", {"continue rinsing off saucepan lid"}),
