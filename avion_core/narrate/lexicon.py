@@ -71,8 +71,8 @@ class Rule:
         used = {part for part in sentence.rest if part in PREPOSITIONS | {"out of"}}
         if self.then is not None and not used <= self.then:
             return False
-        if _from_someone(sentence, words):
-            return False  # the money that a cashier takes from a customer is not picked up
+        if _involves_someone(sentence, words):
+            return False
         if sentence.object is None or self.of == frozenset():
             return sentence.object is None and self.of == frozenset()
         return self.of is None or all(self.of & _kinds(phrase, words) for phrase in _objects(sentence))
@@ -349,9 +349,12 @@ def _objects(sentence: Sentence) -> list[NounPhrase]:
     return found
 
 
-def _from_someone(sentence: Sentence, words: Words) -> bool:
+def _involves_someone(sentence: Sentence, words: Words) -> bool:
+    """Whether something is taken from a person, who may hand it over, or clothes are put on one."""
+    worn = sentence.object is not None and "clothes" in _kinds(sentence.object, words)
+    veto = {"from": {"people"}, "on": {"people", "body"} if worn else set()}
     return any(
-        first == "from" and isinstance(second, NounPhrase) and "people" in _kinds(second, words)
+        isinstance(second, NounPhrase) and bool(veto.get(str(first), set()) & _kinds(second, words))
         for first, second in itertools.pairwise(sentence.rest)
     )
 

@@ -109,6 +109,8 @@ def test_known_rephrasings(text, expected):
         ("#C C picks up speed", "picks speed up"),
         ("The cashier takes the money from the customer", "pick"),
         ("#C C grabs the cup from the woman X", "pick"),
+        ("#C C puts the jacket on the child", "place"),
+        ("#C C puts the gloves on her hands", "place"),
         ("#C C stands at the counter", "worktop"),
         ("#C C pushes the trolley to the counter", "worktop"),
         ("#C C cuts the cloth with scissors", "a cloth"),
