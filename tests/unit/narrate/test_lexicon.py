@@ -260,6 +260,7 @@ def test_both_forms_are_among_the_first_three():
             "#C C TAKES THE CUP",
             "#C C picked up the cup",
             "#C C is handed a cup",
+            "#C C wears the helmet",
             "#C C has a cup",
         ),
         *(
