@@ -25,13 +25,10 @@ from avion_core.narrate.parse import Parsed, parse_replies
 from avion_core.narrate.prompts import answer_keys
 
 PARSER_FILES = (
-    "narrate/grammar.py",
     "narrate/parse.py",
     "narrate/reply_forms.py",
     "narrate/sentences.py",
     "narrate/talk.yaml",
-    "narrate/words.py",
-    "narrate/words.yaml",
     "plain_text.py",
 )
 PARSER = code_fingerprint(Path(__file__).parents[1] / name for name in PARSER_FILES)[:8]

@@ -21,7 +21,6 @@ from pathlib import Path
 import yaml
 from lemminflect import getAllLemmas
 
-from avion_core.narrate.words import load_words
 from avion_core.plain_text import plain
 
 COPY = "a copy of the narration"
@@ -224,8 +223,7 @@ class Narration:
         piece = f" {' '.join(words)} " in f" {' '.join(self.words[1:])} "
         if piece or not (formed and whole):
             return NO_SENTENCE
-        short = sum(word not in _SMALL for word in self.words) <= 2
-        return None if short and verb in load_words().actions else self._unshared(words)
+        return self._unshared(words)
 
     def _is_negated(self, words: Sequence[str]) -> bool:
         """Whether only the sentence has a negation, or only the narration has one, with the same verb."""
