@@ -36,6 +36,12 @@ ROOT = Path(__file__).parents[2]
 DEMO = read_config(ROOT / "config.yaml")
 
 
+@pytest.fixture(autouse=True)
+def _no_data_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The repository's folder may hold those of a demo."""
+    monkeypatch.chdir(tmp_path)
+
+
 def found(overlay: dict[str, Any], *runs: str) -> list[str]:
     """Problems of the demo with this overlay."""
     return problems(Workflow(load_settings(lay_over(DEMO, overlay)), runs))

@@ -437,7 +437,7 @@ def test_further_requests_do_not_interrupt_its_end(kitchen, tmp_path, capfd):
     job = start_program(kitchen, tmp_path, recipe)
     wait_for(lambda: list(tmp_path.glob("checkpoints/*/step-*")), job)
     while job.poll() is None:
-        job.send_signal(signal.SIGINT)
+        job.terminate()
         time.sleep(0.01)
     errors = capfd.readouterr().err
     assert job.returncode == PREEMPTED_EXIT_CODE, errors
@@ -509,7 +509,7 @@ def test_start_weights_are_read_once_and_reach_every_process(kitchen, pretrained
     recipe = {**CONTRASTIVE, **NO_AMPLIFIED_ROUNDING, "start_weights": str(foreign), "epochs": 1}
     recipe["processes"] = 2
     assert start_program(kitchen, tmp_path / "missing", recipe, launcher=TWO).wait(timeout=120) != 0
-    assert capfd.readouterr().err.count("ModelError: ") == 1
+    assert capfd.readouterr().err.count("avion.pt: no such file") == 1
     EXPORTS["avion"](pretrained, foreign)
     losses = train_in_two_processes(kitchen, tmp_path / "two", recipe)
     one = train(kitchen, tmp_path / "one", {**recipe, "processes": 1})
