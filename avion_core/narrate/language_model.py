@@ -108,7 +108,8 @@ class _Asking:
         Raises ProviderError where that is more than `max_failed_share` of them.
         """
         self._ask(client)
-        if self._answered.judge():  # by a parser that may have changed since the answers came
+        while self._answered.judge():  # by a parser that may have changed since the answers came
+            self._count()
             self._ask(client)
         self._check_failed(at_end=True)
         if estimated := sum(bill.estimated for bill in self._ledger.answered.values()):
@@ -136,8 +137,12 @@ class _Asking:
         if len(open_places(self._answered, settings)):
             others = (pair for pair in read_ledgers(path.parent) if pair[0] != path)
             self._answered.take(others)
+        self._count()
+
+    def _count(self) -> None:
+        """Count what is answered and given up, as far as answers are judged."""
         self._done, self._attempts = self._answered.state()
-        lost = ~self._done & (self._attempts >= settings.openai.max_attempts)
+        lost = ~self._done & (self._attempts >= self._settings.openai.max_attempts)
         self._failed = int(lost.sum())
         self._finished = int(self._done.sum()) + self._failed
 

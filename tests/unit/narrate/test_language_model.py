@@ -272,6 +272,21 @@ def test_a_better_parser_costs_nothing_and_a_stricter_one_asks_again(tmp_path, m
     assert run(tmp_path, later, max_attempts=3)[3].sentences == sentences(odd) and later.asked == [odd]
 
 
+@pytest.mark.parametrize(("attempts", "more"), [(1, 0), (3, 60)])
+def test_a_stricter_parser_that_leaves_too_many_without_a_sentence_ends_the_run(
+    tmp_path, monkeypatch, attempts, more
+):
+    run(tmp_path, Client(), max_attempts=attempts)
+    real = answered.parse_replies
+    monkeypatch.setattr(answered, "parse_replies", lambda _, texts, **more: real("[]", texts, **more))
+    monkeypatch.setattr(answered, "PARSER", "0000000b")
+    monkeypatch.setattr("avion_core.narrate.language_model.PARSER", "0000000b")
+    client = Client()
+    with pytest.raises(ProviderError, match="max_failed_share"):
+        run(tmp_path, client, max_attempts=attempts)
+    assert len(client.asked) <= more
+
+
 def test_usage_that_is_not_counted_is_estimated_and_said(tmp_path, capsys):
     run(tmp_path, Client(usage=None), texts=TEXTS[:3])
     found = bill(tmp_path)
