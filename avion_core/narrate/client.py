@@ -247,7 +247,7 @@ class _Run:
         return number, result
 
     def _answer(self, reply: ChatReply, number: int, seconds: float) -> Answer:
-        withheld = self._key.is_in(reply.content)
+        withheld = self._key.is_in(reply.content) or self._key.is_in(reply.finish)
         return Answer(
             try_number=number,
             content="" if withheld else reply.content,

@@ -481,6 +481,11 @@ def test_words_that_repeat_the_key_are_shown_nowhere(serve, capsys, status):
     assert "TopSecret" not in repr(found) + capsys.readouterr().err
 
 
+def test_a_reason_to_stop_that_repeats_the_key_is_withheld(serve):
+    found = ask(serve(lambda body, count: completion(finish=KEY)), requests("a"))
+    assert "TopSecret" not in repr(found)
+
+
 PROGRAM = """
 import sys
 from collections import deque
