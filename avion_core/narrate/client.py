@@ -203,12 +203,13 @@ class _Run:
             tries.note(result)
             self._check_server(result, tries)
             others_are_answered, seen = self._answered > seen, self._answered
-            if not tries.are_over():
+            doubtful = self._outage.is_long() and not others_are_answered
+            if not tries.are_over() and not doubtful:
                 await self._wait(tries.wait_seconds(result), everyone=asked_wait(result))
                 continue
             if not others_are_answered:
                 await self._hold(request)
-            if others_are_answered or result.fault is Fault.REFUSED:
+            if result.fault is Fault.REFUSED or (others_are_answered and tries.are_over()):
                 return NoAnswer(self._key.public(result.said))
 
     async def _compare(self) -> None:
@@ -236,6 +237,7 @@ class _Run:
                 raise ProviderError(f"{self._server} refuses every request ({said})")
             if result.fault is Fault.FAILED:
                 self._outage.note(said)
+            self._outage.check(said)
             await self._wait(tries.wait_seconds(result))
 
     async def _try(self, request: Request, form: RequestForm) -> tuple[int, ChatReply | Failure]:

@@ -64,16 +64,10 @@ class Outage:
         self._announced = False
 
     def note(self, said: str) -> None:
-        """The server did not answer. Raises ProviderError once that has lasted for `outage_minutes`."""
+        """The server did not answer."""
         now = time.monotonic()
         self._since = now if self._since is None else self._since
         seconds = now - self._since
-        if seconds >= self._minutes * 60:
-            raise ProviderError(
-                f"{self._server}: no answer for {self._minutes:g} minutes, the last try: {said}. Answers "
-                "so far are kept: the same command goes on from here once the server is healthy again "
-                "(narrate.openai.outage_minutes bounds the wait)"
-            )
         if seconds > SAID_AFTER_SECONDS and not self._announced:
             clock = time.strftime("%H:%M:%S", time.localtime(time.time() - seconds))
             self._say(
@@ -81,6 +75,19 @@ class Outage:
                 f"{self._minutes:g} minutes for it (narrate.openai.outage_minutes)"
             )
             self._announced = True
+
+    def is_long(self) -> bool:
+        """Whether it has lasted for `outage_minutes`."""
+        return self._since is not None and time.monotonic() - self._since >= self._minutes * 60
+
+    def check(self, said: str) -> None:
+        """Raise ProviderError if it has lasted for `outage_minutes`."""
+        if self.is_long():
+            raise ProviderError(
+                f"{self._server}: no answer for {self._minutes:g} minutes, the last try: {said}. Answers "
+                "so far are kept: the same command goes on from here once the server is healthy again "
+                "(narrate.openai.outage_minutes bounds the wait)"
+            )
 
     def over(self) -> None:
         """The server answers."""

@@ -302,6 +302,14 @@ def test_a_server_that_stays_away_ends_the_run_with_the_setting_to_change(serve)
         ask(server, requests("a", "b"), outage_minutes=0.005)
 
 
+@pytest.mark.parametrize("parallel", [1, 4])
+def test_odd_requests_that_only_ever_get_502_are_given_up_though_nothing_else_is_asked(serve, parallel):
+    server = serve(lambda body, count: error(502, "worker died") if is_odd(body) else completion())
+    waiting = requests("odd 1", "odd 2", "odd 3")
+    found = ask(server, waiting, outage_minutes=0.005, parallel_requests=parallel)
+    assert len(found) == 3 and all(isinstance(outcome, NoAnswer) for outcome in found.values())
+
+
 def test_a_closed_port_is_an_outage_that_costs_nothing(serve):
     server, ledger = serve(lambda body, count: completion()), Ledger()
     server.shutdown()
