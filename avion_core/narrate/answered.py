@@ -133,6 +133,11 @@ class Answered:
         np.maximum.at(attempts, self._texts[dead], self._marks["attempts"][dead].astype(attempts.dtype))
         return answered, attempts
 
+    def surely(self) -> NDArray[np.bool_]:
+        """Of each text: whether the parser of the day has found an answer usable."""
+        known = (self._marks["state"] == USABLE) & (self._marks["parser"] == int(PARSER, 16))
+        return np.isin(np.arange(len(self.texts)), self._texts[known])
+
     def judge(self) -> bool:
         """Read the answers that the parser of the day has not found usable; whether there were any."""
         known = (self._marks["state"] != UNJUDGED) & (self._marks["parser"] == int(PARSER, 16))

@@ -167,7 +167,7 @@ def _spent(folder: Path, shards: int) -> tuple[list[float], dict[Path, float]]:
 def _wanted(
     every_text: pa.Array, shards: int, settings: NarrateSettings, *, earlier: list[Path]
 ) -> list[float]:
-    """Price of each shard's texts without those that files of another number of shards answer.
+    """Price of each shard's texts without those that files of another number of shards surely answer.
 
     Answers of the shards at work do not count here, so that all of them find the same parts.
     """
@@ -175,5 +175,5 @@ def _wanted(
     if earlier:
         with Answered(every_text, settings) as answered:
             answered.take((path, read_ledger(path)) for path in earlier)
-            usd *= ~answered.state()[0]
+            usd *= ~answered.surely()
     return np.bincount(np.arange(len(usd)) % shards, weights=usd, minlength=shards).tolist()

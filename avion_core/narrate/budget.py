@@ -161,7 +161,7 @@ def limits(max_usd: float, *, wanted: Sequence[float], spent: Sequence[float]) -
     while True:
         left = max(0.0, max_usd - used[closed].sum())
         whole = given[~closed].sum()
-        part = left * given / whole if whole else np.full(len(given), left)
+        part = left * given / (whole or 1.0)
         over = ~closed & (used > part)
         if not over.any():
             return [float(value) for value in np.where(closed, used, part)]

@@ -78,13 +78,13 @@ def test_parts_of_the_limit_by_hand():
     assert limits(10, wanted=[1, 3], spent=[6, 0]) == [6, 4], "spent for other narrations"
     assert limits(10, wanted=[1, 1, 2], spent=[6, 1.5, 0]) == [6, 1.5, 2.5]
     assert limits(10, wanted=[1, 1], spent=[20, 0]) == [20, 0]
-    assert limits(10, wanted=[0, 0], spent=[0, 0]) == [10, 10], "a free server"
+    assert limits(10, wanted=[0, 0], spent=[0, 0]) == [0, 0]
     assert limits(-1, wanted=[1, 1], spent=[0, 0]) == [0, 0]
 
 
 @given(
     st.floats(0, 100),
-    st.lists(st.tuples(st.floats(0.01, 50), st.floats(0, 50)), min_size=1, max_size=6),
+    st.lists(st.tuples(st.just(0.0) | st.floats(0.01, 50), st.floats(0, 50)), min_size=1, max_size=6),
     st.lists(st.floats(0, 1), min_size=6, max_size=6),
 )
 def test_shards_that_keep_to_their_parts_keep_to_the_limit_and_find_the_same_parts(most, shards, shares):

@@ -360,6 +360,30 @@ def test_what_other_shards_were_paid_for_leaves_the_rest_its_part(tmp_path):
     assert len(client.asked) == 20
 
 
+@pytest.mark.parametrize(("former", "limit"), [("1-of-1", 3.5), ("1-of-2", 10.0)])
+def test_the_limit_holds_and_is_shared_where_a_stricter_parser_asks_again(
+    tmp_path, monkeypatch, former, limit
+):
+    """The answers that become unusable are those of another number of shards."""
+    run(tmp_path, Client(), shard=former, max_usd=2.5, **PRICES)
+    real = answered.parse_replies
+
+    def strict(reply: str, texts: list[str], **options: Any) -> Any:
+        return real(reply if "new" in reply else "[]", texts, **options)
+
+    monkeypatch.setattr(answered, "parse_replies", strict)
+    monkeypatch.setattr(answered, "PARSER", "0000000b")
+    monkeypatch.setattr("avion_core.narrate.language_model.PARSER", "0000000b")
+    better, ended = Client(lambda request: json.dumps([f"#C C takes a new {request.texts[0][11:]}"])), 0
+    for number in range(1, 5):
+        try:
+            run(tmp_path, better, shard=f"{number}-of-4", max_usd=limit, max_attempts=9, **PRICES)
+        except BudgetError:
+            ended += 1
+    assert bill(tmp_path).usd <= limit
+    assert (ended, len(better.asked)) == ((4, 0) if limit == 3.5 else (0, 40))
+
+
 def test_the_parsers_digest_is_that_of_all_its_files():
     program = (
         "import sys, avion_core.narrate.parse; print(*(m for m in sys.modules if m.startswith('avion')))"
