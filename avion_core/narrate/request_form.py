@@ -78,7 +78,9 @@ class RequestForm:
             return replace(self, schema=False)
         if self.limit_name == "max_tokens" and refusing and "max_completion_tokens" in said:
             return replace(self, limit_name="max_completion_tokens", reasons=True)
-        if settings.temperature is not None and refusing and "temperature" in (named or said):
+        echoed = any("temperature" in text for text in request.texts)  # servers repeat what they refuse
+        about = "temperature" in (named or ("" if echoed else said))
+        if settings.temperature is not None and refusing and about:
             raise ProviderError(
                 f"the model '{settings.model}' does not take narrate.openai.temperature: "
                 f"{settings.temperature:g}; leave it out, or set it to null"

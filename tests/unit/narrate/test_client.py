@@ -417,6 +417,13 @@ def test_a_temperature_that_the_model_refuses_is_named(serve):
     assert len(server.requests) <= 4
 
 
+def test_an_odd_narration_about_the_temperature_is_not_about_the_setting(serve):
+    odd = "odd: #C C lowers the temperature"
+    server = serve(lambda body, count: error(400, f"invalid: {odd}") if is_odd(body) else completion())
+    found = ask(server, requests(odd, "a"), temperature=0.5)
+    assert isinstance(found[odd], NoAnswer) and isinstance(found["a"], Answer)
+
+
 def test_a_model_that_reasons_is_given_room_for_it(serve, capsys):
     def script(body: dict[str, Any], count: int) -> Sent:
         if body["max_tokens"] < 1000:
