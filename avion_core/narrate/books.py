@@ -35,7 +35,6 @@ from avion_core.narrate.ledger import Ledger, read_ledger, read_ledgers
 class _Try:
     """A request on its way."""
 
-    request: int
     highest_usd: float
     token_limit: int
 
@@ -49,7 +48,7 @@ class ShardBooks:
         """`ledger` is what the journal's file says when it is opened."""
         self.title, self.limit_usd, self.spent_usd = title, limit_usd, ledger.usd
         self.tries: Counter[int] = Counter()
-        """Tries of each request, by its number, that were not cancelled."""
+        """Tries of each request, by its number."""
         self.problem: Exception | None = None
         """Ends the run before the next try."""
         self._journal, self._openai = journal, openai
@@ -70,7 +69,7 @@ class ShardBooks:
                 raise self._limit_reached(highest)
             number = next(self._numbers)
             self._journal.begin(number, usd=highest, model=self._openai.model)
-            self._unsettled[number] = _Try(request.number, highest, token_limit)
+            self._unsettled[number] = _Try(highest, token_limit)
             self.spent_usd += highest
             self.tries[request.number] += 1
         return number
@@ -79,9 +78,7 @@ class ShardBooks:
         """The server did not serve this try: it costs nothing."""
         with self._lock:
             self._journal.cancel(try_number)
-            cancelled = self._unsettled.pop(try_number)
-            self.spent_usd -= cancelled.highest_usd
-            self.tries[cancelled.request] -= 1
+            self.spent_usd -= self._unsettled.pop(try_number).highest_usd
 
     def settle(self, entry: Entry) -> None:
         """Record an answer at its real price."""

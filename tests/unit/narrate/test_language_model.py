@@ -145,6 +145,18 @@ def test_an_odd_narration_is_a_dead_letter_and_the_others_are_answered(tmp_path)
     assert run(tmp_path, Client(), max_attempts=6)[7].sentences == sentences(odd)
 
 
+def test_a_dead_letter_counts_refused_tries_too(tmp_path):
+    class Refusing(Client):
+        def answers(self, waiting: deque[Request], books: Books) -> Iterator[Any]:
+            for request in waiting:
+                for _ in range(5):
+                    books.cancel(books.begin(request, self.limit))
+                yield request, NoAnswer("500: boom")
+
+    found = run(tmp_path, Refusing(), texts=TEXTS[:1], max_failed_share=1.0)
+    assert found == [Rephrasing(TEXTS[0], [], "500: boom", 5)] and bill(tmp_path).requests == 0
+
+
 def test_an_unusable_reply_is_an_entry_and_asked_again_up_to_max_attempts(tmp_path):
     odd = TEXTS[3]
     client = Client(lambda request: useless(request) if odd in request.texts else good(request))
