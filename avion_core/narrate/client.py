@@ -6,19 +6,20 @@ batch interface.
 
 A request that fails while others are answered is given up (`NoAnswer`), and the run goes on. As long as none
 is answered, the fault may be the server's: a doubtful request is held back, and gives its place to another
-one, until an answer comes. Where there is none to compare with, a harmless request is asked.
+one, until a request sent later is answered. Where there is none to compare with, a harmless request is asked.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 import time
 from collections import deque
 from collections.abc import Coroutine, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from avion_core.config import OpenAISettings
 from avion_core.narrate.api_key import KEY_VARIABLE, ApiKey, read_api_key
@@ -82,6 +83,13 @@ class _StoppedError(Exception):
     """The run ends; what is not on its way is not sent."""
 
 
+class _Held(NamedTuple):
+    """A request that failed and is not sent again before another is answered."""
+
+    request: Request
+    failed_at: float
+
+
 class _Run:
     """What the requests of one call of `answers` know of each other."""
 
@@ -99,12 +107,14 @@ class _Run:
         self._form = RequestForm(schema=settings.schema_bound)
         self._outage = Outage(settings, server, _say)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._held: dict[asyncio.Future[None], Request] = {}
+        self._held: dict[asyncio.Future[None], _Held] = {}
         """Doubtful requests, and what they wait for."""
         self._arrived: list[Outcome] = []
         self._news, self._stopping = asyncio.Event(), asyncio.Event()
         self._answered = self._bound = 0
         """Answers so far, and how many of them were bound to a schema."""
+        self._healthy_at = -math.inf
+        """When the latest of the answered requests was sent; its answer may arrive after an outage began."""
         self._resume_at = 0.0
         self._said: set[str] = set()
         self.problem: Exception | None = None
@@ -173,11 +183,14 @@ class _Run:
             self._end(error)
         self._news.set()
 
-    def _release(self) -> None:
-        """Something was answered: each request that is held back fails once more, or it was the server."""
-        for release in self._held:
+    def _note_health(self, sent_at: float) -> None:
+        """What was sent then is answered: what had failed before fails once more, or it was the server."""
+        self._answered += 1
+        self._healthy_at = max(self._healthy_at, sent_at)
+        self._outage.over()
+        for release in [release for release, held in self._held.items() if held.failed_at < sent_at]:
+            del self._held[release]
             release.set_result(None)
-        self._held.clear()
 
     # One request.
 
@@ -187,12 +200,15 @@ class _Run:
 
     async def _outcome(self, request: Request) -> Answer | NoAnswer:
         """Try until the request is answered or given up. Raises what ends the run."""
-        started, tries, seen, plain = time.monotonic(), Tries(self._settings), self._answered, False
+        started = failed_at = time.monotonic()
+        tries, plain = Tries(self._settings), False
         while True:
             await self._pause_until(self._resume_at)
             form, sent = self._form, replace(request, schema=None) if plain else request
+            others_are_answered, sent_at = self._healthy_at > failed_at, time.monotonic()
             number, result = await self._try(sent, form)
             if isinstance(result, ChatReply):
+                self._note_health(sent_at)
                 self._note_answer(result, sent, form, fell_back=plain)
                 return self._answer(result, number, time.monotonic() - started)
             if self._adapt(form, result, sent):
@@ -202,13 +218,13 @@ class _Run:
                 continue
             tries.note(result)
             self._check_server(result, tries)
-            others_are_answered, seen = self._answered > seen, self._answered
+            failed_at = time.monotonic()
             doubtful = self._outage.is_long() and not others_are_answered
             if not tries.are_over() and not doubtful:
                 await self._wait(tries.wait_seconds(result), everyone=asked_wait(result))
                 continue
             if not others_are_answered:
-                await self._hold(request)
+                await self._hold(request, failed_at)
             if result.fault is Fault.REFUSED or (others_are_answered and tries.are_over()):
                 return NoAnswer(self._key.public(result.said))
 
@@ -217,16 +233,14 @@ class _Run:
 
         Raises ProviderError if it is refused too, or not answered for `outage_minutes`.
         """
-        messages = next(iter(self._held.values())).messages
+        messages = next(iter(self._held.values())).request.messages
         request = Request(-1, (HARMLESS,), (*messages[:-1], {"role": "user", "content": HARMLESS}))
         tries = Tries(self._settings)
         while self._held:
-            form = self._form
+            form, sent_at = self._form, time.monotonic()
             _, result = await self._try(request, form)
             if isinstance(result, ChatReply):
-                self._answered += 1
-                self._outage.over()
-                self._release()
+                self._note_health(sent_at)
                 return
             if self._adapt(form, result, request):
                 continue
@@ -259,10 +273,7 @@ class _Run:
         )
 
     def _note_answer(self, reply: ChatReply, request: Request, form: RequestForm, *, fell_back: bool) -> None:
-        self._answered += 1
         self._bound += form.binds(request)
-        self._outage.over()
-        self._release()
         if fell_back and not self._bound:
             self._learn(replace(form, schema=False))
         cut = reply.finish == "length" and not reply.content.strip()
@@ -305,12 +316,12 @@ class _Run:
             f"OpenAI-compatible server ({said}); see narrate.openai.model and base_url"
         )
 
-    async def _hold(self, request: Request) -> None:
-        """Wait until another request is answered."""
+    async def _hold(self, request: Request, failed_at: float) -> None:
+        """Wait until another request, sent after this one failed, is answered."""
         if self._stopping.is_set():
             raise _StoppedError
         release: asyncio.Future[None] = self._loop.create_future()
-        self._held[release] = request
+        self._held[release] = _Held(request, failed_at)
         self._news.set()
         await release
 

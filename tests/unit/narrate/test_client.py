@@ -296,6 +296,48 @@ def test_an_outage_of_errors_500_is_waited_out_too(serve):
     assert len(found) == 100 and all(isinstance(outcome, Answer) for outcome in found.values())
 
 
+def test_an_answer_to_what_was_sent_before_an_outage_gives_nothing_up(serve):
+    failed_twice, slow_is_answered = threading.Event(), threading.Event()
+
+    def script(body: dict[str, Any], count: int) -> Sent:
+        text = body["messages"][-1]["content"]
+        if text == "slow":
+            failed_twice.wait(20)
+        if text != "unlucky" or count > 3:
+            return completion()
+        if count == 2:
+            failed_twice.set()
+        if count == 3:
+            slow_is_answered.wait(20)
+        return error(500)
+
+    found = {}
+    waiting = requests("slow", "unlucky")
+    for request, outcome in ChatClient(settings(serve(script), first_wait_seconds=0.5)).answers(
+        waiting, Ledger()
+    ):
+        found[request.texts[0]] = outcome
+        slow_is_answered.set()
+    assert len(found) == 2 and all(isinstance(outcome, Answer) for outcome in found.values())
+
+
+def test_a_held_request_waits_for_an_answer_to_what_was_sent_after_it_failed(serve):
+    odd_is_over = threading.Event()
+
+    def script(body: dict[str, Any], count: int) -> Sent:
+        if body["messages"][-1]["content"] == "slow":
+            odd_is_over.wait(20)
+            time.sleep(0.2)
+        if is_odd(body) and count == 3:
+            odd_is_over.set()
+        return error(500) if is_odd(body) else completion()
+
+    ledger = Ledger()
+    found = ask(serve(script), requests("slow", "odd"), ledger)
+    assert isinstance(found["slow"], Answer) and isinstance(found["odd"], NoAnswer)
+    assert Counter(ledger.begun) == {"slow": 1, "odd": 4, HARMLESS: 1}
+
+
 def test_a_server_that_stays_away_ends_the_run_with_the_setting_to_change(serve):
     server = serve(lambda body, count: error(503, "loading the model"))
     with pytest.raises(ProviderError, match=r"loading the model.*outage_minutes"):
