@@ -100,6 +100,8 @@ class _Asking:
         """Places of the texts of each request that has no outcome yet, by its number."""
         self._reasons: Counter[str] = Counter()
         """Why replies of this session were unusable."""
+        self._new: dict[int, str] = {}
+        """Sentences of the texts whose first answer came in this session and is usable, a line each."""
         self._look()
 
     def ask_all(self, client: Answering | None) -> None:
@@ -121,6 +123,9 @@ class _Asking:
     def rephrasings(self) -> Iterator[Rephrasing]:
         """What became of each text, in their order."""
         for place in range(len(self._texts)):
+            if place in self._new:
+                yield Rephrasing(self._texts[place].as_py(), self._new[place].split("\n"))
+                continue
             found = self._answered.rephrasing(place)
             unsent = unfit(found.text) if not found.sentences else None
             yield Rephrasing(found.text, [], unsent) if unsent else found
@@ -193,7 +198,7 @@ class _Asking:
         places, tries = self._places.pop(request.number), self._books.tries.pop(request.number, 0)
         attempts = 1
         if isinstance(outcome, Answer):
-            usable = self._record(request, outcome)
+            usable = self._record(request, outcome, places)
         elif len(places) > 1:
             return list(places)  # one of them may be at fault
         else:
@@ -217,7 +222,7 @@ class _Asking:
         self._finished += good or failed
         return good or bool(failed)
 
-    def _record(self, request: Request, answer: Answer) -> list[bool]:
+    def _record(self, request: Request, answer: Answer, places: Sequence[int]) -> list[bool]:
         """Put an answer into the journal; whether each of its texts has a usable sentence now."""
         settings = self._settings
         texts = list(request.texts)
@@ -226,6 +231,9 @@ class _Asking:
         found = judged(answer.content, texts, finish=answer.finish, settings=settings)
         self._reasons.update(parsed.reason for parsed in found if parsed.reason)
         usable = [bool(parsed.sentences) for parsed in found]
+        for place, parsed in zip(places, found, strict=True):
+            if parsed.sentences and not parsed.other_subject and not self._attempts[place]:
+                self._new[place] = "\n".join(parsed.sentences)
         entry = Entry(
             answers=answer.try_number,
             keys=list(key_texts(texts, settings)),
