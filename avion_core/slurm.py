@@ -48,6 +48,8 @@ class PatientExecutor(Executor):
         self, active_jobs: Sequence[SubmittedJobInfo]
     ) -> AsyncIterator[SubmittedJobInfo]:
         """Report the jobs that have ended and yield the others."""
+        if not active_jobs:  # perhaps before __post_init__ has given the queries their name
+            return
         async for _ in super().check_active_jobs(active_jobs):
             pass
         left = {str(job.external_jobid): job for job in active_jobs if job.external_jobid not in self._ended}

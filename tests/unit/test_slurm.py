@@ -83,6 +83,13 @@ def test_a_queue_that_does_not_answer_loses_no_job(tmp_path: Path, monkeypatch: 
     assert cluster.ended == []
 
 
+def test_the_first_check_may_come_before_the_executor_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception would end the only thread that asks."""
+    cluster = Cluster(monkeypatch)
+    del cluster.executor.run_uuid
+    assert cluster.check([]) == []
+
+
 def test_what_the_plugin_has_reported_is_not_active(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster(monkeypatch, {"1": "COMPLETED", "2": "RUNNING"})
 
