@@ -1,0 +1,63 @@
+"""Records by name. What grows (layouts, tasks, towers, providers …) is registered here, by a plug-in too."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+from collections.abc import Iterable, Iterator
+from typing import Generic, TypeVar
+
+Record = TypeVar("Record")
+
+PLUGINS_VARIABLE = "AVION_PLUGINS"
+"""Modules with registrations of their own, separated by commas; the workflow sets it for its jobs."""
+
+
+class Registry(Generic[Record]):
+    """Records of one kind by name, in the order in which they were registered."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._records: dict[str, Record] = {}
+
+    def register(self, name: str, record: Record) -> Record:
+        """Add a record and return it; raises ValueError for a name that is taken."""
+        if name in self._records:
+            raise ValueError(f"a {self._what} '{name}' is registered already; choose another name")
+        self._records[name] = record
+        return record
+
+    def __getitem__(self, name: str) -> Record:
+        """The record of this name; raises ValueError with the nearest known name."""
+        if name not in self._records:
+            raise ValueError(f"unknown {self._what} '{name}'{nearest(name, self._records)}")
+        return self._records[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._records
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._records)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def items(self) -> Iterable[tuple[str, Record]]:
+        """Names and records."""
+        return self._records.items()
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the known one that is meant, or all."""
+    choices = list(choices)
+    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; known: {', '.join(choices)}" if choices else ""
+
+
+def load_plugins(modules: Iterable[str]) -> None:
+    """Import these modules, and those of PLUGINS_VARIABLE, so that their registrations are known."""
+    for module in (*modules, *filter(None, os.environ.get(PLUGINS_VARIABLE, "").split(","))):
+        importlib.import_module(module)
