@@ -1,0 +1,76 @@
+"""Every setting of the pipeline: typed, frozen, and refused by name when unknown or out of range.
+
+`config.yaml` holds the demo; a file given with `--configfile` is laid over it (`configfile.lay_over`).
+Units are in the names. The JSON schema and `docs/settings.md` are generated from the classes in here
+(`avion_core.settings_page`), so this package is the one place that explains a setting. One module a section.
+"""
+
+from avion_core.config.base import (
+    Count,
+    Folder,
+    Fraction,
+    Name,
+    NotNegative,
+    Positive,
+    Section,
+    SettingsError,
+    known,
+)
+from avion_core.config.datasets import (
+    CHUNK_FORMATS,
+    DatasetSettings,
+    Ego4DSource,
+    FolderSource,
+    Layout,
+    LocalSource,
+    ToyKitchenSettings,
+    TranscodeSettings,
+)
+from avion_core.config.evaluations import VALIDATES, EvaluationSettings, figure_names
+from avion_core.config.jobs import MACHINE_SETTINGS, ReadingJob
+from avion_core.config.messages import NEW_ENTRY
+from avion_core.config.narration import (
+    PROVIDER_TEXT_SETTINGS,
+    NarrateSettings,
+    OpenAISettings,
+    RephraseSettings,
+)
+from avion_core.config.runs import RunSettings, Settings, load_settings
+from avion_core.config.stages import LOSS_SETTINGS, LOSSES, OPEN_CLIP, StageSettings
+
+__all__ = [
+    "CHUNK_FORMATS",
+    "LOSSES",
+    "LOSS_SETTINGS",
+    "MACHINE_SETTINGS",
+    "NEW_ENTRY",
+    "OPEN_CLIP",
+    "PROVIDER_TEXT_SETTINGS",
+    "VALIDATES",
+    "Count",
+    "DatasetSettings",
+    "Ego4DSource",
+    "EvaluationSettings",
+    "Folder",
+    "FolderSource",
+    "Fraction",
+    "Layout",
+    "LocalSource",
+    "Name",
+    "NarrateSettings",
+    "NotNegative",
+    "OpenAISettings",
+    "Positive",
+    "ReadingJob",
+    "RephraseSettings",
+    "RunSettings",
+    "Section",
+    "Settings",
+    "SettingsError",
+    "StageSettings",
+    "ToyKitchenSettings",
+    "TranscodeSettings",
+    "figure_names",
+    "known",
+    "load_settings",
+]

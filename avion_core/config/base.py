@@ -1,0 +1,74 @@
+"""What the settings are made of: types of values, and the class of sections, which refuses unknown names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from avion_core.registry import nearest
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")]
+
+
+def _folder(path: str) -> str:
+    """A folder's path that Snakemake allows in a rule: no trailing slash, no braces, no line breaks."""
+    if not path.strip() or set(path) & set("{}\n"):
+        raise ValueError(
+            "name a folder without '{', '}' and line breaks, which Snakemake does not allow in a path"
+        )
+    return str(Path(path).expanduser())
+
+
+def _address(url: str) -> str:
+    """A server's address. What may hold a key or password is refused, as addresses are shown and stored."""
+    if "@" in url or "?" in url or "#" in url:
+        raise ValueError(
+            "give the address alone, without user, password, '?' and '#': it is shown and stored; the key is "
+            "read from the environment variable OPENAI_API_KEY"
+        )
+    return url
+
+
+Folder = Annotated[str, AfterValidator(_folder)]
+Address = Annotated[str, AfterValidator(_address)]
+
+
+class SettingsError(ValueError):
+    """A setting is unknown, missing or out of range. The message names it and the way out."""
+
+
+class Section(BaseModel):
+    """Base of all settings: unknown names are errors, values cannot change after loading."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_value_for_a_number(cls, raw: Any) -> Any:
+        """YAML reads `yes` and `on` as true, which would count as 1."""
+        for name, value in raw.items() if isinstance(raw, Mapping) else ():
+            field = cls.model_fields.get(name)
+            if field and isinstance(value, bool) and field.annotation in (int, float):
+                raise ValueError(f"{name}: a number is expected (got {str(value).lower()})")
+        return raw
+
+
+def known(names: Iterable[str], among: Iterable[str], where: str) -> None:
+    """Raise ValueError for the first of `names` that is not `among` the known ones, with the nearest."""
+    choices = list(among)
+    for name in names:
+        if name not in choices:
+            raise ValueError(f"{where}: unknown name '{name}'{nearest(name, choices)}")

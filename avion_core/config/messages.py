@@ -1,0 +1,73 @@
+"""Messages: a problem that pydantic found becomes one line that names the setting and the way out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from avion_core.config.base import Section
+from avion_core.registry import nearest
+
+NEW_ENTRY: dict[Any, tuple[str, ...]] = {
+    "datasets": ("layout", "source"),
+    "stages": ("task",),
+    "evaluations": ("kind",),
+    "runs": ("title",),
+}
+"""Settings with which an experiment's entry of these sections is a new one (`configfile.lay_over`)."""
+
+
+def explain(problem: Mapping[str, Any], settings: type[Section]) -> str:
+    """One line for a problem that pydantic found in settings of this class."""
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        name = str(problem["loc"][-1])
+        siblings = _fields_at(settings, problem["loc"][:-1])
+        return f"unknown setting '{where}'{nearest(name, siblings)}"
+    if problem["type"] == "missing":
+        return f"setting '{where}' is missing{_why_missing(problem['loc'], problem['input'])}"
+    if problem["type"] in ("tuple_type", "list_type"):
+        value = problem["input"]
+        write = f"; write [{value}]" if isinstance(value, str) else ""
+        return f"{where}: a list is expected{write} (got {value!r})"
+    if problem["type"] in ("dict_type", "model_type", "mapping_type"):
+        return f"{where}: a mapping is expected, `name: value` (got {problem['input']!r})"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        return f"{where}: {message}" if where else message
+    return f"{where}: {message} (got {problem['input']!r})"
+
+
+def _why_missing(location: tuple[int | str, ...], entry: Mapping[str, Any]) -> str:
+    """What an entry that lacks a setting may have been meant to be."""
+    if len(location) != 3 or location[0] not in NEW_ENTRY:
+        return ""
+    marks = [mark for mark in NEW_ENTRY[location[0]] if mark in entry]
+    if marks:
+        return f"; with its `{marks[0]}` the entry is a new one and takes nothing from config.yaml"
+    return (
+        f"; no entry is called '{location[1]}' yet: correct the name if it should change another, or give "
+        "the file that has it first (`--configfile configs/folder.yaml mine.yaml`)"
+    )
+
+
+def _fields_at(settings: type[Section], location: tuple[int | str, ...]) -> list[str]:
+    """Names of the settings allowed at a location such as ('datasets', 'ego4d', 'transcode')."""
+    section: Any = settings
+    for part in location:
+        if isinstance(section, type) and issubclass(section, Section):
+            field = section.model_fields.get(str(part))
+            section = field.annotation if field else None
+        else:  # dict[Name, Section]: any key, then the value's type
+            section = get_args(section)[1] if get_args(section) else None
+        options = [option for option in get_args(section) if option is not type(None)]
+        if type(None) in get_args(section) and options:
+            section = options[0]
+    return list(section.model_fields) if isinstance(section, type) and issubclass(section, Section) else []
+
+
+def without_passwords(text: str) -> str:
+    """A text whose addresses have no user, password and values of a query."""
+    text = re.sub(r"//[^/@\s'\"]*@", "//***@", text)
+    return re.sub(r"([?&][^=&\s'\"]+=)[^&\s'\"]+", r"\1***", text)

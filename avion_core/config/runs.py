@@ -1,0 +1,159 @@
+"""The whole configuration: its sections, its runs, and whether their names refer to something."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, model_validator
+
+from avion_core.config.base import Count, Folder, Name, Positive, Section, SettingsError, known
+from avion_core.config.datasets import DatasetSettings, ToyKitchenSettings, TranscodeSettings
+from avion_core.config.evaluations import VALIDATES, EvaluationSettings, figure_names
+from avion_core.config.messages import explain, without_passwords
+from avion_core.config.narration import NarrateSettings
+from avion_core.config.stages import StageSettings
+
+
+class RunSettings(Section):
+    """One line of the report: the stages it trains, in order, and what is measured."""
+
+    title: str
+    """Name in the report."""
+    stages: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
+    """Stages by name, each with what differs from the section `stages`."""
+    evaluations: tuple[Name, ...]
+    """Evaluations by name."""
+
+
+class Settings(Section):
+    """The whole configuration."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of every training run."""
+    data_dir: Folder = "data"
+    """Where data sets are kept."""
+    results_dir: Folder = "results"
+    """Where runs and the report are written."""
+    shards: Count = 2
+    """Fixed number of jobs that videos and narrations are divided among."""
+    transcode_minutes_per_gb: Positive = 30.0
+    """Time limit of a transcoding shard under a scheduler: two hours, plus this many minutes per gigabyte of
+    its videos; doubled at each further attempt."""
+    preflight_clips: Count = 200
+    """Clips of each table that the target `preflight` decodes."""
+    selected_runs: Annotated[tuple[Name, ...], Field(min_length=1)]
+    """Runs that the report shows, and so the runs that are made."""
+    toy_kitchen: ToyKitchenSettings = ToyKitchenSettings()
+    transcode: TranscodeSettings = TranscodeSettings()
+    """Chunk settings of data sets that have none of their own."""
+    datasets: dict[Name, DatasetSettings]
+    narrate: NarrateSettings = NarrateSettings()
+    stages: dict[Name, StageSettings]
+    """Training recipes by name."""
+    evaluations: dict[Name, EvaluationSettings]
+    """Evaluations by name."""
+    runs: dict[Name, RunSettings]
+    """Runs by name."""
+
+    def stage(self, run: str, stage: str) -> StageSettings:
+        """The recipe of one stage of one run: the common one with the run's differences."""
+        common = self.stages[stage].model_dump()
+        return StageSettings.model_validate({**common, **self.runs[run].stages[stage]})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _datasets_inherit_transcode(cls, raw: Any) -> Any:
+        if not (isinstance(raw, Mapping) and isinstance(raw.get("datasets"), Mapping)):
+            return raw
+        common = raw.get("transcode") or {}
+        datasets = dict(raw["datasets"])
+        for name, entry in raw["datasets"].items():
+            own = entry.get("transcode", {}) if isinstance(entry, Mapping) else None
+            if isinstance(own, Mapping) and isinstance(common, Mapping):
+                datasets[name] = {**entry, "transcode": {**common, **own}}
+        return {**raw, "datasets": datasets}
+
+    @model_validator(mode="after")
+    def _names_refer(self) -> Settings:
+        known(self.selected_runs, self.runs, "selected_runs")
+        if len(set(self.selected_runs)) < len(self.selected_runs):
+            raise ValueError("selected_runs: a run is named twice; remove one")
+        if Path(self.data_dir).absolute() == Path(self.results_dir).absolute():
+            raise ValueError("data_dir and results_dir are the same folder; name two")
+        for name in self.stages.keys() & self.evaluations.keys():
+            raise ValueError(f"evaluations.{name}: '{name}' is a stage too, and both would share a folder")
+        for name in {"logs", "report"} & self.runs.keys():
+            raise ValueError(f"runs.{name}: '{name}' is a folder of results already; choose another name")
+        for name, run in self.runs.items():
+            known(run.stages, self.stages, f"runs.{name}.stages")
+            known(run.evaluations, self.evaluations, f"runs.{name}.evaluations")
+            for stage in run.stages:
+                self._check_stage(name, stage)
+            self._check_starts(name)
+            for evaluation in run.evaluations:
+                entry = self.evaluations[evaluation]
+                known([entry.stage], run.stages, f"runs.{name}: evaluation '{evaluation}' needs the stage")
+                known([entry.dataset], self.datasets, f"evaluations.{evaluation}.dataset")
+        for name, dataset in self.datasets.items():
+            if dataset.class_lists is not None:
+                listed = [other for other, entry in self.datasets.items() if entry.layout == "ek100"]
+                known([dataset.class_lists], listed, f"datasets.{name}.class_lists")
+        return self
+
+    def _check_stage(self, run: str, stage: str) -> None:
+        where = f"runs.{run}.stages.{stage}"
+        overrides = self.runs[run].stages[stage] or {}
+        known(overrides, StageSettings.model_fields, where)
+        try:
+            recipe = self.stage(run, stage)
+        except ValidationError as error:
+            problem = explain(error.errors()[0], StageSettings)
+            raise ValueError(f"{where}: {problem}") from None
+        known([recipe.dataset], self.datasets, f"{where}.dataset")
+        if recipe.validate_with is not None:
+            self._check_validation(recipe, recipe.validate_with, where)
+        if recipe.start is not None:
+            known([recipe.start], self.runs[run].stages, f"{where}.start")
+
+    def _check_starts(self, run: str) -> None:
+        """Raise ValueError for a stage that starts, by way of others or not, from itself."""
+        starts = {name: self.stage(run, name).start for name in self.runs[run].stages}
+        for name in starts:
+            before = starts[name]
+            for _ in starts:
+                if before == name:
+                    raise ValueError(f"runs.{run}.stages.{name}.start: the stage would start from itself")
+                before = starts[before] if before else None
+
+    def _check_validation(self, recipe: StageSettings, name: str, where: str) -> None:
+        known([name], self.evaluations, f"{where}.validate_with")
+        known([self.evaluations[name].dataset], self.datasets, f"evaluations.{name}.dataset")
+        kind = self.evaluations[name].kind
+        if kind not in VALIDATES[recipe.task]:
+            fits = " or ".join(VALIDATES[recipe.task]) or "nothing"
+            raise ValueError(
+                f"{where}.validate_with: '{name}' measures {kind}; {recipe.task} is validated by {fits}"
+            )
+        if recipe.best_metric is not None:
+            known([recipe.best_metric], figure_names(kind, recipe.label), f"{where}.best_metric")
+
+
+def load_settings(raw: Mapping[str, Any]) -> Settings:
+    """Validate a merged configuration (as Snakemake hands it over).
+
+    Raises SettingsError with one line a problem: where, what, and the nearest known name.
+    """
+    try:
+        return Settings.model_validate(raw)
+    except ValidationError as error:
+        problems = [problem for problem in error.errors() if not _is_inherited(problem, error.errors())]
+        lines = [without_passwords(explain(problem, Settings)) for problem in problems]
+        raise SettingsError("config: " + "\nconfig: ".join(lines)) from None
+
+
+def _is_inherited(problem: Any, problems: list[Any]) -> bool:
+    """Whether a data set's transcode problem only repeats that of the common section."""
+    location = problem["loc"]
+    return location[2:3] == ("transcode",) and any(other["loc"] == location[2:] for other in problems)
