@@ -10,10 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from avion_core.config import VALIDATES, EvaluationSettings
-from avion_core.data.clip_counts import clips_at_most
-from avion_core.data.download import source_problems
-from avion_core.data.source_state import SourceRecord
-from avion_core.data.sources import is_utf8
+from avion_core.data.source_videos import is_utf8
 from avion_core.data.tables import row_count
 from avion_core.media.program import ffmpeg_program
 from avion_core.media.source_file import returned_sources
@@ -21,6 +18,9 @@ from avion_core.media.transcode import have_other_settings
 from avion_core.models.architecture import check_start, kind_of, load_architecture
 from avion_core.narrate.exchange import ProviderError
 from avion_core.narrate.rephrase import check_key, check_provider, estimate
+from avion_core.sources.clip_counts import clips_at_most
+from avion_core.sources.download import source_problems
+from avion_core.sources.state import SourceRecord
 from avion_core.workflow import EVALUATION_TABLE, KINDS_OF, LABELS, TASKS_OF, PlannedStage, Workflow
 
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from avion_core.config import OPEN_CLIP, EvaluationSettings, Settings, StageSettings
-from avion_core.data.download import DataSet, source_state
-from avion_core.data.source_state import SourceRecord, SourceState
 from avion_core.data.tables import SUFFIX
 from avion_core.files import read_json, sha256
 from avion_core.manifests import MANIFEST, read_manifest, stage_differences
 from avion_core.narrate.rephrase import DEAD_LETTERS, SUMMARY
+from avion_core.sources.download import DataSet, source_state
+from avion_core.sources.state import SourceRecord, SourceState
 
 TABLES = {
     "ego4d": ["train", "egomcq"],

@@ -35,7 +35,7 @@ for layout, tables in TABLES.items():
                 "data/dropped.py",
                 "data/repeats.py",
                 "data/tables.py",
-                "data/sources.py",
+                "data/source_videos.py",
                 f"data/{layout}.py",
             ),
             recipe=lambda wildcards: SETTINGS.datasets[wildcards.dataset].annotation_recipe(),

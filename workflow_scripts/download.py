@@ -5,7 +5,7 @@ from pathlib import Path
 
 from avion_core.command import run
 from avion_core.config import DatasetSettings, ToyKitchenSettings
-from avion_core.data.download import DataSet, download
+from avion_core.sources.download import DataSet, download
 
 
 def main() -> None:

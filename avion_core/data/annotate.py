@@ -34,7 +34,7 @@ from avion_core.data.dropped import (
     DroppedClips,
 )
 from avion_core.data.repeats import repeats
-from avion_core.data.sources import SourceError, video_id_of
+from avion_core.data.source_videos import SourceError, video_id_of
 from avion_core.data.tables import SUFFIX, row_count
 from avion_core.files import write_json
 from avion_core.plain_text import plain

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from avion_core.data.sources import SourceError
+from avion_core.data.source_videos import SourceError
 from avion_core.plain_text import plain
 
 SEPARATORS = (",", ";", "\t", "|")

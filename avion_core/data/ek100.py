@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from avion_core.data.annotation_files import Row, ascii_number, read_rows
-from avion_core.data.sources import SourceError, SourceVideo, require_files
+from avion_core.data.source_videos import SourceError, SourceVideo, require_files
 
 T = TypeVar("T")
 

@@ -8,15 +8,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from avion_core.config import DatasetSettings
 from avion_core.data.annotation_files import Row, ascii_number, read_rows
-from avion_core.data.sources import (
+from avion_core.data.source_videos import (
     SourceError,
-    SourceVideo,
     canonical_name,
     find_file,
     names_of,
-    refuse_namesakes,
     video_id_of,
 )
 
@@ -107,33 +104,3 @@ def split_of(video: str, *, validation_fraction: float) -> str:
     """Split of a video by a hash of its name: the same on every machine, whatever other videos there are."""
     share = int.from_bytes(hashlib.sha256(video.encode()).digest()[:8], "big") / 2**64
     return "validation" if share < validation_fraction else "train"
-
-
-def check_videos(settings: DatasetSettings, *, away: Collection[str] = ()) -> None:
-    """Raise SourceError where the folder of the videos is not there, unless they are `away`."""
-    assert settings.folder is not None
-    folder = Path(settings.folder.videos)
-    if not folder.is_dir() and not away:
-        raise SourceError(f"{folder}: no such folder; set `folder.videos` to the one that holds the videos")
-
-
-def check_narrations(settings: DatasetSettings, *, away: Collection[str] = ()) -> None:
-    """Read the whole CSV and look for every video but those that are `away`. Raises SourceError.
-
-    Where the folder itself is not there, only the CSV is read.
-    """
-    assert settings.folder is not None
-    folder = Path(settings.folder.videos)
-    videos = folder if folder.is_dir() or away else None
-    narrations = read_narrations(Path(settings.folder.narrations), videos=videos, away=away)
-    names = {row.video for row in narrations}
-    refuse_namesakes((video_id_of(name), str(folder / name)) for name in names)
-
-
-def list_videos(settings: DatasetSettings) -> list[SourceVideo]:
-    """The narrated videos, there or not."""
-    assert settings.folder is not None
-    narrations = read_narrations(Path(settings.folder.narrations), videos=None)
-    folder = Path(settings.folder.videos)
-    names = sorted({row.video for row in narrations})
-    return [SourceVideo(video_id_of(name), find_file(folder, name) or folder / name) for name in names]

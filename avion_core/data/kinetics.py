@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from avion_core.data.annotation_files import read_rows, read_text
-from avion_core.data.sources import (
+from avion_core.data.source_videos import (
     SourceError,
     SourceVideo,
     canonical_name,

@@ -15,8 +15,7 @@ from safetensors.numpy import save_file
 from avion_core.config import NarrateSettings, load_settings
 from avion_core.configfile import lay_over, read_config
 from avion_core.data.clips import write_clips
-from avion_core.data.source_state import SourceRecord
-from avion_core.data.sources import SourceVideo, write_videos
+from avion_core.data.source_videos import SourceVideo, write_videos
 from avion_core.files import fingerprint, sha256, write_json
 from avion_core.media.source_file import FileMark
 from avion_core.narrate.answered import PARSER, key_texts
@@ -30,6 +29,7 @@ from avion_core.precheck import (
     problems,
     warnings,
 )
+from avion_core.sources.state import SourceRecord
 from avion_core.workflow import Workflow, planned_runs, trains
 
 ROOT = Path(__file__).parents[2]

@@ -13,9 +13,9 @@ from avion_core.data import annotate as module
 from avion_core.data import dropped
 from avion_core.data.annotate import annotate, sound_clips
 from avion_core.data.clips import ClipTable, Sentences, load_questions
-from avion_core.data.download import DataSet, download
-from avion_core.data.sources import SourceError, SourceVideo, write_videos
+from avion_core.data.source_videos import SourceError, SourceVideo, write_videos
 from avion_core.media.source_file import FileMark
+from avion_core.sources.download import DataSet, download
 
 
 class Index:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from avion_core.data.annotation_files import Row, read_json, read_rows, read_text
-from avion_core.data.sources import SourceError
+from avion_core.data.source_videos import SourceError
 
 ROWS = [{"a": "1", "b": "café"}, {"a": "2", "b": 'x, "y"; z'}]
 

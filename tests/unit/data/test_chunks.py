@@ -10,7 +10,7 @@ import pytest
 
 from avion_core.config import CHUNK_FORMATS, TranscodeSettings
 from avion_core.data.chunks import ChunkIndex
-from avion_core.data.sources import SourceVideo, write_videos
+from avion_core.data.source_videos import SourceVideo, write_videos
 from avion_core.files import sha256
 from avion_core.media import MediaError
 from avion_core.media.chunk_table import write_chunk_table

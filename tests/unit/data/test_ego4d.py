@@ -1,13 +1,12 @@
-"""The EgoClip rule by hand, both releases' narration files, EgoMCQ, and the official program's manifests."""
+"""The EgoClip rule by hand, both releases' narration files, and EgoMCQ."""
 
 import json
 
 import numpy as np
 import pytest
 
-from avion_core.config import Ego4DSource
 from avion_core.data import ego4d
-from avion_core.data.sources import SourceError
+from avion_core.data.source_videos import SourceError
 
 
 def narrations(*pairs):
@@ -184,144 +183,3 @@ def test_a_choice_that_is_no_clip_is_named(tmp_path, end):
     (tmp_path / "egomcq.json").write_text(json.dumps({"7": wrong}))
     with pytest.raises(SourceError, match="question 7: choice 3 is no clip of a video"):
         ego4d.read_egomcq(tmp_path)
-
-
-def test_a_manifest_promises_the_files_of_the_wanted_benchmarks(tmp_path):
-    manifest = tmp_path / "manifest.csv"
-    manifest.write_text(
-        "video_uid,benchmarks,canonical_s3_location\nu1,[EM|FHO],s3://b/x/u1.mp4\nu2,[AV],s3://b/x/u2\n"
-    )
-    assert ego4d.listed_files(manifest, benchmarks=()) == ["u1.mp4", "u2.mp4"]
-    assert ego4d.listed_files(manifest, benchmarks=("fho",)) == ["u1.mp4"]
-    (tmp_path / "u2.mp4").touch()
-    assert ego4d.missing_files(tmp_path, benchmarks=()) == ["u1.mp4"]
-    manifest.write_text("file_uid,type,s3_path\nnarration,json,s3://b/annotations/narration.json\n")
-    assert ego4d.listed_files(manifest, benchmarks=()) == ["narration.json"]
-
-
-# ------------------------------------------------------------- the official program against a local S3 server
-
-
-@pytest.fixture
-def no_keys(tmp_path, monkeypatch):
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-
-
-def test_damaged_aws_profiles_are_told_and_repeated_ones_taken(no_keys, tmp_path, monkeypatch):
-    monkeypatch.setattr(ego4d, "command_path", lambda: "ego4d")
-    (tmp_path / "credentials").write_text("[default]\na = b\n[default]\na = c\n")
-    ego4d.check_download(Ego4DSource())
-    for content in (b"a = b\n", b"[default]\n\xe9 = b\n", b"[default\n"):
-        (tmp_path / "config").write_bytes(content)
-        with pytest.raises(SourceError, match=r"config: AWS profiles cannot be read"):
-            ego4d.check_download(Ego4DSource())
-
-
-def test_a_missing_program_profile_or_question_file_is_told_before_work(no_keys, tmp_path, monkeypatch):
-    monkeypatch.setattr(ego4d, "command_path", lambda: "ego4d")
-    with pytest.raises(SourceError, match=r"AWS profile 'default' is not configured.*aws configure"):
-        ego4d.check_download(Ego4DSource())
-    (tmp_path / "credentials").write_text("[default]\naws_access_key_id = a\naws_secret_access_key = b\n")
-    ego4d.check_download(Ego4DSource())
-    with pytest.raises(SourceError, match="EgoMCQ's file is not there"):
-        ego4d.check_questions(Ego4DSource(egomcq=str(tmp_path / "none.json")))
-    (tmp_path / "egomcq.json").write_text('{"0": ')
-    with pytest.raises(SourceError, match=r"egomcq\.json: line 1, column 7: not valid JSON"):
-        ego4d.check_questions(Ego4DSource(egomcq=str(tmp_path / "egomcq.json")))
-    monkeypatch.setattr(ego4d, "command_path", lambda: None)
-    with pytest.raises(SourceError, match="pip install ego4d"):
-        ego4d.check_download(Ego4DSource())
-
-
-def test_refused_keys_are_explained(no_keys, tmp_path, monkeypatch):
-    (tmp_path / "credentials").write_text("[default]\naws_access_key_id = a\naws_secret_access_key = b\n")
-    program = tmp_path / "ego4d"
-    program.write_text(
-        "#!/bin/sh\necho 'botocore.exceptions.ClientError: (ExpiredToken) when calling'\nexit 1\n"
-    )
-    program.chmod(0o755)
-    monkeypatch.setattr(ego4d, "command_path", lambda: str(program))
-    with pytest.raises(SourceError, match="expire after 14 days"):
-        ego4d.fetch(Ego4DSource(), tmp_path / "raw")
-    program.write_text("#!/bin/sh\necho 'disk full'\nexit 3\n")
-    with pytest.raises(SourceError, match=r"exit code 3.*disk full"):
-        ego4d.fetch(Ego4DSource(), tmp_path / "raw")
-
-
-@pytest.fixture
-def s3(no_keys, tmp_path, monkeypatch):
-    """A local S3 server on the loopback with a small Ego4D release in it."""
-    server_module = pytest.importorskip("moto.server", reason="needs moto[server]")
-    boto3 = pytest.importorskip("boto3")
-    if ego4d.command_path() is None:
-        pytest.skip("needs the program ego4d")
-    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    try:
-        endpoint = "http://{}:{}".format(*server.get_host_and_port())
-        (tmp_path / "credentials").write_text("[toy]\naws_access_key_id = a\naws_secret_access_key = b\n")
-        (tmp_path / "config").write_text("[profile toy]\nregion = us-east-1\n")
-        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-        client = boto3.client(
-            "s3",
-            endpoint_url=endpoint,
-            region_name="us-east-1",
-            aws_access_key_id="a",
-            aws_secret_access_key="b",
-        )
-        put_release(client)
-        yield client
-    finally:
-        server.stop()
-
-
-BUCKET = "ego4d-consortium-sharing"
-
-
-def put_release(client):
-    client.create_bucket(Bucket=BUCKET)
-    client.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
-    location = f"s3://{BUCKET}/objects"
-    files = {
-        "public/v2_1/ego4d.json": json.dumps({"videos": [{"video_uid": "u1"}, {"video_uid": "u2"}]}),
-        "public/v2_1/annotations/manifest.csv": "file_uid,type,s3_path\n"
-        f"narration,json,{location}/narration.json\n",
-        "public/v2_1/full_scale/manifest.csv": "video_uid,benchmarks,canonical_s3_location\n"
-        f"u1,[EM|FHO],{location}/u1\nu2,[AV],{location}/u2\n",
-        "objects/narration.json": json.dumps({"videos": VIDEOS}),
-        "objects/u1": "first video",
-        "objects/u2": "second video",
-    }
-    for key, body in files.items():
-        client.put_object(Bucket=BUCKET, Key=key, Body=body.encode())
-
-
-def test_the_official_program_fetches_a_release(s3, tmp_path):
-    raw = tmp_path / "raw"
-    found = ego4d.fetch(Ego4DSource(aws_profile="toy"), raw)
-    assert [(video.video_id, video.path.read_text()) for video in found] == [
-        ("u1", "first video"),
-        ("u2", "second video"),
-    ]
-    assert len(ego4d.read_narrations(ego4d.narration_path(raw))) == 3
-    assert (raw / "ego4d.json").is_file()
-
-
-def test_a_missing_object_is_an_error_and_a_second_run_fetches_the_rest(s3, tmp_path):
-    raw, source = tmp_path / "raw", Ego4DSource(aws_profile="toy")
-    s3.delete_object(Bucket=BUCKET, Key="objects/u2")
-    with pytest.raises(SourceError, match=r"1 files of 'full_scale' did not arrive: u2\.mp4"):
-        ego4d.fetch(source, raw)
-    (raw / "v2" / "full_scale" / "u2.mp4.1A2b").write_text("left by a kill")
-    s3.put_object(Bucket=BUCKET, Key="objects/u2", Body=b"second video")
-    untouched = (raw / "v2" / "full_scale" / "u1.mp4").stat().st_mtime_ns
-    assert [video.video_id for video in ego4d.fetch(source, raw)] == ["u1", "u2"]
-    assert (raw / "v2" / "full_scale" / "u1.mp4").stat().st_mtime_ns == untouched
-    assert not list(raw.glob("v2/full_scale/*.mp4.*"))
-
-
-def test_only_videos_of_the_wanted_benchmarks_are_fetched(s3, tmp_path):
-    found = ego4d.fetch(Ego4DSource(aws_profile="toy", benchmarks=("FHO",)), tmp_path / "raw")
-    assert [video.video_id for video in found] == ["u1"]
-    assert not (tmp_path / "raw/v2/full_scale/u2.mp4").exists()

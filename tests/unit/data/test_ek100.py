@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from avion_core.data import ek100
-from avion_core.data.sources import SourceError
+from avion_core.data.source_videos import SourceError
 
 HEADER = (
     "narration_id,participant_id,video_id,narration_timestamp,start_timestamp,stop_timestamp,start_frame,"

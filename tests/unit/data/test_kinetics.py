@@ -3,7 +3,7 @@
 import pytest
 
 from avion_core.data import kinetics
-from avion_core.data.sources import SourceError
+from avion_core.data.source_videos import SourceError
 
 
 @pytest.fixture

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from avion_core.data.toy_kitchen.narrations import EGO4D_ENDINGS, EGO4D_WORDS
-from avion_core.data.toy_kitchen.vocabulary import COLOURS, GOES_WITH, LIQUIDS, NOUNS, VERBS
 from avion_core.narrate.class_lists import (
     ClassListError,
     ClassLists,
@@ -19,6 +17,8 @@ from avion_core.narrate.class_lists import (
 from avion_core.narrate.grammar import PREPOSITIONS, inflect
 from avion_core.narrate.lexicon import Lexicon, load_table
 from avion_core.narrate.words import load_words
+from avion_core.sources.toy_kitchen.narrations import EGO4D_ENDINGS, EGO4D_WORDS
+from avion_core.sources.toy_kitchen.vocabulary import COLOURS, GOES_WITH, LIQUIDS, NOUNS, VERBS
 
 VERB_LIST = """id,key,instances,category
 0,take,"['take', 'pick-up', 'grab', 'unload', 'get-off']",retrieve

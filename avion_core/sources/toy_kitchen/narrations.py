@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from avion_core.data.toy_kitchen.script import Action, Script
-from avion_core.data.toy_kitchen.vocabulary import COLOURS, GOES_WITH, NOUNS, VERBS
+from avion_core.sources.toy_kitchen.script import Action, Script
+from avion_core.sources.toy_kitchen.vocabulary import COLOURS, GOES_WITH, NOUNS, VERBS
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,12 @@ import pytest
 
 from avion_core.config import DatasetSettings, ToyKitchenSettings
 from avion_core.data import ego4d
-from avion_core.data.download import DataSet, download, source_problems, source_state
-from avion_core.data.source_state import SourceRecord
-from avion_core.data.sources import SourceError
+from avion_core.data.source_videos import SourceError
 from avion_core.media.file_table import read_file_table
 from avion_core.media.source_file import look_at
+from avion_core.sources import ego4d as ego4d_download
+from avion_core.sources.download import DataSet, download, source_problems, source_state
+from avion_core.sources.state import SourceRecord
 
 TOY = ToyKitchenSettings(
     short_side_px=64,
@@ -293,9 +294,9 @@ def test_what_was_downloaded_needs_no_account_any_more(tmp_path, monkeypatch):
         (raw_dir / "ego4d.json").write_text('{"videos": []}')
         return [ego4d.SourceVideo("u1", folder / "u1.mp4")]
 
-    monkeypatch.setattr(ego4d, "fetch", fake)
+    monkeypatch.setattr(ego4d_download, "fetch", fake)
     monkeypatch.setattr(ego4d, "read_all", lambda *_, **__: [])
-    monkeypatch.setattr(ego4d, "check_download", lambda _: None)
+    monkeypatch.setattr(ego4d_download, "check_download", lambda _: None)
 
     def dataset(**settings):
         entry = DatasetSettings(layout="ego4d", source="ego4d", ego4d={"egomcq": str(questions), **settings})
@@ -306,7 +307,7 @@ def test_what_was_downloaded_needs_no_account_any_more(tmp_path, monkeypatch):
     def refuse(_):
         raise SourceError("no profile")
 
-    monkeypatch.setattr(ego4d, "check_download", refuse)
+    monkeypatch.setattr(ego4d_download, "check_download", refuse)
     questions.rename(tmp_path / "moved.json")
     assert not changed(dataset(aws_profile="another"))
     assert not list(source_problems(dataset()))

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from avion_core.data.toy_kitchen import sprites
-from avion_core.data.toy_kitchen.actions import (
+from avion_core.sources.toy_kitchen import sprites
+from avion_core.sources.toy_kitchen.actions import (
     CHOREOGRAPHY,
     HAND_SIDE,
     OBJECT_SIDE,
@@ -18,8 +18,8 @@ from avion_core.data.toy_kitchen.actions import (
     Placement,
     smooth,
 )
-from avion_core.data.toy_kitchen.script import FPS, Action, Script, generator
-from avion_core.data.toy_kitchen.vocabulary import LIDDED
+from avion_core.sources.toy_kitchen.script import FPS, Action, Script, generator
+from avion_core.sources.toy_kitchen.vocabulary import LIDDED
 
 TURN_STEP = 4
 """Degrees between the turned copies of a sprite that are kept."""

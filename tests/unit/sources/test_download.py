@@ -5,9 +5,9 @@ import shutil
 import pytest
 
 from avion_core.config import DatasetSettings, ToyKitchenSettings
-from avion_core.data.download import DataSet, download, source_problems
-from avion_core.data.sources import SourceError, names_of
+from avion_core.data.source_videos import SourceError, names_of
 from avion_core.media.file_table import read_file_table
+from avion_core.sources.download import DataSet, download, source_problems
 
 TOY = ToyKitchenSettings(
     short_side_px=64,

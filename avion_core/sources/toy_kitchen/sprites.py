@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from avion_core.data.toy_kitchen.vocabulary import RGB
+from avion_core.sources.toy_kitchen.vocabulary import RGB
 
 Colour = tuple[int, int, int]
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from avion_core.data.toy_kitchen.actions import Take
-from avion_core.data.toy_kitchen.sprites import WORKTOPS, Colour
-from avion_core.data.toy_kitchen.vocabulary import COLOURS, GOES_WITH, LIQUIDS, OBJECTS, VERBS
+from avion_core.sources.toy_kitchen.actions import Take
+from avion_core.sources.toy_kitchen.sprites import WORKTOPS, Colour
+from avion_core.sources.toy_kitchen.vocabulary import COLOURS, GOES_WITH, LIQUIDS, OBJECTS, VERBS
 
 FPS = 30
 

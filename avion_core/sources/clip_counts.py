@@ -7,7 +7,7 @@ from pathlib import Path
 
 from avion_core.config import DatasetSettings
 from avion_core.data import ego4d, ek100, folder, kinetics
-from avion_core.data.sources import video_id_of
+from avion_core.data.source_videos import video_id_of
 
 Clips = Mapping[str, Sequence[Collection[str]]]
 """By table, the videos that each clip (or question) needs."""

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from avion_core.data.sources import SourceError
+from avion_core.data.source_videos import SourceError
 from avion_core.files import publish, read_json, sha256, write_json
 
 WRITTEN = ".written.json"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from avion_core.config import DatasetSettings
-from avion_core.data.clip_counts import clips_at_most
+from avion_core.sources.clip_counts import clips_at_most
 
 
 def local(layout: str, origin: Path) -> DatasetSettings:

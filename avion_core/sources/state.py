@@ -12,11 +12,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 
-from avion_core.data.raw_folder import RawFolder
-from avion_core.data.sources import SourceError, SourceVideo, marks_of
+from avion_core.data.source_videos import SourceError, SourceVideo, marks_of
 from avion_core.files import fingerprint, read_json, sha256, write_json
 from avion_core.media.file_table import portable
 from avion_core.media.source_file import FileMark
+from avion_core.sources.raw_folder import RawFolder
 
 RECORD = "source.json"
 

@@ -10,14 +10,14 @@ from typing import Any
 import ffmpeg
 
 from avion_core.config import ToyKitchenSettings
-from avion_core.data.sources import SourceError
-from avion_core.data.toy_kitchen.painter import Painter
-from avion_core.data.toy_kitchen.script import FPS, Script
+from avion_core.data.source_videos import SourceError
 from avion_core.files import fingerprint, publish, read_json, remove_partials, sha256, write_json
 from avion_core.media.program import ffmpeg_binary
 from avion_core.media.source_file import FileMark
 from avion_core.processes import end_with_parent
 from avion_core.progress import Progress
+from avion_core.sources.toy_kitchen.painter import Painter
+from avion_core.sources.toy_kitchen.script import FPS, Script
 
 RECORD = ".toy_kitchen.json"
 """Beside the rendered files: by path, the fingerprint of the script that a file shows, its size and time."""

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from avion_core.data.raw_folder import RawFolder
-from avion_core.data.sources import SourceError
+from avion_core.data.source_videos import SourceError
+from avion_core.sources.raw_folder import RawFolder
 
 
 def test_what_the_pipeline_wrote_is_replaced_and_nothing_else(tmp_path):
@@ -55,7 +55,7 @@ def test_a_kill_between_record_and_file_is_mended_by_the_next_run(tmp_path, monk
     RawFolder(tmp_path).write("a.csv", "one")
     with monkeypatch.context() as patched:
         patched.setattr(
-            "avion_core.data.raw_folder.publish", lambda _: (_ for _ in ()).throw(KeyboardInterrupt)
+            "avion_core.sources.raw_folder.publish", lambda _: (_ for _ in ()).throw(KeyboardInterrupt)
         )
         with pytest.raises(KeyboardInterrupt):
             RawFolder(tmp_path).write("a.csv", "two")

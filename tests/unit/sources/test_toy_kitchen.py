@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from avion_core.config import ToyKitchenSettings
-from avion_core.data.toy_kitchen import layouts, render
-from avion_core.data.toy_kitchen.actions import CHOREOGRAPHY, Take
-from avion_core.data.toy_kitchen.narrations import ego4d_pass
-from avion_core.data.toy_kitchen.painter import Painter
-from avion_core.data.toy_kitchen.script import FPS, frame_size, generator, person_style, write_script
-from avion_core.data.toy_kitchen.vocabulary import COLOURS, GOES_WITH, NOUNS, OBJECTS, VERBS
 from avion_core.media.program import ffmpeg_binary
+from avion_core.sources.toy_kitchen import layouts, render
+from avion_core.sources.toy_kitchen.actions import CHOREOGRAPHY, Take
+from avion_core.sources.toy_kitchen.narrations import ego4d_pass
+from avion_core.sources.toy_kitchen.painter import Painter
+from avion_core.sources.toy_kitchen.script import FPS, frame_size, generator, person_style, write_script
+from avion_core.sources.toy_kitchen.vocabulary import COLOURS, GOES_WITH, NOUNS, OBJECTS, VERBS
 
 SMALL = ToyKitchenSettings(
     short_side_px=64,

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from avion_core.data.toy_kitchen.sprites import LID_CENTRE
+from avion_core.sources.toy_kitchen.sprites import LID_CENTRE
 
 OBJECT_SIDE = 0.56
 """Side of an object's canvas."""

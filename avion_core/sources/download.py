@@ -13,10 +13,9 @@ from functools import partial
 from pathlib import Path
 
 from avion_core.config import DatasetSettings, ToyKitchenSettings
-from avion_core.data import ego4d, ek100, folder, kinetics
-from avion_core.data.raw_folder import RawFolder
-from avion_core.data.source_state import SourceRecord, SourceState, found_state, made_state
-from avion_core.data.sources import (
+from avion_core.data import ego4d, ek100, kinetics
+from avion_core.data.folder import NARRATIONS
+from avion_core.data.source_videos import (
     VIDEO_LIST,
     SourceError,
     SourceVideo,
@@ -25,9 +24,13 @@ from avion_core.data.sources import (
     refuse_odd_names,
     write_videos,
 )
-from avion_core.data.toy_kitchen.layouts import LAYOUTS as TOY_LAYOUTS
 from avion_core.files import fingerprint
 from avion_core.media.source_file import FileMark
+from avion_core.sources import ego4d as ego4d_download
+from avion_core.sources import folder
+from avion_core.sources.raw_folder import RawFolder
+from avion_core.sources.state import SourceRecord, SourceState, found_state, made_state
+from avion_core.sources.toy_kitchen.layouts import LAYOUTS as TOY_LAYOUTS
 
 
 @dataclass(frozen=True)
@@ -208,13 +211,13 @@ def _make_toy_kitchen(dataset: DataSet, _: SourceRecord) -> list[SourceVideo]:
 def _check_ego4d_account(dataset: DataSet, record: SourceRecord) -> None:
     """Nobody needs the account for what has arrived."""
     if not _has_arrived(dataset, record):
-        ego4d.check_download(dataset.settings.ego4d)
+        ego4d_download.check_download(dataset.settings.ego4d)
 
 
 def _check_ego4d_questions(dataset: DataSet, record: SourceRecord) -> None:
     """Nobody needs EgoMCQ's file once it was copied."""
     if ego4d.EGOMCQ not in record.annotations:
-        ego4d.check_questions(dataset.settings.ego4d)
+        ego4d_download.check_questions(dataset.settings.ego4d)
 
 
 def _has_arrived(dataset: DataSet, record: SourceRecord) -> bool:
@@ -229,7 +232,7 @@ def _fetch_ego4d(dataset: DataSet, record: SourceRecord) -> list[SourceVideo]:
         videos = [SourceVideo(name, path) for name, (path, _) in record.videos.items()]
     else:
         raw.check_unedited()
-        videos = ego4d.fetch(source, dataset.raw_dir)
+        videos = ego4d_download.fetch(source, dataset.raw_dir)
         raw.adopt(ego4d.annotation_files(dataset.raw_dir))
     if source.egomcq is not None and Path(source.egomcq).is_file():
         raw.copy(Path(source.egomcq), ego4d.EGOMCQ)
@@ -276,7 +279,7 @@ def _local_videos(dataset: DataSet) -> list[SourceVideo]:
 
 def _narrations(dataset: DataSet) -> dict[str, Path]:
     assert dataset.settings.folder is not None
-    return {folder.NARRATIONS: Path(dataset.settings.folder.narrations)}
+    return {NARRATIONS: Path(dataset.settings.folder.narrations)}
 
 
 def _fetch_folder(dataset: DataSet, _: SourceRecord) -> list[SourceVideo]:

@@ -18,11 +18,17 @@ from typing import Any
 import numpy as np
 
 from avion_core.config import ToyKitchenSettings
-from avion_core.data.raw_folder import RawFolder
-from avion_core.data.sources import SourceVideo, video_id_of
-from avion_core.data.toy_kitchen.narrations import EpicNarration, ego4d_narration, ego4d_pass, epic_narration
-from avion_core.data.toy_kitchen.render import render_all
-from avion_core.data.toy_kitchen.script import (
+from avion_core.data.source_videos import SourceVideo, video_id_of
+from avion_core.files import json_text
+from avion_core.sources.raw_folder import RawFolder
+from avion_core.sources.toy_kitchen.narrations import (
+    EpicNarration,
+    ego4d_narration,
+    ego4d_pass,
+    epic_narration,
+)
+from avion_core.sources.toy_kitchen.render import render_all
+from avion_core.sources.toy_kitchen.script import (
     FPS,
     Action,
     Script,
@@ -31,7 +37,7 @@ from avion_core.data.toy_kitchen.script import (
     person_style,
     write_script,
 )
-from avion_core.data.toy_kitchen.vocabulary import (
+from avion_core.sources.toy_kitchen.vocabulary import (
     NOUN_CATEGORIES,
     NOUNS,
     VERB_CATEGORIES,
@@ -39,7 +45,6 @@ from avion_core.data.toy_kitchen.vocabulary import (
     noun_class,
     verb_class,
 )
-from avion_core.files import json_text
 
 MCQ_SECONDS = 1.0
 """Length of a multiple-choice clip."""

@@ -1,0 +1,168 @@
+"""The source `ego4d`: the official download, held against its manifests."""
+
+from __future__ import annotations
+
+import configparser
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from avion_core.config import Ego4DSource
+from avion_core.data.ego4d import check_egomcq
+from avion_core.data.source_videos import SourceError, SourceVideo, names_of
+from avion_core.files import write_json
+from avion_core.processes import end_with_parent
+
+UNFINISHED = ".before_download.json"
+"""Beside files that the official program downloads, until it ends: those that look like unfinished ones."""
+
+
+def command_path() -> str | None:
+    """Where the `ego4d` program is: in this environment, else on the PATH."""
+    beside = Path(sys.executable).with_name("ego4d")
+    return str(beside) if beside.is_file() else shutil.which("ego4d")
+
+
+def check_download(source: Ego4DSource) -> None:
+    """Raise SourceError unless the program and the AWS profile are there."""
+    if command_path() is None:
+        raise SourceError("the program `ego4d` is not installed; run: pip install ego4d==1.7.3")
+    if source.aws_profile not in _profiles():
+        raise SourceError(
+            f"AWS profile '{source.aws_profile}' is not configured; put the keys of your Ego4D licence "
+            f"there with `aws configure --profile {source.aws_profile}`; environment variables are not enough"
+        )
+
+
+def check_questions(source: Ego4DSource) -> None:
+    """Raise SourceError unless the EgoMCQ file that the settings name is there and can be read."""
+    if source.egomcq is not None and not Path(source.egomcq).is_file():
+        raise SourceError(
+            f"{source.egomcq}: EgoMCQ's file is not there; correct `ego4d.egomcq` or set it to null"
+        )
+    if source.egomcq is not None:
+        check_egomcq(Path(source.egomcq))
+
+
+def _profiles() -> set[str]:
+    """Names of the AWS profiles in the two files that the AWS tools read."""
+    names: set[str] = set()
+    for variable, default in (("AWS_SHARED_CREDENTIALS_FILE", "credentials"), ("AWS_CONFIG_FILE", "config")):
+        parser = configparser.ConfigParser(interpolation=None, strict=False)
+        path = os.environ.get(variable) or Path.home() / ".aws" / default
+        try:
+            parser.read(path)
+        except (configparser.Error, OSError, UnicodeDecodeError) as error:
+            problem = str(error).splitlines()[0]
+            raise SourceError(f"{path}: AWS profiles cannot be read ({problem}); correct it") from None
+        names |= {section.removeprefix("profile ") for section in parser.sections()}
+    return names
+
+
+def fetch(source: Ego4DSource, raw_dir: Path) -> list[SourceVideo]:
+    """Download annotations and videos with the official program, and hold them against its manifests.
+
+    The program ends with success even when files failed, so success is what the manifest lists being
+    there. Files that are complete are not fetched again. Raises SourceError.
+    """
+    release = raw_dir / source.version.split("_")[0]
+    for dataset in ("annotations", source.videos):
+        benchmarks = source.benchmarks if dataset == source.videos else ()
+        with _own_leftovers(release / dataset):
+            _run(
+                download_command(source, dataset, raw_dir, benchmarks=benchmarks), profile=source.aws_profile
+            )
+        missing = missing_files(release / dataset, benchmarks=benchmarks)
+        if missing:
+            raise SourceError(
+                f"ego4d: {len(missing)} files of '{dataset}' did not arrive: {names_of(missing)}; "
+                f"run the same command again, it fetches only these"
+            )
+    names = listed_files(release / source.videos / "manifest.csv", benchmarks=source.benchmarks)
+    return [SourceVideo(Path(name).stem, release / source.videos / name) for name in sorted(names)]
+
+
+@contextmanager
+def _own_leftovers(folder: Path) -> Iterator[None]:
+    """Delete the unfinished files that a killed download left in `folder`, and none that was there before."""
+    record, similar = folder / UNFINISHED, {file.name for file in folder.glob("*.mp4.*")}
+    users = set(json.loads(record.read_text())) if record.is_file() else similar
+    write_json(record, sorted(users))
+    for name in similar - users:
+        (folder / name).unlink()
+    yield
+    record.unlink()
+
+
+def download_command(
+    source: Ego4DSource, dataset: str, raw_dir: Path, *, benchmarks: Sequence[str]
+) -> list[str]:
+    """Arguments of the official program for one of its data sets."""
+    command = [command_path() or "ego4d", "--output_directory", str(raw_dir), "--datasets", dataset]
+    command += ["--version", source.version, "--aws_profile_name", source.aws_profile, "--metadata", "-y"]
+    return [*command, "--benchmarks", *benchmarks] if benchmarks else command
+
+
+def listed_files(manifest: Path, *, benchmarks: Sequence[str]) -> list[str]:
+    """File names that a manifest promises, of the given benchmarks if there are any.
+
+    As in the program: rows with a `file_uid` (or of type file or json) keep their object's name, the
+    others are `<video_uid>.mp4`; `benchmarks` is written `[EM|FHO]`.
+    """
+    wanted = {name.lower() for name in benchmarks}
+    names = []
+    with manifest.open(newline="", encoding="utf-8") as stream:
+        for row in csv.DictReader(stream):
+            tags = set((row.get("benchmarks") or "").strip("[] ").lower().replace(" ", "").split("|"))
+            if wanted and "benchmarks" in row and not wanted & tags:
+                continue
+            location = row.get("canonical_s3_location") or row.get("s3_path") or ""
+            is_file = "file_uid" in row
+            if row.get("type") in ("mp4", "video", "file", "json"):
+                is_file = row["type"] in ("file", "json")
+            uid = row.get("file_uid") or row.get("video_uid")
+            names.append(location.rsplit("/", 1)[-1] if is_file else f"{uid}.mp4")
+    return names
+
+
+def missing_files(folder: Path, *, benchmarks: Sequence[str]) -> list[str]:
+    """Files of the manifest in `folder` that are not beside it."""
+    names = listed_files(folder / "manifest.csv", benchmarks=benchmarks)
+    return sorted({name for name in names if not (folder / name).is_file()})
+
+
+EXPIRED = ("ExpiredToken", "InvalidAccessKeyId", "403", "Forbidden", "AccessDenied")
+
+
+def _run(command: Sequence[str], *, profile: str) -> None:
+    """Run the program, show what it says, and explain the failures that users meet."""
+    said: deque[str] = deque(maxlen=50)
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=end_with_parent,
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            said.append(line.rstrip())
+            print(said[-1], file=sys.stderr, flush=True)
+    if process.returncode == 0:
+        return
+    text = "\n".join(said)
+    if any(mark in text for mark in EXPIRED):
+        raise SourceError(
+            f"ego4d: the keys of AWS profile '{profile}' were refused; they expire after 14 days: "
+            f"renew them on the Ego4D licence page and store them in the profile"
+        )
+    last_line = said[-1] if said else "it said nothing"
+    raise SourceError(f"ego4d: the program failed (exit code {process.returncode}): {last_line}")
