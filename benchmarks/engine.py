@@ -18,8 +18,9 @@ from typing import Any
 
 import torch
 
-from avion_core.models.architecture import DualEncoderConfig, TextConfig, VisionConfig
+from avion_core.models.architecture import DualEncoderConfig
 from avion_core.models.dual_encoder import DualEncoder
+from avion_core.models.towers import TextConfig, VisionConfig
 from avion_core.train.checkpoint import CheckpointStore
 from avion_core.train.distributed import alone
 from avion_core.train.engine import Plan, Training

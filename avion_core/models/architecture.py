@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from avion_core.config import Count, NotNegative, Positive, Section, StageSettings, known
+from avion_core.config import Count, Positive, Section, StageSettings, known
+from avion_core.models.towers import TextConfig, VisionConfig, check_heads
 
 FOLDER = Path(__file__).parent / "architectures"
 Pixels = tuple[float, float, float]
@@ -30,57 +31,6 @@ STARTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("videomae", "videomae_classifier"): ("norm.*", "encoder_to_decoder.*", "mask_token", "decoder.*"),
 }
 """Which kind may start from which other, and the source's weights that are left behind then."""
-
-
-class VisionConfig(Section):
-    """A space-time vision transformer over square patches of each frame."""
-
-    width: Count
-    """Numbers in a token."""
-    layers: Count
-    """Transformer blocks."""
-    heads: Count
-    """Attention heads; they divide the width."""
-    patch_px: Count
-    """Side of a patch."""
-    mlp_ratio: Positive = 4.0
-    """Width of the MLP's hidden layer over the tower's."""
-    norm_eps: Positive = 1e-6
-    """Epsilon of the layer norms; AVION's vision tower has 1e-6."""
-    temporal_std: NotNegative = 0.0
-    """Standard deviation of a fresh temporal embedding; AVION's is zero, so that one frame gives the
-    embedding of the image model whose weights the rest takes."""
-    positional_std: Positive | None = None
-    """Standard deviation of a fresh spatial table; null for CLIP's width ** -0.5."""
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> VisionConfig:
-        _check_heads(self.width, self.heads)
-        return self
-
-
-class TextConfig(Section):
-    """A causal text transformer as in CLIP."""
-
-    width: Count
-    """Numbers in a token."""
-    layers: Count
-    """Transformer blocks."""
-    heads: Count
-    """Attention heads; they divide the width."""
-    context_length: Count = 77
-    """Longest text in tokens, start and end included."""
-    vocabulary: Count = 49408
-    """Size of the token table; CLIP's byte-pair encoding has 49408."""
-    mlp_ratio: Positive = 4.0
-    """Width of the MLP's hidden layer over the tower's."""
-    norm_eps: Positive = 1e-5
-    """Epsilon of the layer norms."""
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> TextConfig:
-        _check_heads(self.width, self.heads)
-        return self
 
 
 class DualEncoderConfig(Section):
@@ -134,8 +84,8 @@ class VideoMAEConfig(Section):
 
     @model_validator(mode="after")
     def _heads_divide(self) -> VideoMAEConfig:
-        _check_heads(self.width, self.heads)
-        _check_heads(self.decoder_width, self.decoder_heads)
+        check_heads(self.width, self.heads)
+        check_heads(self.decoder_width, self.decoder_heads)
         return self
 
     def check_input(self, *, frames: int, image_size_px: int) -> None:
@@ -194,11 +144,6 @@ def check_start(kind: str, source: str) -> None:
     if source != kind and (source, kind) not in STARTS:
         fits = [start for start, target in STARTS if target == kind]
         raise ValueError(f"a {kind} cannot start from a {source}; it can from: {', '.join([kind, *fits])}")
-
-
-def _check_heads(width: int, heads: int) -> None:
-    if width % heads:
-        raise ValueError(f"heads ({heads}) must divide the width ({width})")
 
 
 def _check_multiple(setting: str, value: int, unit_name: str, unit: int) -> None:

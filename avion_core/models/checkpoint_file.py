@@ -22,7 +22,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from avion_core.models.store import ModelError
+from avion_core.models.weights import ModelError
 
 WEIGHT_KEYS = (
     "state_dict",

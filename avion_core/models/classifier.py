@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from avion_core.models.architecture import DualEncoderConfig
 from avion_core.models.base import VideoModel
-from avion_core.models.vision import VisionTower
+from avion_core.models.clip import ClipVision
 
 HEAD_STD = 0.01
 """Standard deviation of a fresh head, as AVION's."""
@@ -34,7 +34,7 @@ class VideoClassifier(VideoModel):
     ) -> None:
         depths = {"vision.": config.vision.layers}
         super().__init__(config, frames=frames, image_size_px=image_size_px, towers=depths)
-        self.vision = VisionTower(
+        self.vision = ClipVision(
             config.vision,
             frames=frames,
             image_size_px=image_size_px,

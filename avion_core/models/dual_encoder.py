@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from avion_core.models.architecture import DualEncoderConfig
 from avion_core.models.base import VideoModel
-from avion_core.models.text import TextTower
-from avion_core.models.vision import VisionTower
+from avion_core.models.clip import ClipText, ClipVision
 
 
 class DualEncoder(VideoModel):
@@ -37,7 +36,7 @@ class DualEncoder(VideoModel):
         """`logit_bias` is the start of the sigmoid loss's bias; other losses have none."""
         depths = {"vision.": config.vision.layers, "text.": config.text.layers}
         super().__init__(config, frames=frames, image_size_px=image_size_px, towers=depths)
-        self.vision = VisionTower(
+        self.vision = ClipVision(
             config.vision,
             frames=frames,
             image_size_px=image_size_px,
@@ -46,7 +45,7 @@ class DualEncoder(VideoModel):
             patch_dropout=patch_dropout,
             embed_dim=config.embed_dim,
         )
-        self.text = TextTower(config.text, activation=config.activation, embed_dim=config.embed_dim)
+        self.text = ClipText(config.text, activation=config.activation, embed_dim=config.embed_dim)
         start = torch.tensor(math.log(1 / temperature))
         self.logit_scale = nn.Parameter(start, requires_grad=learn_temperature)
         bias = None if logit_bias is None else nn.Parameter(torch.tensor(logit_bias))

@@ -26,11 +26,11 @@ from avion_core.models.store import (
     DESCRIPTION_FILE,
     WEIGHTS_FILE,
     ModelDescription,
-    ModelError,
     load_model,
     read_description,
     write_tensors,
 )
+from avion_core.models.weights import ModelError
 
 Names = tuple[tuple[str, str], ...]
 

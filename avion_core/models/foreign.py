@@ -18,7 +18,8 @@ from avion_core.config import StageSettings
 from avion_core.models.architecture import STARTS, kind_of
 from avion_core.models.base import VideoModel
 from avion_core.models.checkpoint_file import read_checkpoint
-from avion_core.models.store import LoadReport, ModelError, build_model, load_weights, without
+from avion_core.models.store import build_model
+from avion_core.models.weights import LoadReport, ModelError, load_weights, without
 
 BLOCK_NAMES: tuple[tuple[str, str], ...] = (
     (r"\b_(?:orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module)\.", ""),

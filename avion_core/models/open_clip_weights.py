@@ -11,7 +11,7 @@ from pathlib import Path
 from avion_core.config import OPEN_CLIP, known
 from avion_core.files import publish
 from avion_core.models.checkpoint_file import read_checkpoint
-from avion_core.models.store import ModelError
+from avion_core.models.weights import ModelError
 
 
 def check_name(source: str) -> None:

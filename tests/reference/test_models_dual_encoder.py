@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from avion_core.models.architecture import DualEncoderConfig, TextConfig, VisionConfig
+from avion_core.models.architecture import DualEncoderConfig
 from avion_core.models.classifier import VideoClassifier
 from avion_core.models.dual_encoder import DualEncoder
 from avion_core.models.export import avion_state_dict
 from avion_core.models.foreign import import_state_dict, our_name
-from avion_core.models.store import load_weights
+from avion_core.models.towers import TextConfig, VisionConfig
+from avion_core.models.weights import load_weights
 
 DATA = Path(__file__).parent / "data"
 CONFIG = DualEncoderConfig(

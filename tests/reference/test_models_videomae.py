@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from avion_core.models.architecture import VideoMAEConfig
 from avion_core.models.export import avion_state_dict
 from avion_core.models.foreign import import_state_dict, our_name
-from avion_core.models.store import load_weights
 from avion_core.models.videomae import VideoMAE, VideoMAEClassifier
+from avion_core.models.weights import load_weights
 
 DATA = Path(__file__).parent / "data"
 

@@ -8,10 +8,11 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from avion_core.models.architecture import DualEncoderConfig, TextConfig, VisionConfig
+from avion_core.models.architecture import DualEncoderConfig
 from avion_core.models.dual_encoder import DualEncoder
 from avion_core.models.foreign import import_state_dict
-from avion_core.models.store import load_weights
+from avion_core.models.towers import TextConfig, VisionConfig
+from avion_core.models.weights import load_weights
 from avion_core.train.checkpoint import CheckpointStore
 from avion_core.train.distributed import alone
 from avion_core.train.engine import Plan, Training

@@ -9,8 +9,9 @@ from avion_core.models.architecture import (
     load_architecture,
     parse_architecture,
 )
-from avion_core.models.store import ModelError, build_model
-from avion_core.models.vision import VisionTower
+from avion_core.models.clip import ClipVision
+from avion_core.models.store import build_model
+from avion_core.models.weights import ModelError
 
 
 def parameters(kind: str, name: str, **arguments) -> int:
@@ -41,7 +42,7 @@ def test_the_frames_of_a_model_that_starts_from_clip_begin_alike(name):
     config = load_architecture(name)
     vision = config.vision.model_copy(update={"width": 8, "layers": 1, "heads": 1})
     side = config.vision.patch_px
-    assert not VisionTower(vision, frames=4, image_size_px=side, activation="gelu").temporal_embedding.any()
+    assert not ClipVision(vision, frames=4, image_size_px=side, activation="gelu").temporal_embedding.any()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from avion_core.models.checkpoint_file import ADMITTED, Inert, read_checkpoint
-from avion_core.models.store import ModelError
+from avion_core.models.weights import ModelError
 
 WEIGHTS = {"a": torch.tensor([1.0, 2.0]), "b.c": torch.zeros(2, 3)}
 

@@ -7,13 +7,7 @@ import open_clip
 import pytest
 import torch
 
-from avion_core.models.architecture import (
-    DualEncoderConfig,
-    TextConfig,
-    VideoMAEConfig,
-    VisionConfig,
-    load_architecture,
-)
+from avion_core.models.architecture import DualEncoderConfig, VideoMAEConfig, load_architecture
 from avion_core.models.export import (
     EXPORTS,
     avion_options,
@@ -21,7 +15,9 @@ from avion_core.models.export import (
     export_open_clip,
 )
 from avion_core.models.foreign import start_from_foreign
-from avion_core.models.store import ModelDescription, ModelError, build_model, load_model, save_model
+from avion_core.models.store import ModelDescription, build_model, load_model, save_model
+from avion_core.models.towers import TextConfig, VisionConfig
+from avion_core.models.weights import ModelError
 
 DUAL = DualEncoderConfig(
     vision=VisionConfig(width=64, layers=2, heads=2, patch_px=8),

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from avion_core.config import StageSettings
-from avion_core.models.architecture import DualEncoderConfig, TextConfig, VideoMAEConfig, VisionConfig
+from avion_core.models.architecture import DualEncoderConfig, VideoMAEConfig
 from avion_core.models.checkpoint_file import read_checkpoint
 from avion_core.models.classifier import VideoClassifier
 from avion_core.models.dual_encoder import DualEncoder
@@ -21,8 +21,10 @@ from avion_core.models.foreign import (
     our_name,
     start_from_foreign,
 )
-from avion_core.models.store import ModelError, build_model, load_weights
+from avion_core.models.store import build_model
+from avion_core.models.towers import TextConfig, VisionConfig
 from avion_core.models.videomae import VideoMAE, VideoMAEClassifier
+from avion_core.models.weights import ModelError, load_weights
 
 CLIP = DualEncoderConfig(
     vision=VisionConfig(width=64, layers=2, heads=2, patch_px=8, norm_eps=1e-5),

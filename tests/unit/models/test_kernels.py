@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from avion_core.models.architecture import DualEncoderConfig, TextConfig, VideoMAEConfig, VisionConfig
+from avion_core.models.architecture import DualEncoderConfig, VideoMAEConfig
 from avion_core.models.base import VideoModel
 from avion_core.models.layers import Block, compile_blocks, run_blocks, set_checkpointing
 from avion_core.models.store import build_model
+from avion_core.models.towers import TextConfig, VisionConfig
 
 DUAL = DualEncoderConfig(
     vision=VisionConfig(width=24, layers=3, heads=2, patch_px=8),

@@ -5,18 +5,11 @@ import json
 import pytest
 import torch
 
-from avion_core.models.architecture import DualEncoderConfig, TextConfig, VideoMAEConfig, VisionConfig
-from avion_core.models.store import (
-    ModelDescription,
-    ModelError,
-    build_model,
-    interpolate_frames,
-    interpolate_places,
-    load_model,
-    load_weights,
-    save_model,
-    start_from,
-)
+from avion_core.models.architecture import DualEncoderConfig, VideoMAEConfig
+from avion_core.models.positions import interpolate_frames, interpolate_places
+from avion_core.models.store import ModelDescription, build_model, load_model, save_model, start_from
+from avion_core.models.towers import TextConfig, VisionConfig
+from avion_core.models.weights import ModelError, load_weights
 
 DUAL = DualEncoderConfig(
     vision=VisionConfig(width=24, layers=2, heads=2, patch_px=8),

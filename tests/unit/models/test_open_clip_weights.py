@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from avion_core.models.checkpoint_file import read_checkpoint
 from avion_core.models.open_clip_weights import check_name, fetch
-from avion_core.models.store import ModelError
+from avion_core.models.weights import ModelError
 
 NAME = "open_clip:ViT-B-16/openai"
 WEIGHTS = {"visual.proj": torch.ones(3, 2)}

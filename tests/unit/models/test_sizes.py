@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from avion_core.models.architecture import DualEncoderConfig, TextConfig, VideoMAEConfig, VisionConfig
+from avion_core.models.architecture import DualEncoderConfig, VideoMAEConfig
 from avion_core.models.layers import set_checkpointing
 from avion_core.models.sizes import measure
 from avion_core.models.store import build_model
+from avion_core.models.towers import TextConfig, VisionConfig
 
 
 @pytest.mark.parametrize(("architecture", "billions"), [("videomae_vit_b", 180), ("videomae_vit_l", 597)])

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from avion_core.models.architecture import DualEncoderConfig, TextConfig, VisionConfig
+from avion_core.models.architecture import DualEncoderConfig
 from avion_core.models.classifier import VideoClassifier
 from avion_core.models.dual_encoder import DualEncoder
+from avion_core.models.towers import TextConfig, VisionConfig
 
 CONFIG = DualEncoderConfig(
     vision=VisionConfig(width=24, layers=3, heads=2, patch_px=8),

@@ -11,8 +11,9 @@ from timm.data.mixup import Mixup
 from torch import nn
 
 from avion_core.data.clips import ClipTable, Sentences
-from avion_core.models.architecture import DualEncoderConfig, TextConfig, VideoMAEConfig, VisionConfig
+from avion_core.models.architecture import DualEncoderConfig, VideoMAEConfig
 from avion_core.models.dual_encoder import DualEncoder
+from avion_core.models.towers import TextConfig, VisionConfig
 from avion_core.models.videomae import VideoMAE
 from avion_core.train.losses import RANKINGS, info_nce, local, sigmoid
 from avion_core.train.tasks import ClassificationTask, ContrastiveTask, ReconstructionTask, RelevancyTask, mix

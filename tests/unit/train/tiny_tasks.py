@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
-from avion_core.models.architecture import DualEncoderConfig, TextConfig, VideoMAEConfig, VisionConfig
+from avion_core.models.architecture import DualEncoderConfig, VideoMAEConfig
 from avion_core.models.classifier import VideoClassifier
 from avion_core.models.dual_encoder import DualEncoder
+from avion_core.models.towers import TextConfig, VisionConfig
 from avion_core.models.videomae import VideoMAE
 from avion_core.train.checkpoint import CheckpointStore
 from avion_core.train.distributed import World, alone

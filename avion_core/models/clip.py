@@ -1,15 +1,15 @@
-"""The video tower: CLIP's vision transformer with joint attention over all patches of all frames."""
+"""CLIP's towers: the vision transformer over all frames at once, and the causal text transformer."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from avion_core.models.architecture import VisionConfig
 from avion_core.models.layers import Block, init_clip_blocks, patchify, pick, run_blocks
+from avion_core.models.towers import TextConfig, VisionConfig
 
 
-class VisionTower(nn.Module):
+class ClipVision(nn.Module):
     """Class token and T·H·W patch tokens with joint space-time attention (AVION, arXiv 2309.16669, 3.1).
 
     A patch's position is its place in the frame plus its frame's; the class token takes row 0 of the
@@ -84,3 +84,49 @@ class VisionTower(nn.Module):
         batch, patches = patches_BNP.shape[:2]
         kept = max(1, int(patches * (1 - self.patch_dropout)))
         return torch.rand(batch, patches, device=patches_BNP.device).argsort(dim=1)[:, :kept]
+
+
+class ClipText(nn.Module):
+    """Token ids to one embedding a text (Radford et al. 2021)."""
+
+    def __init__(self, config: TextConfig, *, activation: str, embed_dim: int) -> None:
+        super().__init__()
+        self.context_length = config.context_length
+        self.token_embedding = nn.Embedding(config.vocabulary, config.width)
+        self.positional_embedding = nn.Parameter(torch.empty(config.context_length, config.width))
+        self.blocks = nn.ModuleList(
+            Block(
+                config.width,
+                heads=config.heads,
+                mlp_ratio=config.mlp_ratio,
+                activation=activation,
+                norm_eps=config.norm_eps,
+            )
+            for _ in range(config.layers)
+        )
+        self.ln_final = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.projection = nn.Parameter(torch.empty(config.width, embed_dim))
+        nn.init.normal_(self.token_embedding.weight, std=0.02)
+        nn.init.normal_(self.positional_embedding, std=0.01)
+        nn.init.normal_(self.projection, std=config.width**-0.5)
+        init_clip_blocks(self.blocks, width=config.width)
+
+    def forward(self, tokens_BL: Tensor) -> Tensor:
+        """Token ids (the end of text is the largest of each row) to embeddings B,embed_dim.
+
+        The batch is cut behind its last end of text: attention is causal, so the result is the same.
+        """
+        if tokens_BL.shape[1] > self.context_length:
+            raise ValueError(
+                f"texts of {tokens_BL.shape[1]} tokens do not fit the context of {self.context_length}"
+            )
+        ends_B = tokens_BL.argmax(dim=-1)
+        return self.read_at(ends_B, tokens_BL[:, : int(ends_B.max()) + 1])
+
+    def read_at(self, ends_B: Tensor, tokens_BL: Tensor) -> Tensor:
+        """Embeddings B,embed_dim of token ids, read at the places `ends_B`."""
+        x_BLD = self.token_embedding(tokens_BL) + self.positional_embedding[: tokens_BL.shape[1]]
+        x_BLD = run_blocks(self.blocks, x_BLD, causal=True)
+        rows_B = torch.arange(len(ends_B), device=ends_B.device)
+        x_BD: Tensor = self.ln_final(x_BLD[rows_B, ends_B])
+        return x_BD @ self.projection

@@ -1,0 +1,127 @@
+"""Weights into a model, completely or not at all.
+
+Those that are missing, left over or of another shape are listed, and fail unless the recipe waived them by
+name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor
+
+from avion_core.models.base import VideoModel
+from avion_core.models.positions import fit_context, interpolate_frames, interpolate_places
+
+LISTED = 8
+"""Weights named in an error before 'and n more'."""
+
+
+class ModelError(ValueError):
+    """A model folder cannot be read, or does not fit. The message names the file and the reason."""
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What `load_weights` did besides copying equal names and shapes."""
+
+    missing: tuple[str, ...]
+    """Waived weights of the model that were not given and stay fresh."""
+    unexpected: tuple[str, ...]
+    """Waived weights that were given and not used."""
+    adapted: tuple[str, ...]
+    """Position tables that were interpolated, cut or lengthened."""
+
+    def __str__(self) -> str:
+        parts = {"fresh": self.missing, "not used": self.unexpected, "fitted in length": self.adapted}
+        return "; ".join(f"{what}: {', '.join(names) or 'none'}" for what, names in parts.items())
+
+
+def load_weights(
+    model: VideoModel,
+    tensors: Mapping[str, Tensor],
+    *,
+    fresh: Sequence[str] = (),
+    waive_missing: Sequence[str] = (),
+    waive_unexpected: Sequence[str] = (),
+    source: str = "weights",
+) -> LoadReport:
+    """Copy `tensors` into `model` by name, all or nothing.
+
+    Position tables of another length or image size are adapted (ADAPTERS). A weight whose name
+    matches `waive_missing` (fnmatch) may be absent or of another shape and stays fresh; one that
+    matches `fresh` stays so in any case; one that matches `waive_unexpected` is passed over. Raises
+    ModelError listing everything else that differs.
+    """
+    own = model.state_dict()
+    tensors, waive_missing = without(tensors, fresh), (*waive_missing, *fresh)
+    fitted = {name: _adapt(name, tensors[name], own[name]) for name in own if name in tensors}
+    missing = [name for name in own if name not in fitted]
+    unexpected = [name for name in tensors if name not in own]
+    misshapen = [name for name in fitted if fitted[name].shape != own[name].shape]
+    kept = {name for name in (*missing, *misshapen) if _matches(name, waive_missing)}
+    used = [name for name in fitted if name not in kept]
+    problems = {
+        "missing": [name for name in missing if name not in kept],
+        "unexpected": [name for name in unexpected if not _matches(name, waive_unexpected)],
+        "of another shape": [
+            f"{name} ({_shape(tensors[name])} for {_shape(own[name])})"
+            for name in misshapen
+            if name not in kept
+        ],
+        "not floating-point": [name for name in used if not tensors[name].is_floating_point()],
+        "with nan or inf in them": [name for name in used if not _is_finite(tensors[name])],
+    }
+    if any(problems.values()):
+        raise ModelError(_explain(source, model.kind, problems, foreign=not fitted))
+    with torch.no_grad():
+        for name in used:
+            own[name].copy_(fitted[name])
+    adapted = [name for name in used if fitted[name] is not tensors[name]]
+    return LoadReport(tuple(sorted(kept)), tuple(unexpected), tuple(adapted))
+
+
+def without(tensors: Mapping[str, Tensor], patterns: Sequence[str]) -> dict[str, Tensor]:
+    """Those of `tensors` whose name matches none of the fnmatch patterns."""
+    return {name: tensor for name, tensor in tensors.items() if not _matches(name, patterns)}
+
+
+ADAPTERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "vision.temporal_embedding": interpolate_frames,
+    "vision.positional_embedding": interpolate_places,
+    "text.positional_embedding": fit_context,
+}
+"""How a table is made to fit another length, by name."""
+
+
+def _adapt(name: str, tensor: Tensor, target: Tensor) -> Tensor:
+    if name not in ADAPTERS or tensor.ndim != 2 or len(tensor) == len(target):
+        return tensor
+    return ADAPTERS[name](tensor, target)
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether it holds numbers alone; without contents (on the device "meta") there is nothing to see."""
+    return tensor.is_meta or bool(torch.isfinite(tensor).all())
+
+
+def _shape(tensor: Tensor) -> str:
+    return "×".join(map(str, tensor.shape)) or "scalar"
+
+
+def _explain(source: str, kind: str, problems: Mapping[str, Sequence[str]], *, foreign: bool) -> str:
+    if foreign:
+        return f"{source}: none of its weights belongs to a {kind}; is it a checkpoint of another model?"
+    parts = []
+    for what, names in problems.items():
+        if names:
+            more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+            parts.append(f"{len(names)} {what}: {', '.join(names[:LISTED])}{more}")
+    return f"{source}: its weights do not fit this {kind}: {'; '.join(parts)}"
