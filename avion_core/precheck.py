@@ -18,7 +18,6 @@ from avion_core.media.transcode import have_other_settings
 from avion_core.models.architecture import check_start, kind_of, load_architecture
 from avion_core.narrate.exchange import ProviderError
 from avion_core.narrate.rephrase import check_key, check_provider, estimate
-from avion_core.sources.clip_counts import clips_at_most
 from avion_core.sources.download import source_problems
 from avion_core.sources.state import SourceRecord
 from avion_core.workflow import EVALUATION_TABLE, KINDS_OF, LABELS, TASKS_OF, PlannedStage, Workflow
@@ -219,7 +218,7 @@ def _known_clips(workflow: Workflow, dataset: str) -> dict[str, int]:
     if record.state == workflow.source_state(dataset) and all(path.exists() for path in tables.values()):
         return {name: row_count(path) for name, path in tables.items()}
     try:
-        return clips_at_most(data_set.settings, record.videos)
+        return data_set.source().clips_at_most(record.videos)
     except (OSError, ValueError):
         return {}  # which check_sources lists
 

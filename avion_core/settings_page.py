@@ -10,12 +10,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from avion_core.config import Settings
+from avion_core.config import SOURCE_SETTINGS, Settings
 
 
 def settings_schema() -> dict[str, Any]:
     """JSON schema of the configuration."""
-    return Settings.model_json_schema()
+    schema = Settings.model_json_schema()
+    dataset = schema["$defs"]["DatasetSettings"]
+    dataset["additionalProperties"] = False  # but for the section of its source
+    for name, own in SOURCE_SETTINGS.items():
+        schema["$defs"][own.__name__] = own.model_json_schema()
+        section = {"$ref": f"#/$defs/{own.__name__}", "description": f"Settings of the source `{name}`."}
+        dataset["properties"][name] = section
+    return schema
 
 
 def settings_table() -> str:

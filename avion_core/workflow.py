@@ -210,7 +210,7 @@ class Workflow:
     def data_set(self, name: str) -> DataSet:
         """A data set with its settings and folder."""
         home = Path(self.settings.data_dir) / name
-        return DataSet(name, self.settings.datasets[name], self.settings.toy_kitchen, home)
+        return DataSet(name, self.settings.datasets[name], home)
 
     def source_state(self, dataset: str) -> SourceState:
         """The source of a data set as it is now; looked at once."""

@@ -26,7 +26,6 @@ for layout, tables in TABLES.items():
         resources:
             mem_mb=growing(4000),  # 3.4 GB at 4 million narrations
             runtime=growing(60),
-            settings=lambda wildcards: SETTINGS.datasets[wildcards.dataset].source_json(),
         params:
             code=library(
                 "data/annotate.py",
@@ -38,13 +37,13 @@ for layout, tables in TABLES.items():
                 "data/source_videos.py",
                 f"data/{layout}.py",
             ),
-            recipe=lambda wildcards: SETTINGS.datasets[wildcards.dataset].annotation_recipe(),
+            recipe=lambda wildcards: json.dumps(SETTINGS.datasets[wildcards.dataset].annotation_recipe()),
             annotations=lambda wildcards: annotations_digest(wildcards.dataset),
             raw=f"{DATA}/{{dataset}}/raw",
             clips=f"{DATA}/{{dataset}}/clips",
         message:
             "Clip tables of {wildcards.dataset}"
         shell:
-            "python -m workflow_scripts.annotate {wildcards.dataset:q} --settings {resources.settings:q}"
+            "python -m workflow_scripts.annotate {wildcards.dataset:q} --recipe {params.recipe:q}"
             " --raw {params.raw:q} --videos {input.videos:q} --chunks {input.chunks:q} --clips {params.clips:q}"
             " 2>&1 | to_log {log:q}"

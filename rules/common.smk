@@ -203,12 +203,6 @@ def list_of_videos(dataset, *, same):
     return ancient(path) if same else path
 
 
-def toy_kitchen_settings(dataset):
-    """The generator's settings where they matter, so that they refetch nothing else."""
-    toy = SETTINGS.datasets[dataset].source == "toy_kitchen"
-    return SETTINGS.toy_kitchen.model_dump_json() if toy else "{}"
-
-
 # Transcode
 
 

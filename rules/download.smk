@@ -15,7 +15,6 @@ rule fetch_dataset:
         mem_mb=growing(3000),  # 2.5 GB at 4 million narrations
         runtime=growing(240),
         settings=lambda wildcards: SETTINGS.datasets[wildcards.dataset].source_json(),
-        toy_kitchen=lambda wildcards: toy_kitchen_settings(wildcards.dataset),
     params:
         source=source_digest,
         home=f"{DATA}/{{dataset}}",
@@ -23,8 +22,7 @@ rule fetch_dataset:
         "Fetch the data set {wildcards.dataset}"
     shell:
         "python -m workflow_scripts.download {wildcards.dataset:q} --settings {resources.settings:q}"
-        " --toy-kitchen {resources.toy_kitchen:q} --home {params.home:q}"
-        " 2>&1 | to_log {log:q}"
+        " --home {params.home:q} 2>&1 | to_log {log:q}"
 
 
 rule fetch_weights:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from avion_core.command import run
-from avion_core.config import DatasetSettings, ToyKitchenSettings
+from avion_core.config import DatasetSettings
 from avion_core.sources.download import DataSet, download
 
 
@@ -12,17 +12,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("dataset", help="name of the data set")
     parser.add_argument("--settings", required=True, help="its section of the config, as JSON")
-    parser.add_argument("--toy-kitchen", default="{}", help="the section toy_kitchen, as JSON")
     parser.add_argument("--home", type=Path, required=True, help="folder of the data set")
     arguments = parser.parse_args()
-    download(
-        DataSet(
-            arguments.dataset,
-            DatasetSettings.model_validate_json(arguments.settings),
-            ToyKitchenSettings.model_validate_json(arguments.toy_kitchen),
-            home=arguments.home,
-        )
-    )
+    settings = DatasetSettings.model_validate_json(arguments.settings)
+    download(DataSet(arguments.dataset, settings, home=arguments.home))
 
 
 if __name__ == "__main__":

@@ -19,11 +19,7 @@ from avion_core.config.base import (
 from avion_core.config.datasets import (
     CHUNK_FORMATS,
     DatasetSettings,
-    Ego4DSource,
-    FolderSource,
     Layout,
-    LocalSource,
-    ToyKitchenSettings,
     TranscodeSettings,
 )
 from avion_core.config.evaluations import VALIDATES, EvaluationSettings, figure_names
@@ -36,6 +32,14 @@ from avion_core.config.narration import (
     RephraseSettings,
 )
 from avion_core.config.runs import RunSettings, Settings, load_settings
+from avion_core.config.sources import (
+    SOURCE_SETTINGS,
+    Ego4DSource,
+    FolderSource,
+    LocalSource,
+    SourceSettings,
+    ToyKitchenSettings,
+)
 from avion_core.config.stages import LOSS_SETTINGS, LOSSES, OPEN_CLIP, StageSettings
 
 __all__ = [
@@ -46,6 +50,7 @@ __all__ = [
     "NEW_ENTRY",
     "OPEN_CLIP",
     "PROVIDER_TEXT_SETTINGS",
+    "SOURCE_SETTINGS",
     "VALIDATES",
     "Count",
     "DatasetSettings",
@@ -67,6 +72,7 @@ __all__ = [
     "Section",
     "Settings",
     "SettingsError",
+    "SourceSettings",
     "StageSettings",
     "ToyKitchenSettings",
     "TranscodeSettings",

@@ -55,6 +55,11 @@ class Section(BaseModel):
         hide_input_in_errors=True,
     )
 
+    @classmethod
+    def types(cls) -> dict[str, Any]:
+        """Types of the settings by name."""
+        return {name: field.annotation for name, field in cls.model_fields.items()}
+
     @model_validator(mode="before")
     @classmethod
     def _no_truth_value_for_a_number(cls, raw: Any) -> Any:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, create_model, model_validator
 
-from avion_core.config.base import Count, Fraction, Positive, Section
+from avion_core.config.base import Count, Positive, Section
+from avion_core.config.sources import SOURCE_SETTINGS, SourceSettings
 
 Layout = Literal["ego4d", "ek100", "kinetics", "folder"]
 
@@ -64,53 +65,16 @@ class TranscodeSettings(Section):
         return {**CHUNK_FORMATS.get(str(raw.get("format")), {}), **raw}
 
 
-class FolderSource(Section):
-    """Your own videos."""
-
-    videos: str
-    """Folder that holds the videos named in the CSV."""
-    narrations: str
-    """CSV with the columns `video,start,end,text` and optionally `split` (train or validation);
-    times in seconds or hh:mm:ss."""
-    validation_fraction: Fraction = 0.2
-    """Share of the videos held out when the CSV has no `split` column."""
-
-
-class Ego4DSource(Section):
-    """What the official `ego4d` command downloads."""
-
-    version: Literal["v1", "v2", "v2_1"] = "v2_1"
-    """Release of the data set."""
-    aws_profile: str = "default"
-    """Named AWS profile that holds the licence's keys (they expire after 14 days)."""
-    videos: Literal["full_scale", "video_540ss"] = "full_scale"
-    """Which rendition to fetch."""
-    egomcq: str | None = None
-    """Path of EgoMCQ's `egomcq.json`, which Ego4D does not distribute."""
-    benchmarks: tuple[str, ...] = ()
-    """Fetch only videos of these benchmarks; empty for all."""
-
-
-class LocalSource(Section):
-    """Official files that are on disk already, in their owners' layout."""
-
-    path: str
-    """Folder with the layout that `docs/` describes for this data set."""
-
-
 class DatasetSettings(Section):
     """One data set: the layout its files have, where they come from, how it is transcoded."""
 
+    model_config = ConfigDict(extra="allow")  # the section of its source, and nothing else
+
     layout: Layout
     """Annotation formats and file layout."""
-    source: Literal["toy_kitchen", "ego4d", "local", "folder"]
-    """`toy_kitchen` renders it, `ego4d` downloads it, `local` and `folder` find it on disk."""
-    folder: FolderSource | None = None
-    """Needed by the source `folder`."""
-    ego4d: Ego4DSource = Ego4DSource()
-    """Used by the source `ego4d`."""
-    local: LocalSource | None = None
-    """Needed by the source `local`."""
+    source: str
+    """`toy_kitchen` renders it, `ego4d` downloads it, `local` and `folder` find it on disk. The section with
+    this name holds the source's own settings; that of `toy_kitchen` begins with the common one."""
     allow_missing_ego4d_json: bool = False
     """Layout `ego4d`: continue without `ego4d.json`, which lists the benchmarks' validation and test videos.
     They are then trained on, and zero-shot figures come out too high."""
@@ -120,50 +84,57 @@ class DatasetSettings(Section):
     """Data set (layout ek100) whose verb and noun class lists give the provider `lexicon` further synonyms
     for this one's narrations."""
 
+    @property
+    def source_settings(self) -> SourceSettings:
+        """The source's own settings."""
+        own: SourceSettings = getattr(self, self.source)
+        return own
+
     def source_json(self) -> str:
         """What decides the raw files, without transcoding and narration, as JSON."""
         return self.model_dump_json(exclude={"transcode", "class_lists"})
 
-    def annotation_recipe(self) -> str:
-        """What decides the clip tables beside the files themselves, as JSON."""
-        elsewhere: Any = {
-            "transcode": True,
-            "source": True,
-            "ego4d": True,
-            "local": True,
-            "class_lists": True,
+    def annotation_recipe(self) -> dict[str, Any]:
+        """What decides the clip tables beside the files themselves."""
+        layout = {"layout": self.layout, "allow_missing_ego4d_json": self.allow_missing_ego4d_json}
+        return {**layout, **self.source_settings.annotation_recipe()}
+
+    @classmethod
+    def types(cls) -> dict[str, Any]:
+        """Types of the settings by name, the sections of sources included."""
+        return {**super().types(), **dict(SOURCE_SETTINGS.items())}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_the_section_of_its_source(cls, raw: Any) -> Any:
+        """Others are refused; the own one is there when the settings are made."""
+        if not isinstance(raw, Mapping) or raw.get("source") not in SOURCE_SETTINGS:
+            return raw
+        source = str(raw["source"])
+        others = {
+            name: value for name, value in raw.items() if name not in cls.model_fields and name != source
         }
-        return self.model_dump_json(exclude={**elsewhere, "folder": {"videos", "narrations"}})
+        for name in others.keys() & set(SOURCE_SETTINGS):
+            if others.pop(name) is not None:
+                raise ValueError(f"{name} does not go with the source '{source}'; remove this section")
+        own, value = SOURCE_SETTINGS[source], raw.get(source)
+        if value is None and any(field.is_required() for field in own.model_fields.values()):
+            raise ValueError(f"source '{source}' needs a section '{source}'")
+        sections = create_model("Sections", __base__=Section, **{source: (own, ...)})  # type: ignore[call-overload]
+        made = sections.model_validate({source: {} if value is None else value, **others})
+        return {name: raw[name] for name in raw if name in cls.model_fields} | {source: getattr(made, source)}
 
     @model_validator(mode="after")
-    def _source_has_its_section(self) -> DatasetSettings:
-        if self.source in ("folder", "local") and getattr(self, self.source) is None:
-            raise ValueError(f"source '{self.source}' needs a section '{self.source}'")
-        if (self.source == "folder") != (self.layout == "folder"):
-            raise ValueError("the source 'folder' and the layout 'folder' go together")
-        if self.source == "ego4d" and self.layout != "ego4d":
-            raise ValueError("the source 'ego4d' has the layout 'ego4d'")
+    def _source_brings_the_layout(self) -> DatasetSettings:
+        own = SOURCE_SETTINGS[self.source]  # which raises ValueError for an unknown one
+        owner = next(
+            (n for n, o in SOURCE_SETTINGS.items() if o.exclusive and self.layout in o.layouts), None
+        )
+        if owner not in (None, self.source):
+            raise ValueError(
+                f"the layout '{self.layout}' needs the source '{owner}' (source: '{self.source}')"
+            )
+        if own.layouts and self.layout not in own.layouts:
+            has = " or ".join(own.layouts)
+            raise ValueError(f"the source '{self.source}' has the layout {has} (layout: '{self.layout}')")
         return self
-
-
-class ToyKitchenSettings(Section):
-    """The built-in generator of first-person-like videos."""
-
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Decides every scene, sentence and pixel."""
-    short_side_px: Annotated[int, Field(ge=64, multiple_of=2)] = 144
-    """Shorter side of most rendered videos."""
-    ego4d_videos: Count = 40
-    """Videos with free narrations, for pretraining."""
-    ego4d_benchmark_videos: Count = 5
-    """Videos of the EgoMCQ questions, left out of pretraining."""
-    ek100_train_videos: Count = 56
-    """Videos of the EPIC-KITCHENS training split."""
-    ek100_validation_videos: Count = 10
-    """Videos of the EPIC-KITCHENS validation split."""
-    video_seconds: tuple[Positive, Positive] = (20.0, 60.0)
-    """Shortest and longest Ego4D and EPIC-KITCHENS video."""
-    kinetics_clips_per_class: tuple[Count, Count] = (16, 8)
-    """Trimmed clips of each Kinetics class in train and val."""
-    kinetics_clip_seconds: Positive = 4.0
-    """Length of a Kinetics clip."""

@@ -57,14 +57,13 @@ def _fields_at(settings: type[Section], location: tuple[int | str, ...]) -> list
     section: Any = settings
     for part in location:
         if isinstance(section, type) and issubclass(section, Section):
-            field = section.model_fields.get(str(part))
-            section = field.annotation if field else None
+            section = section.types().get(str(part))
         else:  # dict[Name, Section]: any key, then the value's type
             section = get_args(section)[1] if get_args(section) else None
         options = [option for option in get_args(section) if option is not type(None)]
         if type(None) in get_args(section) and options:
             section = options[0]
-    return list(section.model_fields) if isinstance(section, type) and issubclass(section, Section) else []
+    return list(section.types()) if isinstance(section, type) and issubclass(section, Section) else []
 
 
 def without_passwords(text: str) -> str:

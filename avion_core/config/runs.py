@@ -9,11 +9,15 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, model_validator
 
 from avion_core.config.base import Count, Folder, Name, Positive, Section, SettingsError, known
-from avion_core.config.datasets import DatasetSettings, ToyKitchenSettings, TranscodeSettings
+from avion_core.config.datasets import DatasetSettings, TranscodeSettings
 from avion_core.config.evaluations import VALIDATES, EvaluationSettings, figure_names
 from avion_core.config.messages import explain, without_passwords
 from avion_core.config.narration import NarrateSettings
+from avion_core.config.sources import ToyKitchenSettings
 from avion_core.config.stages import StageSettings
+
+INHERITED = frozenset({"transcode", "toy_kitchen"})
+"""Common sections that data sets begin with."""
 
 
 class RunSettings(Section):
@@ -46,6 +50,7 @@ class Settings(Section):
     selected_runs: Annotated[tuple[Name, ...], Field(min_length=1)]
     """Runs that the report shows, and so the runs that are made."""
     toy_kitchen: ToyKitchenSettings = ToyKitchenSettings()
+    """The generator of data sets with the source `toy_kitchen`."""
     transcode: TranscodeSettings = TranscodeSettings()
     """Chunk settings of data sets that have none of their own."""
     datasets: dict[Name, DatasetSettings]
@@ -64,15 +69,15 @@ class Settings(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _datasets_inherit_transcode(cls, raw: Any) -> Any:
+    def _datasets_inherit(cls, raw: Any) -> Any:
+        """Their section `transcode`, and that of their source, begin with the common one."""
         if not (isinstance(raw, Mapping) and isinstance(raw.get("datasets"), Mapping)):
             return raw
-        common = raw.get("transcode") or {}
         datasets = dict(raw["datasets"])
         for name, entry in raw["datasets"].items():
-            own = entry.get("transcode", {}) if isinstance(entry, Mapping) else None
-            if isinstance(own, Mapping) and isinstance(common, Mapping):
-                datasets[name] = {**entry, "transcode": {**common, **own}}
+            if isinstance(entry, Mapping):
+                sections = {"transcode", entry.get("source")} & INHERITED
+                datasets[name] = {**entry, **{s: _inherited(raw.get(s), entry.get(s, {})) for s in sections}}
         return {**raw, "datasets": datasets}
 
     @model_validator(mode="after")
@@ -153,7 +158,15 @@ def load_settings(raw: Mapping[str, Any]) -> Settings:
         raise SettingsError("config: " + "\nconfig: ".join(lines)) from None
 
 
+def _inherited(common: Any, own: Any) -> Any:
+    """A section laid over the common one; what is no section is refused later, where it is."""
+    mappings = isinstance(own, Mapping) and isinstance(common, Mapping)
+    return {**common, **own} if mappings else own
+
+
 def _is_inherited(problem: Any, problems: list[Any]) -> bool:
-    """Whether a data set's transcode problem only repeats that of the common section."""
+    """Whether a data set's problem only repeats that of a common section."""
     location = problem["loc"]
-    return location[2:3] == ("transcode",) and any(other["loc"] == location[2:] for other in problems)
+    return location[2:3] in {(name,) for name in INHERITED} and any(
+        other["loc"] == location[2:] for other in problems
+    )

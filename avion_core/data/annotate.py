@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from avion_core.config import DatasetSettings, Layout
 from avion_core.data import ego4d, ek100, folder, kinetics
 from avion_core.data.chunks import ChunkIndex, VideoLengths, durations_s
 from avion_core.data.clips import Question, write_clips, write_questions, write_sentences
@@ -50,7 +50,8 @@ Seconds = Sequence[float] | NDArray[np.float64]
 class Task:
     """One layout's annotation: where from, where to, and what was left out so far."""
 
-    settings: DatasetSettings
+    recipe: Mapping[str, Any]
+    """Settings that decide the tables beside the files: `DatasetSettings.annotation_recipe`."""
     raw_dir: Path
     clips_dir: Path
     index: VideoLengths
@@ -77,8 +78,7 @@ class Task:
 def annotate(
     dataset: str,
     *,
-    layout: Layout,
-    settings: DatasetSettings,
+    recipe: Mapping[str, Any],
     raw_dir: Path,
     videos: Path,
     chunks: Path,
@@ -90,9 +90,9 @@ def annotate(
     of source videos, `chunks` the chunk index. Raises SourceError, naming the data set, when annotations
     cannot be read or no training clip is left.
     """
-    task = Task(settings, raw_dir, clips_dir, ChunkIndex.load(chunks), DroppedClips())
+    task = Task(recipe, raw_dir, clips_dir, ChunkIndex.load(chunks), DroppedClips())
     try:
-        LAYOUTS[layout](task)
+        LAYOUTS[recipe["layout"]](task)
     except SourceError as error:
         raise SourceError(f"data set '{dataset}': {error}") from None
     task.dropped.publish(clips_dir)
@@ -159,7 +159,7 @@ def _human_clips(
 def annotate_ego4d(task: Task) -> None:
     """Narrations of both passes by the EgoClip rule; EgoMCQ."""
     questions = ego4d.read_egomcq(task.raw_dir)
-    metadata = ego4d.read_metadata(task.raw_dir, allow_missing=task.settings.allow_missing_ego4d_json)
+    metadata = ego4d.read_metadata(task.raw_dir, allow_missing=task.recipe["allow_missing_ego4d_json"])
     held_out = metadata.held_out.union(*(question.video_ids for question in questions))
     narrated = ego4d.read_narrations(ego4d.narration_path(task.raw_dir))
     unknown = {entry.video_uid for entry in narrated} - metadata.known
@@ -303,8 +303,7 @@ def annotate_kinetics(task: Task) -> None:
 
 def annotate_folder(task: Task) -> None:
     """The user's narrations; without a `split` in the CSV, whole videos are held out by their names."""
-    assert task.settings.folder is not None
-    fraction = task.settings.folder.validation_fraction
+    fraction = task.recipe["validation_fraction"]
     narrations = folder.read_narrations(task.raw_dir / folder.NARRATIONS, videos=None)
     splits = [row.split or folder.split_of(row.video, validation_fraction=fraction) for row in narrations]
     for split in folder.SPLITS:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from avion_core.data.annotation_files import expect_list, expect_object, json_kind, read_json
 from avion_core.data.clips import Question
-from avion_core.data.source_videos import SourceError, SourceVideo, require_files
+from avion_core.data.source_videos import SourceError, SourceVideo, VideosOfClips, require_files
 
 METADATA = "ego4d.json"
 EGOMCQ = "egomcq.json"
@@ -306,3 +306,12 @@ def find_videos(folder: Path) -> tuple[list[SourceVideo], list[SourceVideo]]:
     gone = sorted(narrated - {video.video_id for video in found})
     place = narration_path(folder).parent.parent / RENDITIONS[0]
     return found, [SourceVideo(uid, place / f"{uid}.mp4") for uid in gone]
+
+
+def clips_of_questions(folder: Path) -> tuple[VideosOfClips, list[str]]:
+    """The videos of each question of EgoMCQ, unless its file is huge, and the videos that are there."""
+    path = folder / EGOMCQ
+    if path.is_file() and path.stat().st_size > CHECKED_AT_ONCE_BYTES:
+        return {}, []
+    questions = [question.video_ids for question in read_egomcq(folder)]
+    return {"egomcq": questions}, [video.video_id for video in list_videos(folder)] if questions else []

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from avion_core.data.annotation_files import Row, ascii_number, read_rows
-from avion_core.data.source_videos import SourceError, SourceVideo, require_files
+from avion_core.data.source_videos import SourceError, SourceVideo, VideosOfClips, require_files
 
 T = TypeVar("T")
 
@@ -243,3 +243,10 @@ def find_videos(folder: Path) -> tuple[list[SourceVideo], list[SourceVideo]]:
         found += there[:1]
         gone += [] if there else places
     return found, gone
+
+
+def clips(folder: Path) -> tuple[VideosOfClips, list[str]]:
+    """The video of each clip, by split, and the videos that are there."""
+    segments = read_annotations(folder).segments
+    videos = {split: [(row.video_id,) for row in rows] for split, rows in segments.items()}
+    return videos, [video.video_id for video in find_videos(folder)[0]]

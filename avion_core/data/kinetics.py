@@ -16,6 +16,7 @@ from avion_core.data.annotation_files import read_rows, read_text
 from avion_core.data.source_videos import (
     SourceError,
     SourceVideo,
+    VideosOfClips,
     canonical_name,
     find_file,
     in_parallel,
@@ -185,3 +186,11 @@ def _file_of(folder: Path, entry: Listed) -> Path | None:
     """Where the clip of a line is, None if it is in none of its places."""
     files = (find_file(folder, path) for path in entry.paths)
     return next((file for file in files if file is not None), None)
+
+
+def clips(folder: Path) -> tuple[VideosOfClips, list[str]]:
+    """The video of each clip, by list, and the videos that are there."""
+    classes = read_classes(folder)
+    lists = {split: read_list(list_path(folder, split), classes=classes) for split in LISTS}
+    videos = {split: [(entry.video_id,) for entry in entries] for split, entries in lists.items()}
+    return videos, [video.video_id for video in find_videos(folder)[0]]

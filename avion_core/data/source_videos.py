@@ -28,6 +28,9 @@ VIDEOS = pa.schema(
 `avion_core.media.file_table` says."""
 FILES_AT_ONCE = 32
 
+VideosOfClips = Mapping[str, Sequence[Collection[str]]]
+"""By table, the videos that each clip (or question) needs."""
+
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 

@@ -10,18 +10,62 @@ import shutil
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from avion_core.config import Ego4DSource
-from avion_core.data.ego4d import check_egomcq
+from avion_core.data.ego4d import EGOMCQ, annotation_files, check_egomcq, narration_path, read_all
 from avion_core.data.source_videos import SourceError, SourceVideo, names_of
 from avion_core.files import write_json
 from avion_core.processes import end_with_parent
+from avion_core.sources.raw_folder import RawFolder
+from avion_core.sources.source import Source
+from avion_core.sources.state import SourceRecord
 
 UNFINISHED = ".before_download.json"
 """Beside files that the official program downloads, until it ends: those that look like unfinished ones."""
+
+
+class Ego4DDownload(Source[Ego4DSource]):
+    """Downloads with the official program; EgoMCQ's file, which is not in the release, is copied."""
+
+    def checks(self, record: SourceRecord) -> Sequence[Callable[[], object]]:
+        """The account, unless all has arrived, and EgoMCQ's file, unless it was copied."""
+        checks: list[Callable[[], object]] = []
+        if not self._has_arrived(record):
+            checks.append(lambda: check_download(self.own))
+        if EGOMCQ not in record.annotations:
+            checks.append(lambda: check_questions(self.own))
+        return checks
+
+    def _has_arrived(self, record: SourceRecord) -> bool:
+        """Whether a download with these settings was whole; videos may have been deleted to save space."""
+        return record.state.recipe == self.target.recipe and narration_path(self.target.raw_dir).is_file()
+
+    def fetch(self, record: SourceRecord) -> list[SourceVideo]:
+        """Download what has not arrived, copy EgoMCQ's file, and read all before anything is made of it."""
+        raw_dir, questions = self.target.raw_dir, self.own.egomcq
+        raw = RawFolder(raw_dir)
+        if self._has_arrived(record):
+            videos = [SourceVideo(name, path) for name, (path, _) in record.videos.items()]
+        else:
+            raw.check_unedited()
+            videos = fetch(self.own, raw_dir)
+            raw.adopt(annotation_files(raw_dir))
+        if questions is not None and Path(questions).is_file():
+            raw.copy(Path(questions), EGOMCQ)
+        read_all(raw_dir, allow_missing_metadata=self.target.allow_missing_metadata)
+        return videos
+
+    def annotations(self) -> dict[str, Path]:
+        """All that was downloaded, and the user's EgoMCQ."""
+        questions = self.own.egomcq
+        return RawFolder(self.target.raw_dir).files() | ({EGOMCQ: Path(questions)} if questions else {})
+
+    def clips_at_most(self, recorded: Collection[str]) -> dict[str, int]:
+        """Without EgoMCQ's file there are no questions; the rest is known after the download."""
+        return {} if self.own.egomcq else {"egomcq": 0}
 
 
 def command_path() -> str | None:

@@ -41,8 +41,7 @@ def run(tmp_path, monkeypatch):
             write_videos(tmp_path / "videos.parquet", {SourceVideo("any", tmp_path): FileMark(0, 0)})
         annotate(
             "it",
-            layout=settings.layout,
-            settings=settings,
+            recipe=settings.annotation_recipe(),
             raw_dir=tmp_path / "raw",
             videos=tmp_path / "videos.parquet",
             chunks=tmp_path / "chunks.parquet",
@@ -237,9 +236,9 @@ TOY = ToyKitchenSettings(
 
 
 def make(layout, tmp_path):
-    settings = DatasetSettings(layout=layout, source="toy_kitchen")
+    settings = DatasetSettings(layout=layout, source="toy_kitchen", toy_kitchen=TOY)
     videos = tmp_path / "videos.parquet"
-    download(DataSet("it", settings, TOY, tmp_path))
+    download(DataSet("it", settings, tmp_path))
     return settings, pq.read_table(videos).column("video_id").to_pylist()
 
 

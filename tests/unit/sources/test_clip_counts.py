@@ -9,13 +9,17 @@ from typing import Any
 import pytest
 
 from avion_core.config import DatasetSettings
-from avion_core.sources.clip_counts import clips_at_most
+from avion_core.sources.download import DataSet
 
 
 def local(layout: str, origin: Path) -> DatasetSettings:
     return DatasetSettings.model_validate(
         {"layout": layout, "source": "local", "local": {"path": str(origin)}}
     )
+
+
+def clips_at_most(settings: DatasetSettings, recorded: list[str]) -> dict[str, int]:
+    return DataSet("it", settings, Path("nowhere")).source().clips_at_most(recorded)
 
 
 def touched(path: Path) -> Path:

@@ -22,7 +22,7 @@ TOY = ToyKitchenSettings(
 
 
 def data_set(settings, home):
-    return DataSet("it", settings, TOY, home)
+    return DataSet("it", settings, home)
 
 
 def get(settings, root):
@@ -32,7 +32,7 @@ def get(settings, root):
 
 @pytest.mark.parametrize("layout", ["ego4d", "ek100", "kinetics"])
 def test_a_rendered_layout_is_found_again_as_local_files(tmp_path, layout):
-    rendered = get(DatasetSettings(layout=layout, source="toy_kitchen"), tmp_path / "toy")
+    rendered = get(DatasetSettings(layout=layout, source="toy_kitchen", toy_kitchen=TOY), tmp_path / "toy")
     local = DatasetSettings(layout=layout, source="local", local={"path": str(tmp_path / "toy" / "raw")})
     found = get(local, tmp_path / "local")
     assert found == sorted(rendered, key=lambda row: row["video_id"]) or layout == "kinetics"
@@ -46,7 +46,7 @@ def test_a_rendered_layout_is_found_again_as_local_files(tmp_path, layout):
 
 
 def test_local_files_that_are_missing_are_named(tmp_path, capsys):
-    get(DatasetSettings(layout="ek100", source="toy_kitchen"), tmp_path / "toy")
+    get(DatasetSettings(layout="ek100", source="toy_kitchen", toy_kitchen=TOY), tmp_path / "toy")
     raw = tmp_path / "toy" / "raw"
     local = DatasetSettings(layout="ek100", source="local", local={"path": str(raw)})
     (raw / "P01/videos/P01_01.MP4").unlink()

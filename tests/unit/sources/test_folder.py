@@ -1,12 +1,13 @@
 """The user's CSV and videos: every mistake named with file, line, column, value and the way out."""
 
+from pathlib import Path
+
 import pytest
 
-from avion_core.config import DatasetSettings, ToyKitchenSettings
+from avion_core.config import DatasetSettings
 from avion_core.data.folder import read_narrations
 from avion_core.data.source_videos import SourceError
 from avion_core.media.file_table import read_file_table
-from avion_core.sources import folder
 from avion_core.sources.download import DataSet, download, source_problems
 
 HEADER = "video,start,end,text\n"
@@ -29,7 +30,11 @@ def settings_for(videos, text, encoding="utf-8"):
 
 
 def data_set(settings, home):
-    return DataSet("mine", settings, ToyKitchenSettings(), home)
+    return DataSet("mine", settings, home)
+
+
+def check_narrations(settings):
+    data_set(settings, Path("nowhere")).source().check_narrations()
 
 
 @pytest.mark.parametrize(
@@ -96,7 +101,7 @@ def test_a_wrong_folder_and_a_wrong_csv_are_told_at_once(videos, text, message):
 
 def test_spreadsheet_quirks_are_accepted(videos):
     text = '\ufeffvideo, start ,end,text\na.mp4,0,1,"cut, then eat"\n'
-    folder.check_narrations(settings_for(videos, text))
+    check_narrations(settings_for(videos, text))
     rows = read_narrations(videos.parent / "mine.csv", videos=videos)
     assert rows[0].text == "cut, then eat"
 
@@ -113,7 +118,7 @@ def test_a_german_spreadsheet_is_read(videos, start):
 
 def test_a_decimal_comma_needs_the_separator_that_goes_with_it(videos):
     with pytest.raises(SourceError, match="column 'end': '3,5' is not a time"):
-        folder.check_narrations(settings_for(videos, HEADER + 'a.mp4,0,"3,5",x\n'))
+        check_narrations(settings_for(videos, HEADER + 'a.mp4,0,"3,5",x\n'))
 
 
 def test_one_video_under_several_spellings_is_one_video(videos):
@@ -121,10 +126,10 @@ def test_one_video_under_several_spellings_is_one_video(videos):
     (videos / decomposed).write_bytes(b"c")
     text = HEADER + f"{composed},0,1,x\n./{decomposed},1,2,y\na.mp4,0,1,z\n.//day/../a.mp4,1,2,w\n"
     settings = settings_for(videos, text)
-    folder.check_narrations(settings)
+    check_narrations(settings)
     rows = read_narrations(videos.parent / "mine.csv", videos=videos)
     assert [row.video for row in rows] == [composed, composed, "a.mp4", "a.mp4"]
-    found = folder.list_videos(settings)
+    found = data_set(settings, videos).source().list_videos()
     assert [(video.video_id, video.path) for video in found] == [
         ("a", videos / "a.mp4"),
         ("caf\u00e9", videos / decomposed),
@@ -145,7 +150,7 @@ def test_a_quotation_mark_that_is_never_closed_costs_no_row(videos):
     rows = [f"a.mp4,{n},{n + 1},opens the drawer" for n in range(3500)]
     rows[100] = 'a.mp4,100,101,"opens the drawer'
     with pytest.raises(SourceError, match=r"mine\.csv: line 102: a quotation mark is not closed"):
-        folder.check_narrations(settings_for(videos, HEADER + "\n".join(rows)))
+        check_narrations(settings_for(videos, HEADER + "\n".join(rows)))
 
 
 def test_download_lists_the_videos_where_they_are_and_copies_the_csv(videos, tmp_path):

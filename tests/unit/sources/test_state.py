@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from avion_core.config import DatasetSettings, ToyKitchenSettings
-from avion_core.data import ego4d
-from avion_core.data.source_videos import SourceError
+from avion_core.data.source_videos import SourceError, SourceVideo
 from avion_core.media.file_table import read_file_table
 from avion_core.media.source_file import look_at
-from avion_core.sources import ego4d as ego4d_download
+from avion_core.sources import ego4d
 from avion_core.sources.download import DataSet, download, source_problems, source_state
 from avion_core.sources.state import SourceRecord
 
@@ -34,7 +33,11 @@ def rendered(tmp_path_factory):
     """A toy kitchen of each layout."""
     root = tmp_path_factory.mktemp("rendered")
     for layout in ("ego4d", "ek100", "kinetics"):
-        download(DataSet(layout, DatasetSettings(layout=layout, source="toy_kitchen"), TOY, root / layout))
+        download(
+            DataSet(
+                layout, DatasetSettings(layout=layout, source="toy_kitchen", toy_kitchen=TOY), root / layout
+            )
+        )
     return root
 
 
@@ -51,17 +54,17 @@ def source(request, rendered, tmp_path):
         notes = tmp_path / "mine.csv"
         notes.write_text("video,start,end,text\na.mp4,0,1,x\nb.mp4,0,1,y\n")
         settings = {"videos": str(videos), "narrations": str(notes)}
-        dataset = DataSet("it", DatasetSettings(layout="folder", source="folder", folder=settings), TOY, home)
+        dataset = DataSet("it", DatasetSettings(layout="folder", source="folder", folder=settings), home)
         found = videos / "a.mp4", notes
     elif kind == "local":
         origin = tmp_path / "origin"
         shutil.copytree(rendered / layout / "raw", origin, ignore=shutil.ignore_patterns(".*"))
         settings = DatasetSettings(layout=layout, source="local", local={"path": str(origin)})
-        dataset = DataSet("it", settings, TOY, home)
+        dataset = DataSet("it", settings, home)
         found = files_of(layout, origin)
     else:
         shutil.copytree(rendered / layout, home)
-        dataset = DataSet("it", DatasetSettings(layout=layout, source="toy_kitchen"), TOY, home)
+        dataset = DataSet("it", DatasetSettings(layout=layout, source="toy_kitchen", toy_kitchen=TOY), home)
         found = files_of(layout, home / "raw")
     download(dataset)
     return dataset, *found
@@ -124,10 +127,10 @@ def test_an_edited_annotation_is_noticed_and_videos_are_not_touched(source):
     assert changed(dataset) == {"fetch", "annotations"}
     fetched_again(dataset)
     name = {
-        "folder": "narrations.csv",
-        "local": annotation.relative_to(dataset.settings.local.path) if dataset.settings.local else "",
-        "toy_kitchen": annotation,
-    }[dataset.settings.source]
+        "folder": lambda: "narrations.csv",
+        "local": lambda: annotation.relative_to(dataset.settings.local.path),
+        "toy_kitchen": lambda: annotation,
+    }[dataset.settings.source]()
     assert (dataset.raw_dir / name).read_text() == annotation.read_text()
 
 
@@ -234,15 +237,16 @@ def test_a_source_that_moved_is_fetched_again_and_redoes_nothing_else(source, tm
     settings = dataset.settings.model_copy(
         update={"local": dataset.settings.local.model_copy(update={"path": str(tmp_path / "elsewhere")})}
     )
-    moved = DataSet("it", settings, TOY, dataset.home)
+    moved = DataSet("it", settings, dataset.home)
     assert changed(moved) == {"fetch"}
     rows = fetched_again(moved)
     assert all(row["path"].startswith(str(tmp_path / "elsewhere")) for row in rows.values())
 
 
 def test_a_toy_kitchen_of_other_settings_is_another_source(rendered):
-    settings = DatasetSettings(layout="ek100", source="toy_kitchen")
-    other = DataSet("it", settings, TOY.model_copy(update={"seed": 1}), rendered / "ek100")
+    toy = TOY.model_copy(update={"seed": 1})
+    settings = DatasetSettings(layout="ek100", source="toy_kitchen", toy_kitchen=toy)
+    other = DataSet("it", settings, rendered / "ek100")
     assert changed(other) == {"fetch", "videos", "annotations"}
 
 
@@ -251,7 +255,7 @@ def test_toy_kitchen_leaves_a_users_files_alone(tmp_path):
     video = tmp_path / "raw/P01/videos/P01_01.MP4"
     video.parent.mkdir(parents=True)
     video.write_text("the user's")
-    dataset = DataSet("it", DatasetSettings(layout="ek100", source="toy_kitchen"), TOY, tmp_path)
+    dataset = DataSet("it", DatasetSettings(layout="ek100", source="toy_kitchen", toy_kitchen=TOY), tmp_path)
     with pytest.raises(SourceError, match=r"P01_01\.MP4: it was not rendered by the toy kitchen"):
         download(dataset)
     assert video.read_text() == "the user's"
@@ -271,10 +275,10 @@ def test_local_files_in_the_raw_folder_are_used_and_not_touched(rendered, tmp_pa
     before = {path: path.read_bytes() for path in origin.rglob("*") if path.is_file()}
     local = DatasetSettings(layout="ek100", source="local", local={"path": str(origin)})
     for _ in range(2):
-        download(DataSet("it", local, TOY, tmp_path / "data"))
+        download(DataSet("it", local, tmp_path / "data"))
         assert {path: path.read_bytes() for path in before} == before
         assert not any(path.is_symlink() for path in before)
-    assert not changed(DataSet("it", local, TOY, tmp_path / "data"))
+    assert not changed(DataSet("it", local, tmp_path / "data"))
 
 
 def test_what_was_downloaded_needs_no_account_any_more(tmp_path, monkeypatch):
@@ -292,22 +296,22 @@ def test_what_was_downloaded_needs_no_account_any_more(tmp_path, monkeypatch):
         (raw_dir / "v2/annotations").mkdir(exist_ok=True)
         (raw_dir / "v2/annotations/narration.json").write_text('{"videos": {}}')
         (raw_dir / "ego4d.json").write_text('{"videos": []}')
-        return [ego4d.SourceVideo("u1", folder / "u1.mp4")]
+        return [SourceVideo("u1", folder / "u1.mp4")]
 
-    monkeypatch.setattr(ego4d_download, "fetch", fake)
+    monkeypatch.setattr(ego4d, "fetch", fake)
     monkeypatch.setattr(ego4d, "read_all", lambda *_, **__: [])
-    monkeypatch.setattr(ego4d_download, "check_download", lambda _: None)
+    monkeypatch.setattr(ego4d, "check_download", lambda _: None)
 
     def dataset(**settings):
         entry = DatasetSettings(layout="ego4d", source="ego4d", ego4d={"egomcq": str(questions), **settings})
-        return DataSet("it", entry, TOY, tmp_path / "data")
+        return DataSet("it", entry, tmp_path / "data")
 
     download(dataset())
 
     def refuse(_):
         raise SourceError("no profile")
 
-    monkeypatch.setattr(ego4d_download, "check_download", refuse)
+    monkeypatch.setattr(ego4d, "check_download", refuse)
     questions.rename(tmp_path / "moved.json")
     assert not changed(dataset(aws_profile="another"))
     assert not list(source_problems(dataset()))

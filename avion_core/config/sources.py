@@ -1,0 +1,117 @@
+"""Sources: each has its own settings, which a data set holds in a section with the source's name."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from avion_core.config.base import Count, Fraction, Positive, Section
+from avion_core.registry import Registry
+
+
+class SourceSettings(Section):
+    """The settings of one source."""
+
+    layouts: ClassVar[tuple[str, ...]] = ()
+    """Layouts that it brings; empty for official files of any layout."""
+    exclusive: ClassVar[bool] = False
+    """No other source brings its layouts."""
+
+    def recipe(self) -> dict[str, Any]:
+        """The settings that decide the files, not where they are or who may fetch them."""
+        return self.model_dump(mode="json")
+
+    def annotation_recipe(self) -> dict[str, Any]:
+        """The settings that decide clip tables beside the files."""
+        return {}
+
+
+SOURCE_SETTINGS: Registry[type[SourceSettings]] = Registry("source")
+"""Settings of a source by its name. What it does is in `avion_core.sources.registry` under the same name."""
+
+
+class ToyKitchenSettings(SourceSettings):
+    """The built-in generator of first-person-like videos."""
+
+    layouts = ("ego4d", "ek100", "kinetics")
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Decides every scene, sentence and pixel."""
+    short_side_px: Annotated[int, Field(ge=64, multiple_of=2)] = 144
+    """Shorter side of most rendered videos."""
+    ego4d_videos: Count = 40
+    """Videos with free narrations, for pretraining."""
+    ego4d_benchmark_videos: Count = 5
+    """Videos of the EgoMCQ questions, left out of pretraining."""
+    ek100_train_videos: Count = 56
+    """Videos of the EPIC-KITCHENS training split."""
+    ek100_validation_videos: Count = 10
+    """Videos of the EPIC-KITCHENS validation split."""
+    video_seconds: tuple[Positive, Positive] = (20.0, 60.0)
+    """Shortest and longest Ego4D and EPIC-KITCHENS video."""
+    kinetics_clips_per_class: tuple[Count, Count] = (16, 8)
+    """Trimmed clips of each Kinetics class in train and val."""
+    kinetics_clip_seconds: Positive = 4.0
+    """Length of a Kinetics clip."""
+
+
+class Ego4DSource(SourceSettings):
+    """What the official `ego4d` command downloads."""
+
+    layouts = ("ego4d",)
+
+    version: Literal["v1", "v2", "v2_1"] = "v2_1"
+    """Release of the data set."""
+    aws_profile: str = "default"
+    """Named AWS profile that holds the licence's keys (they expire after 14 days)."""
+    videos: Literal["full_scale", "video_540ss"] = "full_scale"
+    """Which rendition to fetch."""
+    egomcq: str | None = None
+    """Path of EgoMCQ's `egomcq.json`, which Ego4D does not distribute."""
+    benchmarks: tuple[str, ...] = ()
+    """Fetch only videos of these benchmarks; empty for all."""
+
+    def recipe(self) -> dict[str, Any]:
+        """Release, rendition and benchmarks."""
+        return self.model_dump(mode="json", exclude={"aws_profile", "egomcq"})
+
+
+class LocalSource(SourceSettings):
+    """Official files that are on disk already, in their owners' layout."""
+
+    path: str
+    """Folder with the layout that `docs/` describes for this data set."""
+
+    def recipe(self) -> dict[str, Any]:
+        """Nothing: the files are compared themselves."""
+        return {}
+
+
+class FolderSource(SourceSettings):
+    """Your own videos."""
+
+    layouts = ("folder",)
+    exclusive = True
+
+    videos: str
+    """Folder that holds the videos named in the CSV."""
+    narrations: str
+    """CSV with the columns `video,start,end,text` and optionally `split` (train or validation);
+    times in seconds or hh:mm:ss."""
+    validation_fraction: Fraction = 0.2
+    """Share of the videos held out when the CSV has no `split` column."""
+
+    def recipe(self) -> dict[str, Any]:
+        """Nothing: the files are compared themselves."""
+        return {}
+
+    def annotation_recipe(self) -> dict[str, Any]:
+        """How the clips are split."""
+        return {"validation_fraction": self.validation_fraction}
+
+
+SOURCE_SETTINGS.register("toy_kitchen", ToyKitchenSettings)
+SOURCE_SETTINGS.register("ego4d", Ego4DSource)
+SOURCE_SETTINGS.register("local", LocalSource)
+SOURCE_SETTINGS.register("folder", FolderSource)

@@ -1,0 +1,68 @@
+"""The source `local`: official files that are on disk already. Videos stay where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+from avion_core.config import LocalSource
+from avion_core.data.layout_files import LAYOUT_FILES, LayoutFiles
+from avion_core.data.source_videos import SourceVideo
+from avion_core.sources.raw_folder import RawFolder
+from avion_core.sources.source import Source, Target
+from avion_core.sources.state import SourceRecord
+
+
+class LocalFiles(Source[LocalSource]):
+    """Checked and found as their layout says."""
+
+    external = True
+
+    def __init__(self, own: LocalSource, target: Target) -> None:
+        super().__init__(own, target)
+        self._origin = Path(own.path)
+
+    @property
+    def _files(self) -> LayoutFiles:
+        return LAYOUT_FILES[self.target.layout]
+
+    @property
+    def where(self) -> list[str]:
+        """The folder."""
+        return [self.own.path]
+
+    @property
+    def named(self) -> bool:
+        """Whether the annotations name all videos: so it is where their layout has no quick list."""
+        return self._files.list_videos is None
+
+    def checks(self, record: SourceRecord) -> Sequence[Callable[[], object]]:
+        """The annotation files."""
+        return [lambda: self._files.check(self._origin, self.target.allow_missing_metadata)]
+
+    def fetch(self, record: SourceRecord) -> list[SourceVideo]:
+        """Copy the annotation files into the raw folder."""
+        raw = RawFolder(self.target.raw_dir)
+        for name, file in self.annotations().items():
+            raw.copy(file, name)
+        found, missing = self._files.find_videos(self._origin.resolve())
+        wanted = [*found, *missing]
+        return wanted if self.named else [*wanted, *record.others(wanted)]
+
+    def annotations(self) -> dict[str, Path]:
+        """Those of the layout."""
+        return {name: self._origin / name for name in self._files.annotation_files(self._origin)}
+
+    def list_videos(self) -> list[SourceVideo]:
+        """All that are named, or those that are there."""
+        origin = self._origin.resolve()
+        if self._files.list_videos is not None:
+            return self._files.list_videos(origin)
+        found, missing = self._files.find_videos(origin)
+        return [*found, *missing]
+
+    def clips_at_most(self, recorded: Collection[str]) -> dict[str, int]:
+        """Those whose videos are all there."""
+        clips, videos = self._files.clips(self._origin)
+        there = {*recorded, *videos}
+        return {table: sum(there.issuperset(needed) for needed in rows) for table, rows in clips.items()}

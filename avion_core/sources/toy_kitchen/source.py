@@ -1,0 +1,24 @@
+"""The source `toy_kitchen`: renders a layout into the raw folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from avion_core.config import ToyKitchenSettings
+from avion_core.data.source_videos import SourceVideo
+from avion_core.sources.raw_folder import RawFolder
+from avion_core.sources.source import Source
+from avion_core.sources.state import SourceRecord
+from avion_core.sources.toy_kitchen.layouts import LAYOUTS
+
+
+class ToyKitchen(Source[ToyKitchenSettings]):
+    """Videos and annotations made from a seed; there is nothing of the user's to check."""
+
+    def fetch(self, record: SourceRecord) -> list[SourceVideo]:
+        """Render what is not there yet."""
+        return LAYOUTS[self.target.layout](self.own, self.target.raw_dir)
+
+    def annotations(self) -> dict[str, Path]:
+        """All that was written."""
+        return RawFolder(self.target.raw_dir).files()
