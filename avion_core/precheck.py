@@ -151,10 +151,10 @@ def _wrong_length(where: str, entry: EvaluationSettings, stage: PlannedStage) ->
         if entry.frames != stage.recipe.frames:  # else the stage has this problem, and is listed with it
             yield f"{where}: {error}"
         return
-    if model.kind == "videomae" and entry.frames != stage.recipe.frames:
+    if model.fixed_frames and entry.frames != stage.recipe.frames:
         yield (
             f"{where}: frames: {entry.frames}, but the stage '{stage.name}' is trained with "
-            f"{stage.recipe.frames} frames, and a VideoMAE model takes no other number; set frames: "
+            f"{stage.recipe.frames} frames, and a {model.kind} model takes no other number; set frames: "
             f"{stage.recipe.frames}"
         )
 

@@ -6,7 +6,7 @@ import difflib
 import importlib
 import os
 from collections.abc import Iterable, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 Record = TypeVar("Record")
 
@@ -61,3 +61,9 @@ def load_plugins(modules: Iterable[str]) -> None:
     """Import these modules, and those of PLUGINS_VARIABLE, so that their registrations are known."""
     for module in (*modules, *filter(None, os.environ.get(PLUGINS_VARIABLE, "").split(","))):
         importlib.import_module(module)
+
+
+def load(reference: str) -> Any:
+    """What `package.module:Name` names; only this imports the module."""
+    module, _, name = reference.partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -10,7 +10,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -41,8 +41,7 @@ class NoBatches:
 
 def ready_to_save(folder: Path) -> Training:
     """A training whose optimiser has its state, as after a step."""
-    architecture = load_architecture("clip_vit_b_16")
-    assert isinstance(architecture, DualEncoderConfig)
+    architecture = cast(DualEncoderConfig, load_architecture("clip_vit_b_16"))
     model = DualEncoder(architecture, frames=4, image_size_px=224)
     groups = parameter_groups(model, weight_decay=0.01, layer_decay=1.0)
     optimizer = make_optimizer("adamw", groups)

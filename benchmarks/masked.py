@@ -8,6 +8,7 @@ encoder sees all tubelets and whose decoder predicts as many; and with half of t
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -41,8 +42,7 @@ class Step:
 
     def __init__(self, predict: Callable[..., Tensor], *, decoder_mask_ratio: float = 0.0) -> None:
         torch.manual_seed(0)
-        config = load_architecture(ARCHITECTURE)
-        assert isinstance(config, VideoMAEConfig)
+        config = cast(VideoMAEConfig, load_architecture(ARCHITECTURE))
         self._predict = predict
         self._model = VideoMAE(
             config, frames=FRAMES, image_size_px=SIDE, decoder_mask_ratio=decoder_mask_ratio

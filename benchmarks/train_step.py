@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import multiprocessing
 import resource
+from typing import cast
 
 import open_clip
 import torch
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avion_core.models.architecture import DualEncoderConfig, load_architecture
+from avion_core.models.clip import ClipVision
 from avion_core.models.dual_encoder import DualEncoder
 from avion_core.models.export import open_clip_config, open_clip_state_dict
 from avion_core.models.layers import patchify, set_checkpointing
@@ -38,7 +40,9 @@ class OpenClipVideo(nn.Module):
         image.load_state_dict({**tensors, "vision.temporal_embedding": torch.zeros(1, config.vision.width)})
         self.clip.load_state_dict(open_clip_state_dict(image, config))
         self.clip.logit_scale.requires_grad_(False)
-        self.temporal_embedding = nn.Parameter(ours.vision.temporal_embedding.detach().clone())
+        self.temporal_embedding = nn.Parameter(
+            cast(ClipVision, ours.vision).temporal_embedding.detach().clone()
+        )
         self.patch_px = config.vision.patch_px
 
     def forward(self, frames_BCTHW: Tensor, tokens_BL: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -91,8 +95,7 @@ class Step:
 def our_model() -> DualEncoder:
     """The architecture with fresh weights of seed 0."""
     torch.manual_seed(0)
-    config = load_architecture(ARCHITECTURE)
-    assert isinstance(config, DualEncoderConfig)
+    config = cast(DualEncoderConfig, load_architecture(ARCHITECTURE))
     return DualEncoder(config, frames=FRAMES, image_size_px=SIDE)
 
 

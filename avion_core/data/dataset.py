@@ -93,19 +93,24 @@ class ClipDataset:
         *,
         choose_text: ChooseText | None = None,
         context_length: int = 77,
+        tokenizer: str = "clip",
         backend: str = "pyav",
     ) -> None:
         self.clips, self.chunks, self.view = clips, chunks, view
         self.has_texts = choose_text is not None
-        self._choose_text, self._context_length, self._backend = choose_text, context_length, backend
+        self._choose_text, self._backend = choose_text, backend
+        self._context_length, self._tokenizer = context_length, tokenizer
         # Slow imports and bad policies belong before the first batch and before worker processes.
         if choose_text is not None:
-            tokenize([""], context_length)
+            self._tokens("")
         if view.rand_augment is not None:
             rand_augment(view.rand_augment, view.image_size_px, view.rand_augment_interpolation)
 
     def __len__(self) -> int:
         return len(self.clips)
+
+    def _tokens(self, text: str) -> Any:
+        return tokenize([text], self._context_length, tokenizer=self._tokenizer)[0]
 
     def longest_clip(self) -> int:
         """Frames of the longest clip; a video without chunks has none."""
@@ -142,7 +147,7 @@ class ClipDataset:
         sample: dict[str, Any] = {"row": row, "frames": frames}
         if self._choose_text is not None:
             text_id, text = self._choose_text(row, rng)
-            sample["text_id"], sample["tokens"] = text_id, tokenize([text], self._context_length)[0]
+            sample["text_id"], sample["tokens"] = text_id, self._tokens(text)
         return sample
 
     def _training_clip(

@@ -1,24 +1,32 @@
-"""Sentences to token numbers with CLIP's byte-pair encoding, as open_clip implements it."""
+"""Sentences to token numbers: with CLIP's byte-pair encoding, as open_clip implements it."""
 
 from __future__ import annotations
 
 import functools
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from avion_core.registry import Registry
 
 if TYPE_CHECKING:
     import torch
 
 
-def tokenize(texts: Sequence[str], context_length: int = 77) -> torch.Tensor:
-    """Token numbers int64 [B, context_length]: start, text, end-of-text (the largest number), zeros.
+def tokenize(texts: Sequence[str], context_length: int = 77, *, tokenizer: str = "clip") -> torch.Tensor:
+    """Token numbers int64 [B, context_length] by one of TOKENIZERS, zeros after the end of a text."""
+    return TOKENIZERS[tokenizer](texts, context_length)
 
-    A text that is too long is cut, and still ends with end-of-text.
-    """
+
+def clip(texts: Sequence[str], context_length: int) -> torch.Tensor:
+    """Start, text, end of text (the largest number), which a text that is too long and is cut has too."""
     tokens: torch.Tensor = _tokenizer()(list(texts), context_length=context_length)
     return tokens
+
+
+TOKENIZERS: Registry[Callable[[Sequence[str], int], torch.Tensor]] = Registry("tokenizer")
+TOKENIZERS.register("clip", clip)
 
 
 @functools.cache

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -42,11 +42,9 @@ from avion_core.evaluate.retrieval import (
     sentence_clips,
 )
 from avion_core.files import read_json
-from avion_core.models.base import VideoModel
-from avion_core.models.classifier import VideoClassifier
-from avion_core.models.dual_encoder import DualEncoder
+from avion_core.models.architecture import MODELS
+from avion_core.models.base import Embedder, VideoModel
 from avion_core.models.store import ModelDescription
-from avion_core.models.videomae import VideoMAEClassifier
 
 Arrays = dict[str, npt.NDArray[Any]]
 Rows = npt.NDArray[np.integer[Any]]
@@ -86,36 +84,37 @@ class Subject:
     classes: Path | None
     device: torch.device
 
-    def dual_encoder(self) -> DualEncoder:
+    def embedder(self) -> Embedder:
         """The model, which must embed videos and texts. Raises EvaluationError."""
-        if isinstance(self.model, DualEncoder):
-            return self.model
+        if MODELS[self.description.kind].output == "embeddings":
+            return cast(Embedder, self.model)
         raise EvaluationError(
             f"{self.title}: {self.settings.kind} compares videos with texts and needs a dual encoder; "
             f"stage '{self.settings.stage}' is a {self.description.kind}"
         )
 
-    def classifier(self) -> VideoClassifier | VideoMAEClassifier:
+    def classifier(self) -> VideoModel:
         """The model, which must classify. Raises EvaluationError."""
-        if isinstance(self.model, VideoClassifier | VideoMAEClassifier):
+        if MODELS[self.description.kind].output == "classes":
             return self.model
         raise EvaluationError(
             f"{self.title}: recognition needs a stage with the task 'classification'; "
             f"stage '{self.settings.stage}' is a {self.description.kind}"
         )
 
-    def embed_clips(self, clips: ClipTable, encoder: DualEncoder) -> Inference:
+    def embed_clips(self, clips: ClipTable, encoder: Embedder) -> Inference:
         """Unit embeddings of clips, the mean over views."""
         found = self._over(clips, lambda frames: encoder.encode_video(encoder.normalise(frames)))
         return Inference(found.rows, unit_length(found.outputs), found.bad)
 
-    def classify_clips(self, clips: ClipTable, model: VideoClassifier | VideoMAEClassifier) -> Inference:
+    def classify_clips(self, clips: ClipTable, model: VideoModel) -> Inference:
         """Class probabilities of clips, the mean over views."""
         return self._over(clips, lambda frames: model(model.normalise(frames)).float().softmax(-1))
 
-    def embed_texts(self, texts: list[str], encoder: DualEncoder) -> npt.NDArray[np.float32]:
+    def embed_texts(self, texts: list[str], encoder: Embedder) -> npt.NDArray[np.float32]:
         """Unit embeddings M,D of sentences."""
-        tokens_ML = tokenize(texts, encoder.config.text.context_length)
+        config = encoder.config
+        tokens_ML = tokenize(texts, config.context_length, tokenizer=config.tokenizer)
         return over_texts(encoder.encode_text, tokens_ML, device=self.device)
 
     def _over(self, clips: ClipTable, forward: Callable[[Tensor], Tensor]) -> Inference:
@@ -151,7 +150,7 @@ class Retrieval:
         self.subject = subject
 
     def run(self) -> Measurement:
-        encoder = self.subject.dual_encoder()
+        encoder = self.subject.embedder()
         clips = ClipTable.load(self.subject.clips)
         texts, relevancy = self._sentences(clips)
         videos = self.subject.embed_clips(clips, encoder)
@@ -253,7 +252,7 @@ class MultipleChoice:
         self.subject = subject
 
     def run(self) -> Measurement:
-        encoder = self.subject.dual_encoder()
+        encoder = self.subject.embedder()
         questions = load_questions(self.subject.clips)
         clips, choices_QC = distinct_choices(questions)
         videos = self.subject.embed_clips(clips, encoder)
@@ -312,20 +311,21 @@ EVALUATORS: dict[str, type[Evaluator]] = {
 
 
 def evaluation_view(settings: EvaluationSettings, description: ModelDescription) -> View:
-    """How clips are read: as the stage sampled them (`extras` of its description), without chance.
+    """How clips are read: as the stage sampled them, without chance.
 
     Raises EvaluationError when the description does not say how.
     """
-    missing = {"sampling", "stride"} - description.extras.keys()
-    if missing:
+    sampling, stride = description.sampling, description.stride
+    if sampling is None or stride is None:
+        missing = " and ".join(name for name in ("sampling", "stride") if getattr(description, name) is None)
         raise EvaluationError(
             f"the model of stage '{settings.stage}' does not say how it samples frames; "
-            f"its model.json needs extras.{' and extras.'.join(sorted(missing))}"
+            f"its model.json needs {missing}"
         )
     return View(
         frames=settings.frames,
-        sampling=description.extras["sampling"],
-        stride=description.extras["stride"],
+        sampling=sampling,
+        stride=stride,
         image_size_px=description.image_size_px,
         crop="center",
         crop_scale=(1.0, 1.0),

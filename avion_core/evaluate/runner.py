@@ -124,11 +124,11 @@ def with_intervals(found: Measurement) -> dict[str, Any]:
 def load_for(folder: Path, *, frames: int) -> tuple[VideoModel, ModelDescription]:
     """The model of a folder, for clips of `frames` frames.
 
-    Raises EvaluationError when it was trained with another number and has no temporal embedding that can
-    be interpolated: VideoMAE's positions are fixed to its clip length.
+    Raises EvaluationError when it was trained with another number and its positions are fixed to that, as
+    VideoMAE's are.
     """
-    description, _ = read_description(folder)
-    if frames != description.frames and description.kind.startswith("videomae"):
+    description, config = read_description(folder)
+    if frames != description.frames and config.fixed_frames:
         raise EvaluationError(
             f"{folder}: this {description.kind} was trained with {description.frames} frames a clip and "
             f"cannot take {frames}; set the evaluation's frames to {description.frames}"

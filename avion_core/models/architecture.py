@@ -1,44 +1,75 @@
 """Architectures are data: one YAML file each in `architectures/`, checked here with what a stage makes of it.
 
-Nothing here needs torch, so that a plan is checked before there is any work.
+A family of models is its fields and its kinds of model here, and a module with their classes. Nothing here
+needs torch, so that a plan is checked before there is any work.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import yaml
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 
 from avion_core.config import Count, Positive, Section, StageSettings, known
-from avion_core.models.towers import TextConfig, VisionConfig, check_heads
+from avion_core.models.towers import AnyText, AnyVision, check_heads, check_multiple, first_problem
+from avion_core.registry import Registry
 
-FOLDER = Path(__file__).parent / "architectures"
+FOLDERS = [Path(__file__).parent / "architectures"]
+"""Where architecture files are; a plug-in appends a folder of its own."""
 Pixels = tuple[float, float, float]
 
-KINDS: dict[tuple[str, str], str] = {
-    ("contrastive", "dual_encoder"): "dual_encoder",
-    ("relevancy", "dual_encoder"): "dual_encoder",
-    ("classification", "dual_encoder"): "video_classifier",
-    ("classification", "videomae"): "videomae_classifier",
-    ("reconstruction", "videomae"): "videomae",
-}
-"""Kind of model (`store.MODELS`) by task and kind of architecture."""
 
-STARTS: dict[tuple[str, str], tuple[str, ...]] = {
-    ("dual_encoder", "video_classifier"): ("text.*", "logit_scale", "logit_bias", "vision.projection"),
-    ("videomae", "videomae_classifier"): ("norm.*", "encoder_to_decoder.*", "mask_token", "decoder.*"),
-}
-"""Which kind may start from which other, and the source's weights that are left behind then."""
+class Architecture(Section):
+    """What every architecture has."""
+
+    silent: ClassVar[tuple[str, ...]] = ("pixel_mean", "pixel_std")
+    """Fields that change a model's results but not the shapes of its weights."""
+
+    if TYPE_CHECKING:  # which each has in a place of its own: the order is part of what is written
+        kind: str
+        pixel_mean: Pixels
+        pixel_std: Pixels
+
+    @property
+    def fixed_frames(self) -> bool:
+        """Whether its models take only as many frames a clip as they were trained with."""
+        return False
+
+    @property
+    def drops_patches(self) -> bool:
+        """Whether its models can leave out patches in training."""
+        return False
+
+    @property
+    def context_length(self) -> int:
+        """Longest text in tokens; 0 where there is no text."""
+        return 0
+
+    @property
+    def tokenizer(self) -> str:
+        """Name in `data.tokenizer.TOKENIZERS`; empty where there is no text."""
+        return ""
+
+    def check_input(self, *, frames: int, image_size_px: int) -> None:
+        """Raise ValueError for clips that its models cannot take."""
+
+    def arithmetic(self) -> dict[str, Any]:
+        """Values that change a model's results but not the shapes of its weights, by dotted names."""
+        return {name: getattr(self, name) for name in self.silent}
 
 
-class DualEncoderConfig(Section):
+class DualEncoderConfig(Architecture):
     """A video tower and a text tower that meet in one embedding space."""
 
+    silent: ClassVar[tuple[str, ...]] = ("activation", *Architecture.silent)
+
     kind: Literal["dual_encoder"] = "dual_encoder"
-    vision: VisionConfig
-    text: TextConfig
+    vision: AnyVision
+    text: AnyText
     embed_dim: Count
     """Numbers in an embedding."""
     activation: Literal["gelu", "quick_gelu"] = "gelu"
@@ -48,13 +79,36 @@ class DualEncoderConfig(Section):
     pixel_std: Pixels = (68.5005327, 66.6321579, 70.32316305)
     """Standard deviation of red, green, blue on 0…255."""
 
+    @property
+    def fixed_frames(self) -> bool:
+        return self.vision.fixed_frames
+
+    @property
+    def drops_patches(self) -> bool:
+        return self.vision.drops_patches
+
+    @property
+    def context_length(self) -> int:
+        return self.text.context_length
+
+    @property
+    def tokenizer(self) -> str:
+        return self.text.tokenizer
+
     def check_input(self, *, frames: int, image_size_px: int) -> None:
-        """Raise ValueError unless the image size is a multiple of the patch."""
-        _check_multiple("image_size_px", image_size_px, "the patch", self.vision.patch_px)
+        self.vision.check_input(frames=frames, image_size_px=image_size_px)
+
+    def arithmetic(self) -> dict[str, Any]:
+        values = super().arithmetic()
+        for name, tower in (("vision", self.vision), ("text", self.text)):
+            values |= {f"{name}.{field}": getattr(tower, field) for field in ("kind", *tower.silent)}
+        return values
 
 
-class VideoMAEConfig(Section):
+class VideoMAEConfig(Architecture):
     """A masked autoencoder of video tubelets (VideoMAE, NeurIPS 2022)."""
+
+    silent: ClassVar[tuple[str, ...]] = ("heads", "decoder_heads", "norm_eps", *Architecture.silent)
 
     kind: Literal["videomae"] = "videomae"
     width: Count
@@ -88,36 +142,101 @@ class VideoMAEConfig(Section):
         check_heads(self.decoder_width, self.decoder_heads)
         return self
 
+    @property
+    def fixed_frames(self) -> bool:
+        return True
+
     def check_input(self, *, frames: int, image_size_px: int) -> None:
-        """Raise ValueError unless frames and image size are multiples of the tubelet."""
-        _check_multiple("image_size_px", image_size_px, "the patch", self.patch_px)
-        _check_multiple("frames", frames, "the tubelet", self.tubelet_frames)
+        check_multiple("image_size_px", image_size_px, "the patch", self.patch_px)
+        check_multiple("frames", frames, "the tubelet", self.tubelet_frames)
 
 
-ModelConfig = DualEncoderConfig | VideoMAEConfig
-_CONFIGS: TypeAdapter[ModelConfig] = TypeAdapter(Annotated[ModelConfig, Field(discriminator="kind")])
+@dataclass(frozen=True, kw_only=True)
+class ModelKind:
+    """A kind of model: what is known of it without building one."""
+
+    architecture: str
+    """Name of its kind in ARCHITECTURES."""
+    output: str
+    """What it makes of clips, by which tasks and evaluations choose: `embeddings` (of texts, too), `classes`
+    or `pixels`."""
+    code: str
+    """Its class, `package.module:Name`."""
+    starts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Other kinds that it may start from, with their weights (fnmatch patterns) that are left behind."""
+
+
+ARCHITECTURES: Registry[type[Architecture]] = Registry("kind of architecture")
+ARCHITECTURES.register("dual_encoder", DualEncoderConfig)
+ARCHITECTURES.register("videomae", VideoMAEConfig)
+
+MODELS: Registry[ModelKind] = Registry("kind of model")
+MODELS.register(
+    "dual_encoder",
+    ModelKind(
+        architecture="dual_encoder",
+        output="embeddings",
+        code="avion_core.models.dual_encoder:DualEncoder",
+    ),
+)
+MODELS.register(
+    "video_classifier",
+    ModelKind(
+        architecture="dual_encoder",
+        output="classes",
+        code="avion_core.models.classifier:VideoClassifier",
+        starts={"dual_encoder": ("text.*", "logit_scale", "logit_bias", "vision.projection")},
+    ),
+)
+MODELS.register(
+    "videomae",
+    ModelKind(architecture="videomae", output="pixels", code="avion_core.models.videomae:VideoMAE"),
+)
+MODELS.register(
+    "videomae_classifier",
+    ModelKind(
+        architecture="videomae",
+        output="classes",
+        code="avion_core.models.videomae:VideoMAEClassifier",
+        starts={"videomae": ("norm.*", "encoder_to_decoder.*", "mask_token", "decoder.*")},
+    ),
+)
+
+TRAINS = {
+    "contrastive": "embeddings",
+    "relevancy": "embeddings",
+    "classification": "classes",
+    "reconstruction": "pixels",
+}
+"""Output of the models that a task trains."""
 
 
 def architecture_names() -> list[str]:
     """Names that `load_architecture` knows, sorted."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    return sorted(_files())
 
 
-def load_architecture(name: str) -> ModelConfig:
+def load_architecture(name: str) -> Architecture:
     """Read `architectures/<name>.yaml`. Raises ValueError naming the nearest when there is none."""
     known([name], architecture_names(), "model")
-    path = FOLDER / f"{name}.yaml"
+    path = _files()[name]
     return parse_architecture(yaml.safe_load(path.read_text(encoding="utf-8")), where=path.name)
 
 
-def parse_architecture(raw: Any, *, where: str) -> ModelConfig:
+def _files() -> dict[str, Path]:
+    """The files by name; of equal names the first folder's counts."""
+    return {path.stem: path for folder in reversed(FOLDERS) for path in folder.glob("*.yaml")}
+
+
+def parse_architecture(raw: Any, *, where: str) -> Architecture:
     """Check one architecture's values. Raises ValueError that names `where` and the first bad value."""
     try:
-        return _CONFIGS.validate_python(raw)
+        kind = raw.get("kind") if isinstance(raw, Mapping) else None
+        return ARCHITECTURES[str(kind)].model_validate(raw)
     except ValidationError as error:
-        problem = error.errors()[0]
-        place = ".".join(str(part) for part in problem["loc"])
-        raise ValueError(f"{where}: not a known architecture: {place}: {problem['msg']}") from None
+        raise ValueError(f"{where}: not a known architecture: {first_problem(error)}") from None
+    except ValueError as error:
+        raise ValueError(f"{where}: not a known architecture: {error}") from None
 
 
 def kind_of(stage: StageSettings) -> str:
@@ -127,25 +246,21 @@ def kind_of(stage: StageSettings) -> str:
     image size or patch dropout.
     """
     config = load_architecture(stage.model)
-    kind = KINDS.get((stage.task, config.kind))
-    if kind is None:
-        fits = ", ".join(fit for task, fit in KINDS if task == stage.task)
+    output = TRAINS[stage.task]
+    fits = {model.architecture: kind for kind, model in MODELS.items() if model.output == output}
+    if config.kind not in fits:
         raise ValueError(
-            f"the task '{stage.task}' cannot train '{stage.model}', a {config.kind}; it can train: {fits}"
+            f"the task '{stage.task}' cannot train '{stage.model}', a {config.kind}; it can train: "
+            f"{', '.join(fits)}"
         )
     config.check_input(frames=stage.frames, image_size_px=stage.image_size_px)
-    if stage.patch_dropout and config.kind != "dual_encoder":
-        raise ValueError(f"patch_dropout: '{stage.model}' is not a dual encoder; leave it out")
-    return kind
+    if stage.patch_dropout and not config.drops_patches:
+        raise ValueError(f"patch_dropout: '{stage.model}' cannot leave out patches; set it to 0")
+    return fits[config.kind]
 
 
 def check_start(kind: str, source: str) -> None:
     """Raise ValueError unless a model of this kind can start from one of the kind `source`."""
-    if source != kind and (source, kind) not in STARTS:
-        fits = [start for start, target in STARTS if target == kind]
-        raise ValueError(f"a {kind} cannot start from a {source}; it can from: {', '.join([kind, *fits])}")
-
-
-def _check_multiple(setting: str, value: int, unit_name: str, unit: int) -> None:
-    if value < unit or value % unit:
-        raise ValueError(f"{setting} ({value}) must be a multiple of {unit_name} ({unit})")
+    starts = (kind, *MODELS[kind].starts)
+    if source not in starts:
+        raise ValueError(f"a {kind} cannot start from a {source}; it can from: {', '.join(starts)}")

@@ -1,17 +1,74 @@
-"""What every model offers besides its forward pass: pixel normalisation, decay groups and layer numbers."""
+"""What every model and every tower offers besides its forward pass: names, position tables, layer numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
-from avion_core.models.architecture import DualEncoderConfig, VideoMAEConfig
+from avion_core.models.architecture import MODELS, Architecture
 from avion_core.models.layers import Normalise
+from avion_core.models.names import Names, Part
+from avion_core.models.towers import TEXT_TOWERS, VISION_TOWERS, TextTowerConfig, VisionTowerConfig
+from avion_core.registry import load
 
-EMBEDDINGS = ("patch.", "class_embedding", "positional_embedding", "temporal_embedding", "token_embedding.")
-"""Beginnings of a tower's weights that come before its first block."""
+Adapter = Callable[[Tensor, Tensor], Tensor]
+"""Makes a position table as long as another, by its second argument."""
+
+
+class Tower(nn.Module):
+    """A transformer, `blocks`, with what comes before and after it."""
+
+    blocks: nn.ModuleList
+    embeddings: ClassVar[tuple[str, ...]] = (
+        *("patch.", "class_embedding", "positional_embedding", "temporal_embedding", "token_embedding."),
+    )
+    """Beginnings of the weights that come before the first block."""
+    adapters: ClassVar[Mapping[str, Adapter]] = {}
+    """How a table of positions is made to fit another length, by its name."""
+
+    @classmethod
+    def names(cls, config: Any) -> dict[str, Names]:
+        """Others' names of the weights, in each format that has such a tower."""
+        return {}
+
+
+class VisionTower(Tower):
+    """Clips to embeddings.
+
+    Built from its fields and `frames, image_size_px, activation, drop_path, patch_dropout, embed_dim`; the
+    last is None for a tower without projection.
+    """
+
+    def forward(self, frames_BCTHW: Tensor) -> Tensor:
+        """Normalised frames to B,width, or projected to B,embed_dim."""
+        raise NotImplementedError
+
+
+class TextTower(Tower):
+    """Texts to embeddings. Built from its fields and `activation, embed_dim`."""
+
+    def forward(self, tokens_BL: Tensor) -> Tensor:
+        """Token ids, zeros after the end of a text, to B,embed_dim."""
+        raise NotImplementedError
+
+    def dry_run(self, tokens_BL: Tensor) -> Tensor:
+        """The same work for token ids whose values cannot be looked at."""
+        embeddings_BD: Tensor = self(tokens_BL)
+        return embeddings_BD
+
+
+def vision_class(config: VisionTowerConfig) -> type[VisionTower]:
+    """The class of the towers of this kind."""
+    found: type[VisionTower] = load(VISION_TOWERS[config.kind].code)
+    return found
+
+
+def text_class(config: TextTowerConfig) -> type[TextTower]:
+    """The class of the towers of this kind."""
+    found: type[TextTower] = load(TEXT_TOWERS[config.kind].code)
+    return found
 
 
 class VideoModel(nn.Module):
@@ -21,31 +78,36 @@ class VideoModel(nn.Module):
     """
 
     kind: ClassVar[str]
-    """Name of the class in the registry of models."""
-    architecture_kind: ClassVar[str]
-    """Kind of architecture it is built from."""
+    """Name in the registry of models."""
+    towers: ClassVar[tuple[str, ...]]
+    """Its attributes that are towers."""
 
-    def __init__(
-        self,
-        config: DualEncoderConfig | VideoMAEConfig,
-        *,
-        frames: int,
-        image_size_px: int,
-        towers: Mapping[str, int],
-    ) -> None:
-        """`towers` names the prefixes of the transformer towers and their depths."""
+    def __init__(self, config: Architecture, *, frames: int, image_size_px: int) -> None:
         super().__init__()
         config.check_input(frames=frames, image_size_px=image_size_px)
         self.config = config
         self.frames = frames
         self.image_size_px = image_size_px
-        self._towers = dict(towers)
         self.normalise = Normalise(config.pixel_mean, config.pixel_std)
+
+    @classmethod
+    def names(cls, config: Any) -> tuple[Part, ...]:
+        """The parts of its weights with others' names of them."""
+        raise NotImplementedError
+
+    @property
+    def adapters(self) -> dict[str, Adapter]:
+        """How a table of positions is made to fit another length, by its name."""
+        return {
+            f"{prefix}.{name}": adapt
+            for prefix, tower in self._towers().items()
+            for name, adapt in tower.adapters.items()
+        }
 
     @property
     def num_layers(self) -> int:
         """Layers for layer decay: embeddings, blocks, and one for the head."""
-        return max(self._towers.values()) + 2
+        return max(len(tower.blocks) for tower in self._towers().values()) + 2
 
     def layer_of(self, parameter_name: str) -> int:
         """Layer number of a parameter, 0 (embeddings) … num_layers − 1 (head, final norms).
@@ -53,14 +115,14 @@ class VideoModel(nn.Module):
         The rate's factor is layer_decay ** (num_layers − 1 − layer), as in BEiT and VideoMAE. A tower
         shallower than the deepest one is counted from the top.
         """
-        for prefix, depth in self._towers.items():
-            if parameter_name.startswith(prefix):
-                first = self.num_layers - 2 - depth
-                rest = parameter_name.removeprefix(prefix)
-                if rest.startswith("blocks."):
-                    return first + 1 + int(rest.split(".")[1])
-                if rest.startswith(EMBEDDINGS):
-                    return first
+        prefix, _, rest = parameter_name.partition(".")
+        tower = self._towers().get(prefix)
+        if tower is not None:
+            first = self.num_layers - 2 - len(tower.blocks)
+            if rest.startswith("blocks."):
+                return first + 1 + int(rest.split(".")[1])
+            if rest.startswith(tower.embeddings):
+                return first
         return self.num_layers - 1
 
     def no_decay(self) -> set[str]:
@@ -79,3 +141,30 @@ class VideoModel(nn.Module):
                 f"{self.kind} takes clips of shape B×{'×'.join(map(str, wanted))} (channels, frames, height, "
                 f"width), not {'×'.join(map(str, frames_BCTHW.shape))}"
             )
+
+    def dry_run(self, frames_BCTHW: Tensor) -> Tensor:
+        """The forward pass of a training step that looks at no value, for tensors that have none."""
+        output: Tensor = self(frames_BCTHW)
+        return output
+
+    def _towers(self) -> dict[str, Tower]:
+        return {name: getattr(self, name) for name in self.towers}
+
+
+def model_class(kind: str) -> type[VideoModel]:
+    """The class of the models of this kind. Raises ValueError for an unknown one."""
+    found: type[VideoModel] = load(MODELS[kind].code)
+    return found
+
+
+class Embedder(Protocol):
+    """A model whose output is embeddings: of clips and of texts in one space, of length 1."""
+
+    config: Architecture
+    normalise: Normalise
+
+    def encode_video(self, frames_BCTHW: Tensor) -> Tensor:
+        """Normalised frames to float32 B,embed_dim."""
+
+    def encode_text(self, tokens_BL: Tensor) -> Tensor:
+        """Token ids to float32 B,embed_dim."""

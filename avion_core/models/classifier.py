@@ -7,18 +7,18 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from avion_core.models.architecture import DualEncoderConfig
-from avion_core.models.base import VideoModel
-from avion_core.models.clip import ClipVision
+from avion_core.models.base import VideoModel, vision_class
+from avion_core.models.names import Part, Same
 
 HEAD_STD = 0.01
 """Standard deviation of a fresh head, as AVION's."""
 
 
 class VideoClassifier(VideoModel):
-    """Class token after `ln_post`, dropout, linear head (AVION, CLS fine-tuning)."""
+    """The tower's embedding (CLIP's: the class token after `ln_post`), dropout, linear head (AVION)."""
 
     kind: ClassVar[str] = "video_classifier"
-    architecture_kind: ClassVar[str] = "dual_encoder"
+    towers: ClassVar[tuple[str, ...]] = ("vision",)
     config: DualEncoderConfig
 
     def __init__(
@@ -32,9 +32,8 @@ class VideoClassifier(VideoModel):
         patch_dropout: float = 0.0,
         head_dropout: float = 0.0,
     ) -> None:
-        depths = {"vision.": config.vision.layers}
-        super().__init__(config, frames=frames, image_size_px=image_size_px, towers=depths)
-        self.vision = ClipVision(
+        super().__init__(config, frames=frames, image_size_px=image_size_px)
+        self.vision = vision_class(config.vision)(
             config.vision,
             frames=frames,
             image_size_px=image_size_px,
@@ -52,3 +51,10 @@ class VideoClassifier(VideoModel):
         self.check_frames(frames_BCTHW)
         logits_BK: Tensor = self.head(self.dropout(self.vision(frames_BCTHW)))
         return logits_BK
+
+    @classmethod
+    def names(cls, config: DualEncoderConfig) -> tuple[Part, ...]:
+        return (
+            Part("vision.", vision_class(config.vision).names(config.vision)),
+            Part("head.", dict.fromkeys(("avion", "avion_flash", "lavila"), (Same("", "fc_cls."),))),
+        )

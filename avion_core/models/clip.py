@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
+from avion_core.models.base import Adapter, TextTower, VisionTower
 from avion_core.models.layers import Block, init_clip_blocks, patchify, pick, run_blocks
+from avion_core.models.names import Names, Same
+from avion_core.models.positions import fit_context, interpolate_frames, interpolate_places
 from avion_core.models.towers import TextConfig, VisionConfig
 
+NORMS: Names = (Same(".norm1.", ".ln_1."), Same(".norm2.", ".ln_2."))
+PLAIN: Names = (
+    *NORMS,
+    Same(".attn.qkv.", ".attn.in_proj_"),
+    Same(".attn.proj.", ".attn.out_proj."),
+    Same(".mlp.fc1.", ".mlp.c_fc."),
+    Same(".mlp.fc2.", ".mlp.c_proj."),
+)
+"""A block's names in CLIP and in all that is made from it."""
+FLASH: Names = (*NORMS, Same(".attn.qkv.", ".attn.Wqkv."), Same(".attn.proj.", ".attn.out_proj."))
+"""A block's names in AVION with flash attention."""
 
-class ClipVision(nn.Module):
+
+class ClipVision(VisionTower):
     """Class token and T·H·W patch tokens with joint space-time attention (AVION, arXiv 2309.16669, 3.1).
 
     A patch's position is its place in the frame plus its frame's; the class token takes row 0 of the
     spatial table and no temporal embedding.
     """
+
+    adapters: ClassVar[Mapping[str, Adapter]] = {
+        "temporal_embedding": interpolate_frames,
+        "positional_embedding": interpolate_places,
+    }
 
     def __init__(
         self,
@@ -79,6 +102,19 @@ class ClipVision(nn.Module):
         x_BD: Tensor = self.ln_post(run_blocks(self.blocks, x_BND, first_only=True)[:, 0])
         return x_BD if self.projection is None else x_BD @ self.projection
 
+    @classmethod
+    def names(cls, config: VisionConfig) -> dict[str, Names]:
+        """CLIP's as OpenAI and open_clip have them, and AVION's and LaViLa's after them."""
+        kernel = (-1, 3, config.patch_px, config.patch_px)
+        convolution, matrix = (Same("patch.weight", "visual.conv1.weight", shape) for shape in (kernel, None))
+        others = Same("blocks.", "visual.transformer.resblocks."), Same("", "visual.")
+        return {
+            "open_clip": (convolution, Same("projection", "visual.proj"), *others, *PLAIN),
+            "avion": (convolution, Same("projection", "visual.image_projection"), *others, *PLAIN),
+            "avion_flash": (matrix, Same("projection", "visual.image_projection"), *others, *FLASH),
+            "lavila": (convolution, Same("projection", "image_projection"), *others, *PLAIN),
+        }
+
     def _draw_patches(self, patches_BNP: Tensor) -> Tensor:
         """Numbers of the patches that stay, at least one a clip."""
         batch, patches = patches_BNP.shape[:2]
@@ -86,8 +122,10 @@ class ClipVision(nn.Module):
         return torch.rand(batch, patches, device=patches_BNP.device).argsort(dim=1)[:, :kept]
 
 
-class ClipText(nn.Module):
+class ClipText(TextTower):
     """Token ids to one embedding a text (Radford et al. 2021)."""
+
+    adapters: ClassVar[Mapping[str, Adapter]] = {"positional_embedding": fit_context}
 
     def __init__(self, config: TextConfig, *, activation: str, embed_dim: int) -> None:
         super().__init__()
@@ -123,6 +161,10 @@ class ClipText(nn.Module):
         ends_B = tokens_BL.argmax(dim=-1)
         return self.read_at(ends_B, tokens_BL[:, : int(ends_B.max()) + 1])
 
+    def dry_run(self, tokens_BL: Tensor) -> Tensor:
+        """Reads at the first token, wherever the texts end."""
+        return self.read_at(tokens_BL[:, 0], tokens_BL)
+
     def read_at(self, ends_B: Tensor, tokens_BL: Tensor) -> Tensor:
         """Embeddings B,embed_dim of token ids, read at the places `ends_B`."""
         x_BLD = self.token_embedding(tokens_BL) + self.positional_embedding[: tokens_BL.shape[1]]
@@ -130,3 +172,20 @@ class ClipText(nn.Module):
         rows_B = torch.arange(len(ends_B), device=ends_B.device)
         x_BD: Tensor = self.ln_final(x_BLD[rows_B, ends_B])
         return x_BD @ self.projection
+
+    @classmethod
+    def names(cls, config: TextConfig) -> dict[str, Names]:
+        """With a prefix in AVION's files, and without one in all others."""
+        bare = (
+            Same("projection", "text_projection"),
+            Same("blocks.", "transformer.resblocks."),
+            *(Same(name, name) for name in ("token_embedding.", "positional_embedding", "ln_final.")),
+            *PLAIN,
+        )
+        prefixed = (
+            Same("projection", "textual.text_projection"),
+            Same("blocks.", "textual.transformer.resblocks."),
+            Same("", "textual."),
+            *PLAIN,
+        )
+        return {"open_clip": bare, "lavila": bare, "avion": prefixed, "avion_flash": prefixed}

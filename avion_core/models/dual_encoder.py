@@ -10,15 +10,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avion_core.models.architecture import DualEncoderConfig
-from avion_core.models.base import VideoModel
-from avion_core.models.clip import ClipText, ClipVision
+from avion_core.models.base import VideoModel, text_class, vision_class
+from avion_core.models.names import Part
+
+TEXT_TOKENS = 12
+"""Length of a narration, start and end included, to which a batch is cut in a dry run."""
 
 
 class DualEncoder(VideoModel):
     """A vision tower and a text tower with a shared embedding space and a temperature."""
 
     kind: ClassVar[str] = "dual_encoder"
-    architecture_kind: ClassVar[str] = "dual_encoder"
+    towers: ClassVar[tuple[str, ...]] = ("vision", "text")
     config: DualEncoderConfig
 
     def __init__(
@@ -34,9 +37,8 @@ class DualEncoder(VideoModel):
         logit_bias: float | None = None,
     ) -> None:
         """`logit_bias` is the start of the sigmoid loss's bias; other losses have none."""
-        depths = {"vision.": config.vision.layers, "text.": config.text.layers}
-        super().__init__(config, frames=frames, image_size_px=image_size_px, towers=depths)
-        self.vision = ClipVision(
+        super().__init__(config, frames=frames, image_size_px=image_size_px)
+        self.vision = vision_class(config.vision)(
             config.vision,
             frames=frames,
             image_size_px=image_size_px,
@@ -45,7 +47,9 @@ class DualEncoder(VideoModel):
             patch_dropout=patch_dropout,
             embed_dim=config.embed_dim,
         )
-        self.text = ClipText(config.text, activation=config.activation, embed_dim=config.embed_dim)
+        self.text = text_class(config.text)(
+            config.text, activation=config.activation, embed_dim=config.embed_dim
+        )
         start = torch.tensor(math.log(1 / temperature))
         self.logit_scale = nn.Parameter(start, requires_grad=learn_temperature)
         bias = None if logit_bias is None else nn.Parameter(torch.tensor(logit_bias))
@@ -64,3 +68,15 @@ class DualEncoder(VideoModel):
     def forward(self, frames_BCTHW: Tensor, tokens_BL: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """video_BD, text_BD, and the factor on their cosines: 1/temperature, a 0-d tensor."""
         return self.encode_video(frames_BCTHW), self.encode_text(tokens_BL), self.logit_scale.exp()
+
+    def dry_run(self, frames_BCTHW: Tensor) -> Tensor:
+        """Cosines B,B with texts of TEXT_TOKENS tokens."""
+        tokens_BL = torch.zeros(len(frames_BCTHW), TEXT_TOKENS, dtype=torch.long)
+        return self.encode_video(frames_BCTHW) @ self.text.dry_run(tokens_BL).float().T
+
+    @classmethod
+    def names(cls, config: DualEncoderConfig) -> tuple[Part, ...]:
+        return (
+            Part("vision.", vision_class(config.vision).names(config.vision)),
+            Part("text.", text_class(config.text).names(config.text)),
+        )

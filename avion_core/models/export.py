@@ -1,27 +1,28 @@
 """Our weights for others: AVION's files, in both of their key layouts, and folders that open_clip reads.
 
-AVION's layout keeps everything and comes back exactly (`foreign.py` reads it). open_clip knows images only:
-for it the folder holds the dual encoder at one frame, the temporal embedding added to the places, and beside
-that our own two files, from which the video model comes back.
+The names are in tables of the models and towers (`names`), which `foreign.py` reads in the other direction.
+AVION's layout keeps everything and comes back exactly. open_clip knows images only: for it the folder holds
+the dual encoder at one frame, the temporal embedding added to the places, and beside that our own two files,
+from which the video model comes back.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from avion_core.files import publish, write_json
 from avion_core.models.architecture import DualEncoderConfig
-from avion_core.models.base import VideoModel
+from avion_core.models.base import VideoModel, model_class
+from avion_core.models.names import formats, to_theirs
 from avion_core.models.store import (
     DESCRIPTION_FILE,
     WEIGHTS_FILE,
@@ -30,39 +31,9 @@ from avion_core.models.store import (
     read_description,
     write_tensors,
 )
+from avion_core.models.towers import TextConfig, VisionConfig
 from avion_core.models.weights import ModelError
 
-Names = tuple[tuple[str, str], ...]
-
-PLAIN_CLIP_BLOCK: Names = (
-    (r"\battn\.qkv\.", "attn.in_proj_"),
-    (r"\battn\.proj\.", "attn.out_proj."),
-    (r"\bnorm([12])\.", r"ln_\1."),
-    (r"\bmlp\.fc1\.", "mlp.c_fc."),
-    (r"\bmlp\.fc2\.", "mlp.c_proj."),
-)
-FLASH_BLOCK: Names = ((r"\battn\.qkv\.", "attn.Wqkv."), (r"\battn\.proj\.", "attn.out_proj."))
-FLASH_CLIP_BLOCK: Names = (*FLASH_BLOCK, (r"\bnorm([12])\.", r"ln_\1."))
-
-AVION_TOWERS: dict[str, Names] = {
-    "dual_encoder": (
-        (r"^vision\.patch\.", "visual.conv1."),
-        (r"^vision\.projection$", "visual.image_projection"),
-        (r"^text\.projection$", "textual.text_projection"),
-        (r"^vision\.", "visual."),
-        (r"^text\.", "textual."),
-        (r"\bblocks\.", "transformer.resblocks."),
-    ),
-    "video_classifier": (
-        (r"^vision\.patch\.", "visual.conv1."),
-        (r"^vision\.", "visual."),
-        (r"\bblocks\.", "transformer.resblocks."),
-        (r"^head\.", "fc_cls."),
-    ),
-    "videomae": ((r"^norm\.", "encoder.norm."), (r"^encoder\.patch\.", "encoder.patch_embed.proj.")),
-    "videomae_classifier": ((r"^encoder\.patch\.", "patch_embed.proj."), (r"^encoder\.", "")),
-}
-"""AVION's names outside the blocks, by kind of model."""
 AVION_MODELS = {
     "clip_vit_b_16": "CLIP_VITB16",
     "clip_vit_l_14": "CLIP_VITL14",
@@ -70,14 +41,6 @@ AVION_MODELS = {
 }
 """AVION's names of architectures."""
 OPEN_CLIP_CONFIG = "open_clip_config.json"
-OPEN_CLIP_TOWERS: Names = (
-    (r"^vision\.patch\.", "visual.conv1."),
-    (r"^vision\.projection$", "visual.proj"),
-    (r"^text\.projection$", "text_projection"),
-    (r"^vision\.", "visual."),
-    (r"^text\.", ""),
-    (r"\bblocks\.", "transformer.resblocks."),
-)
 
 CARD = """---
 library_name: open_clip
@@ -111,8 +74,8 @@ def export_avion(folder: str | Path, out: str | Path, *, flash: bool = False) ->
     model, description = load_model(folder)
     content: dict[str, Any] = {"epoch": 0, "best_acc1": 0.0}
     content["state_dict"] = avion_state_dict(model, flash=flash)
-    if isinstance(model.config, DualEncoderConfig):
-        content["args"] = avion_options(model.config, description, flash=flash)
+    if model.config.kind in AVION_OPTIONS:
+        content["args"] = AVION_OPTIONS[model.config.kind](model.config, description, flash=flash)
     with publish(out) as draft:
         try:
             torch.save(content, draft)
@@ -139,27 +102,22 @@ def avion_options(
     )
 
 
+AVION_OPTIONS: dict[str, Callable[..., argparse.Namespace]] = {"dual_encoder": avion_options}
+"""By kind of architecture; VideoMAE's scripts read none."""
+
+
 def avion_state_dict(model: VideoModel, *, flash: bool = False) -> dict[str, Tensor]:
     """Weights under AVION's names. The text tower has the plain names in both layouts."""
-    config, towers = model.config, AVION_TOWERS[model.kind]
-    tensors: dict[str, Tensor] = {}
-    kernel: tuple[int, ...]
-    for name, tensor in model.state_dict().items():
-        if isinstance(config, DualEncoderConfig):
-            kernel = (3, config.vision.patch_px, config.vision.patch_px)
-            block = FLASH_CLIP_BLOCK if flash and name.startswith("vision.") else PLAIN_CLIP_BLOCK
-        else:
-            kernel = (3, config.tubelet_frames, config.patch_px, config.patch_px)
-            block = FLASH_BLOCK if flash else ()
-        theirs = _rename(name, towers + block)
-        if name.endswith("patch.weight") and not flash:
-            tensor = tensor.unflatten(1, kernel)
-        if theirs.endswith("attn.qkv.bias"):
-            stem = theirs.removesuffix("qkv.bias")
-            tensors[f"{stem}q_bias"], _, tensors[f"{stem}v_bias"] = tensor.chunk(3)
-        else:
-            tensors[theirs] = tensor
-    return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+    return _named(model, "avion_flash" if flash else "avion", model.state_dict())
+
+
+def _named(model: VideoModel, form: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of `model` in a format. Raises ModelError where the format has no such model."""
+    parts = model.names(model.config)
+    if form not in formats(parts):
+        known_forms = ", ".join(sorted(formats(parts))) or "no format"
+        raise ModelError(f"{form} has no names for this {model.kind}; it can be written as: {known_forms}")
+    return {name: x.detach().cpu().clone() for name, x in to_theirs(tensors, parts, form).items()}
 
 
 def export_open_clip(folder: str | Path, out: str | Path) -> None:
@@ -168,10 +126,10 @@ def export_open_clip(folder: str | Path, out: str | Path) -> None:
     Raises ModelError where `out` is there already, and for a model that is not a dual encoder.
     """
     _refuse_existing(out)
-    description, config = read_description(folder)
-    if description.kind != "dual_encoder" or not isinstance(config, DualEncoderConfig):
+    description, architecture = read_description(folder)
+    if "open_clip" not in formats(model_class(description.kind).names(architecture)):
         raise ModelError(f"{folder}: open_clip has no {description.kind}; export it in AVION's layout")
-    size = description.image_size_px
+    config, size = cast(DualEncoderConfig, architecture), description.image_size_px
     card = CARD.format(title=description.architecture, frames=description.frames, size=size)
     model, _ = load_model(folder, frames=1)
     with publish(out) as draft:
@@ -190,17 +148,14 @@ def open_clip_state_dict(model: VideoModel, config: DualEncoderConfig) -> dict[s
     tensors = dict(model.state_dict())
     places_ND, time_TD = tensors["vision.positional_embedding"], tensors.pop("vision.temporal_embedding")
     tensors["vision.positional_embedding"] = torch.cat([places_ND[:1], places_ND[1:] + time_TD])
-    kernel = (3, config.vision.patch_px, config.vision.patch_px)
-    tensors["vision.patch.weight"] = tensors["vision.patch.weight"].unflatten(1, kernel)
-    names = OPEN_CLIP_TOWERS + PLAIN_CLIP_BLOCK
-    return {_rename(name, names): tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return _named(model, "open_clip", tensors)
 
 
 def open_clip_config(
     config: DualEncoderConfig, *, image_size_px: int, biased: bool = False
 ) -> dict[str, Any]:
     """What open_clip builds the same model and its preprocessing from; `biased` after the sigmoid loss."""
-    vision, text = config.vision, config.text
+    vision, text = cast(VisionConfig, config.vision), cast(TextConfig, config.text)
     return {
         "model_cfg": {
             "embed_dim": config.embed_dim,
@@ -246,9 +201,3 @@ EXPORTS: dict[str, Callable[[str | Path, str | Path], None]] = {
     "open_clip": export_open_clip,
 }
 """Every format by its name."""
-
-
-def _rename(name: str, names: Names) -> str:
-    for pattern, replacement in names:
-        name = re.sub(pattern, replacement, name)
-    return name

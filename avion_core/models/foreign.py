@@ -1,12 +1,10 @@
 """Third-party weights under our names: CLIP's, and AVION's and VideoMAE's in both of their key layouts.
 
-The plain layout (`in_proj_weight`, `mlp.c_fc`, `qkv` with `q_bias` and `v_bias`) and the flash-attention
-layout (`Wqkv`, `mlp.fc1`) hold the same numbers; convolution kernels and matrices of patches do too.
+Which weights are the same is said by each model and tower (`names`), in all formats that it is read from.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,84 +13,38 @@ import torch
 from torch import Tensor
 
 from avion_core.config import StageSettings
-from avion_core.models.architecture import STARTS, kind_of
-from avion_core.models.base import VideoModel
+from avion_core.models.architecture import MODELS, kind_of
+from avion_core.models.base import VideoModel, model_class
 from avion_core.models.checkpoint_file import read_checkpoint
+from avion_core.models.names import Part, Reader, to_ours
 from avion_core.models.store import build_model
 from avion_core.models.weights import LoadReport, ModelError, load_weights, without
 
-BLOCK_NAMES: tuple[tuple[str, str], ...] = (
-    (r"\b_(?:orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module)\.", ""),
-    (r"^(?:(?:module|model)\.)+", ""),
-    (r"\btransformer\.resblocks\.", "blocks."),
-    (r"\battn\.(?:in_proj_|Wqkv\.)", "attn.qkv."),
-    (r"\battn\.out_proj\.", "attn.proj."),
-    (r"\bln_([12])\.", r"norm\1."),
-    (r"\bmlp\.c_fc\.", "mlp.fc1."),
-    (r"\bmlp\.c_proj\.", "mlp.fc2."),
-)
-"""Rewrites of names that all models share."""
-
-CLIP_NAMES: tuple[tuple[str, str], ...] = (
-    (r"^visual\.conv1\.", "vision.patch."),
-    (r"^(?:visual\.)?image_projection$|^visual\.proj$", "vision.projection"),
-    (r"^visual\.", "vision."),
-    (r"^textual\.", "text."),
-    (r"^(blocks\.|token_embedding\.|positional_embedding$|ln_final\.|text_projection$)", r"text.\1"),
-    (r"^text\.text_projection$", "text.projection"),
-    (r"^fc_cls\.", "head."),
-)
-"""AVION's towers, LaViLa's, OpenAI's and open_clip's; the last three have a text tower without prefix."""
 NO_WEIGHTS = ("attn_mask", "input_resolution", "context_length", "vocab_size", "n_averaged")
 """What OpenAI's and older open_clip files, and torch's running average, hold beside weights."""
 
-SCALARS = ("logit_scale", "logit_bias")
 
-ENCODER_NAMES: tuple[tuple[str, str], ...] = (
-    (r"^encoder\.norm\.", "norm."),
-    (r"\bpatch_embed\.proj\.", "patch."),
-)
-CLASSIFIER_NAMES: tuple[tuple[str, str], ...] = (
-    (r"^(blocks\.|patch_embed\.)", r"encoder.\1"),
-    *ENCODER_NAMES,
-)
-
-FOREIGN_NAMES: dict[str, tuple[tuple[str, str], ...]] = {
-    "dual_encoder": BLOCK_NAMES + CLIP_NAMES,
-    "video_classifier": BLOCK_NAMES + CLIP_NAMES,
-    "videomae": BLOCK_NAMES + ENCODER_NAMES,
-    "videomae_classifier": BLOCK_NAMES + CLASSIFIER_NAMES,
-}
-"""Regular expressions and their replacements, applied in order, by kind of model."""
-
-
-def our_name(foreign_name: str, kind: str) -> str:
-    """The name that a foreign weight has in our model of this kind; unknown names come back unchanged."""
-    for pattern, replacement in FOREIGN_NAMES[kind]:
-        foreign_name = re.sub(pattern, replacement, foreign_name)
-    return foreign_name
+def our_name(foreign_name: str, model: VideoModel) -> str:
+    """The name that a foreign weight has in a model such as this; unknown names come back unchanged."""
+    return Reader(_parts(model)).place(foreign_name).name
 
 
 def import_state_dict(tensors: Mapping[str, Tensor], model: VideoModel) -> dict[str, Tensor]:
-    """Foreign weights under the names and shapes of `model`, for `load_weights`.
+    """Foreign weights under the names and in the dimensions of `model`, for `load_weights`.
 
-    Kernels of patch convolutions are flattened; `q_bias` and `v_bias` are joined around a zero key
-    bias, which attention does not notice. Weights that mean nothing to the model keep their names.
-    Raises ModelError when two foreign names mean the same weight.
+    Weights that mean nothing to the model, nor to one that it may start from, keep their names. Raises
+    ModelError when two foreign names mean the same weight.
     """
-    named: dict[str, Tensor] = {}
-    for foreign_name, tensor in tensors.items():
-        name = our_name(foreign_name, model.kind)
-        if name in named:
-            raise ModelError(f"two of the given weights mean {name}; the second is {foreign_name}")
-        if name in SCALARS and tensor.numel() == 1:
-            tensor = tensor.reshape(())  # some trainers keep them as one number in a row
-        named[name] = tensor.flatten(1) if name.endswith("patch.weight") else tensor
-    for stem in [name.removesuffix("q_bias") for name in named if name.endswith("attn.q_bias")]:
-        if f"{stem}v_bias" in named:
-            query, value = named.pop(f"{stem}q_bias"), named.pop(f"{stem}v_bias")
-            named[f"{stem}qkv.bias"] = torch.cat([query, torch.zeros_like(query), value])
-    return named
+    try:
+        return to_ours(tensors, _parts(model), like=model.state_dict())
+    except ValueError as error:
+        raise ModelError(str(error)) from None
+
+
+def _parts(model: VideoModel) -> list[Part]:
+    """The model's own, and those of the kinds that it may start from."""
+    kinds = (model.kind, *MODELS[model.kind].starts)
+    return [part for kind in kinds for part in model_class(kind).names(model.config)]
 
 
 def start_from_foreign(
@@ -107,9 +59,9 @@ def start_from_foreign(
 ) -> LoadReport:
     """Fill `model` with the weights of a file that another trainer wrote, called `source` in errors.
 
-    A classifier leaves behind what STARTS says it leaves of a pretrained model. Which activation, norm
-    epsilon and pixel normalisation the weights were trained with is not in such files: the architecture
-    says it. Raises ModelError as read_checkpoint and load_weights.
+    A classifier leaves behind what it has no use for (`ModelKind.starts`). Which activation, norm epsilon
+    and pixel normalisation the weights were trained with is not in such files: the architecture says it.
+    Raises ModelError as read_checkpoint and load_weights.
     """
     tensors = read_checkpoint(path, key=key)
     waived = {"fresh": fresh, "waive_missing": waive_missing, "waive_unexpected": waive_unexpected}
@@ -125,9 +77,8 @@ def check_weights(stage: StageSettings, path: str | Path, *, classes: int | None
     kind = kind_of(stage)
     tensors = read_checkpoint(path, key=stage.start_weights_key)
     arguments: dict[str, Any] = {"frames": stage.frames, "image_size_px": stage.image_size_px}
-    if stage.task == "classification":
-        heads = (len(x) for name, x in tensors.items() if our_name(name, kind) == "head.weight" and x.ndim)
-        arguments["classes"] = classes or next(heads, 1)
+    if MODELS[kind].output == "classes":
+        arguments["classes"] = classes or _classes_in(tensors, kind, stage.model, arguments)
     if stage.loss_name == "sigmoid":
         arguments["logit_bias"] = 0.0
     with torch.device("meta"):
@@ -142,16 +93,26 @@ def check_weights(stage: StageSettings, path: str | Path, *, classes: int | None
     )
 
 
+def _classes_in(
+    tensors: Mapping[str, Tensor], kind: str, architecture: str, arguments: Mapping[str, Any]
+) -> int:
+    """Outputs of the head that a file has, 1 where it has none."""
+    with torch.device("meta"):
+        reader = Reader(_parts(build_model(kind, architecture, classes=1, **arguments)))
+    heads = (len(x) for name, x in tensors.items() if reader.place(name).name == "head.weight" and x.ndim)
+    return next(heads, 1)
+
+
 def _load_foreign(
     model: VideoModel, tensors: Mapping[str, Tensor], *, source: str, **waived: Sequence[str]
 ) -> LoadReport:
-    if any(".timeattn." in name for name in tensors):
-        raise ModelError(
-            f"{source}: a TimeSformer such as LaViLa's or EgoVLP's; no model here has its divided attention"
-        )
-    left_behind = [p for (_, kind), patterns in STARTS.items() if kind == model.kind for p in patterns]
+    left_behind = [pattern for patterns in MODELS[model.kind].starts.values() for pattern in patterns]
     try:
         named = import_state_dict(tensors, model)
     except ModelError as error:
         raise ModelError(f"{source}: {error}") from None
+    if any(".timeattn." in name for name in named.keys() - model.state_dict().keys()):
+        raise ModelError(
+            f"{source}: a TimeSformer such as LaViLa's or EgoVLP's; this model has no divided attention"
+        )
     return load_weights(model, without(named, [*left_behind, *NO_WEIGHTS]), source=source, **waived)

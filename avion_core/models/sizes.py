@@ -14,17 +14,11 @@ from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from avion_core.models.architecture import ModelConfig
+from avion_core.models.architecture import Architecture
 from avion_core.models.base import VideoModel
-from avion_core.models.dual_encoder import DualEncoder
 from avion_core.models.layers import set_checkpointing
 from avion_core.models.store import build_model
-from avion_core.models.videomae import VideoMAE
 
-TEXT_TOKENS = 12
-"""Length of a narration, start and end included, to which a batch is cut."""
-MASK_RATIO = 0.9
-"""Share of the tubelets that VideoMAE hides."""
 ROWS: tuple[tuple[str, str, int, int, dict[str, int]], ...] = (
     ("dual_encoder", "clip_vit_b_16", 4, 224, {}),
     ("dual_encoder", "clip_vit_b_16", 16, 224, {}),
@@ -53,7 +47,7 @@ class Size:
     """The same with gradient checkpointing; one block's share comes back while it is computed again."""
 
 
-def measure(kind: str, architecture: str | ModelConfig, *, bf16: bool = False, **arguments: Any) -> Size:
+def measure(kind: str, architecture: str | Architecture, *, bf16: bool = False, **arguments: Any) -> Size:
     """The size of a model of `store.build_model`, in float32 or in bfloat16 mixed precision."""
     with torch.device("meta"):
         model = build_model(kind, architecture, **arguments).train()
@@ -81,19 +75,8 @@ def _attention_flops(q_shape: Any, k_shape: Any, v_shape: Any, *_: Any, **__: An
 
 
 def _forward(model: VideoModel, *, clips: int) -> Tensor:
-    """Clips through the model, past all that looks at values: these tensors have none."""
     side = model.image_size_px
-    frames_BCTHW = torch.empty(clips, 3, model.frames, side, side)
-    if isinstance(model, DualEncoder):
-        tokens_BL = torch.zeros(clips, TEXT_TOKENS, dtype=torch.long)
-        return model.encode_video(frames_BCTHW) @ model.text.read_at(tokens_BL[:, -1], tokens_BL).float().T
-    if isinstance(model, VideoMAE):
-        places = (side // model.config.patch_px) ** 2
-        masked = int(MASK_RATIO * places) * (model.tokens // places)
-        order_BN = torch.zeros(clips, model.tokens, dtype=torch.long)
-        return model.reconstruct(frames_BCTHW, order_BN[:, masked:], order_BN[:, :masked])
-    logits_BK: Tensor = model(frames_BCTHW)
-    return logits_BK
+    return model.dry_run(torch.empty(clips, 3, model.frames, side, side))
 
 
 def _kept_bytes(model: VideoModel, *, clips: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +14,17 @@ from torch import Tensor
 from avion_core.config import known
 from avion_core.files import publish, read_json, write_json
 from avion_core.models.architecture import (
-    STARTS,
-    ModelConfig,
+    MODELS,
+    Architecture,
     check_start,
     load_architecture,
     parse_architecture,
 )
-from avion_core.models.base import VideoModel
-from avion_core.models.classifier import VideoClassifier
-from avion_core.models.dual_encoder import DualEncoder
-from avion_core.models.videomae import VideoMAE, VideoMAEClassifier
+from avion_core.models.base import VideoModel, model_class
 from avion_core.models.weights import LoadReport, ModelError, load_weights, without
 
 WEIGHTS_FILE = "model.safetensors"
 DESCRIPTION_FILE = "model.json"
-
-MODELS: dict[str, type[VideoModel]] = {
-    "dual_encoder": DualEncoder,
-    "video_classifier": VideoClassifier,
-    "videomae": VideoMAE,
-    "videomae_classifier": VideoMAEClassifier,
-}
-"""Every model by its kind."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +32,7 @@ class ModelDescription:
     """What `model.json` says beside the architecture's values."""
 
     kind: str
-    """Name in MODELS."""
+    """Name in `architecture.MODELS`."""
     architecture: str
     """Name of the architecture's file, for the reader; its values are stored beside it."""
     frames: int
@@ -54,21 +43,25 @@ class ModelDescription:
     """Outputs of a classifier's head; 0 for other models."""
     label: str = ""
     """What a classifier predicts: action, verb, noun or label."""
-    extras: dict[str, Any] = field(default_factory=dict)
-    """Anything else worth keeping, as JSON."""
+    task: str = ""
+    """What it was trained for."""
+    sampling: str | None = None
+    """Rule by which it was shown frames (`media.sample`); None where that is not known."""
+    stride: int | None = None
+    """Distance of a window's frames; None where that is not known."""
 
 
-def build_model(kind: str, architecture: str | ModelConfig, **arguments: Any) -> VideoModel:
+def build_model(kind: str, architecture: str | Architecture, **arguments: Any) -> VideoModel:
     """A fresh model from torch's generator; `arguments` go to the class (frames, image_size_px, …).
 
     Raises ValueError for an unknown kind or architecture, or one that the kind cannot be built from.
     """
-    known([kind], MODELS, "kind of model")
+    wanted = MODELS[kind].architecture
     config = load_architecture(architecture) if isinstance(architecture, str) else architecture
-    wanted = MODELS[kind].architecture_kind
     if config.kind != wanted:
         raise ModelError(f"a {kind} needs a {wanted} architecture; '{architecture}' is a {config.kind}")
-    return MODELS[kind](config, **arguments)
+    model: VideoModel = model_class(kind)(config, **arguments)
+    return model
 
 
 def save_model(folder: str | Path, model: VideoModel, description: ModelDescription) -> None:
@@ -105,7 +98,7 @@ def load_model(
     return model.eval(), description
 
 
-def read_description(folder: str | Path) -> tuple[ModelDescription, ModelConfig]:
+def read_description(folder: str | Path) -> tuple[ModelDescription, Architecture]:
     """Description and architecture of a model folder, without its weights."""
     path = Path(folder) / DESCRIPTION_FILE
     if not path.is_file():
@@ -115,11 +108,17 @@ def read_description(folder: str | Path) -> tuple[ModelDescription, ModelConfig]
     raw = read_json(path)
     try:
         config = parse_architecture(raw.pop("config"), where=str(path))
-        description = ModelDescription(**raw)
+        description = ModelDescription(**_flat(raw))
     except (AttributeError, KeyError, TypeError) as error:
         raise ModelError(f"{path}: not a model description ({error})") from None
     known([description.kind], MODELS, f"{path}: kind")
     return description, config
+
+
+def _flat(raw: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a description, those included that earlier versions kept under `extras`."""
+    extras = raw.pop("extras", {})
+    return {**raw, **{name: extras[name] for name in ("task", "sampling", "stride") if name in extras}}
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, **metadata: str) -> None:
@@ -152,7 +151,7 @@ def start_from(
 ) -> LoadReport:
     """Fill `model` with the weights of a previous stage's folder.
 
-    The same kind takes everything, a classifier takes its encoder's tower (STARTS); a fresh head must
+    The same kind takes everything, another what `ModelKind.starts` does not leave behind; a fresh head must
     be waived as missing. Raises ModelError when the kinds do not fit, when the source was made with
     values that its shapes do not show (activation, heads, pixel normalisation), and as load_weights.
     """
@@ -164,7 +163,9 @@ def start_from(
     _check_same_arithmetic(config, model.config, folder)
     return load_weights(
         model,
-        without(read_tensors(Path(folder) / WEIGHTS_FILE), STARTS.get((description.kind, model.kind), ())),
+        without(
+            read_tensors(Path(folder) / WEIGHTS_FILE), MODELS[model.kind].starts.get(description.kind, ())
+        ),
         fresh=fresh,
         waive_missing=waive_missing,
         waive_unexpected=waive_unexpected,
@@ -172,23 +173,11 @@ def start_from(
     )
 
 
-def _check_same_arithmetic(source: ModelConfig, target: ModelConfig, folder: str | Path) -> None:
-    ours, theirs = _arithmetic(target), _arithmetic(source)
-    for name in ours.keys() & theirs.keys():
-        if ours[name] != theirs[name]:
+def _check_same_arithmetic(source: Architecture, target: Architecture, folder: str | Path) -> None:
+    theirs = source.arithmetic()
+    for name, value in target.arithmetic().items():
+        if theirs.get(name, value) != value:
             raise ModelError(
-                f"{folder}: was made with {name} {theirs[name]}, this model has {ours[name]}; "
+                f"{folder}: was made with {name} {theirs[name]}, this model has {value}; "
                 "take the same architecture"
             )
-
-
-def _arithmetic(config: ModelConfig) -> dict[str, Any]:
-    """Values that change a model's results without changing the shape of its weights."""
-    silent = ("heads", "decoder_heads", "norm_eps", "activation", "pixel_mean", "pixel_std")
-    values: dict[str, Any] = {}
-    for name, value in config.model_dump().items():
-        if isinstance(value, dict):
-            values |= {f"{name}.{inner}": value[inner] for inner in silent if inner in value}
-        elif name in silent:
-            values[name] = value
-    return values

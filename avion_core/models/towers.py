@@ -1,14 +1,39 @@
-"""The towers that models are made of: their architecture fields. Nothing here needs torch."""
+"""The towers that dual encoders and classifiers are made of: their architecture fields, by kind.
+
+A tower is its fields and a line here, and a module with its class (`models.base.VisionTower`, `TextTower`).
+Nothing here needs torch: the class is imported when a model is built.
+"""
 
 from __future__ import annotations
 
-from pydantic import model_validator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
+
+from pydantic import (
+    BeforeValidator,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from avion_core.config import Count, NotNegative, Positive, Section
+from avion_core.registry import Registry
+
+DEFAULT_KIND = "clip"
+"""The tower of an architecture that names no kind; it goes without saying in what is written, too."""
 
 
-class VisionConfig(Section):
-    """A space-time vision transformer over square patches of each frame."""
+class TowerConfig(Section):
+    """What every tower has."""
+
+    kind: ClassVar[str]
+    """Name in the registry."""
+    silent: ClassVar[tuple[str, ...]] = ("heads", "norm_eps")
+    """Fields that change a tower's results but not the shapes of its weights."""
 
     width: Count
     """Numbers in a token."""
@@ -16,8 +41,69 @@ class VisionConfig(Section):
     """Transformer blocks."""
     heads: Count
     """Attention heads; they divide the width."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> TowerConfig:
+        check_heads(self.width, self.heads)
+        return self
+
+    @model_serializer(mode="wrap")
+    def _with_kind(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        dumped: dict[str, Any] = fields(self)
+        return dumped if self.kind == DEFAULT_KIND else {"kind": self.kind, **dumped}
+
+
+class VisionTowerConfig(TowerConfig):
+    """A tower over the frames of a clip."""
+
+    fixed_frames: ClassVar[bool] = False
+    """Whether it takes only as many frames a clip as it was trained with."""
+    drops_patches: ClassVar[bool] = False
+    """Whether it can leave out patches in training."""
+
     patch_px: Count
     """Side of a patch."""
+
+    def check_input(self, *, frames: int, image_size_px: int) -> None:
+        """Raise ValueError unless the image size is a multiple of the patch."""
+        check_multiple("image_size_px", image_size_px, "the patch", self.patch_px)
+
+
+class TextTowerConfig(TowerConfig):
+    """A tower over the tokens of a text."""
+
+    tokenizer: ClassVar[str] = "clip"
+    """Name in `data.tokenizer.TOKENIZERS`."""
+
+    context_length: Count = 77
+    """Longest text in tokens, start and end included."""
+    vocabulary: Count = 49408
+    """Size of the token table; CLIP's byte-pair encoding has 49408."""
+
+
+Fields = TypeVar("Fields", bound=TowerConfig)
+
+
+@dataclass(frozen=True)
+class Tower(Generic[Fields]):
+    """A kind of tower."""
+
+    config: type[Fields]
+    """Its architecture fields."""
+    code: str
+    """Its class, `package.module:Name`."""
+
+
+VISION_TOWERS: Registry[Tower[VisionTowerConfig]] = Registry("kind of vision tower")
+TEXT_TOWERS: Registry[Tower[TextTowerConfig]] = Registry("kind of text tower")
+
+
+class VisionConfig(VisionTowerConfig):
+    """CLIP's vision transformer with joint attention over the square patches of all frames."""
+
+    kind: ClassVar[str] = "clip"
+    drops_patches: ClassVar[bool] = True
+
     mlp_ratio: Positive = 4.0
     """Width of the MLP's hidden layer over the tower's."""
     norm_eps: Positive = 1e-6
@@ -28,37 +114,52 @@ class VisionConfig(Section):
     positional_std: Positive | None = None
     """Standard deviation of a fresh spatial table; null for CLIP's width ** -0.5."""
 
-    @model_validator(mode="after")
-    def _heads_divide(self) -> VisionConfig:
-        check_heads(self.width, self.heads)
-        return self
 
+class TextConfig(TextTowerConfig):
+    """CLIP's causal text transformer."""
 
-class TextConfig(Section):
-    """A causal text transformer as in CLIP."""
+    kind: ClassVar[str] = "clip"
 
-    width: Count
-    """Numbers in a token."""
-    layers: Count
-    """Transformer blocks."""
-    heads: Count
-    """Attention heads; they divide the width."""
-    context_length: Count = 77
-    """Longest text in tokens, start and end included."""
-    vocabulary: Count = 49408
-    """Size of the token table; CLIP's byte-pair encoding has 49408."""
     mlp_ratio: Positive = 4.0
     """Width of the MLP's hidden layer over the tower's."""
     norm_eps: Positive = 1e-5
     """Epsilon of the layer norms."""
 
-    @model_validator(mode="after")
-    def _heads_divide(self) -> TextConfig:
-        check_heads(self.width, self.heads)
-        return self
+
+VISION_TOWERS.register(VisionConfig.kind, Tower(VisionConfig, "avion_core.models.clip:ClipVision"))
+TEXT_TOWERS.register(TextConfig.kind, Tower(TextConfig, "avion_core.models.clip:ClipText"))
+
+
+def _chosen(towers: Registry[Tower[Any]], raw: Any) -> Any:
+    """The fields of an architecture file's tower as the class that its `kind` names."""
+    if not isinstance(raw, Mapping):
+        return raw
+    fields = dict(raw)
+    config = towers[str(fields.pop("kind", DEFAULT_KIND))].config
+    try:
+        return config.model_validate(fields)
+    except ValidationError as error:
+        raise ValueError(first_problem(error)) from None
+
+
+AnyVision = Annotated[SerializeAsAny[VisionTowerConfig], BeforeValidator(partial(_chosen, VISION_TOWERS))]
+AnyText = Annotated[SerializeAsAny[TextTowerConfig], BeforeValidator(partial(_chosen, TEXT_TOWERS))]
+"""Fields of an architecture that hold a tower of any kind."""
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first bad value, by name, and what is wrong with it."""
+    problem = error.errors()[0]
+    return ": ".join(filter(None, (".".join(map(str, problem["loc"])), problem["msg"])))
 
 
 def check_heads(width: int, heads: int) -> None:
     """Raise ValueError unless the heads divide the width."""
     if width % heads:
         raise ValueError(f"heads ({heads}) must divide the width ({width})")
+
+
+def check_multiple(setting: str, value: int, unit_name: str, unit: int) -> None:
+    """Raise ValueError unless `value` is a multiple of `unit`."""
+    if value < unit or value % unit:
+        raise ValueError(f"{setting} ({value}) must be a multiple of {unit_name} ({unit})")

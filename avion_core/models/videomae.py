@@ -16,16 +16,23 @@ import torch
 from torch import Tensor, nn
 
 from avion_core.models.architecture import VideoMAEConfig
-from avion_core.models.base import VideoModel
+from avion_core.models.base import Tower, VideoModel
 from avion_core.models.layers import Block, patchify, pick, run_blocks
+from avion_core.models.names import Names, Part, Same
 
 HEAD_SCALE = 0.001
 """Factor on the classifier's fresh head, VideoMAE's `init_scale`."""
 CELL = 4
 """Places of a running cell, 2×2, and the time steps after which it repeats."""
+DRY_MASK_RATIO = 0.9
+"""Share of the tubelets that is hidden in a dry run."""
+PLAIN: Names = (Same(".attn.qkv.bias", (".attn.q_bias", None, ".attn.v_bias")),)
+"""A block's names in the original, whose keys have no bias, which attention does not notice."""
+FLASH: Names = (Same(".attn.qkv.", ".attn.Wqkv."), Same(".attn.proj.", ".attn.out_proj."))
+"""A block's names in AVION with flash attention."""
 
 
-class VideoMAEEncoder(nn.Module):
+class VideoMAEEncoder(Tower):
     """Tubelet embedding, fixed positions and blocks, over all tubelets or the visible ones only."""
 
     positions: Tensor
@@ -91,7 +98,7 @@ class VideoMAE(VideoModel):
     """Encoder on visible tubelets, decoder on all, prediction of the masked ones' normalised pixels."""
 
     kind: ClassVar[str] = "videomae"
-    architecture_kind: ClassVar[str] = "videomae"
+    towers: ClassVar[tuple[str, ...]] = ("encoder",)
     config: VideoMAEConfig
     decoder_positions: Tensor
 
@@ -108,8 +115,7 @@ class VideoMAE(VideoModel):
 
         Raises ValueError when the clip is no whole number of the running cell's periods.
         """
-        depths = {"encoder.": config.layers}
-        super().__init__(config, frames=frames, image_size_px=image_size_px, towers=depths)
+        super().__init__(config, frames=frames, image_size_px=image_size_px)
         period = CELL * config.tubelet_frames
         if decoder_mask_ratio and frames % period:
             raise ValueError(f"decoder_mask_ratio needs frames in multiples of {period}, not {frames}")
@@ -186,12 +192,24 @@ class VideoMAE(VideoModel):
         prediction_BMP: Tensor = self.decoder(x_BND, last=masked_BM.shape[1])
         return prediction_BMP
 
+    def dry_run(self, frames_BCTHW: Tensor) -> Tensor:
+        """Prediction of DRY_MASK_RATIO of the tubelets."""
+        places = (self.image_size_px // self.config.patch_px) ** 2
+        masked = int(DRY_MASK_RATIO * places) * (self.tokens // places)
+        order_BN = torch.zeros(len(frames_BCTHW), self.tokens, dtype=torch.long)
+        return self.reconstruct(frames_BCTHW, order_BN[:, masked:], order_BN[:, :masked])
+
+    @classmethod
+    def names(cls, config: VideoMAEConfig) -> tuple[Part, ...]:
+        norm = Same("norm.", "encoder.norm.")
+        return (_part(config, norm, patch="encoder.patch_embed.proj."),)
+
 
 class VideoMAEClassifier(VideoModel):
     """VideoMAE's encoder over all tubelets, mean over tokens, LayerNorm, dropout, linear head."""
 
     kind: ClassVar[str] = "videomae_classifier"
-    architecture_kind: ClassVar[str] = "videomae"
+    towers: ClassVar[tuple[str, ...]] = ("encoder",)
     config: VideoMAEConfig
 
     def __init__(
@@ -204,8 +222,7 @@ class VideoMAEClassifier(VideoModel):
         drop_path: float = 0.0,
         head_dropout: float = 0.0,
     ) -> None:
-        depths = {"encoder.": config.layers}
-        super().__init__(config, frames=frames, image_size_px=image_size_px, towers=depths)
+        super().__init__(config, frames=frames, image_size_px=image_size_px)
         self.encoder = VideoMAEEncoder(
             config, frames=frames, image_size_px=image_size_px, drop_path=drop_path
         )
@@ -224,6 +241,18 @@ class VideoMAEClassifier(VideoModel):
         self.check_frames(frames_BCTHW)
         logits_BK: Tensor = self.head(self.dropout(self.fc_norm(self.encoder(frames_BCTHW).mean(dim=1))))
         return logits_BK
+
+    @classmethod
+    def names(cls, config: VideoMAEConfig) -> tuple[Part, ...]:
+        return (_part(config, Same("encoder.blocks.", "blocks."), patch="patch_embed.proj."),)
+
+
+def _part(config: VideoMAEConfig, *rows: Same, patch: str) -> Part:
+    """A whole model's names in AVION and the original, where the tubelet embedding's begin with `patch`."""
+    kernel = (-1, 3, config.tubelet_frames, config.patch_px, config.patch_px)
+    convolution, matrix = (Same("encoder.patch.weight", f"{patch}weight", shape) for shape in (kernel, None))
+    rows = (*rows, Same("encoder.patch.bias", f"{patch}bias"))
+    return Part("", {"avion": (convolution, *rows, *PLAIN), "avion_flash": (matrix, *rows, *FLASH)})
 
 
 def sine_cosine(tokens: int, width: int) -> Tensor:

@@ -6,7 +6,7 @@ name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from avion_core.models.base import VideoModel
-from avion_core.models.positions import fit_context, interpolate_frames, interpolate_places
 
 LISTED = 8
 """Weights named in an error before 'and n more'."""
@@ -51,14 +50,17 @@ def load_weights(
 ) -> LoadReport:
     """Copy `tensors` into `model` by name, all or nothing.
 
-    Position tables of another length or image size are adapted (ADAPTERS). A weight whose name
+    Position tables of another length or image size are adapted (`model.adapters`). A weight whose name
     matches `waive_missing` (fnmatch) may be absent or of another shape and stays fresh; one that
     matches `fresh` stays so in any case; one that matches `waive_unexpected` is passed over. Raises
     ModelError listing everything else that differs.
     """
     own = model.state_dict()
     tensors, waive_missing = without(tensors, fresh), (*waive_missing, *fresh)
-    fitted = {name: _adapt(name, tensors[name], own[name]) for name in own if name in tensors}
+    fitted = {name: tensors[name] for name in own if name in tensors}
+    for name, adapt in model.adapters.items():
+        if name in fitted and fitted[name].ndim == 2 and len(fitted[name]) != len(own[name]):
+            fitted[name] = adapt(fitted[name], own[name])
     missing = [name for name in own if name not in fitted]
     unexpected = [name for name in tensors if name not in own]
     misshapen = [name for name in fitted if fitted[name].shape != own[name].shape]
@@ -87,20 +89,6 @@ def load_weights(
 def without(tensors: Mapping[str, Tensor], patterns: Sequence[str]) -> dict[str, Tensor]:
     """Those of `tensors` whose name matches none of the fnmatch patterns."""
     return {name: tensor for name, tensor in tensors.items() if not _matches(name, patterns)}
-
-
-ADAPTERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "vision.temporal_embedding": interpolate_frames,
-    "vision.positional_embedding": interpolate_places,
-    "text.positional_embedding": fit_context,
-}
-"""How a table is made to fit another length, by name."""
-
-
-def _adapt(name: str, tensor: Tensor, target: Tensor) -> Tensor:
-    if name not in ADAPTERS or tensor.ndim != 2 or len(tensor) == len(target):
-        return tensor
-    return ADAPTERS[name](tensor, target)
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:

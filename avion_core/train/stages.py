@@ -26,7 +26,7 @@ from avion_core.data.loader import BatchLoader
 from avion_core.files import checksums, fingerprint, publish, read_json, remove_partials, write_manifest
 from avion_core.finished import forget, keep, unfinish
 from avion_core.manifests import MANIFEST
-from avion_core.models.architecture import DualEncoderConfig, kind_of, load_architecture
+from avion_core.models.architecture import kind_of, load_architecture
 from avion_core.models.base import VideoModel
 from avion_core.models.foreign import start_from_foreign
 from avion_core.models.layers import compile_blocks, set_attention, set_checkpointing
@@ -111,7 +111,7 @@ class Parts:
     """What a task is made of beside its settings."""
 
     model: Any
-    """One of `models.store.MODELS`, on its device."""
+    """One of `models.architecture.MODELS`, on its device."""
     clips: ClipTable
     sentences: Sentences | None
     """Of the relevancy task."""
@@ -347,7 +347,9 @@ class _Stage:
             image_size_px=settings.image_size_px,
             classes=self.classes,
             label=settings.label if self.classes else "",
-            extras={"task": settings.task, "sampling": settings.sampling, "stride": settings.stride},
+            task=settings.task,
+            sampling=settings.sampling,
+            stride=settings.stride,
         )
 
     def _validation(self, model: VideoModel, steps_per_epoch: int) -> Validation | None:
@@ -378,21 +380,21 @@ class _Stage:
             arguments |= {"classes": self.classes, "head_dropout": settings.head_dropout}
         if settings.task == "contrastive":
             arguments |= settings.loss_values
-        if self.kind in ("dual_encoder", "video_classifier"):
+        if load_architecture(settings.model).drops_patches:
             arguments["patch_dropout"] = settings.patch_dropout
-        if self.kind == "videomae":
+        if settings.task == "reconstruction":
             arguments["decoder_mask_ratio"] = settings.decoder_mask_ratio
         return arguments
 
     def _loader(self, model: VideoModel, clips: ClipTable, sentences: Sentences | None) -> BatchLoader:
-        settings, config = self.settings, model.config
-        context = config.text.context_length if isinstance(config, DualEncoderConfig) else 0
+        settings = self.settings
         dataset = ClipDataset(
             clips,
             ChunkIndex.load(self.files["chunks"]),
             view_of(settings),
             choose_text=self._choose_text(clips, sentences),
-            context_length=context,
+            context_length=model.config.context_length,
+            tokenizer=model.config.tokenizer,
         )
         dataset.check_length(self.title)
         return BatchLoader(

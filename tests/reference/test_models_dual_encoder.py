@@ -74,7 +74,7 @@ def test_exported_weights_are_the_recorded_ones_by_name_shape_and_bit(recorded):
 def test_weights_without_decay_are_the_recorded_ones():
     recorded = json.loads((DATA / "reference.json").read_text())["clip_train_curve"]["no_decay"]
     model = DualEncoder(CONFIG, frames=4, image_size_px=32)
-    assert model.no_decay() == {our_name(name, model.kind) for name in recorded}
+    assert model.no_decay() == {our_name(name, model) for name in recorded}
 
 
 def test_classifier_logits_are_the_recorded_ones():

@@ -91,4 +91,4 @@ def test_layer_decay_groups_are_the_recorded_ones():
         }
         for name, _ in model.named_parameters()
     }
-    assert ours == {our_name(name, model.kind): group for name, group in recorded["param_groups"].items()}
+    assert ours == {our_name(name, model): group for name, group in recorded["param_groups"].items()}

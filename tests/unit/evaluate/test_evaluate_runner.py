@@ -64,11 +64,11 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def save(folder, kind, config, *, frames=4, label="", classes=0, extras=SEGMENTS):
+def save(folder, kind, config, *, frames=4, label="", classes=0, seen=SEGMENTS):
     torch.manual_seed(0)
     heads = {"classes": classes} if classes else {}
     model = build_model(kind, config, frames=frames, image_size_px=16, **heads)
-    description = ModelDescription(kind, "test", frames, 16, classes, label, extras)
+    description = ModelDescription(kind, "test", frames, 16, classes, label, **seen)
     if classes:  # a fresh head knows nothing; make its answers differ
         torch.nn.init.normal_(model.head.weight)
     save_model(folder, model, description)
@@ -247,15 +247,15 @@ def test_actions_give_verbs_and_nouns(place):
 
 
 def test_a_model_that_does_not_say_how_it_samples_is_refused(place):
-    save(place / "model", "dual_encoder", DUAL_ENCODER, extras={"stride": 4})
+    save(place / "model", "dual_encoder", DUAL_ENCODER, seen={"stride": 4})
     write_ek100(place, "P1")
-    with pytest.raises(ValueError, match=r"stage 'trained' .* needs extras.sampling$"):
+    with pytest.raises(ValueError, match=r"stage 'trained' .* needs sampling$"):
         measure(place, "retrieval", tables=("clips", "sentences"))
 
 
 def test_probabilities_are_averaged_over_views(place):
-    extras = {"sampling": "window", "stride": 3}
-    save(place / "model", "videomae_classifier", VIDEOMAE, label="label", classes=6, extras=extras)
+    seen = {"sampling": "window", "stride": 3}
+    save(place / "model", "videomae_classifier", VIDEOMAE, label="label", classes=6, seen=seen)
     write_ek100(place, "P1", "P2", "P3")
     _, twice = measure(place, "recognition", tables=("clips", "classes"), clips=2)
     view = NoVideos.seen[-1]

@@ -57,8 +57,8 @@ def kitchen(tmp_path_factory):
     )
     torch.manual_seed(0)
     model = build_model("dual_encoder", "toy_dual_encoder", frames=2, image_size_px=64)
-    extras = {"sampling": "segments", "stride": 4}
-    description = ModelDescription("dual_encoder", "toy_dual_encoder", 2, 64, extras=extras)
+    seen = {"sampling": "segments", "stride": 4}
+    description = ModelDescription("dual_encoder", "toy_dual_encoder", 2, 64, **seen)
     save_model(home / "model", model, description)
     return home
 

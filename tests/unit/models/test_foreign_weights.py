@@ -35,6 +35,12 @@ CLIP = DualEncoderConfig(
 MAE = VideoMAEConfig(
     width=24, layers=2, heads=2, patch_px=8, decoder_width=12, decoder_layers=1, decoder_heads=2
 )
+MODELS = {
+    "dual_encoder": (CLIP, {}),
+    "video_classifier": (CLIP, {"classes": 3}),
+    "videomae": (MAE, {}),
+    "videomae_classifier": (MAE, {"classes": 3}),
+}
 
 
 def open_clip_model(*, quick_gelu: bool = True) -> open_clip.CLIP:
@@ -101,7 +107,10 @@ def test_one_frame_of_an_open_clip_model_gives_its_embeddings(quick_gelu):
     ],
 )
 def test_names(kind, theirs, ours):
-    assert our_name(theirs, kind) == ours
+    config, arguments = MODELS[kind]
+    with torch.device("meta"):
+        model = build_model(kind, config, frames=4, image_size_px=16, **arguments)
+    assert our_name(theirs, model) == ours
 
 
 def tiny() -> DualEncoder:

@@ -26,8 +26,9 @@ def saved(folder, kind="dual_encoder", config=DUAL, seed=0, **arguments):
     torch.manual_seed(seed)
     model = build_model(kind, config, **{**SIZES, **arguments})
     sizes = {"frames": model.frames, "image_size_px": model.image_size_px}
+    seen = {"task": "any", "sampling": "window", "stride": 3}
     classes = arguments.get("classes", 0)
-    save_model(folder, model, ModelDescription(kind, "tiny", **sizes, classes=classes, extras={"a": 1}))
+    save_model(folder, model, ModelDescription(kind, "tiny", **sizes, classes=classes, **seen))
     return model
 
 
@@ -45,12 +46,26 @@ def test_round_trip_is_exact(tmp_path, kind, config, heads):
     loaded, description = load_model(tmp_path / "m")
     assert not loaded.training
     assert (description.kind, description.classes) == (kind, heads.get("classes", 0))
-    assert description.extras == {"a": 1}
+    assert (description.task, description.sampling, description.stride) == ("any", "window", 3)
     assert loaded.config == model.config
     ours, theirs = model.state_dict(), loaded.state_dict()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert sorted(path.name for path in (tmp_path / "m").iterdir()) == ["model.json", "model.safetensors"]
+
+
+def test_a_description_of_an_earlier_version_is_read(tmp_path):
+    """It kept under `extras` how frames were sampled."""
+    saved(tmp_path)
+    path = tmp_path / "model.json"
+    now = json.loads(path.read_text())
+    extras = {name: now.pop(name) for name in ("task", "sampling", "stride")}
+    path.write_text(json.dumps({**now, "extras": {**extras, "note": "any"}}))
+    _, description = load_model(tmp_path)
+    assert (description.task, description.sampling, description.stride) == ("any", "window", 3)
+    path.write_text(json.dumps({**now, "extras": {}}))
+    _, description = load_model(tmp_path)
+    assert (description.task, description.sampling, description.stride) == ("", None, None)
 
 
 @pytest.mark.parametrize("kept", [0, 5, 200, -1])

@@ -102,7 +102,7 @@ def test_a_finished_stage_is_four_files_that_describe_it_and_a_folder_of_curves(
     assert [line["step"] for line in lines(pretrained)] == [1, 2, 3, 4, 5, 6]
     _, description = load_model(pretrained)
     assert (description.kind, description.frames, description.image_size_px) == ("dual_encoder", 2, 32)
-    assert description.extras == {"task": "contrastive", "sampling": "segments", "stride": 4}
+    assert (description.task, description.sampling, description.stride) == ("contrastive", "segments", 4)
     manifest = read_json(pretrained / "manifest.json")
     assert manifest["inputs"]["clips_1"]["sha256"] == sha256(kitchen / "clips.arrow")
     assert manifest["settings"]["seed"] == 0
@@ -466,8 +466,8 @@ def test_a_state_that_cannot_be_read_gives_way_to_the_one_before(kitchen, masked
 
 
 def test_a_changed_architecture_starts_anew(kitchen, tmp_path, monkeypatch):
-    folder = shutil.copytree(architecture.FOLDER, tmp_path / "architectures")
-    monkeypatch.setattr(architecture, "FOLDER", folder)
+    folder = shutil.copytree(architecture.FOLDERS[0], tmp_path / "architectures")
+    monkeypatch.setattr(architecture, "FOLDERS", [folder])
     updates = count_updates(monkeypatch, sigterm_after=2)
     with pytest.raises(SystemExit):
         train(kitchen, tmp_path / "out", CONTRASTIVE)

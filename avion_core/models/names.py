@@ -1,0 +1,174 @@
+"""Our names of weights beside those of other projects, in tables that import and export both read.
+
+A table belongs to a part of a model, such as a tower, and to a format, such as AVION's checkpoints. Export
+reads the rows of one format from left to right, import those of all formats from right to left.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+WRAPPERS: tuple[tuple[str, str], ...] = (
+    (r"\b_(?:orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module)\.", ""),
+    (r"^(?:(?:module|model)\.)+", ""),
+)
+"""What training puts around a model, in the names of weights."""
+
+
+class Same(NamedTuple):
+    """A name, or a piece of many, as we have it and as another project has it.
+
+    A piece begins names (`blocks.`, or the empty one, which begins all of a part's) or stands in their middle
+    (`.norm1.`). To a name apply the first row that fits of those in the middle and the first of the others.
+    """
+
+    ours: str
+    """Without the prefix of the part."""
+    theirs: str | tuple[str | None, ...]
+    """From the beginning of the name, except in the middle. Several there: what is joined here along its
+    first dimension is kept in pieces, and None stands for zeros that are not kept."""
+    shape: tuple[int, ...] | None = None
+    """Theirs, as `reshape` takes it; None for ours. Import needs none."""
+
+
+Names = tuple[Same, ...]
+
+
+class Part(NamedTuple):
+    """Weights with a common prefix, such as a tower's, and their names in each format that has them."""
+
+    prefix: str
+    formats: Mapping[str, Names]
+
+
+class Place(NamedTuple):
+    """Where a foreign weight belongs: under our name, and there which of the pieces it is."""
+
+    name: str
+    piece: int = 0
+    pieces: tuple[str | None, ...] = ("",)
+
+
+def formats(parts: Sequence[Part]) -> set[str]:
+    """Formats that have names for every part."""
+    return set.intersection(*(set(part.formats) for part in parts))
+
+
+def to_theirs(tensors: Mapping[str, Tensor], parts: Sequence[Part], form: str) -> dict[str, Tensor]:
+    """Our weights under the names and in the shapes of a format; a name that no row has stays as it is.
+
+    A weight is of the first part whose prefix begins its name.
+    """
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        part = next((part for part in parts if name.startswith(part.prefix)), Part("", {form: ()}))
+        rows, local = part.formats[form], name.removeprefix(part.prefix)
+        first = _first(local, [row for row in rows if not row.ours.startswith(".")])
+        middle = _first(local, [row for row in rows if row.ours.startswith(".")])
+        names: list[str | None] = [local if first else name]
+        for row in filter(None, (first, middle)):
+            names = [old and new and _swap(old, row.ours, new) for old in names for new in _pieces(row)]
+            tensor = tensor if row.shape is None else tensor.reshape(row.shape)
+        values = tensor.chunk(len(names)) if len(names) > 1 else (tensor,)
+        found |= {new: value for new, value in zip(names, values, strict=True) if new}
+    return found
+
+
+def to_ours(
+    tensors: Mapping[str, Tensor], parts: Iterable[Part], *, like: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Foreign weights under our names, in the number of dimensions that those of `like` have.
+
+    Kernels of convolutions are flattened, and leading dimensions of length 1 dropped. Weights that no row
+    has, and pieces that are incomplete, keep their names. Raises ValueError when two mean the same weight.
+    """
+    reader, named = Reader(parts), dict[str, Tensor]()
+    groups: dict[Place, dict[int, tuple[str, Tensor]]] = {}
+    for foreign_name, tensor in tensors.items():
+        place = reader.place(foreign_name)
+        group = groups.setdefault(place._replace(piece=0), {})
+        if place.piece in group:
+            raise ValueError(f"two of the given weights mean {place.name}; the second is {foreign_name}")
+        group[place.piece] = foreign_name, tensor
+    for place, group in groups.items():
+        kept = [number for number, piece in enumerate(place.pieces) if piece is not None]
+        if sorted(group) != kept:
+            named |= dict(group.values())
+            continue
+        values = [group[number][1] for number in kept]
+        if len(place.pieces) > 1:
+            zeros = torch.zeros_like(values[0])
+            whole = torch.cat([group[n][1] if n in group else zeros for n in range(len(place.pieces))])
+        else:
+            whole = values[0]
+        if place.name in named:
+            raise ValueError(f"two of the given weights mean {place.name}; the second is {group[kept[0]][0]}")
+        named[place.name] = _with_dimensions(whole, like[place.name]) if place.name in like else whole
+    return named
+
+
+class Reader:
+    """Finds the places of foreign weights in a model of these parts."""
+
+    def __init__(self, parts: Iterable[Part]) -> None:
+        self._first: list[tuple[str, str, Names]] = []
+        self._middle: Names = ()
+        """Of the parts without a prefix, for names that nothing begins."""
+        for part in parts:
+            rows = tuple(dict.fromkeys(row for names in part.formats.values() for row in names))
+            middle = tuple(row for row in rows if row.ours.startswith("."))
+            self._middle += () if part.prefix else middle
+            for row in rows:
+                if isinstance(row.theirs, str) and row not in middle:
+                    self._first.append((row.theirs, part.prefix + row.ours, middle))
+        self._first.sort(key=lambda first: len(first[0]), reverse=True)
+
+    def place(self, foreign_name: str) -> Place:
+        """Of a name that no row has, the name itself without what training puts around a model."""
+        name, middle = foreign_name, self._middle
+        for pattern, replacement in WRAPPERS:
+            name = re.sub(pattern, replacement, name)
+        for beginning, ours, rows in self._first:
+            if _fits(name, beginning):
+                name, middle = _swap(name, beginning, ours), rows
+                break
+        for row in middle:
+            pieces = _pieces(row)
+            for number, theirs in enumerate(pieces):
+                if theirs is not None and _fits(name, theirs):
+                    name = _swap(name, theirs, row.ours)
+                    return Place(name, number, pieces) if len(pieces) > 1 else Place(name)
+        return Place(name)
+
+
+def _first(name: str, rows: Iterable[Same]) -> Same | None:
+    return next((row for row in rows if _fits(name, row.ours)), None)
+
+
+def _pieces(row: Same) -> tuple[str | None, ...]:
+    return (row.theirs,) if isinstance(row.theirs, str) else row.theirs
+
+
+def _fits(name: str, piece: str) -> bool:
+    """Whether a name is the whole one `piece`, begins with it, or has it in its middle."""
+    whole = not piece.endswith((".", "_")) and piece != ""
+    if piece.startswith("."):
+        return name.endswith(piece) if whole else piece in name
+    return name == piece if whole else name.startswith(piece)
+
+
+def _swap(name: str, old: str, new: str) -> str:
+    """`name` with `old`, which fits it, replaced."""
+    before, _, after = name.partition(old) if old else ("", "", name)
+    return before + new + after
+
+
+def _with_dimensions(tensor: Tensor, like: Tensor) -> Tensor:
+    while tensor.ndim > like.ndim and tensor.shape[0] == 1:
+        tensor = tensor[0]
+    return tensor.flatten(1) if tensor.ndim > like.ndim == 2 else tensor
