@@ -15,7 +15,14 @@ import yaml
 from pydantic import ValidationError, model_validator
 
 from avion_core.config import Count, Positive, Section, StageSettings, known
-from avion_core.models.towers import AnyText, AnyVision, check_heads, check_multiple, first_problem
+from avion_core.models.towers import (
+    AnyText,
+    AnyVision,
+    TowerConfig,
+    check_heads,
+    check_multiple,
+    first_problem,
+)
 from avion_core.registry import Registry
 
 FOLDERS = [Path(__file__).parent / "architectures"]
@@ -99,10 +106,12 @@ class DualEncoderConfig(Architecture):
         self.vision.check_input(frames=frames, image_size_px=image_size_px)
 
     def arithmetic(self) -> dict[str, Any]:
-        values = super().arithmetic()
-        for name, tower in (("vision", self.vision), ("text", self.text)):
-            values |= {f"{name}.{field}": getattr(tower, field) for field in ("kind", *tower.silent)}
-        return values
+        towers: dict[str, TowerConfig] = {"vision": self.vision, "text": self.text}
+        return {
+            f"{name}.{silent}": getattr(tower, silent)
+            for name, tower in towers.items()
+            for silent in ("kind", *tower.silent)
+        } | super().arithmetic()
 
 
 class VideoMAEConfig(Architecture):
@@ -185,7 +194,7 @@ MODELS.register(
         architecture="dual_encoder",
         output="classes",
         code="avion_core.models.classifier:VideoClassifier",
-        starts={"dual_encoder": ("text.*", "logit_scale", "logit_bias", "vision.projection")},
+        starts={"dual_encoder": ("text.*", "logit_scale", "logit_bias", "vision.projection*")},
     ),
 )
 MODELS.register(

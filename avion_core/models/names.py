@@ -85,7 +85,7 @@ def to_ours(
     """Foreign weights under our names, in the number of dimensions that those of `like` have.
 
     Kernels of convolutions are flattened, and leading dimensions of length 1 dropped. Weights that no row
-    has, and pieces that are incomplete, keep their names. Raises ValueError when two mean the same weight.
+    has, and pieces that make no whole, keep their names. Raises ValueError when two mean the same weight.
     """
     reader, named = Reader(parts), dict[str, Tensor]()
     groups: dict[Place, dict[int, tuple[str, Tensor]]] = {}
@@ -96,18 +96,13 @@ def to_ours(
             raise ValueError(f"two of the given weights mean {place.name}; the second is {foreign_name}")
         group[place.piece] = foreign_name, tensor
     for place, group in groups.items():
-        kept = [number for number, piece in enumerate(place.pieces) if piece is not None]
-        if sorted(group) != kept:
+        whole = _joined(place, {number: tensor for number, (_, tensor) in group.items()})
+        if whole is None:
             named |= dict(group.values())
             continue
-        values = [group[number][1] for number in kept]
-        if len(place.pieces) > 1:
-            zeros = torch.zeros_like(values[0])
-            whole = torch.cat([group[n][1] if n in group else zeros for n in range(len(place.pieces))])
-        else:
-            whole = values[0]
         if place.name in named:
-            raise ValueError(f"two of the given weights mean {place.name}; the second is {group[kept[0]][0]}")
+            second = next(iter(group.values()))[0]
+            raise ValueError(f"two of the given weights mean {place.name}; the second is {second}")
         named[place.name] = _with_dimensions(whole, like[place.name]) if place.name in like else whole
     return named
 
@@ -144,6 +139,17 @@ class Reader:
                     name = _swap(name, theirs, row.ours)
                     return Place(name, number, pieces) if len(pieces) > 1 else Place(name)
         return Place(name)
+
+
+def _joined(place: Place, given: Mapping[int, Tensor]) -> Tensor | None:
+    """The whole weight of its pieces by number; None where some are missing or do not fit together."""
+    if len(place.pieces) == 1:
+        return given[0]
+    kept = [number for number, piece in enumerate(place.pieces) if piece is not None]
+    one = next(iter(given.values()))
+    if sorted(given) != kept or any(x.ndim == 0 or x.shape[1:] != one.shape[1:] for x in given.values()):
+        return None
+    return torch.cat([given.get(number, torch.zeros_like(one)) for number in range(len(place.pieces))])
 
 
 def _first(name: str, rows: Iterable[Same]) -> Same | None:

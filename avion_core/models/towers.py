@@ -32,7 +32,7 @@ class TowerConfig(Section):
 
     kind: ClassVar[str]
     """Name in the registry."""
-    silent: ClassVar[tuple[str, ...]] = ("heads", "norm_eps")
+    silent: ClassVar[tuple[str, ...]] = ("heads",)
     """Fields that change a tower's results but not the shapes of its weights."""
 
     width: Count
@@ -102,6 +102,7 @@ class VisionConfig(VisionTowerConfig):
     """CLIP's vision transformer with joint attention over the square patches of all frames."""
 
     kind: ClassVar[str] = "clip"
+    silent: ClassVar[tuple[str, ...]] = ("heads", "norm_eps")
     drops_patches: ClassVar[bool] = True
 
     mlp_ratio: Positive = 4.0
@@ -119,6 +120,7 @@ class TextConfig(TextTowerConfig):
     """CLIP's causal text transformer."""
 
     kind: ClassVar[str] = "clip"
+    silent: ClassVar[tuple[str, ...]] = ("heads", "norm_eps")
 
     mlp_ratio: Positive = 4.0
     """Width of the MLP's hidden layer over the tower's."""
