@@ -22,7 +22,11 @@ class Tower(nn.Module):
 
     blocks: nn.ModuleList
     embeddings: ClassVar[tuple[str, ...]] = (
-        *("patch.", "class_embedding", "positional_embedding", "temporal_embedding", "token_embedding."),
+        "patch.",
+        "class_embedding",
+        "positional_embedding",
+        "temporal_embedding",
+        "token_embedding.",
     )
     """Beginnings of the weights that come before the first block."""
     adapters: ClassVar[Mapping[str, Adapter]] = {}
@@ -30,7 +34,7 @@ class Tower(nn.Module):
 
     @classmethod
     def names(cls, config: Any) -> dict[str, Names]:
-        """Others' names of the weights, in each format that has such a tower."""
+        """Others' names of the weights, by format. One that is only read has a name that no export has."""
         return {}
 
 
