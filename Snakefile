@@ -61,42 +61,42 @@ rule all:
 
 rule download:
     input:
-        collect(f"{DATA}/{{dataset}}/videos.parquet", dataset=used_datasets()),
+        collect(f"{DATA}/{{dataset}}/videos.parquet", dataset=USED),
 
 
 rule weights:
     input:
-        [path for stage in WORKFLOW.stages() if (path := WORKFLOW.fetched_weights(stage))],
+        [path for stage in WORKFLOW.stages() if (path := WORKFLOW.fetched_weights(stage.recipe))],
 
 
 rule transcode:
     input:
-        collect(f"{DATA}/{{dataset}}/chunks.parquet", dataset=used_datasets()),
+        collect(f"{DATA}/{{dataset}}/chunks.parquet", dataset=USED),
 
 
 rule annotate:
     input:
-        [clip_table(dataset, "train") for dataset in used_datasets()],
+        [WORKFLOW.clip_table(dataset, "train") for dataset in USED],
 
 
 rule narrate:
     input:
-        [narration_table(dataset) for dataset in rephrased_datasets()],
+        [WORKFLOW.narration_table(dataset) for dataset in REPHRASED],
 
 
 rule pretrain:
     input:
-        trained_models(PRETRAIN_STAGES),
+        WORKFLOW.models(PRETRAIN_STAGES),
 
 
 rule finetune:
     input:
-        trained_models(FINETUNE_STAGES),
+        WORKFLOW.models(FINETUNE_STAGES),
 
 
 rule evaluate:
     input:
-        all_metrics(),
+        WORKFLOW.results(["metrics.json"]),
 
 
 rule report:

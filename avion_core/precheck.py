@@ -6,12 +6,16 @@ seconds: they read settings and annotations, never videos.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
-from avion_core.config import VALIDATES, EvaluationSettings
+from avion_core.config import VALIDATES, EvaluationSettings, unserved
 from avion_core.data.source_videos import is_utf8
 from avion_core.data.tables import row_count
+from avion_core.layouts import LAYOUTS
 from avion_core.media.program import ffmpeg_program
 from avion_core.media.source_file import returned_sources
 from avion_core.media.transcode import have_other_settings
@@ -20,7 +24,18 @@ from avion_core.narrate.exchange import ProviderError
 from avion_core.narrate.rephrase import check_key, check_provider, estimate
 from avion_core.sources.download import source_problems
 from avion_core.sources.state import SourceRecord
-from avion_core.workflow import EVALUATION_TABLE, KINDS_OF, LABELS, TASKS_OF, PlannedStage, Workflow
+from avion_core.workflow import PlannedStage, Workflow
+
+
+def check(workflow: Workflow, *, trains: bool, narrates: bool) -> str:
+    """Print warnings; the list of all problems as one text, empty when all is well.
+
+    Raises ValueError where a record of the pipeline's own is damaged.
+    """
+    for line in warnings(workflow, trains=trains):
+        print(f"warning: {line}", file=sys.stderr)
+    found = problems(workflow, trains=trains, narrates=narrates)
+    return "\n".join(["before any job:", *(f"- {problem}" for problem in found)]) if found else ""
 
 
 def problems(workflow: Workflow, *, trains: bool = True, narrates: bool = True) -> list[str]:
@@ -104,39 +119,24 @@ def check_models(workflow: Workflow) -> Iterator[str]:
             yield f"{stage.where}: {error}"
 
 
-def check_tasks(workflow: Workflow) -> Iterator[str]:
-    """Tasks and labels against the layouts of their data sets."""
-    for stage in workflow.stages():
-        recipe = stage.recipe
-        layout = workflow.settings.datasets[recipe.dataset].layout
-        if recipe.task not in TASKS_OF[layout]:
-            yield (
-                f"{stage.where}: the task '{recipe.task}' cannot be trained on the data set "
-                f"'{recipe.dataset}': the layout {layout} serves {' and '.join(TASKS_OF[layout])}"
-            )
-        elif recipe.task == "classification" and recipe.label not in LABELS[layout]:
-            yield (
-                f"{stage.where}: label: the data set '{recipe.dataset}' has no '{recipe.label}'; "
-                f"the layout {layout} has {', '.join(LABELS[layout])}"
-            )
+def check_layouts(workflow: Workflow) -> Iterator[str]:
+    """Tasks and evaluations against the layouts of their data sets, of the runs named as targets too."""
+    for run in workflow.runs:
+        yield from unserved(workflow.settings, run)
 
 
 def check_evaluations(workflow: Workflow) -> Iterator[str]:
-    """Kinds of evaluation against the data they read and the model they measure."""
+    """Kinds of evaluation against the model they measure."""
     datasets = workflow.settings.datasets
     for where, entry, stage in workflow.measured_stages():
         layout, task = datasets[entry.dataset].layout, stage.recipe.task
-        if entry.kind not in KINDS_OF[layout]:
-            yield (
-                f"{where}: {entry.kind} cannot be measured on the data set '{entry.dataset}': "
-                f"the layout {layout} serves {' and '.join(KINDS_OF[layout])}"
-            )
+        reads = LAYOUTS[layout].evaluations.get(entry.kind, {})
         if entry.kind not in VALIDATES[task]:
             fits = " or ".join(VALIDATES[task]) or "no evaluation"
             yield f"{where}: {entry.kind} of the stage '{stage.name}', whose task {task} allows {fits}"
-        elif entry.kind == "recognition" and layout != datasets[stage.recipe.dataset].layout:
+        elif "classes" in reads and layout != datasets[stage.recipe.dataset].layout:
             yield (
-                f"{where}: recognition on '{entry.dataset}' of the stage '{stage.name}', which learns the "
+                f"{where}: {entry.kind} on '{entry.dataset}' of the stage '{stage.name}', which learns the "
                 f"classes of '{stage.recipe.dataset}'"
             )
         yield from _wrong_length(where, entry, stage)
@@ -162,7 +162,7 @@ def _wrong_length(where: str, entry: EvaluationSettings, stage: PlannedStage) ->
 def check_start_files(workflow: Workflow) -> Iterator[str]:
     """Files of third-party weights of the stages that are still to be trained, their content included."""
     for stage in workflow.stages():
-        fetched = workflow.fetched_weights(stage)
+        fetched = workflow.fetched_weights(stage.recipe)
         path = fetched or stage.recipe.start_file
         if path is None or workflow.is_made(stage):
             continue
@@ -195,32 +195,51 @@ def check_clips(workflow: Workflow) -> Iterator[str]:
                 f"{recipe.batch_size}; set a smaller batch_size or give the data set more clips"
             )
     for where, entry, _ in workflow.measured_stages():
-        layout = settings.datasets[entry.dataset].layout
-        if counts[entry.dataset].get(EVALUATION_TABLE[layout]) == 0:
-            yield f"{where}: there is nothing in '{entry.dataset}' to evaluate on: {NOTHING_THERE[layout]}"
-
-
-NOTHING_THERE = {
-    "ego4d": "EgoMCQ's file is missing (`ego4d.egomcq`, or egomcq.json beside ego4d.json), or its videos are",
-    "ek100": "none of the videos of EPIC_100_validation.csv is there",
-    "kinetics": "none of the clips of the list `val` is there",
-    "folder": "no row is held out; write `validation` in the column `split`, or raise `validation_fraction`",
-}
-"""Why the evaluation table of a layout would be empty."""
+        layout = LAYOUTS[settings.datasets[entry.dataset].layout]
+        if (
+            entry.kind in layout.evaluations
+            and counts[entry.dataset].get(layout.evaluation_table(entry.kind)) == 0
+        ):
+            yield (
+                f"{where}: there is nothing in '{entry.dataset}' to evaluate on: "
+                f"{layout.why_nothing_to_evaluate}"
+            )
 
 
 def _known_clips(workflow: Workflow, dataset: str) -> dict[str, int]:
     """Clips by table: those of the tables where the source is as they were made of, else at most as many as
     its annotations have."""
     data_set = workflow.data_set(dataset)
-    record, layout = SourceRecord.read(data_set.home), data_set.settings.layout
-    tables = {name: Path(workflow.clip_table(dataset, name)) for name in ("train", EVALUATION_TABLE[layout])}
+    record, layout = SourceRecord.read(data_set.home), LAYOUTS[data_set.settings.layout]
+    names = {"train"} | {layout.evaluation_table(kind) for kind in layout.evaluations}
+    tables = {name: Path(workflow.clip_table(dataset, name)) for name in names}
     if record.state == workflow.source_state(dataset) and all(path.exists() for path in tables.values()):
         return {name: row_count(path) for name, path in tables.items()}
     try:
         return data_set.source().clips_at_most(record.videos)
     except (OSError, ValueError):
         return {}  # which check_sources lists
+
+
+def missing_here(executor: str, jobs: Iterable[Any]) -> str | None:
+    """What this machine lacks that Snakemake's jobs need: Slurm, several nodes, GPUs; or None."""
+    if executor == "slurm" and shutil.which("sbatch") is None:
+        return (
+            "this machine has no Slurm (no program `sbatch`): start Snakemake on a login node of the "
+            "cluster, or leave out --profile profiles/slurm"
+        )
+    if executor in ("slurm", "touch"):
+        return None
+    gpus = 0
+    for job in jobs:
+        if job.resources.get("nodes", 1) > 1:
+            return (
+                f"the stage {job.wildcards.stage} of the run {job.wildcards.run} is set to nodes: "
+                f"{job.resources.nodes}, which needs Slurm: use --profile profiles/slurm, set nodes: 1, or "
+                "start it by hand on each machine (docs/cluster.md)"
+            )
+        gpus = max(gpus, job.resources.get("gpu", 0))
+    return missing_gpus(gpus)
 
 
 def missing_gpus(wanted: int) -> str | None:
@@ -277,7 +296,7 @@ CHECKS: tuple[Callable[[Workflow], Iterator[str]], ...] = (
     check_narrations,
     check_models,
     check_start_files,
-    check_tasks,
+    check_layouts,
     check_evaluations,
     check_clips,
 )

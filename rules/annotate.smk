@@ -1,17 +1,18 @@
 """One clip table per split, one schema for all layouts."""
 
-for layout, tables in TABLES.items():
+for layout, record in LAYOUTS.items():
 
     rule:
         name:
             f"annotate_{layout}"
         input:
-            videos=lambda wildcards: fetched_annotations(wildcards.dataset),
+            videos=lambda wildcards: list_of_videos(
+                wildcards.dataset, same=SOURCES.same_annotations(wildcards.dataset)
+            ),
             chunks=f"{DATA}/{{dataset}}/chunks.parquet",
             packets=f"{DATA}/{{dataset}}/packets.npy",
         output:
-            [clip_table("{dataset}", table) for table in tables],
-            [f"{DATA}/{{dataset}}/clips/classes.json"] if layout in LABELS else [],
+            [WORKFLOW.clips("{dataset}", file) for file in record.files],
             dropped=f"{DATA}/{{dataset}}/clips/dropped.json",
             listed=f"{DATA}/{{dataset}}/clips/dropped.csv",
         log:
@@ -19,7 +20,7 @@ for layout, tables in TABLES.items():
         benchmark:
             f"{LOGS}/benchmark/annotate-{{dataset}}.tsv"
         wildcard_constraints:
-            dataset=one_of(datasets_of_layout(layout)),
+            dataset=one_of(WORKFLOW.of_layout(layout)),
         priority: 10
         conda:
             "../envs/media.yaml"
@@ -27,18 +28,9 @@ for layout, tables in TABLES.items():
             mem_mb=growing(4000),  # 3.4 GB at 4 million narrations
             runtime=growing(60),
         params:
-            code=library(
-                "data/annotate.py",
-                "data/annotation_files.py",
-                "data/clips.py",
-                "data/dropped.py",
-                "data/repeats.py",
-                "data/tables.py",
-                "data/source_videos.py",
-                f"data/{layout}.py",
-            ),
+            code=annotation_code(layout),
             recipe=lambda wildcards: json.dumps(SETTINGS.datasets[wildcards.dataset].annotation_recipe()),
-            annotations=lambda wildcards: annotations_digest(wildcards.dataset),
+            annotations=lambda wildcards: SOURCES.annotations(wildcards.dataset),
             raw=f"{DATA}/{{dataset}}/raw",
             clips=f"{DATA}/{{dataset}}/clips",
         message:

@@ -16,7 +16,7 @@ rule fetch_dataset:
         runtime=growing(240),
         settings=lambda wildcards: SETTINGS.datasets[wildcards.dataset].source_json(),
     params:
-        source=source_digest,
+        source=lambda wildcards: SOURCES.digest(wildcards.dataset),
         home=f"{DATA}/{{dataset}}",
     message:
         "Fetch the data set {wildcards.dataset}"

@@ -3,13 +3,10 @@
 
 rule evaluate_stage:
     input:
-        model=lambda wildcards: f"{stage_folder(wildcards.run, evaluated(wildcards).stage)}/model.safetensors",
-        chunks=lambda wildcards: f"{DATA}/{evaluated(wildcards).dataset}/chunks.parquet",
-        packets=lambda wildcards: f"{DATA}/{evaluated(wildcards).dataset}/packets.npy",
-        clips=lambda wildcards: evaluation_table(evaluated(wildcards).dataset),
-        sentences=evaluation_sentences,
-        classes=evaluation_classes,
-        anew=lambda wildcards: made_with_other_settings(wildcards.run, wildcards.evaluation, "metrics.json"),
+        unpack(lambda wildcards: inputs.evaluation_files(WORKFLOW, evaluated(wildcards))),
+        model=lambda wildcards: WORKFLOW.model(wildcards.run, evaluated(wildcards).stage),
+        packets=lambda wildcards: WORKFLOW.packets(evaluated(wildcards).dataset),
+        anew=lambda wildcards: REMAKES.result(wildcards.run, wildcards.evaluation, "metrics.json"),
     output:
         metrics=f"{RESULTS}/{{run}}/{{evaluation}}/metrics.json",
         outputs=f"{RESULTS}/{{run}}/{{evaluation}}/outputs.safetensors",
@@ -27,16 +24,16 @@ rule evaluate_stage:
         gpu=lambda wildcards: evaluated(wildcards).gpus,
         machine=lambda wildcards: json.dumps(evaluated(wildcards).machine()),
     params:
-        code=library("evaluate/*.py"),
+        code=library_code("evaluate/*.py"),
         recipe=lambda wildcards: json.dumps(evaluated(wildcards).recipe()),
         model=lambda wildcards, input: os.path.dirname(input.model),
-        sentences=lambda wildcards, input: as_option("sentences", input.sentences),
-        classes=lambda wildcards, input: as_option("classes", input.classes),
+        files=lambda wildcards, input: file_words(
+            named_files(input.items(), leave_out=["model", "packets", "anew"])
+        ),
         folder=lambda wildcards, output: os.path.dirname(output.metrics),
     message:
         "Evaluate {wildcards.evaluation} of the run {wildcards.run}"
     shell:
         "python -m workflow_scripts.evaluate --title {wildcards.run:q}/{wildcards.evaluation:q}"
         " --recipe {params.recipe:q} --machine {resources.machine:q} --model {params.model:q}"
-        " --chunks {input.chunks:q} --clips {input.clips:q} {params.sentences} {params.classes}"
-        " --out {params.folder:q} 2>&1 | to_log {log:q}"
+        " --files {params.files} --out {params.folder:q} 2>&1 | to_log {log:q}"

@@ -3,10 +3,10 @@
 
 rule rephrase_narrations:
     input:
-        clips=clip_table("{dataset}", "train"),
+        clips=WORKFLOW.clip_table("{dataset}", "train"),
         lists=class_lists,
     output:
-        narration_table("{dataset}", "{scatteritem}"),
+        WORKFLOW.narration_table("{dataset}", "{scatteritem}"),
     log:
         f"{LOGS}/rephrase_narrations/{{dataset}}-{{scatteritem}}.log",
     benchmark:
@@ -19,23 +19,23 @@ rule rephrase_narrations:
         runtime=growing(720),
         machine=lambda wildcards: json.dumps(SETTINGS.narrate.machine()),
     params:
-        code=lexicon_code(),
+        code=provider_code(PROVIDER),
         recipe=lambda wildcards: json.dumps(SETTINGS.narrate.recipe()),  # a prompt may have braces
-        lists=class_list_options,
-        list_files=class_lists_digest,
-        journal=lambda wildcards: narration_journal(wildcards.dataset),
+        lists=lambda wildcards: WORKFLOW.class_list_files(wildcards.dataset),
+        list_files=lambda wildcards: SOURCES.class_lists(wildcards.dataset),
+        journal=lambda wildcards: WORKFLOW.narration_journal(wildcards.dataset),
     message:
         "Rephrase narrations of {wildcards.dataset} with {PROVIDER}, shard {wildcards.scatteritem}"
     shell:
         "python -m workflow_scripts.narrate {input.clips:q} --recipe {params.recipe:q} --machine {resources.machine:q}"
-        " --shard {wildcards.scatteritem} {params.lists} --journal {params.journal:q} --out {output:q}"
+        " --shard {wildcards.scatteritem} --class-lists {params.lists:q} --journal {params.journal:q} --out {output:q}"
         " 2>&1 | to_log {log:q}"
 
 
 rule estimate:
     """What a language model will cost, before anything is sent. It has no output, so that it looks every time."""
     input:
-        clips=[clip_table(dataset, "train") for dataset in rephrased_datasets()],
+        clips=[WORKFLOW.clip_table(dataset, "train") for dataset in REPHRASED],
     log:
         f"{LOGS}/estimate.log",
     conda:
@@ -46,8 +46,11 @@ rule estimate:
     params:
         datasets=lambda wildcards: json.dumps(
             {
-                dataset: {"clips": clip_table(dataset, "train"), "journal": narration_journal(dataset)}
-                for dataset in rephrased_datasets()
+                dataset: {
+                    "clips": WORKFLOW.clip_table(dataset, "train"),
+                    "journal": WORKFLOW.narration_journal(dataset),
+                }
+                for dataset in REPHRASED
             }
         ),
         recipe=lambda wildcards: json.dumps(SETTINGS.narrate.recipe()),
@@ -61,10 +64,10 @@ rule estimate:
 
 rule gather_narrations:
     input:
-        clips=clip_table("{dataset}", "train"),
-        shards=gather.shards(narration_table("{{dataset}}", "{scatteritem}")),
+        clips=WORKFLOW.clip_table("{dataset}", "train"),
+        shards=gather.shards(WORKFLOW.narration_table("{{dataset}}", "{scatteritem}")),
     output:
-        **narration_files("{dataset}"),
+        **WORKFLOW.narration_files("{dataset}"),
     log:
         f"{LOGS}/gather_narrations/{{dataset}}.log",
     benchmark:
@@ -76,7 +79,7 @@ rule gather_narrations:
         mem_mb=growing(2500),  # 2.1 GB at 4 million narrations
         runtime=growing(30),
     params:
-        journal=lambda wildcards: narration_journal(wildcards.dataset),
+        journal=lambda wildcards: WORKFLOW.narration_journal(wildcards.dataset),
     message:
         "Join rephrased narrations of {wildcards.dataset}"
     shell:

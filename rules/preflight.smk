@@ -6,10 +6,10 @@ It has no output, so that it looks every time. (Snakemake would also delete the 
 
 rule preflight:
     input:
-        chunks=collect(f"{DATA}/{{dataset}}/chunks.parquet", dataset=used_datasets()),
-        packets=collect(f"{DATA}/{{dataset}}/packets.npy", dataset=used_datasets()),
-        dropped=collect(f"{DATA}/{{dataset}}/clips/dropped.json", dataset=used_datasets()),
-        tables=[path for dataset in used_datasets() for path in clip_tables(dataset).values()],
+        chunks=collect(f"{DATA}/{{dataset}}/chunks.parquet", dataset=USED),
+        packets=collect(f"{DATA}/{{dataset}}/packets.npy", dataset=USED),
+        dropped=collect(f"{DATA}/{{dataset}}/clips/dropped.json", dataset=USED),
+        tables=[path for dataset in USED for path in WORKFLOW.clip_tables(dataset).values()],
     log:
         f"{LOGS}/preflight.log",
     conda:
@@ -23,15 +23,15 @@ rule preflight:
                 name: {
                     "chunks": f"{DATA}/{name}/chunks.parquet",
                     "dropped": f"{DATA}/{name}/clips/dropped.json",
-                    "tables": clip_tables(name),
+                    "tables": WORKFLOW.clip_tables(name),
                     "needed": WORKFLOW.clips_needed(name),
                 }
-                for name in used_datasets()
+                for name in USED
             }
         ),
         samples=SETTINGS.preflight_clips,
         seed=SETTINGS.seed,
-        clip_timeout=shortest_clip_timeout(),
+        clip_timeout=WORKFLOW.shortest_clip_timeout(),
         page=f"{RESULTS}/preflight.html",
     message:
         "Check the clips of every data set"

@@ -3,16 +3,11 @@
 
 rule pretrain_stage:
     input:
-        clips=training_clips,
-        chunks=training_chunks,
-        packets=training_packets,
-        sentences=training_sentences,
-        classes=training_classes,
-        start=start_model,
+        unpack(lambda wildcards: inputs.training_files(WORKFLOW, wildcards.run, wildcards.stage)),
+        unpack(lambda wildcards: inputs.validation_files(WORKFLOW, wildcards.run, wildcards.stage)),
+        packets=lambda wildcards: inputs.training_packets(WORKFLOW, wildcards.run, wildcards.stage),
         start_weights=start_weights,
-        validation=validation_files,
-        validation_packets=validation_packets,
-        anew=lambda wildcards: made_with_other_settings(wildcards.run, wildcards.stage, "model.safetensors"),
+        anew=lambda wildcards: REMAKES.result(wildcards.run, wildcards.stage, "model.safetensors"),
     output:
         model=f"{RESULTS}/{{run}}/{{stage}}/model.safetensors",
         description=f"{RESULTS}/{{run}}/{{stage}}/model.json",
@@ -25,34 +20,30 @@ rule pretrain_stage:
     wildcard_constraints:
         stage=one_of(PRETRAIN_STAGES),
     conda:
-        lambda wildcards: ("../envs/gpu.yaml" if machine(wildcards).gpus else "../envs/train.yaml")
-    threads: lambda wildcards: machine(wildcards).threads * machine(wildcards).processes
+        lambda wildcards: ("../envs/gpu.yaml" if stage_of(wildcards).gpus else "../envs/train.yaml")
+    threads: lambda wildcards: stage_of(wildcards).threads * stage_of(wildcards).processes
     resources:
-        mem_mb=lambda wildcards: machine(wildcards).memory_mb,
-        runtime=lambda wildcards, attempt: growing(machine(wildcards).runtime_minutes)(wildcards, attempt),
+        mem_mb=lambda wildcards: stage_of(wildcards).memory_mb,
+        runtime=lambda wildcards, attempt: growing(stage_of(wildcards).runtime_minutes)(wildcards, attempt),
         nodes=slurm("nodes"),
         mpi=slurm("mpi"),
         tasks=slurm("tasks"),
         tasks_per_gpu=slurm("tasks_per_gpu"),
         gpu=slurm("gpu"),
         gres=slurm("gres"),
-        launcher=lambda wildcards: launcher(machine(wildcards)),
-        machine=lambda wildcards: json.dumps(machine(wildcards).machine()),
+        launcher=lambda wildcards: launcher(stage_of(wildcards)),
+        machine=lambda wildcards: json.dumps(stage_of(wildcards).machine()),
     params:
-        recipe=lambda wildcards: json.dumps(SETTINGS.stage(wildcards.run, wildcards.stage).recipe()),
-        architecture=architecture,
+        recipe=lambda wildcards: json.dumps(stage_of(wildcards).recipe()),
+        architecture=lambda wildcards: load_architecture(stage_of(wildcards).model).model_dump_json(),
         seed=SETTINGS.seed,
         folder=lambda wildcards, output: os.path.dirname(output.model),
-        sentences=lambda wildcards, input: as_option("sentences", input.sentences),
-        classes=lambda wildcards, input: as_option("classes", input.classes),
-        start=lambda wildcards, input: as_option("start", os.path.dirname(str(input.start))),
-        validation=validation_options,
+        files=lambda wildcards, input: file_words(named_files(input.items(), leave_out=["packets", "anew"])),
+        validation=lambda wildcards: inputs.validation_words(WORKFLOW, wildcards.run, wildcards.stage),
     message:
         "Train {wildcards.stage} of the run {wildcards.run}"
     shell:
         "{resources.launcher} -m workflow_scripts.train --title {wildcards.run:q}/{wildcards.stage:q}"
         " --recipe {params.recipe:q} --machine {resources.machine:q} --seed {params.seed}"
-        " --clips {input.clips:q} --chunks {input.chunks:q} {params.sentences} {params.classes} {params.start}"
-        " --start-weights {input.start_weights:q}"
-        " {params.validation}"
+        " --files {params.files} {params.validation}"
         " --out {params.folder:q} 2>&1 | to_log {log:q}"

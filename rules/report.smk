@@ -3,21 +3,19 @@
 
 rule build_report:
     input:
-        metrics=all_metrics(),
-        outputs=[path.replace("metrics.json", "outputs.safetensors") for path in all_metrics()],
-        measured=[path.replace("metrics.json", "manifest.json") for path in all_metrics()],
+        measured=WORKFLOW.results(["metrics.json", "outputs.safetensors", "manifest.json"]),
         trained=[
-            f"{stage_folder(run, stage)}/{name}"
-            for run, stage, _ in selected_stages()
-            for name in ("train.jsonl", "model.json", "manifest.json")
+            WORKFLOW.result(stage.run, stage.name, file)
+            for stage in WORKFLOW.stages()
+            for file in ("train.jsonl", "model.json", "manifest.json")
         ],
-        narrations=[path for dataset in rephrased_datasets() for path in narration_files(dataset).values()],
-        chunks=collect(f"{DATA}/{{dataset}}/chunks.parquet", dataset=used_datasets()),
-        packets=collect(f"{DATA}/{{dataset}}/packets.npy", dataset=used_datasets()),
-        dropped=collect(f"{DATA}/{{dataset}}/clips/dropped.json", dataset=used_datasets()),
-        dropped_clips=collect(f"{DATA}/{{dataset}}/clips/dropped.csv", dataset=used_datasets()),
-        quarantines=collect(f"{DATA}/{{dataset}}/quarantine.json", dataset=used_datasets()),
-        anew=outdated_report,
+        narrations=[path for dataset in REPHRASED for path in WORKFLOW.narration_files(dataset).values()],
+        chunks=collect(f"{DATA}/{{dataset}}/chunks.parquet", dataset=USED),
+        packets=collect(f"{DATA}/{{dataset}}/packets.npy", dataset=USED),
+        dropped=collect(f"{DATA}/{{dataset}}/clips/dropped.json", dataset=USED),
+        dropped_clips=collect(f"{DATA}/{{dataset}}/clips/dropped.csv", dataset=USED),
+        quarantines=collect(f"{DATA}/{{dataset}}/quarantine.json", dataset=USED),
+        anew=lambda wildcards: REMAKES.report(),
     output:
         page=f"{RESULTS}/report/index.html",
         metrics=f"{RESULTS}/report/metrics.json",
@@ -31,8 +29,8 @@ rule build_report:
         mem_mb=growing(1500),
         runtime=growing(30),
     params:
-        code=library("report/*"),
-        plan=report_plan,
+        code=library_code("report/*"),
+        plan=lambda wildcards: report_plan(WORKFLOW).model_dump_json(),
         folder=lambda wildcards, output: os.path.dirname(output.page),
     message:
         "Write the report"

@@ -3,8 +3,10 @@
 
 rule transcode_videos:
     input:
-        videos=fetched_videos,
-        anew=returned_videos,
+        videos=lambda wildcards: list_of_videos(
+            wildcards.dataset, same=SOURCES.same_videos(wildcards.dataset)
+        ),
+        anew=lambda wildcards: REMAKES.shard(wildcards.dataset, wildcards.scatteritem),
     output:
         index=f"{DATA}/{{dataset}}/chunks/{{scatteritem}}.parquet",
         quarantine=f"{DATA}/{{dataset}}/chunks/{{scatteritem}}.quarantine.json",
@@ -17,10 +19,16 @@ rule transcode_videos:
         "../envs/media.yaml"
     resources:
         mem_mb=growing(1000),
-        runtime=transcode_minutes,
+        runtime=lambda wildcards, input, attempt: growing(
+            shard_minutes(
+                Path(str(input.videos)),
+                wildcards.scatteritem,
+                minutes_per_gb=SETTINGS.transcode_minutes_per_gb,
+            )
+        )(wildcards, attempt),
     params:
         settings=lambda wildcards: SETTINGS.datasets[wildcards.dataset].transcode.model_dump_json(),
-        videos=videos_digest,
+        videos=lambda wildcards: SOURCES.videos(wildcards.dataset),
         chunks=f"{DATA}/{{dataset}}/chunks",
     message:
         "Transcode {wildcards.dataset}, shard {wildcards.scatteritem}"

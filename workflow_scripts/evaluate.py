@@ -7,6 +7,7 @@ from pathlib import Path
 from avion_core.command import run
 from avion_core.config import EvaluationSettings
 from avion_core.evaluate.runner import evaluate
+from avion_core.file_arguments import add_files, parse_files
 
 
 def main() -> None:
@@ -15,20 +16,21 @@ def main() -> None:
     parser.add_argument("--recipe", required=True, help="settings that decide the result, as JSON")
     parser.add_argument("--machine", default="{}", help="settings of the job, as JSON")
     parser.add_argument("--model", type=Path, required=True, help="folder of the trained stage")
-    parser.add_argument("--chunks", type=Path, required=True, help="chunk index")
-    parser.add_argument("--clips", type=Path, required=True, help="clip or question table")
-    parser.add_argument("--sentences", type=Path, help="sentence table of EPIC-KITCHENS retrieval")
-    parser.add_argument("--classes", type=Path, help="class names of recognition")
+    add_files(
+        parser,
+        "chunks (chunk index), clips (clip or question table); as the kind needs them: sentences, classes",
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of this evaluation")
     arguments = parser.parse_args()
+    files = parse_files(arguments.files, required=("chunks", "clips"))
     evaluate(
         EvaluationSettings.model_validate(json.loads(arguments.recipe) | json.loads(arguments.machine)),
         title=arguments.title,
         model=arguments.model,
-        chunks=arguments.chunks,
-        clips=arguments.clips,
-        sentences=arguments.sentences,
-        classes=arguments.classes,
+        chunks=files["chunks"],
+        clips=files["clips"],
+        sentences=files.get("sentences"),
+        classes=files.get("classes"),
         out=arguments.out,
     )
 

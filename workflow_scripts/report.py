@@ -11,11 +11,12 @@ from avion_core.command import run
 from avion_core.files import code_revision, write_json
 from avion_core.report.dag import parse_rulegraph
 from avion_core.report.page import build_report
+from avion_core.report.plan import Dag, read_plan
 
 SNAKEFILE = Path(__file__).parents[1] / "Snakefile"
 
 
-def rule_graph(config: dict[str, Any]) -> dict[str, Any]:
+def rule_graph(config: dict[str, Any]) -> Dag:
     """Rules and their order as Snakemake plans them for this configuration."""
     with tempfile.TemporaryDirectory() as folder:
         settings = Path(folder) / "config.json"
@@ -31,11 +32,10 @@ def main() -> None:
     parser.add_argument("--plan", required=True, help="what to show and where it lies, as JSON")
     parser.add_argument("--out", type=Path, required=True, help="folder of the report")
     arguments = parser.parse_args()
-    plan = json.loads(arguments.plan)
-    plan["revision"] = code_revision()
-    plan["dag"] = rule_graph(plan["config"])
-    write_json(arguments.out / "plan.json", plan)
-    build_report(arguments.out / "plan.json", out=arguments.out)
+    plan = read_plan(arguments.plan)
+    plan = plan.model_copy(update={"revision": code_revision(), "dag": rule_graph(plan.config)})
+    write_json(arguments.out / "plan.json", plan.model_dump(mode="json"))
+    build_report(plan, out=arguments.out)
 
 
 if __name__ == "__main__":

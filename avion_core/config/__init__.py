@@ -23,6 +23,7 @@ from avion_core.config.datasets import (
     TranscodeSettings,
 )
 from avion_core.config.evaluations import VALIDATES, EvaluationSettings, figure_names
+from avion_core.config.fit import unserved
 from avion_core.config.jobs import MACHINE_SETTINGS, ReadingJob
 from avion_core.config.messages import NEW_ENTRY
 from avion_core.config.narration import (
@@ -79,4 +80,5 @@ __all__ = [
     "figure_names",
     "known",
     "load_settings",
+    "unserved",
 ]

@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, create_model, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, create_model, model_validator
 
 from avion_core.config.base import Count, Positive, Section
 from avion_core.config.sources import SOURCE_SETTINGS, SourceSettings
+from avion_core.layouts import LAYOUTS
 
-Layout = Literal["ego4d", "ek100", "kinetics", "folder"]
+
+def _layout(name: str) -> str:
+    """A registered layout."""
+    LAYOUTS[name]  # raises ValueError for an unknown one
+    return name
+
+
+Layout = Annotated[
+    str, AfterValidator(_layout), Field(json_schema_extra=lambda schema: schema.update(enum=list(LAYOUTS)))
+]
 
 CHUNK_FORMATS: dict[str, dict[str, Any]] = {
     "random_access": {},

@@ -11,10 +11,12 @@ from pydantic import Field, ValidationError, model_validator
 from avion_core.config.base import Count, Folder, Name, Positive, Section, SettingsError, known
 from avion_core.config.datasets import DatasetSettings, TranscodeSettings
 from avion_core.config.evaluations import VALIDATES, EvaluationSettings, figure_names
+from avion_core.config.fit import unserved
 from avion_core.config.messages import explain, without_passwords
 from avion_core.config.narration import NarrateSettings
 from avion_core.config.sources import ToyKitchenSettings
 from avion_core.config.stages import StageSettings
+from avion_core.layouts import LAYOUTS
 
 INHERITED = frozenset({"transcode", "toy_kitchen"})
 """Common sections that data sets begin with."""
@@ -103,8 +105,13 @@ class Settings(Section):
                 known([entry.dataset], self.datasets, f"evaluations.{evaluation}.dataset")
         for name, dataset in self.datasets.items():
             if dataset.class_lists is not None:
-                listed = [other for other, entry in self.datasets.items() if entry.layout == "ek100"]
+                listed = [
+                    other for other, entry in self.datasets.items() if LAYOUTS[entry.layout].class_lists
+                ]
                 known([dataset.class_lists], listed, f"datasets.{name}.class_lists")
+        for selected in self.selected_runs:  # others may name data sets that this configuration has replaced
+            for problem in unserved(self, selected):
+                raise ValueError(problem)
         return self
 
     def _check_stage(self, run: str, stage: str) -> None:

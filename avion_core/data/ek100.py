@@ -11,8 +11,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pyarrow as pa
+
+from avion_core.data.annotation import Annotation, human_clips
 from avion_core.data.annotation_files import Row, ascii_number, read_rows
+from avion_core.data.clips import write_sentences
+from avion_core.data.layout_files import LayoutReader, OfficialFiles
 from avion_core.data.source_videos import SourceError, SourceVideo, VideosOfClips, require_files
+from avion_core.data.tables import SUFFIX
+from avion_core.files import write_json
+from avion_core.layouts import CLASSES as CLASSES_FILE
+from avion_core.layouts import LAYOUTS
+from avion_core.plain_text import plain
 
 T = TypeVar("T")
 
@@ -21,7 +31,7 @@ SENTENCES = {
     "train": "retrieval_annotations/EPIC_100_retrieval_train_sentence.csv",
     "test": "retrieval_annotations/EPIC_100_retrieval_test_sentence.csv",
 }
-CLASSES = {"verb": "EPIC_100_verb_classes.csv", "noun": "EPIC_100_noun_classes.csv"}
+CLASSES = LAYOUTS["ek100"].class_lists
 ANNOTATIONS = (*SPLITS.values(), *SENTENCES.values(), *CLASSES.values())
 """Files that the layout needs beside the videos."""
 SEGMENT_COLUMNS = (
@@ -250,3 +260,46 @@ def clips(folder: Path) -> tuple[VideosOfClips, list[str]]:
     segments = read_annotations(folder).segments
     videos = {split: [(row.video_id,) for row in rows] for split, rows in segments.items()}
     return videos, [video.video_id for video in find_videos(folder)[0]]
+
+
+def annotate(annotation: Annotation) -> None:
+    """Both splits, the sentences of multi-instance retrieval, and the class lists."""
+    annotations = read_annotations(annotation.raw_dir)
+    actions = action_classes(*annotations.segments.values())
+    label = {name: number for number, name in enumerate(actions)}
+    for split, rows in annotations.segments.items():
+        columns = human_clips(
+            annotation,
+            split,
+            [row.video_id for row in rows],
+            [row.start_s for row in rows],
+            [row.end_s for row in rows],
+            [row.text for row in rows],
+            [row.narration_id for row in rows],
+        )
+        columns |= {
+            "verb": pa.array([row.verb for row in rows], pa.int32()),
+            "noun": pa.array([row.noun for row in rows], pa.int32()),
+            "nouns": pa.array([list(row.nouns) for row in rows], pa.list_(pa.int32())),
+            "label": pa.array([label[row.action] for row in rows], pa.int32()),
+        }
+        annotation.write_clips(split, pa.table(columns))
+    for split, sentences in annotations.sentences.items():
+        table = f"sentences_{split}"
+        texts = annotation.plain(table, (row["text"] for row in sentences))
+        shown = [row | {"text": text} for row, text in zip(sentences, texts, strict=True)]
+        write_sentences(annotation.clips_dir / f"{table}{SUFFIX}", shown)
+    classes = {"verb": annotations.verbs, "noun": annotations.nouns}
+    names = {kind: [plain(entry.key) for entry in entries] for kind, entries in classes.items()}
+    write_json(annotation.clips_dir / CLASSES_FILE, {**names, "action": actions})
+
+
+READER = LayoutReader(
+    annotate=annotate,
+    official=OfficialFiles(
+        check=lambda folder, _: check(folder),
+        annotation_files=lambda _: ANNOTATIONS,
+        find_videos=find_videos,
+        clips=clips,
+    ),
+)

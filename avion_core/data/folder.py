@@ -8,7 +8,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+
+from avion_core.data.annotation import Annotation, human_clips
 from avion_core.data.annotation_files import Row, ascii_number, read_rows
+from avion_core.data.layout_files import LayoutReader
 from avion_core.data.source_videos import (
     SourceError,
     canonical_name,
@@ -104,3 +108,25 @@ def split_of(video: str, *, validation_fraction: float) -> str:
     """Split of a video by a hash of its name: the same on every machine, whatever other videos there are."""
     share = int.from_bytes(hashlib.sha256(video.encode()).digest()[:8], "big") / 2**64
     return "validation" if share < validation_fraction else "train"
+
+
+def annotate(annotation: Annotation) -> None:
+    """The user's narrations; without a `split` in the CSV, whole videos are held out by their names."""
+    fraction = annotation.recipe["validation_fraction"]
+    narrations = read_narrations(annotation.raw_dir / NARRATIONS, videos=None)
+    splits = [row.split or split_of(row.video, validation_fraction=fraction) for row in narrations]
+    for split in SPLITS:
+        rows = [row for row, chosen in zip(narrations, splits, strict=True) if chosen == split]
+        columns = human_clips(
+            annotation,
+            split,
+            [video_id_of(row.video) for row in rows],
+            [row.start_s for row in rows],
+            [row.end_s for row in rows],
+            [row.text for row in rows],
+            [f"line {row.line}" for row in rows],
+        )
+        annotation.write_clips(split, pa.table(columns))
+
+
+READER = LayoutReader(annotate=annotate)

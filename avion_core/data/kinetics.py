@@ -12,7 +12,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+
+from avion_core.data.annotation import Annotation
 from avion_core.data.annotation_files import read_rows, read_text
+from avion_core.data.layout_files import LayoutReader, OfficialFiles
 from avion_core.data.source_videos import (
     SourceError,
     SourceVideo,
@@ -24,6 +29,9 @@ from avion_core.data.source_videos import (
     require_files,
     video_id_of,
 )
+from avion_core.files import write_json
+from avion_core.layouts import CLASSES as CLASSES_FILE
+from avion_core.plain_text import plain
 
 LISTS = {"train": ("train.txt", "train.csv"), "val": ("val.txt", "val.csv", "validate.csv")}
 """Names that a split's list may have."""
@@ -194,3 +202,35 @@ def clips(folder: Path) -> tuple[VideosOfClips, list[str]]:
     lists = {split: read_list(list_path(folder, split), classes=classes) for split in LISTS}
     videos = {split: [(entry.video_id,) for entry in entries] for split, entries in lists.items()}
     return videos, [video.video_id for video in find_videos(folder)[0]]
+
+
+def annotate(annotation: Annotation) -> None:
+    """Whole trimmed clips with their class."""
+    classes = read_classes(annotation.raw_dir)
+    for split in LISTS:
+        entries = read_list(list_path(annotation.raw_dir, split), classes=classes)
+        watched = [entry.video_id for entry in entries]
+        length_s = [
+            annotation.index.duration_s(video) if annotation.index.has(video) else 0.0 for video in watched
+        ]
+        columns = {
+            "video_id": pa.array(watched, pa.string()),
+            "start_s": pa.array(np.zeros(len(entries))),
+            "end_s": pa.array(length_s, pa.float64()),
+            "texts": pa.array([[] for _ in entries], pa.list_(pa.string())),
+            "narration_id": pa.array([f"line {entry.line}" for entry in entries], pa.string()),
+            "label": pa.array([entry.label for entry in entries], pa.int32()),
+        }
+        annotation.write_clips(split, pa.table(columns))
+    write_json(annotation.clips_dir / CLASSES_FILE, {"label": list(map(plain, classes))})
+
+
+READER = LayoutReader(
+    annotate=annotate,
+    official=OfficialFiles(
+        check=lambda folder, _: check(folder),
+        annotation_files=annotation_files,
+        find_videos=find_videos,
+        clips=clips,
+    ),
+)

@@ -1,4 +1,4 @@
-"""Official files on disk, by layout: how they are checked, found and counted, before any video is read."""
+"""What reads a layout: makes its clip tables, checks and finds its official files on disk."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from avion_core.data import ego4d, ek100, kinetics
+from avion_core.data.annotation import Annotation
 from avion_core.data.source_videos import SourceVideo, VideosOfClips
-from avion_core.registry import Registry
+from avion_core.layouts import LAYOUTS
+from avion_core.registry import load
 
 
 @dataclass(frozen=True)
-class LayoutFiles:
-    """What is done with a folder that holds a layout's official files."""
+class OfficialFiles:
+    """What is done with a folder that holds a layout's official files, before any video is read."""
 
     check: Callable[[Path, bool], None]
     """Raise SourceError unless the annotations can be read; the flag allows missing metadata."""
@@ -27,29 +28,25 @@ class LayoutFiles:
     """Quickly, those that are there, where the annotations need not name all."""
 
 
-LAYOUT_FILES: Registry[LayoutFiles] = Registry("layout of official files")
-LAYOUT_FILES.register(
-    "ego4d",
-    LayoutFiles(
-        lambda folder, allow_missing: ego4d.check(folder, allow_missing_metadata=allow_missing),
-        ego4d.annotation_files,
-        ego4d.find_videos,
-        ego4d.clips_of_questions,
-        ego4d.list_videos,
-    ),
-)
-LAYOUT_FILES.register(
-    "ek100",
-    LayoutFiles(
-        lambda folder, _: ek100.check(folder), lambda _: ek100.ANNOTATIONS, ek100.find_videos, ek100.clips
-    ),
-)
-LAYOUT_FILES.register(
-    "kinetics",
-    LayoutFiles(
-        lambda folder, _: kinetics.check(folder),
-        kinetics.annotation_files,
-        kinetics.find_videos,
-        kinetics.clips,
-    ),
-)
+@dataclass(frozen=True)
+class LayoutReader:
+    """The work behind a record of `avion_core.layouts`."""
+
+    annotate: Callable[[Annotation], None]
+    """Write the layout's tables."""
+    official: OfficialFiles | None = None
+    """Official files on disk; None where a source brings the layout alone."""
+
+
+def layout_reader(layout: str) -> LayoutReader:
+    """The reader of a layout. Raises ValueError for an unknown one."""
+    found: LayoutReader = load(LAYOUTS[layout].reader)
+    return found
+
+
+def official_files(layout: str) -> OfficialFiles:
+    """How official files of a layout are read. Raises ValueError for a layout that has none."""
+    official = layout_reader(layout).official
+    if official is None:
+        raise ValueError(f"the layout '{layout}' has no official files")
+    return official

@@ -15,9 +15,8 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 
 from avion_core.files import publish
+from avion_core.layouts import SUFFIX as SUFFIX
 
-SUFFIX = ".arrow"
-"""Of the files' names."""
 BATCH_ROWS = 65536
 """Rows of a record batch, at most; a writer holds one of them."""
 

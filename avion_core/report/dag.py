@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import cache
 from html import escape
 from itertools import pairwise
-from typing import Any
 
 from markupsafe import Markup
 
@@ -39,8 +38,8 @@ class _Box:
     height: float
 
 
-def parse_rulegraph(dot: str) -> dict[str, Any]:
-    """The nodes and edges of what `snakemake --rulegraph` prints, in the form of the plan's `dag`.
+def parse_rulegraph(dot: str) -> Dag:
+    """The nodes and edges of what `snakemake --rulegraph` prints.
 
     Rules that only name targets are left out. Raises ReportError when there is no rule.
     """
@@ -49,8 +48,8 @@ def parse_rulegraph(dot: str) -> dict[str, Any]:
         raise ReportError("no rule in the output of `snakemake --rulegraph`; does `snakemake -n` work?")
     shown = {number: label for number, label in labels.items() if label not in TARGETS}
     arrows = re.findall(r"^\s*(\w+)\s*->\s*(\w+)", dot, flags=re.MULTILINE)
-    edges = [[shown[first], shown[second]] for first, second in arrows if first in shown and second in shown]
-    return {"nodes": list(dict.fromkeys(shown.values())), "edges": edges}
+    edges = [(shown[first], shown[second]) for first, second in arrows if first in shown and second in shown]
+    return Dag(nodes=tuple(dict.fromkeys(shown.values())), edges=tuple(edges))
 
 
 def dag_svg(dag: Dag) -> Markup:

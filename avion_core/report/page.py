@@ -21,7 +21,7 @@ from avion_core.files import fingerprint, publish, sha256, write_json
 from avion_core.report import datasets, findings, formats, gallery, narrations
 from avion_core.report.dag import dag_svg
 from avion_core.report.figures import Chart, Series, line_chart
-from avion_core.report.plan import Plan, read_plan
+from avion_core.report.plan import Plan
 from avion_core.report.results import EvaluationResult, Results, StageResult, load_results
 from avion_core.report.tables import Table, published_for, result_title, results_table, stage_table, table
 
@@ -52,17 +52,15 @@ class Comparison:
     published: Table
 
 
-def build_report(plan: Path, *, out: Path) -> None:
+def build_report(plan: Plan, *, out: Path) -> None:
     """Write `out`/index.html and `out`/metrics.json from what the plan names.
 
-    Raises ReportError naming the plan's entry or the file that is wrong or missing, and SettingsError
-    when the plan's configuration is not valid.
+    Raises ReportError naming the file that is wrong or missing, and SettingsError when the plan's
+    configuration is not valid.
     """
-    read = read_plan(plan)
-    settings = load_settings(read.config)
-    results = load_results(read, settings)
-    metrics = report_metrics(read, results)
-    page = render(read, results, metrics["provenance"])
+    results = load_results(plan, load_settings(plan.config))
+    metrics = report_metrics(plan, results)
+    page = render(plan, results, metrics["provenance"])
     write_json(out / "metrics.json", metrics)
     with publish(out / "index.html") as draft:
         draft.write_text(page, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What the report is to show: the JSON plan that the workflow writes, and its strict reader.
+"""What the report is to show: the plan that the workflow makes and hands over as JSON.
 
 The plan names every file the report reads, so the report looks nothing up by itself and the workflow
 can declare all of it.
@@ -7,12 +7,11 @@ can declare all of it.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
 from avion_core.config import Layout, Section
-from avion_core.files import read_json
 
 
 class ReportError(ValueError):
@@ -24,7 +23,7 @@ class PlannedEvaluation(Section):
 
     folder: Path
     """Holds `metrics.json`, `outputs.safetensors` and `manifest.json`."""
-    kind: Literal["retrieval", "recognition", "multiple_choice"]
+    kind: str
     """What was measured."""
     dataset: str
     """Data set of the evaluation split."""
@@ -88,24 +87,24 @@ class Plan(Section):
     """Heading of the page."""
     config: dict[str, Any]
     """The whole resolved configuration."""
-    revision: str
-    """Revision of the code that made the results."""
     runs: dict[str, PlannedRun]
     datasets: dict[str, PlannedDataset]
     narrations: dict[str, PlannedNarrations]
-    dag: Dag
+    revision: str = ""
+    """Revision of the code that made the results."""
+    dag: Dag = Dag(nodes=(), edges=())
 
 
-def read_plan(path: Path) -> Plan:
-    """Read a plan. Raises ReportError naming each entry that is missing, unknown or of another type."""
+def read_plan(text: str) -> Plan:
+    """A plan from JSON. Raises ReportError naming each entry that is missing, unknown or of another type."""
     try:
-        return Plan.model_validate(read_json(require(path, "the plan")))
+        return Plan.model_validate_json(text)
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
             for problem in error.errors()
         )
-        raise ReportError(f"{path}: {problems}") from None
+        raise ReportError(f"the plan: {problems}") from None
 
 
 def require(path: Path, what: str) -> Path:

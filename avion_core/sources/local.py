@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from avion_core.config import LocalSource
-from avion_core.data.layout_files import LAYOUT_FILES, LayoutFiles
+from avion_core.data.layout_files import OfficialFiles, official_files
 from avion_core.data.source_videos import SourceVideo
 from avion_core.sources.raw_folder import RawFolder
 from avion_core.sources.source import Source, Target
@@ -23,8 +23,8 @@ class LocalFiles(Source[LocalSource]):
         self._origin = Path(own.path)
 
     @property
-    def _files(self) -> LayoutFiles:
-        return LAYOUT_FILES[self.target.layout]
+    def _files(self) -> OfficialFiles:
+        return official_files(self.target.layout)
 
     @property
     def where(self) -> list[str]:

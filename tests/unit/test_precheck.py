@@ -12,19 +12,20 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from avion_core.config import NarrateSettings, load_settings
+from avion_core.config import NarrateSettings, SettingsError, load_settings
 from avion_core.configfile import lay_over, read_config
 from avion_core.data.clips import write_clips
 from avion_core.data.source_videos import SourceVideo, write_videos
 from avion_core.files import fingerprint, sha256, write_json
+from avion_core.layouts import LAYOUTS
 from avion_core.media.source_file import FileMark
 from avion_core.narrate.answered import PARSER, key_texts
 from avion_core.narrate.journal import Entry, Journal
 from avion_core.narrate.rephrase import rephrase_shard
 from avion_core.precheck import (
     check_evaluations,
+    check_layouts,
     check_models,
-    check_tasks,
     missing_gpus,
     problems,
     warnings,
@@ -47,6 +48,14 @@ def found(overlay: dict[str, Any], *runs: str) -> list[str]:
     return problems(Workflow(load_settings(lay_over(DEMO, overlay)), runs))
 
 
+def refused(overlay: dict[str, Any]) -> str:
+    """What loading the demo with this overlay says."""
+    with pytest.raises(SettingsError) as caught:
+        load_settings(lay_over(DEMO, overlay))
+    (line,) = str(caught.value).splitlines()
+    return line.removeprefix("config: ")
+
+
 def test_the_demo_has_no_problems() -> None:
     assert found({}) == []
 
@@ -54,7 +63,7 @@ def test_the_demo_has_no_problems() -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_settings_of_an_experiment_have_no_problems(path: Path) -> None:
     workflow = Workflow(load_settings(lay_over(DEMO, read_config(path))))
-    for check in (check_models, check_tasks, check_evaluations):
+    for check in (check_models, check_layouts, check_evaluations):
         assert list(check(workflow)) == []
     assert warnings(workflow) == []
 
@@ -140,9 +149,13 @@ def test_what_annotate_does_not_make_cannot_be_measured(task: str, dataset: str,
         "recognition": dataset == "ek100" and task == "classification",
         "multiple_choice": dataset == "ego4d" and task in ("contrastive", "relevancy"),
     }
-    lines = [
-        line for line in found(one_run(task, "ek100", kind, dataset)) if line.startswith("evaluations.e")
-    ]
+    experiment = one_run(task, "ek100", kind, dataset)
+    if kind not in LAYOUTS[dataset].evaluations:
+        line = refused(experiment)
+        assert line.startswith("evaluations.e") and f"the layout {dataset} serves" in line, line
+        assert not serves[kind]
+        return
+    lines = [line for line in found(experiment) if line.startswith("evaluations.e")]
     assert bool(lines) != serves[kind], lines
 
 
@@ -155,12 +168,12 @@ def test_what_annotate_does_not_make_cannot_be_measured(task: str, dataset: str,
     ],
 )
 def test_a_task_that_a_layout_cannot_serve_is_listed(task: str, dataset: str, words: list[str]) -> None:
-    (line,) = found(one_run(task, dataset, None, dataset))
+    line = refused(one_run(task, dataset, None, dataset))
     assert line.startswith("runs.r.stages.s") and all(word in line for word in words), line
 
 
 def test_a_label_that_a_layout_lacks_is_listed() -> None:
-    (line,) = found(one_run("classification", "ek100", None, "ek100", label="label"))
+    line = refused(one_run("classification", "ek100", None, "ek100", label="label"))
     assert all(word in line for word in ("runs.r.stages.s", "'label'", "verb, noun, action")), line
 
 
@@ -176,8 +189,16 @@ def test_videomae_is_evaluated_at_the_length_it_was_trained_with() -> None:
 def test_what_validates_a_stage_is_checked_like_an_evaluation() -> None:
     overlay = one_run("contrastive", "ego4d", "retrieval", "ego4d", validate_with="e")
     overlay["runs"]["r"]["evaluations"] = []
-    (line,) = found(overlay)
+    line = refused(overlay)
     assert line.startswith("runs.r.stages.s.validate_with: retrieval cannot be measured"), line
+
+
+def test_what_a_run_that_is_only_named_cannot_do_is_listed() -> None:
+    """Runs that are not selected may be left over from a configuration that was laid over."""
+    overlay = one_run("contrastive", "kinetics", None, "kinetics") | {"selected_runs": ["human"]}
+    assert found(overlay) == []
+    (line,) = found(overlay, "r")
+    assert line.startswith("runs.r.stages.s: the task 'contrastive' cannot be trained"), line
 
 
 @pytest.mark.parametrize(

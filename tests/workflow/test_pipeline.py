@@ -71,7 +71,7 @@ def test_data_that_validate_a_stage_are_its_inputs(tmp_path: Path) -> None:
     overlay = {"stages": {"pretrain": {"validate_with": "zero_shot_mir"}}, "selected_runs": ["llm"]}
     options = ("--dry-run", "--printshellcmds")
     plan = snakemake(tmp_path, "pretrain", overlay=overlay, options=options).stdout
-    command = plan.split("Train pretrain of the run llm\n")[1].partition("--validation-files ")[2].split()
+    command = plan.split("Train pretrain of the run llm\n")[1].partition("--files ")[2].split()
     names = ("chunks.parquet", "clips/validation.arrow", "clips/sentences_test.arrow")
     assert {f"data/ek100/{name}" for name in names} <= {word.partition("=")[2] for word in command}
     stages = {"pretrain": {"narrations": ["human"], "validate_with": "zero_shot_mir"}}

@@ -11,7 +11,8 @@ import pytest
 from avion_core.config import DatasetSettings, ToyKitchenSettings
 from avion_core.data import annotate as module
 from avion_core.data import dropped
-from avion_core.data.annotate import annotate, sound_clips
+from avion_core.data.annotate import annotate
+from avion_core.data.annotation import sound_clips
 from avion_core.data.clips import ClipTable, Sentences, load_questions
 from avion_core.data.source_videos import SourceError, SourceVideo, write_videos
 from avion_core.media.source_file import FileMark

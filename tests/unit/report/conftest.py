@@ -23,6 +23,7 @@ from avion_core.data.dropped import DroppedClips
 from avion_core.evaluate.bootstrap import Scores
 from avion_core.files import fingerprint, write_json
 from avion_core.media.chunk_table import read_chunk_table, write_chunk_table
+from avion_core.report.plan import Plan, read_plan
 from tests.unit.media.chunked import transcode_all
 
 VERBS = ("take", "put", "open", "close", "wash", "cut", "pour", "stir")
@@ -204,10 +205,8 @@ class World:
         other.config = other.plan["config"]
         return other
 
-    def write_plan(self) -> Path:
-        path = self.root / "plan.json"
-        write_json(path, self.plan)
-        return path
+    def read_plan(self) -> Plan:
+        return read_plan(json.dumps(self.plan))
 
     def folder(self, run: str, name: str) -> Path:
         return self.root / "results" / run / name

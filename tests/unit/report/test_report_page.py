@@ -57,7 +57,7 @@ class Page(HTMLParser):
 
 def build(world) -> tuple[str, dict]:
     out = world.root / "report"
-    build_report(world.write_plan(), out=out)
+    build_report(world.read_plan(), out=out)
     return (out / "index.html").read_text(), json.loads((out / "metrics.json").read_text())
 
 

@@ -30,7 +30,7 @@ from avion_core.report.gallery import (
     jpeg_strip,
 )
 from avion_core.report.page import build_report
-from avion_core.report.plan import Dag, ReportError, read_plan
+from avion_core.report.plan import Dag, ReportError
 from avion_core.report.published import PUBLISHED
 from avion_core.report.results import load_results, read_log
 from avion_core.report.tables import published_table
@@ -97,10 +97,9 @@ def test_published_rows_are_complete_and_marked(kind):
 
 
 def test_rulegraph_keeps_rules_and_drops_the_target():
-    assert parse_rulegraph(RULEGRAPH) == {
-        "nodes": ["train", "transcode_videos"],
-        "edges": [["transcode_videos", "train"], ["train", "train"]],
-    }
+    assert parse_rulegraph(RULEGRAPH) == Dag(
+        nodes=("train", "transcode_videos"), edges=(("transcode_videos", "train"), ("train", "train"))
+    )
     with pytest.raises(ReportError, match="no rule"):
         parse_rulegraph("Building DAG of jobs...")
 
@@ -212,7 +211,7 @@ def test_a_strip_shows_the_frames_side_by_side():
 
 
 def results_of(world):
-    plan = read_plan(world.write_plan())
+    plan = world.read_plan()
     from avion_core.config import load_settings
 
     return load_results(plan, load_settings(plan.config))
@@ -273,7 +272,7 @@ def test_embeddings_of_other_tables_are_refused(world):
     tensors = load_file(path)
     save_file({**tensors, "text_embed_MD": tensors["text_embed_MD"][:-1].copy()}, path)
     with pytest.raises(ReportError, match="39 texts, but the split has 40 sentences"):
-        build_report(world.write_plan(), out=world.root / "report")
+        build_report(world.read_plan(), out=world.root / "report")
 
 
 def test_a_resumed_log_counts_a_step_once(tmp_path):
@@ -308,7 +307,7 @@ def test_the_lineage_counts_only_stages_that_trained(world):
 def test_a_plan_that_does_not_fit_is_refused_by_name(world, change, message):
     world.plan |= change
     with pytest.raises(ReportError, match=message):
-        read_plan(world.write_plan())
+        world.read_plan()
 
 
 @pytest.mark.parametrize(

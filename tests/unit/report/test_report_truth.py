@@ -13,7 +13,7 @@ from avion_core.config import load_settings
 from avion_core.evaluate.bootstrap import Scores
 from avion_core.files import write_json
 from avion_core.report.findings import findings, tiles
-from avion_core.report.plan import ReportError, read_plan
+from avion_core.report.plan import ReportError
 from avion_core.report.published import PUBLISHED
 from avion_core.report.results import load_results
 from avion_core.report.tables import published_for, result_title, results_table, stage_table
@@ -21,7 +21,7 @@ from tests.unit.report.test_report_page import Page, build
 
 
 def results_of(world):
-    plan = read_plan(world.write_plan())
+    plan = world.read_plan()
     return load_results(plan, load_settings(plan.config))
 
 

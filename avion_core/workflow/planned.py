@@ -1,81 +1,19 @@
-"""What the selected runs need: stages, data sets, paths. The rules read it here, without a DAG."""
+"""What the selected runs need: stages, evaluations, data sets; and whether results on disk are up to date."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from avion_core.config import OPEN_CLIP, EvaluationSettings, Settings, StageSettings
-from avion_core.data.tables import SUFFIX
+from avion_core.config import EvaluationSettings, StageSettings
 from avion_core.files import read_json, sha256
-from avion_core.manifests import MANIFEST, read_manifest, stage_differences
-from avion_core.narrate.rephrase import DEAD_LETTERS, SUMMARY
-from avion_core.sources.download import DataSet, source_state
+from avion_core.layouts import LAYOUTS
+from avion_core.manifests import MANIFEST, Difference, differences, read_manifest, stage_differences
+from avion_core.sources.download import source_state
 from avion_core.sources.state import SourceRecord, SourceState
-
-TABLES = {
-    "ego4d": ["train", "egomcq"],
-    "ek100": ["train", "validation", "sentences_train", "sentences_test"],
-    "kinetics": ["train", "val"],
-    "folder": ["train", "validation"],
-}
-"""Tables that annotate makes of each layout."""
-EVALUATION_TABLE = {
-    "ego4d": "egomcq",
-    "ek100": "validation",
-    "kinetics": "val",
-    "folder": "validation",
-}
-"""The table that evaluations of each layout read."""
-LABELS: dict[str, tuple[str, ...]] = {"ek100": ("verb", "noun", "action"), "kinetics": ("label",)}
-"""Labels of the layouts with classes, which annotate lists in classes.json."""
-UNNARRATED_TARGETS = ("download", "weights", "transcode", "annotate", "estimate")
-"""Targets of the workflow that need no rephrased narrations."""
-DATA_TARGETS = (*UNNARRATED_TARGETS, "narrate", "preflight")
-"""Targets of the workflow that train and evaluate nothing."""
-TASKS_OF: dict[str, tuple[str, ...]] = {
-    "ego4d": ("contrastive", "reconstruction"),
-    "ek100": ("contrastive", "relevancy", "classification", "reconstruction"),
-    "kinetics": ("classification", "reconstruction"),
-    "folder": ("contrastive", "reconstruction"),
-}
-"""Tasks that the training clips of each layout serve: by their texts, classes and sentences."""
-KINDS_OF: dict[str, tuple[str, ...]] = {
-    "ego4d": ("multiple_choice",),
-    "ek100": ("retrieval", "recognition"),
-    "kinetics": ("recognition",),
-    "folder": ("retrieval",),
-}
-"""Kinds of evaluation that the evaluation table of each layout serves."""
-
-
-def planned_runs(settings: Settings, targets: Iterable[str]) -> tuple[str, ...]:
-    """The selected runs, and those of which a result is named as a target."""
-    results = Path(settings.results_dir).absolute()
-    paths = [Path(target).absolute() for target in targets]
-    named = [path.relative_to(results).parts[:1] for path in paths if path.is_relative_to(results)]
-    return tuple(
-        dict.fromkeys(
-            [*settings.selected_runs, *(run for run, *_ in filter(None, named) if run in settings.runs)]
-        )
-    )
-
-
-def trains(settings: Settings, targets: Iterable[str]) -> bool:
-    """Whether targets need a training or an evaluation: all but data and what looks at them; none is all."""
-    data = Path(settings.data_dir).absolute()
-    named = list(targets)
-    return not named or not all(
-        target in DATA_TARGETS or Path(target).absolute().is_relative_to(data) for target in named
-    )
-
-
-def narrates(targets: Iterable[str]) -> bool:
-    """Whether targets may need rephrased narrations; none is all."""
-    named = list(targets)
-    return not named or not all(target in UNNARRATED_TARGETS for target in named)
+from avion_core.workflow.paths import Paths
 
 
 @dataclass(frozen=True)
@@ -93,10 +31,9 @@ class PlannedStage:
 
 
 @dataclass(frozen=True)
-class Workflow:
+class Workflow(Paths):
     """The configuration as the rules see it. `runs` are those that are made; the selected ones by default."""
 
-    settings: Settings
     runs: tuple[str, ...] = field(default=())
     _states: dict[str, SourceState] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -150,13 +87,6 @@ class Workflow:
         except (AttributeError, KeyError, OSError, TypeError, ValueError):
             return True
 
-    def fetched_weights(self, stage: PlannedStage) -> str | None:
-        """The file into which the weights of open_clip that a stage starts from are fetched."""
-        source = stage.recipe.start_weights or ""
-        if not source.startswith(OPEN_CLIP):
-            return None
-        return f"{self.settings.data_dir}/weights/open_clip/{source.removeprefix(OPEN_CLIP)}"
-
     def measured_stages(self) -> list[tuple[str, EvaluationSettings, PlannedStage]]:
         """(where, evaluation, stage) of every evaluation of the runs and every validation of a stage."""
         stages = {(stage.run, stage.name): stage for stage in self.stages()}
@@ -178,9 +108,51 @@ class Workflow:
 
     def evaluated_datasets(self) -> set[str]:
         """Data sets that evaluations read, those that validate a stage too."""
-        validating = {s.recipe.validate_with for s in self.stages() if s.recipe.validate_with}
-        names = validating | {name for _, name, _ in self.evaluations()}
-        return {self.settings.evaluations[name].dataset for name in names}
+        return {entry.dataset for entry in self._measured()}
+
+    def _measured(self) -> list[EvaluationSettings]:
+        """Settings of every evaluation of the runs and of those that validate a stage."""
+        validating = [s.recipe.validate_with for s in self.stages() if s.recipe.validate_with]
+        names = dict.fromkeys([*validating, *(name for _, name, _ in self.evaluations())])
+        return [self.settings.evaluations[name] for name in names]
+
+    def evaluation_tables(self, dataset: str) -> list[str]:
+        """Tables of a data set whose clips or questions are evaluated on."""
+        layout = LAYOUTS[self.settings.datasets[dataset].layout]
+        kinds = {entry.kind for entry in self._measured() if entry.dataset == dataset}
+        return sorted({layout.evaluation_table(kind) for kind in kinds})
+
+    def training_tables(self, recipe: StageSettings) -> dict[str, str]:
+        """Clip tables that a stage trains on: `train` holds human narrations, `narrations` rephrased ones."""
+        tables = {"human": "train", "rephrased": "narrations"}
+        paths = {
+            "train": self.clip_table(recipe.dataset, "train"),
+            "narrations": self.narration_table(recipe.dataset),
+        }
+        return {tables[kind]: paths[tables[kind]] for kind in recipe.narrations}
+
+    def clip_tables(self, dataset: str) -> dict[str, str]:
+        """Clip tables of a data set that the runs read, by the names that preflight shows."""
+        stages = [stage.recipe for stage in self.stages() if stage.recipe.dataset == dataset]
+        trained = {name: path for recipe in stages for name, path in self.training_tables(recipe).items()}
+        evaluated = self.evaluation_tables(dataset)
+        return dict(sorted(trained.items(), reverse=True)) | {
+            "evaluation" if len(evaluated) == 1 else f"evaluation ({table})": self.clip_table(dataset, table)
+            for table in evaluated
+        }
+
+    def shortest_clip_timeout(self) -> float:
+        """Seconds that every stage and evaluation of the runs gives a clip."""
+        readers = [stage.recipe.clip_timeout_seconds for stage in self.stages()]
+        return min(readers + [entry.clip_timeout_seconds for _, _, entry in self.evaluations()])
+
+    def models(self, names: Sequence[str]) -> list[str]:
+        """Weights of the runs' stages of these names."""
+        return [self.model(stage.run, stage.name) for stage in self.stages() if stage.name in names]
+
+    def results(self, files: Sequence[str]) -> list[str]:
+        """These files of every evaluation of the runs."""
+        return [self.result(run, name, file) for run, name, _ in self.evaluations() for file in files]
 
     def used_datasets(self) -> list[str]:
         """Data sets that the runs need."""
@@ -196,21 +168,39 @@ class Workflow:
         """Data set whose class lists the lexicon reads to rephrase this one's narrations."""
         return self.settings.datasets[dataset].class_lists if self._provider == "lexicon" else None
 
+    def class_list_names(self, dataset: str) -> tuple[str, ...]:
+        """Official names of the class lists of a data set that has some."""
+        return tuple(LAYOUTS[self.settings.datasets[dataset].layout].class_lists.values())
+
+    def class_list_files(self, dataset: str) -> list[str]:
+        """Those lists for a data set whose narrations are rephrased, if it has any."""
+        lists = self.class_lists(dataset)
+        return [self.data(lists, f"raw/{name}") for name in self.class_list_names(lists)] if lists else []
+
+    def differences(self) -> Mapping[tuple[str, str], list[Difference]]:
+        """Where manifests on disk and the configuration disagree, by run and name of the result.
+
+        Raises ValueError, naming the file, for a manifest that is damaged.
+        """
+        found: dict[tuple[str, str], list[Difference]] = {}
+        for difference in differences(self.settings):
+            result = (difference.folder.parent.name, difference.folder.name)
+            found.setdefault(result, []).append(difference)
+        return found
+
+    def of_layout(self, layout: str) -> list[str]:
+        """Data sets of a layout."""
+        return [name for name, dataset in self.settings.datasets.items() if dataset.layout == layout]
+
     def clips_needed(self, dataset: str) -> dict[str, int]:
         """Training clips that fill a batch of every stage: rows of each table, where stages join several."""
         needed = {"train": 1, "narrations": 1}
         for recipe in (stage.recipe for stage in self.stages()):
             if recipe.dataset == dataset and recipe.epochs:
-                for kind in recipe.narrations:
-                    table = "train" if kind == "human" else "narrations"
-                    share = math.ceil(recipe.batch_size / len(recipe.narrations))
-                    needed[table] = max(needed[table], share)
+                tables = self.training_tables(recipe)
+                share = math.ceil(recipe.batch_size / len(tables))
+                needed |= {table: max(needed[table], share) for table in tables}
         return needed
-
-    def data_set(self, name: str) -> DataSet:
-        """A data set with its settings and folder."""
-        home = Path(self.settings.data_dir) / name
-        return DataSet(name, self.settings.datasets[name], home)
 
     def source_state(self, dataset: str) -> SourceState:
         """The source of a data set as it is now; looked at once."""
@@ -221,32 +211,3 @@ class Workflow:
     def recorded_state(self, dataset: str) -> SourceState:
         """The source of a data set as it was fetched."""
         return SourceRecord.read(self.data_set(dataset).home).state
-
-    def clip_table(self, dataset: str, table: str) -> str:
-        """Path of a clip table."""
-        return f"{self.settings.data_dir}/{dataset}/clips/{table}{SUFFIX}"
-
-    def evaluation_table(self, dataset: str) -> str:
-        """Path of the clip table that evaluations of a data set read."""
-        return self.clip_table(dataset, EVALUATION_TABLE[self.settings.datasets[dataset].layout])
-
-    def narration_table(self, dataset: str, table: str = "train") -> str:
-        """Path of a data set's rephrased clips, or of a shard of its rephrased texts."""
-        return f"{self.settings.data_dir}/{dataset}/narrations/{self._provider}/{table}{SUFFIX}"
-
-    def narration_files(self, dataset: str) -> dict[str, str]:
-        """What comes of a data set's narrations: the table, those without a sentence, their counts."""
-        folder = f"{self.settings.data_dir}/{dataset}/narrations/{self._provider}"
-        return {
-            "table": self.narration_table(dataset),
-            "dead": f"{folder}/{DEAD_LETTERS}",
-            "summary": f"{folder}/{SUMMARY}",
-        }
-
-    def narration_journal(self, dataset: str) -> str:
-        """Folder of a language model's answers for a data set."""
-        return f"{self.settings.data_dir}/{dataset}/narrations/{self._provider}/journal"
-
-    @property
-    def _provider(self) -> str:
-        return self.settings.narrate.provider

@@ -1,0 +1,48 @@
+"""Whether the data sets of a run serve its tasks and evaluations, by the records of their layouts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from avion_core.config.datasets import DatasetSettings
+from avion_core.config.evaluations import EvaluationSettings
+from avion_core.layouts import LAYOUTS
+
+if TYPE_CHECKING:
+    from avion_core.config.runs import Settings
+
+
+def unserved(settings: Settings, run: str) -> Iterator[str]:
+    """Tasks, labels and evaluations of a run that the layout of their data set does not serve."""
+    for name in settings.runs[run].stages:
+        recipe, where = settings.stage(run, name), f"runs.{run}.stages.{name}"
+        layout = settings.datasets[recipe.dataset].layout
+        record = LAYOUTS[layout]
+        if recipe.task not in record.tasks:
+            yield (
+                f"{where}: the task '{recipe.task}' cannot be trained on the data set "
+                f"'{recipe.dataset}': the layout {layout} serves {' and '.join(record.tasks)}"
+            )
+        elif "classes" in record.tasks[recipe.task] and recipe.label not in record.labels:
+            yield (
+                f"{where}: label: the data set '{recipe.dataset}' has no '{recipe.label}'; "
+                f"the layout {layout} has {', '.join(record.labels)}"
+            )
+        if recipe.validate_with:
+            entry = settings.evaluations[recipe.validate_with]
+            yield from _unmeasured(entry, settings.datasets, f"{where}.validate_with")
+    for name in settings.runs[run].evaluations:
+        yield from _unmeasured(settings.evaluations[name], settings.datasets, f"evaluations.{name}")
+
+
+def _unmeasured(
+    entry: EvaluationSettings, datasets: Mapping[str, DatasetSettings], where: str
+) -> Iterator[str]:
+    layout = datasets[entry.dataset].layout
+    served = LAYOUTS[layout].evaluations
+    if entry.kind not in served:
+        yield (
+            f"{where}: {entry.kind} cannot be measured on the data set '{entry.dataset}': "
+            f"the layout {layout} serves {' and '.join(served) or 'no evaluation'}"
+        )

@@ -1,0 +1,107 @@
+"""One data set's annotation under way: what every layout's reader needs to write its clip tables."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from avion_core.data.chunks import VideoLengths, durations_s
+from avion_core.data.clips import write_clips
+from avion_core.data.dropped import NO_CHUNKS, NO_LENGTH, NO_TEXT, OUTSIDE, DroppedClips
+from avion_core.data.tables import SUFFIX
+from avion_core.plain_text import plain
+
+SHORTEST_S = 1 / 120
+"""Clips that their video cuts to less are left out."""
+
+
+Seconds = Sequence[float] | NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One layout's annotation: where from, where to, and what was left out so far."""
+
+    recipe: Mapping[str, Any]
+    """Settings that decide the tables beside the files: `DatasetSettings.annotation_recipe`."""
+    raw_dir: Path
+    clips_dir: Path
+    index: VideoLengths
+    dropped: DroppedClips
+    clips: dict[str, pa.Table] = field(default_factory=dict)
+    """Clip tables that were written, by split."""
+
+    def plain(self, table: str, texts: Iterable[str]) -> list[str]:
+        """Texts for a table, on one line and of visible characters alone; counts those that were not."""
+        given = list(texts)
+        shown = [text if text.isprintable() else plain(text) for text in given]
+        self.dropped.cleaned[table] += sum(map(operator.ne, given, shown))
+        return shown
+
+    def write_clips(self, split: str, table: pa.Table) -> None:
+        """Publish a split's clips, less those without a text and those that cannot be watched."""
+        kept, left_out, reasons = sound_clips(table, self.index)
+        columns = {name: left_out[name] for name in ("video_id", "start_s", "end_s")}
+        self.dropped.add(split, columns | {"annotation": left_out["narration_id"]}, reasons)
+        write_clips(self.clips_dir / f"{split}{SUFFIX}", kept)
+        self.clips[split] = kept
+
+
+def sound_clips(table: pa.Table, index: VideoLengths) -> tuple[pa.Table, pa.Table, pa.Array]:
+    """The clips to keep, cut to their video; the others as they were, and the reason for each of them."""
+    length_s = durations_s(table.column("video_id"), index)
+    given_start_s, given_end_s = (table.column(name).to_numpy() for name in ("start_s", "end_s"))
+    start_s, end_s = np.maximum(given_start_s, 0.0), np.minimum(given_end_s, length_s)
+    problems = {
+        NO_CHUNKS: np.isnan(length_s),
+        NO_TEXT: _without_text(table),
+        NO_LENGTH: given_end_s <= given_start_s,
+        OUTSIDE: end_s - start_s < SHORTEST_S,
+    }
+    problem = np.select(list(problems.values()), range(len(problems)), default=-1)
+    kept, left_out = problem < 0, problem >= 0
+    cut = table
+    for name, values in (("start_s", start_s), ("end_s", end_s)):
+        cut = cut.set_column(cut.column_names.index(name), name, pa.array(values))
+    reasons = pa.array(list(problems)).take(pa.array(problem[left_out]))
+    return cut.filter(pa.array(kept)), table.filter(pa.array(left_out)), reasons
+
+
+def _without_text(table: pa.Table) -> NDArray[np.bool_]:
+    """Rows whose only text is empty; layouts with labels alone have no texts."""
+    if "source" not in table.column_names:
+        return np.zeros(len(table), dtype=np.bool_)
+    return np.asarray(pc.equal(pc.list_flatten(table.column("texts")), "").to_numpy(), dtype=np.bool_)
+
+
+def one_text_each(texts: Sequence[str]) -> pa.ListArray:
+    """A column of lists with one text each."""
+    return pa.ListArray.from_arrays(np.arange(len(texts) + 1, dtype=np.int32), pa.array(texts, pa.string()))
+
+
+def human_clips(
+    annotation: Annotation,
+    split: str,
+    video_ids: Sequence[str],
+    start_s: Seconds,
+    end_s: Seconds,
+    texts: Sequence[str],
+    narration_ids: Sequence[str],
+) -> dict[str, pa.Array]:
+    """The columns that every layout with sentences has."""
+    return {
+        "video_id": pa.array(video_ids, pa.string()),
+        "start_s": pa.array(start_s, pa.float64()),
+        "end_s": pa.array(end_s, pa.float64()),
+        "texts": one_text_each(annotation.plain(split, texts)),
+        "narration_id": pa.array(narration_ids, pa.string()),
+        "source": pa.array(["human"] * len(texts), pa.string()),
+    }

@@ -1,0 +1,42 @@
+"""Files on a command line: `--files chunks=data/chunks.parquet clips=…`, written by the rules."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+VALIDATION = "validation_"
+"""Prefix of the files of the evaluation that validates a training."""
+
+
+def file_words(files: Mapping[str, str]) -> str:
+    """`name=path` of every file, quoted for a shell."""
+    return shlex.join(f"{name}={path}" for name, path in files.items())
+
+
+def named_files(items: Iterable[tuple[str, object]], leave_out: Sequence[str] = ()) -> dict[str, str]:
+    """A rule's inputs by name, less those that are absent or left out."""
+    return {name: str(path) for name, path in items if name not in leave_out and path}
+
+
+def parse_files(words: Sequence[str], *, required: Sequence[str]) -> dict[str, Path]:
+    """Files by name. Raises ValueError for a word without `=`, and a name given twice or missing."""
+    files: dict[str, Path] = {}
+    for word in words:
+        name, equals, path = word.partition("=")
+        if not (name and equals and path):
+            raise ValueError(f"--files {word}: write name=path")
+        if name in files:
+            raise ValueError(f"--files: '{name}' is given twice")
+        files[name] = Path(path)
+    for name in required:
+        if name not in files:
+            raise ValueError(f"--files: '{name}' is missing; add {name}=path")
+    return files
+
+
+def add_files(parser: argparse.ArgumentParser, text: str) -> None:
+    """The option `--files`, whose words `parse_files` reads."""
+    parser.add_argument("--files", nargs="+", default=[], metavar="NAME=PATH", help=text)

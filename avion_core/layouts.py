@@ -1,0 +1,106 @@
+"""Annotation layouts: what annotate makes of each, and which tasks and evaluations that serves.
+
+Pure data, which the configuration, the rules and the report look up. Adding a layout is a record and its line
+below, and the module that `reader` names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from avion_core.registry import Registry
+
+Files = Mapping[str, str]
+"""Files in a data set's folder `clips/` by role: `clips`, `sentences`, `classes`."""
+SUFFIX = ".arrow"
+"""Of the tables' file names."""
+CLASSES = "classes.json"
+"""File with the class names of each label."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One annotation layout."""
+
+    reader: str
+    """`package.module:NAME` of the layout's `avion_core.data.layout_files.LayoutReader`."""
+    tables: tuple[str, ...]
+    """Tables that annotate makes; `train` holds the training clips."""
+    tasks: Mapping[str, Files]
+    """Tasks that the training clips serve, each with the files it reads beside them."""
+    evaluations: Mapping[str, Files]
+    """Kinds of evaluation that the layout serves, each with the files it reads."""
+    labels: tuple[str, ...] = ()
+    """Labels of the clips, which annotate lists in CLASSES; empty where there are no classes."""
+    class_lists: Files = field(default_factory=dict)
+    """Official verb and noun class lists by label, from which the lexicon takes synonyms."""
+    why_nothing_to_evaluate: str = "its evaluation table is empty"
+    """Why there may be no clips to evaluate, for a message."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of all files that annotate makes."""
+        return (*(f"{table}{SUFFIX}" for table in self.tables), *((CLASSES,) if self.labels else ()))
+
+    def evaluation_table(self, kind: str) -> str:
+        """The table with the clips, or questions, of a kind of evaluation."""
+        return self.evaluations[kind]["clips"].removesuffix(SUFFIX)
+
+
+LAYOUTS: Registry[Layout] = Registry("layout")
+LAYOUTS.register(
+    "ego4d",
+    Layout(
+        reader="avion_core.data.ego4d_clips:READER",
+        tables=("train", "egomcq"),
+        tasks={"contrastive": {}, "reconstruction": {}},
+        evaluations={"multiple_choice": {"clips": "egomcq.arrow"}},
+        why_nothing_to_evaluate=(
+            "EgoMCQ's file is missing (`ego4d.egomcq`, or egomcq.json beside ego4d.json), or its videos are"
+        ),
+    ),
+)
+LAYOUTS.register(
+    "ek100",
+    Layout(
+        reader="avion_core.data.ek100:READER",
+        tables=("train", "validation", "sentences_train", "sentences_test"),
+        tasks={
+            "contrastive": {},
+            "relevancy": {"sentences": "sentences_train.arrow"},
+            "classification": {"classes": CLASSES},
+            "reconstruction": {},
+        },
+        evaluations={
+            "retrieval": {"clips": "validation.arrow", "sentences": "sentences_test.arrow"},
+            "recognition": {"clips": "validation.arrow", "classes": CLASSES},
+        },
+        labels=("verb", "noun", "action"),
+        class_lists={"verb": "EPIC_100_verb_classes.csv", "noun": "EPIC_100_noun_classes.csv"},
+        why_nothing_to_evaluate="none of the videos of EPIC_100_validation.csv is there",
+    ),
+)
+LAYOUTS.register(
+    "kinetics",
+    Layout(
+        reader="avion_core.data.kinetics:READER",
+        tables=("train", "val"),
+        tasks={"classification": {"classes": CLASSES}, "reconstruction": {}},
+        evaluations={"recognition": {"clips": "val.arrow", "classes": CLASSES}},
+        labels=("label",),
+        why_nothing_to_evaluate="none of the clips of the list `val` is there",
+    ),
+)
+LAYOUTS.register(
+    "folder",
+    Layout(
+        reader="avion_core.data.folder:READER",
+        tables=("train", "validation"),
+        tasks={"contrastive": {}, "reconstruction": {}},
+        evaluations={"retrieval": {"clips": "validation.arrow"}},
+        why_nothing_to_evaluate=(
+            "no row is held out; write `validation` in the column `split`, or raise `validation_fraction`"
+        ),
+    ),
+)

@@ -1,0 +1,55 @@
+"""Digests of the code that cheap rules depend on: they rerun when it changes."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from avion_core.files import code_fingerprint
+from avion_core.layouts import LAYOUTS
+
+LIBRARY = Path(__file__).parents[1]
+ANNOTATE = (
+    "annotate.py",
+    "annotation.py",
+    "annotation_files.py",
+    "clips.py",
+    "dropped.py",
+    "repeats.py",
+    "tables.py",
+    "source_videos.py",
+)
+"""Modules of the room `data` by which every layout's tables are made."""
+LEXICON = (
+    "lexicon.py",
+    "analysis.py",
+    "grammar.py",
+    "words.py",
+    "words.yaml",
+    "synonyms.yaml",
+    "class_lists.py",
+    "sentences.py",
+)
+"""Files of the room `narrate` by which the lexicon answers."""
+
+
+def library_code(*patterns: str) -> str:
+    """Digest of files of the library that match one of the patterns."""
+    return code_fingerprint(
+        path for pattern in patterns for path in sorted(LIBRARY.glob(pattern)) if path.is_file()
+    )
+
+
+def annotation_code(layout: str) -> str:
+    """Digest of what makes a layout's tables: its reader, and modules named after it."""
+    module = LAYOUTS[layout].reader.partition(":")[0]
+    reader = importlib.util.find_spec(module)
+    assert reader is not None and reader.origin is not None, f"{module} is imported by its plug-in"
+    shared = [LIBRARY / "data" / name for name in ANNOTATE]
+    own = {Path(reader.origin), *LIBRARY.glob(f"data/{layout}*.py")}
+    return code_fingerprint([*shared, *sorted(own)])
+
+
+def provider_code(provider: str) -> str:
+    """Digest of the lexicon, which is cheap; none for a model, whose answers are paid for and kept."""
+    return library_code(*(f"narrate/{name}" for name in LEXICON)) if provider == "lexicon" else ""

@@ -1,0 +1,73 @@
+"""Files that a training and an evaluation read, by the names that they have on its command line."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+from avion_core.config import EvaluationSettings
+from avion_core.file_arguments import VALIDATION
+from avion_core.layouts import LAYOUTS
+from avion_core.workflow.planned import Workflow
+
+
+def training_files(workflow: Workflow, run: str, stage: str) -> dict[str, str]:
+    """`clips_1` …, `chunks`, what the task reads beside them (`sentences`, `classes`), and `start`: the
+    weights of the stage that this one starts from."""
+    recipe = workflow.settings.stage(run, stage)
+    tables = workflow.training_tables(recipe).values()
+    files = {f"clips_{number}": path for number, path in enumerate(tables, start=1)}
+    layout = LAYOUTS[workflow.settings.datasets[recipe.dataset].layout]
+    further = layout.tasks.get(recipe.task, {})
+    files["chunks"] = workflow.chunks(recipe.dataset)
+    files |= {role: workflow.clips(recipe.dataset, file) for role, file in further.items()}
+    return files | ({"start": workflow.model(run, recipe.start)} if recipe.start else {})
+
+
+def validation_files(workflow: Workflow, run: str, stage: str) -> dict[str, str]:
+    """`validation_chunks`, `validation_clips` …; nothing where no evaluation validates the stage."""
+    name = workflow.settings.stage(run, stage).validate_with
+    if name is None:
+        return {}
+    files = evaluation_files(workflow, workflow.settings.evaluations[name])
+    return {f"{VALIDATION}{role}": path for role, path in files.items()}
+
+
+def validation_words(workflow: Workflow, run: str, stage: str) -> str:
+    """The option with the settings of that evaluation, or nothing."""
+    name = workflow.settings.stage(run, stage).validate_with
+    if name is None:
+        return ""
+    return f"--validation {shlex.quote(json.dumps(workflow.settings.evaluations[name].recipe()))}"
+
+
+def training_packets(workflow: Workflow, run: str, stage: str) -> list[str]:
+    """The packets that the chunk indexes of a stage and of its validation point into."""
+    recipe = workflow.settings.stage(run, stage)
+    name = recipe.validate_with
+    datasets = [recipe.dataset, *([workflow.settings.evaluations[name].dataset] if name else [])]
+    return [workflow.packets(dataset) for dataset in dict.fromkeys(datasets)]
+
+
+def evaluation_files(workflow: Workflow, entry: EvaluationSettings) -> dict[str, str]:
+    """`chunks`, `clips`, and what the kind reads beside them (`sentences`, `classes`)."""
+    layout = LAYOUTS[workflow.settings.datasets[entry.dataset].layout]
+    files = layout.evaluations.get(entry.kind, {})
+    return {"chunks": workflow.chunks(entry.dataset)} | {
+        role: workflow.clips(entry.dataset, file) for role, file in files.items()
+    }
+
+
+def start_weights(workflow: Workflow, run: str, stage: str) -> tuple[str | None, bool]:
+    """The file of third-party weights that a stage starts from, and whether its age counts.
+
+    Where it is gone, Snakemake takes a finished model for a plain file. That is right for one that was made
+    with it; any other is a problem of `precheck`, and the dry run's plan goes without the file.
+    """
+    planned = workflow.stage(run, stage)
+    path, made = planned.recipe.start_file, workflow.is_made(planned)
+    fetched = workflow.fetched_weights(planned.recipe)
+    if fetched:
+        return (fetched if Path(fetched).exists() or not made else None), False
+    return (path if path and (Path(path).exists() or made) else None), True

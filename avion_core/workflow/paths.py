@@ -1,0 +1,87 @@
+"""Where the workflow keeps everything. A name may be one of Snakemake's wildcards, such as "{dataset}"."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from avion_core.config import OPEN_CLIP, Settings, StageSettings
+from avion_core.layouts import SUFFIX
+from avion_core.narrate.rephrase import DEAD_LETTERS, SUMMARY
+from avion_core.sources.download import DataSet
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Paths of data and results by the names in the configuration."""
+
+    settings: Settings
+
+    def data_set(self, name: str) -> DataSet:
+        """A data set with its settings and folder."""
+        home = Path(self.settings.data_dir) / name
+        return DataSet(name, self.settings.datasets[name], home)
+
+    def data(self, dataset: str, file: str) -> str:
+        """A file in a data set's folder."""
+        return f"{self.settings.data_dir}/{dataset}/{file}"
+
+    def videos(self, dataset: str) -> str:
+        """List of a data set's source videos."""
+        return self.data(dataset, "videos.parquet")
+
+    def chunks(self, dataset: str) -> str:
+        """Index of a data set's chunks."""
+        return self.data(dataset, "chunks.parquet")
+
+    def packets(self, dataset: str) -> str:
+        """Packets that the index of chunks points into."""
+        return self.data(dataset, "packets.npy")
+
+    def clips(self, dataset: str, file: str) -> str:
+        """A file that annotate makes, by its name in the layout's record."""
+        return self.data(dataset, f"clips/{file}")
+
+    def result(self, run: str, name: str, file: str) -> str:
+        """A file of a run's stage or evaluation."""
+        return f"{self.settings.results_dir}/{run}/{name}/{file}"
+
+    def report(self, file: str) -> str:
+        """A file of the report."""
+        return f"{self.settings.results_dir}/report/{file}"
+
+    def model(self, run: str, stage: str) -> str:
+        """Weights of a trained stage."""
+        return self.result(run, stage, "model.safetensors")
+
+    def fetched_weights(self, recipe: StageSettings) -> str | None:
+        """The file into which the weights of open_clip that a stage starts from are fetched."""
+        source = recipe.start_weights or ""
+        if not source.startswith(OPEN_CLIP):
+            return None
+        return f"{self.settings.data_dir}/weights/open_clip/{source.removeprefix(OPEN_CLIP)}"
+
+    def clip_table(self, dataset: str, table: str) -> str:
+        """Path of a clip table."""
+        return f"{self.settings.data_dir}/{dataset}/clips/{table}{SUFFIX}"
+
+    def narration_table(self, dataset: str, table: str = "train") -> str:
+        """Path of a data set's rephrased clips, or of a shard of its rephrased texts."""
+        return f"{self.settings.data_dir}/{dataset}/narrations/{self._provider}/{table}{SUFFIX}"
+
+    def narration_files(self, dataset: str) -> dict[str, str]:
+        """What comes of a data set's narrations: the table, those without a sentence, their counts."""
+        folder = f"{self.settings.data_dir}/{dataset}/narrations/{self._provider}"
+        return {
+            "table": self.narration_table(dataset),
+            "dead": f"{folder}/{DEAD_LETTERS}",
+            "summary": f"{folder}/{SUMMARY}",
+        }
+
+    def narration_journal(self, dataset: str) -> str:
+        """Folder of a language model's answers for a data set."""
+        return f"{self.settings.data_dir}/{dataset}/narrations/{self._provider}/journal"
+
+    @property
+    def _provider(self) -> str:
+        return self.settings.narrate.provider

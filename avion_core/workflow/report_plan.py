@@ -1,0 +1,65 @@
+"""What the report shows and where each piece lies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from avion_core.layouts import LAYOUTS
+from avion_core.report.plan import Plan, PlannedDataset, PlannedEvaluation, PlannedNarrations, PlannedRun
+from avion_core.workflow.inputs import evaluation_files
+from avion_core.workflow.planned import Workflow
+
+
+def report_plan(workflow: Workflow) -> Plan:
+    """The plan of the selected runs, as yet without revision and rule graph."""
+    settings = workflow.settings
+    provider = settings.narrate.provider
+    return Plan(
+        config=settings.model_dump(mode="json"),
+        runs={run: _run(workflow, run) for run in workflow.runs},
+        datasets={name: _dataset(workflow, name) for name in workflow.used_datasets()},
+        narrations={
+            name: PlannedNarrations(provider=provider, **_paths(workflow.narration_files(name)))
+            for name in workflow.rephrased_datasets()
+        },
+    )
+
+
+def _run(workflow: Workflow, run: str) -> PlannedRun:
+    entry = workflow.settings.runs[run]
+    return PlannedRun(
+        title=entry.title,
+        stages={stage: Path(workflow.model(run, stage)).parent for stage in entry.stages},
+        evaluations={name: _evaluation(workflow, run, name) for name in entry.evaluations},
+    )
+
+
+def _evaluation(workflow: Workflow, run: str, name: str) -> PlannedEvaluation:
+    entry = workflow.settings.evaluations[name]
+    files = _paths(evaluation_files(workflow, entry))
+    return PlannedEvaluation(
+        folder=Path(workflow.result(run, name, "metrics.json")).parent,
+        kind=entry.kind,
+        dataset=entry.dataset,
+        stage=entry.stage,
+        clips=files["clips"],
+        sentences=files.get("sentences"),
+        chunks=files["chunks"],
+    )
+
+
+def _dataset(workflow: Workflow, name: str) -> PlannedDataset:
+    dataset = workflow.settings.datasets[name]
+    tables = LAYOUTS[dataset.layout].tables
+    return PlannedDataset(
+        layout=dataset.layout,
+        source=dataset.source,
+        chunks=Path(workflow.chunks(name)),
+        quarantine=Path(workflow.data(name, "quarantine.json")),
+        dropped=Path(workflow.clips(name, "dropped.json")),
+        clips={table: Path(workflow.clip_table(name, table)) for table in tables},
+    )
+
+
+def _paths(files: dict[str, str]) -> dict[str, Path]:
+    return {name: Path(path) for name, path in files.items()}
