@@ -6,6 +6,7 @@ can declare all of it.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ class Plan(Section):
 def read_plan(text: str) -> Plan:
     """A plan from JSON. Raises ReportError naming each entry that is missing, unknown or of another type."""
     try:
-        return Plan.model_validate_json(text)
+        return Plan.model_validate(json.loads(text))
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
