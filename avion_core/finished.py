@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,16 +53,19 @@ def set_aside(outputs: Iterable[Path]) -> None:
         forget(paths[0].parent)
 
 
-def keep(folder: Path, names: Sequence[str], *, identity: Callable[[], str], title: str) -> bool:
+def keep(
+    folder: Path, names: Sequence[str], *, identity: Callable[[Mapping[str, Any]], str], title: str
+) -> bool:
     """Whether the finished files `names` of `folder` were made of this identity; they then count as new.
 
     They are looked for in `folder` and set aside. The manifest comes back last, so that a kill in between
-    leaves nothing that passes as finished. `identity` is called only where there are any.
+    leaves nothing that passes as finished. `identity` is called with the manifest, only where there is one.
     """
     for place in (folder, folder / ASIDE):
         if not all((place / name).is_file() for name in (*names, MANIFEST)):
             continue
-        if _identity(place) != identity():
+        manifest = _manifest(place)
+        if manifest is None or manifest.get("identity") != identity(manifest):
             continue
         if place != folder:
             unfinish(folder)
@@ -87,9 +90,9 @@ def forget(folder: Path) -> None:
     shutil.rmtree(folder / ASIDE, ignore_errors=True)
 
 
-def _identity(folder: Path) -> object:
-    """The identity in a manifest, None where there is none."""
+def _manifest(folder: Path) -> Mapping[str, Any] | None:
+    """The manifest of a folder, None where it is none."""
     try:
-        return read_manifest(folder).get("identity")
+        return read_manifest(folder)
     except ValueError:
         return None

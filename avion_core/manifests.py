@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from avion_core.config import EvaluationSettings, Section, Settings, StageSettings
+from avion_core.config import EvaluationSettings, Section, Settings, StageSettings, stage_class
 from avion_core.files import read_json
 
 MANIFEST = "manifest.json"
@@ -124,16 +124,24 @@ def stage_record(manifest: Mapping[str, Any]) -> StageRecord:
         value if isinstance(value, int) else None for value in map(settings.get, ("seed", "clips"))
     )
     return StageRecord(
-        recipe=_parsed(StageSettings, settings.get("stage")),
+        recipe=recorded_recipe(settings.get("stage")),
         seed=seed,
         clips=clips,
         providers=tuple(dict.fromkeys(_providers(manifest))),
     )
 
 
+def recorded_recipe(raw: Any) -> StageSettings | None:
+    """A stage's recorded settings, without those that its task no longer has; None if they are unreadable."""
+    try:
+        return _parsed(stage_class(_mapping(raw)), _mapping(raw))
+    except ValidationError:
+        return None
+
+
 def evaluation_record(manifest: Mapping[str, Any]) -> EvaluationSettings | None:
     """The settings in an evaluation's manifest, None where there are none that this version can read."""
-    return _parsed(EvaluationSettings, manifest.get("settings"))
+    return _parsed(EvaluationSettings, _mapping(manifest.get("settings")))
 
 
 def stage_differences(
@@ -145,7 +153,7 @@ def stage_differences(
     if recorded.seed is not None and recorded.seed != settings.seed:
         found.append(Difference(folder, "seed", recorded.seed, settings.seed))
     provider = settings.narrate.provider
-    rephrased = recorded.recipe is not None and "rephrased" in recipe.narrations
+    rephrased = recorded.recipe is not None and "rephrased" in recipe.clip_tables
     if rephrased and recorded.providers and recorded.providers != (provider,):
         found.append(Difference(folder, "narrate.provider", ", ".join(recorded.providers), provider))
     return found
@@ -167,7 +175,7 @@ def _differences(
     return [
         Difference(folder, name, theirs.get(name), ours.get(name))
         for name in ours | theirs
-        if ours.get(name) != theirs.get(name)
+        if name in type(configured).model_fields and ours.get(name) != theirs.get(name)
     ]
 
 
@@ -179,11 +187,10 @@ def _providers(manifest: Mapping[str, Any]) -> Iterator[str]:
             yield parents[0].name
 
 
-def _parsed(kind: type[_Settings], raw: Any) -> _Settings | None:
+def _parsed(section: type[_Settings], raw: Mapping[str, Any]) -> _Settings | None:
     """Recorded settings, without those that this version no longer has."""
-    known = {name: value for name, value in _mapping(raw).items() if name in kind.model_fields}
     try:
-        return kind.model_validate(known)
+        return section.model_validate({name: raw[name] for name in raw if name in section.model_fields})
     except ValidationError:
         return None
 

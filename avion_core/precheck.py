@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from avion_core.config import VALIDATES, EvaluationSettings, unserved
+from avion_core.config import EvaluationSettings, unserved
 from avion_core.data.source_videos import is_utf8
 from avion_core.data.tables import row_count
 from avion_core.layouts import LAYOUTS
@@ -129,12 +129,9 @@ def check_evaluations(workflow: Workflow) -> Iterator[str]:
     """Kinds of evaluation against the model they measure."""
     datasets = workflow.settings.datasets
     for where, entry, stage in workflow.measured_stages():
-        layout, task = datasets[entry.dataset].layout, stage.recipe.task
+        layout = datasets[entry.dataset].layout
         reads = LAYOUTS[layout].evaluations.get(entry.kind, {})
-        if entry.kind not in VALIDATES[task]:
-            fits = " or ".join(VALIDATES[task]) or "no evaluation"
-            yield f"{where}: {entry.kind} of the stage '{stage.name}', whose task {task} allows {fits}"
-        elif "classes" in reads and layout != datasets[stage.recipe.dataset].layout:
+        if "classes" in reads and layout != datasets[stage.recipe.dataset].layout:
             yield (
                 f"{where}: {entry.kind} on '{entry.dataset}' of the stage '{stage.name}', which learns the "
                 f"classes of '{stage.recipe.dataset}'"
@@ -188,7 +185,7 @@ def check_clips(workflow: Workflow) -> Iterator[str]:
         counts[dataset] = _known_clips(workflow, dataset)
     for stage in workflow.stages():
         recipe = stage.recipe
-        clips = counts[recipe.dataset].get("train", recipe.batch_size) * len(recipe.narrations)
+        clips = counts[recipe.dataset].get("train", recipe.batch_size) * len(recipe.clip_tables)
         if recipe.epochs and clips < recipe.batch_size and not workflow.is_made(stage):
             yield (
                 f"{stage.where}: {clips} clips of '{recipe.dataset}' do not fill one batch of "

@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 Record = TypeVar("Record")
@@ -43,6 +45,10 @@ class Registry(Generic[Record]):
     def __len__(self) -> int:
         return len(self._records)
 
+    def values(self) -> Iterable[Record]:
+        """Records."""
+        return self._records.values()
+
     def items(self) -> Iterable[tuple[str, Record]]:
         """Names and records."""
         return self._records.items()
@@ -57,10 +63,23 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     return f"; known: {', '.join(choices)}" if choices else ""
 
 
-def load_plugins(modules: Iterable[str]) -> None:
-    """Import these modules, and those of PLUGINS_VARIABLE, so that their registrations are known."""
-    for module in (*modules, *filter(None, os.environ.get(PLUGINS_VARIABLE, "").split(","))):
-        importlib.import_module(module)
+def plugin_names(modules: Iterable[str] = ()) -> list[str]:
+    """These modules and those of PLUGINS_VARIABLE."""
+    return list(dict.fromkeys([*modules, *filter(None, os.environ.get(PLUGINS_VARIABLE, "").split(","))]))
+
+
+def load_plugins(modules: Iterable[str] = ()) -> None:
+    """Import these modules, and those of PLUGINS_VARIABLE, so that their registrations are known.
+
+    They may lie in the working directory. Raises ValueError for one that cannot be imported.
+    """
+    for module in plugin_names(modules):
+        if (here := str(Path.cwd())) not in sys.path:
+            sys.path.append(here)
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise ValueError(f"the module '{module}' cannot be imported ({error})") from None
 
 
 def load(reference: str) -> Any:

@@ -29,6 +29,7 @@ from avion_core.folder_lock import claim_folder, forget_dead_owner, release_fold
 from avion_core.launch import growing, launcher, shard_minutes, slurm_resources
 from avion_core.layouts import LAYOUTS
 from avion_core.models.architecture import load_architecture
+from avion_core.registry import PLUGINS_VARIABLE, plugin_names
 from avion_core.screen import stop_gently, take_over
 from avion_core.slurm import use_patient_executor
 from avion_core.workflow import Workflow, inputs, narrates, planned_runs, trains
@@ -58,6 +59,8 @@ try:
     )
 except SettingsError as error:
     sys.exit(str(error))  # without the lines of this file, which a WorkflowError adds
+
+os.environ[PLUGINS_VARIABLE] = ",".join(plugin_names(SETTINGS.plugins))
 
 DATA, RESULTS = SETTINGS.data_dir, SETTINGS.results_dir
 LOGS = f"{RESULTS}/logs"

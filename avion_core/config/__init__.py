@@ -22,16 +22,12 @@ from avion_core.config.datasets import (
     Layout,
     TranscodeSettings,
 )
-from avion_core.config.evaluations import VALIDATES, EvaluationSettings, figure_names
+from avion_core.config.evaluations import EvaluationSettings, figure_names
 from avion_core.config.fit import unserved
-from avion_core.config.jobs import MACHINE_SETTINGS, ReadingJob
+from avion_core.config.jobs import EvaluationJob, StageJob
+from avion_core.config.losses import CONTRASTIVE_LOSSES, RELEVANCY_LOSSES, LossSettings
 from avion_core.config.messages import NEW_ENTRY
-from avion_core.config.narration import (
-    PROVIDER_TEXT_SETTINGS,
-    NarrateSettings,
-    OpenAISettings,
-    RephraseSettings,
-)
+from avion_core.config.narration import NarrateSettings, OpenAISettings, RephraseSettings
 from avion_core.config.runs import RunSettings, Settings, load_settings
 from avion_core.config.sources import (
     SOURCE_SETTINGS,
@@ -41,44 +37,57 @@ from avion_core.config.sources import (
     SourceSettings,
     ToyKitchenSettings,
 )
-from avion_core.config.stages import LOSS_SETTINGS, LOSSES, OPEN_CLIP, StageSettings
+from avion_core.config.stages import OPEN_CLIP, STAGE_TASKS, StageSettings, stage_class
+from avion_core.config.tasks import (
+    ClassificationStage,
+    ComparingStage,
+    ContrastiveStage,
+    ReconstructionStage,
+    RelevancyStage,
+)
 
 __all__ = [
     "CHUNK_FORMATS",
-    "LOSSES",
-    "LOSS_SETTINGS",
-    "MACHINE_SETTINGS",
+    "CONTRASTIVE_LOSSES",
     "NEW_ENTRY",
     "OPEN_CLIP",
-    "PROVIDER_TEXT_SETTINGS",
+    "RELEVANCY_LOSSES",
     "SOURCE_SETTINGS",
-    "VALIDATES",
+    "STAGE_TASKS",
+    "ClassificationStage",
+    "ComparingStage",
+    "ContrastiveStage",
     "Count",
     "DatasetSettings",
     "Ego4DSource",
+    "EvaluationJob",
     "EvaluationSettings",
     "Folder",
     "FolderSource",
     "Fraction",
     "Layout",
     "LocalSource",
+    "LossSettings",
     "Name",
     "NarrateSettings",
     "NotNegative",
     "OpenAISettings",
     "Positive",
-    "ReadingJob",
+    "ReconstructionStage",
+    "RelevancyStage",
     "RephraseSettings",
     "RunSettings",
     "Section",
     "Settings",
     "SettingsError",
     "SourceSettings",
+    "StageJob",
     "StageSettings",
     "ToyKitchenSettings",
     "TranscodeSettings",
     "figure_names",
     "known",
     "load_settings",
+    "stage_class",
     "unserved",
 ]

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from avion_core.config.base import Count, Name
-from avion_core.config.jobs import ReadingJob
-
-VALIDATES = {
-    "contrastive": ("retrieval", "multiple_choice"),
-    "relevancy": ("retrieval", "multiple_choice"),
-    "classification": ("recognition",),
-    "reconstruction": (),
-}
-"""Kinds of evaluation that a task's model can be validated by."""
+from avion_core.config.jobs import EvaluationJob
 
 
 def figure_names(kind: str, label: str = "") -> list[str]:
@@ -32,7 +24,7 @@ def figure_names(kind: str, label: str = "") -> list[str]:
     return ["top1", "top5", "class_mean_top1"]
 
 
-class EvaluationSettings(ReadingJob):
+class EvaluationSettings(EvaluationJob):
     """One evaluation of a trained stage."""
 
     kind: Literal["retrieval", "recognition", "multiple_choice"]
@@ -49,9 +41,11 @@ class EvaluationSettings(ReadingJob):
     """Spatial views of a clip, averaged."""
     batch_size: Count = 64
     """Clip views at once."""
-    memory_mb: Count = 2000
-    """Memory the job asks the scheduler for."""
-    threads: Count = 1
-    """CPU threads."""
-    gpus: Literal[0, 1] = 0
-    """GPUs the job asks for."""
+
+    def recipe(self) -> dict[str, Any]:
+        """The settings that decide the result."""
+        return self.model_dump(mode="json", exclude=set(EvaluationJob.model_fields))
+
+    def machine(self) -> dict[str, Any]:
+        """The settings that only say how the job runs."""
+        return self.model_dump(mode="json", include=set(EvaluationJob.model_fields))

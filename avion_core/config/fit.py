@@ -24,9 +24,9 @@ def unserved(settings: Settings, run: str) -> Iterator[str]:
                 f"{where}: the task '{recipe.task}' cannot be trained on the data set "
                 f"'{recipe.dataset}': the layout {layout} serves {' and '.join(record.tasks)}"
             )
-        elif "classes" in record.tasks[recipe.task] and recipe.label not in record.labels:
+        elif recipe.predicts and recipe.predicts not in record.labels:
             yield (
-                f"{where}: label: the data set '{recipe.dataset}' has no '{recipe.label}'; "
+                f"{where}: label: the data set '{recipe.dataset}' has no '{recipe.predicts}'; "
                 f"the layout {layout} has {', '.join(record.labels)}"
             )
         if recipe.validate_with:

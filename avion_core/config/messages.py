@@ -21,6 +21,8 @@ NEW_ENTRY: dict[Any, tuple[str, ...]] = {
 def explain(problem: Mapping[str, Any], settings: type[Section]) -> str:
     """One line for a problem that pydantic found in settings of this class."""
     where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "unknown_setting":
+        return f"unknown setting '{where}'{problem['msg']}"
     if problem["type"] == "extra_forbidden":
         name = str(problem["loc"][-1])
         siblings = _fields_at(settings, problem["loc"][:-1])

@@ -9,10 +9,6 @@ from pydantic import Field
 
 from avion_core.config.base import Address, Count, Fraction, NotNegative, Positive, Section
 
-PROVIDER_TEXT_SETTINGS = frozenset({"model", "temperature"})
-"""Settings of the section `openai` that decide a text. The others only say how a server is asked: changing
-one repeats no request and retrains nothing."""
-
 
 class RephraseSettings(Section):
     """How a provider rewrites narrations."""
@@ -30,15 +26,11 @@ class RephraseSettings(Section):
     """What a language model is told; how many sentences and in which format is added to it."""
 
 
-class OpenAISettings(Section):
-    """An OpenAI-compatible server; its key comes from the environment variable OPENAI_API_KEY."""
+class OpenAIServer(Section):
+    """How a server is asked. Changing one of these settings repeats no request and retrains nothing."""
 
     base_url: Address | None = None
     """Address of the server, without a key or password; null for OpenAI's own."""
-    model: str = "gpt-4o-mini"
-    """Model name as the server knows it."""
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    """Sampling temperature; null for the server's own. Some models take no other."""
     max_tokens_per_reply: Count = 200
     """Bound on the text of one reply."""
     max_reasoning_tokens: Annotated[int, Field(ge=0)] = 2000
@@ -71,6 +63,15 @@ class OpenAISettings(Section):
         return self.max_tokens_per_reply + self.max_reasoning_tokens
 
 
+class OpenAISettings(OpenAIServer):
+    """An OpenAI-compatible server and a model; its key comes from the environment variable OPENAI_API_KEY."""
+
+    model: str = "gpt-4o-mini"
+    """Model name as the server knows it."""
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    """Sampling temperature; null for the server's own. Some models take no other."""
+
+
 class NarrateSettings(Section):
     """Language-model text for the pretraining clips."""
 
@@ -89,12 +90,12 @@ class NarrateSettings(Section):
         if self.provider == "lexicon":
             del rephrase["instruction"]
             return {"provider": "lexicon", "rephrase": rephrase}
-        openai = self.openai.model_dump(mode="json", include=set(PROVIDER_TEXT_SETTINGS))
+        openai = self.openai.model_dump(mode="json", exclude=set(OpenAIServer.model_fields))
         return {"provider": "openai", "rephrase": rephrase, "openai": openai}
 
     def machine(self) -> dict[str, Any]:
         """The other settings, which say how a server is asked and when a run is given up."""
-        openai = self.openai.model_dump(mode="json", exclude=set(PROVIDER_TEXT_SETTINGS))
+        openai = self.openai.model_dump(mode="json", include=set(OpenAIServer.model_fields))
         return {"max_failed_share": self.max_failed_share, "openai": openai}
 
     @classmethod

@@ -6,17 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
 from avion_core.config.base import Count, Folder, Name, Positive, Section, SettingsError, known
 from avion_core.config.datasets import DatasetSettings, TranscodeSettings
-from avion_core.config.evaluations import VALIDATES, EvaluationSettings, figure_names
+from avion_core.config.evaluations import EvaluationSettings, figure_names
 from avion_core.config.fit import unserved
 from avion_core.config.messages import explain, without_passwords
 from avion_core.config.narration import NarrateSettings
 from avion_core.config.sources import ToyKitchenSettings
 from avion_core.config.stages import StageSettings
 from avion_core.layouts import LAYOUTS
+from avion_core.registry import load_plugins
 
 INHERITED = frozenset({"transcode", "toy_kitchen"})
 """Common sections that data sets begin with."""
@@ -47,6 +48,9 @@ class Settings(Section):
     transcode_minutes_per_gb: Positive = 30.0
     """Time limit of a transcoding shard under a scheduler: two hours, plus this many minutes per gigabyte of
     its videos; doubled at each further attempt."""
+    plugins: tuple[str, ...] = ()
+    """Python modules, installed or in the working directory, that register tasks, losses and the like of
+    their own. They are imported before the rest of the configuration is read."""
     preflight_clips: Count = 200
     """Clips of each table that the target `preflight` decodes."""
     selected_runs: Annotated[tuple[Name, ...], Field(min_length=1)]
@@ -57,7 +61,7 @@ class Settings(Section):
     """Chunk settings of data sets that have none of their own."""
     datasets: dict[Name, DatasetSettings]
     narrate: NarrateSettings = NarrateSettings()
-    stages: dict[Name, StageSettings]
+    stages: dict[Name, SerializeAsAny[StageSettings]]
     """Training recipes by name."""
     evaluations: dict[Name, EvaluationSettings]
     """Evaluations by name."""
@@ -66,7 +70,7 @@ class Settings(Section):
 
     def stage(self, run: str, stage: str) -> StageSettings:
         """The recipe of one stage of one run: the common one with the run's differences."""
-        common = self.stages[stage].model_dump()
+        common = self.stages[stage].model_dump(exclude_unset=True)
         return StageSettings.model_validate({**common, **self.runs[run].stages[stage]})
 
     @model_validator(mode="before")
@@ -100,9 +104,7 @@ class Settings(Section):
                 self._check_stage(name, stage)
             self._check_starts(name)
             for evaluation in run.evaluations:
-                entry = self.evaluations[evaluation]
-                known([entry.stage], run.stages, f"runs.{name}: evaluation '{evaluation}' needs the stage")
-                known([entry.dataset], self.datasets, f"evaluations.{evaluation}.dataset")
+                self._check_evaluation(name, evaluation)
         for name, dataset in self.datasets.items():
             if dataset.class_lists is not None:
                 listed = [
@@ -116,8 +118,6 @@ class Settings(Section):
 
     def _check_stage(self, run: str, stage: str) -> None:
         where = f"runs.{run}.stages.{stage}"
-        overrides = self.runs[run].stages[stage] or {}
-        known(overrides, StageSettings.model_fields, where)
         try:
             recipe = self.stage(run, stage)
         except ValidationError as error:
@@ -128,6 +128,18 @@ class Settings(Section):
             self._check_validation(recipe, recipe.validate_with, where)
         if recipe.start is not None:
             known([recipe.start], self.runs[run].stages, f"{where}.start")
+
+    def _check_evaluation(self, run: str, name: str) -> None:
+        entry, stages = self.evaluations[name], self.runs[run].stages
+        known([entry.stage], stages, f"runs.{run}: evaluation '{name}' needs the stage")
+        known([entry.dataset], self.datasets, f"evaluations.{name}.dataset")
+        recipe = self.stage(run, entry.stage)
+        if entry.kind not in recipe.measured_by:
+            fits = " or ".join(recipe.measured_by) or "no evaluation"
+            raise ValueError(
+                f"evaluations.{name}: {entry.kind} of the stage '{entry.stage}', whose task {recipe.task} "
+                f"allows {fits}"
+            )
 
     def _check_starts(self, run: str) -> None:
         """Raise ValueError for a stage that starts, by way of others or not, from itself."""
@@ -143,13 +155,13 @@ class Settings(Section):
         known([name], self.evaluations, f"{where}.validate_with")
         known([self.evaluations[name].dataset], self.datasets, f"evaluations.{name}.dataset")
         kind = self.evaluations[name].kind
-        if kind not in VALIDATES[recipe.task]:
-            fits = " or ".join(VALIDATES[recipe.task]) or "nothing"
+        if kind not in recipe.measured_by:
+            fits = " or ".join(recipe.measured_by)
             raise ValueError(
                 f"{where}.validate_with: '{name}' measures {kind}; {recipe.task} is validated by {fits}"
             )
         if recipe.best_metric is not None:
-            known([recipe.best_metric], figure_names(kind, recipe.label), f"{where}.best_metric")
+            known([recipe.best_metric], figure_names(kind, recipe.predicts), f"{where}.best_metric")
 
 
 def load_settings(raw: Mapping[str, Any]) -> Settings:
@@ -158,6 +170,7 @@ def load_settings(raw: Mapping[str, Any]) -> Settings:
     Raises SettingsError with one line a problem: where, what, and the nearest known name.
     """
     try:
+        _load_plugins(raw.get("plugins", ()))
         return Settings.model_validate(raw)
     except ValidationError as error:
         problems = [problem for problem in error.errors() if not _is_inherited(problem, error.errors())]
@@ -169,6 +182,15 @@ def _inherited(common: Any, own: Any) -> Any:
     """A section laid over the common one; what is no section is refused later, where it is."""
     mappings = isinstance(own, Mapping) and isinstance(common, Mapping)
     return {**common, **own} if mappings else own
+
+
+def _load_plugins(named: Any) -> None:
+    """Import what the setting names; what is no list of names is refused with the other settings."""
+    if isinstance(named, list | tuple) and all(isinstance(module, str) for module in named):
+        try:
+            load_plugins(named)
+        except ValueError as error:
+            raise SettingsError(f"config: plugins: {error}") from None
 
 
 def _is_inherited(problem: Any, problems: list[Any]) -> bool:

@@ -1,45 +1,42 @@
-"""Training stages: one recipe each, and the losses that their tasks choose from."""
+"""Training stages: what all tasks share, and which class has a stage's settings, by its task and loss."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import (
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    create_model,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from avion_core.config.base import Count, Fraction, Name, NotNegative, Positive
-from avion_core.config.jobs import MACHINE_SETTINGS, ReadingJob
+from avion_core.config.jobs import StageJob
+from avion_core.config.losses import Losses
+from avion_core.registry import Registry, nearest
 
 OPEN_CLIP = "open_clip:"
 """Prefix that marks an open_clip model rather than a file."""
 
-LOSSES: dict[str, dict[str, dict[str, Any]]] = {
-    "contrastive": {
-        "info_nce": {"temperature": 0.07, "learn_temperature": False},
-        "sigmoid": {"temperature": 0.1, "learn_temperature": True, "logit_bias": -10.0},
-    },
-    "relevancy": {
-        "symmetric_multi_similarity": {"margin": 0.6, "relaxation": 0.1},
-        "max_margin": {"margin": 0.2},
-        "adaptive_max_margin": {"margin": 0.4},
-    },
-}
-"""Losses that a task may choose from, the default first, each with its own settings as published (AVION,
-arXiv 2309.16669; SigLIP, arXiv 2303.15343; EPIC-KITCHENS-100 MIR; SMS, arXiv 2406.12256)."""
-LOSS_SETTINGS = sorted({name for task in LOSSES.values() for values in task.values() for name in values})
-"""Settings that only some losses have."""
 
+class StageSettings(StageJob):
+    """What all training stages share: data, model, start weights, view and update rule. Rates and batch sizes
+    are global."""
 
-class StageSettings(ReadingJob):
-    """One training stage: task, data, model, start weights and recipe. Rates and batch sizes are global."""
+    losses: ClassVar[Losses] = Registry("loss")
+    """Losses that the task may choose from, the default first; none where it has but one."""
+    measured_by: ClassVar[tuple[str, ...]] = ()
+    """Kinds of evaluation that measure the task's models."""
 
-    task: Literal["contrastive", "relevancy", "classification", "reconstruction"]
-    """Clips against narrations, ranking by relevancy, soft-target cross-entropy, or masked pixels."""
+    task: str
+    """What is learned, which decides the further settings."""
     dataset: Name
     """Data set whose training split is used."""
-    narrations: Annotated[tuple[Literal["human", "rephrased"], ...], Field(min_length=1)] = ("human",)
-    """Clip tables of contrastive training, joined: one of each row's texts is drawn at random."""
-    label: Literal["action", "verb", "noun", "label"] = "label"
-    """Column that classification predicts; `action` is the pair of verb and noun."""
     model: str
     """Architecture, a file in avion_core/models/architectures."""
     start: str | None = None
@@ -81,12 +78,6 @@ class StageSettings(ReadingJob):
     """RandAugment before the crop, on whole frames (VideoMAE), instead of after it (AVION); reads slower."""
     random_erasing: Fraction = 0.0
     """Probability that a box of the clip is erased."""
-    mixup: NotNegative = 0.0
-    """Mixup alpha; 0 for none."""
-    cutmix: NotNegative = 0.0
-    """Cutmix alpha; 0 for none."""
-    label_smoothing: Fraction = 0.0
-    """Share of the target spread over all classes."""
 
     epochs: Annotated[int, Field(ge=0)] = 5
     """Passes over the clips; 0 publishes the start weights as they are."""
@@ -134,148 +125,165 @@ class StageSettings(ReadingJob):
     `action_top1`; null for the last one."""
     drop_path: Fraction = 0.0
     """Rate of stochastic depth."""
-    head_dropout: Fraction = 0.0
-    """Dropout before the classifier."""
-    loss: (
-        Literal["info_nce", "sigmoid", "symmetric_multi_similarity", "max_margin", "adaptive_max_margin"]
-        | None
-    ) = None
-    """The contrastive task's: `info_nce` or `sigmoid` (SigLIP). The relevancy task's:
-    `symmetric_multi_similarity`, `max_margin` (AVION's) or `adaptive_max_margin`. Null for the first."""
-    negatives: Literal["global", "local"] = "global"
-    """What a contrastive or relevancy loss compares with: the clips and texts of all processes, or of each
-    process alone, so that `nodes` and `processes` change the result."""
-    temperature: Positive | None = None
-    """Contrastive temperature of a model that begins fresh; null for the published one: info_nce 0.07,
-    sigmoid 0.1."""
-    learn_temperature: bool | None = None
-    """Whether the temperature is trained; null: frozen for info_nce, trained for sigmoid, as published."""
-    logit_bias: float | None = None
-    """Sigmoid loss's trained bias where it begins fresh; null for the published -10.0."""
-    margin: NotNegative | None = None
-    """Margin of the relevancy task's loss; null for the published one: symmetric multi-similarity 0.6, max
-    margin 0.2, adaptive 0.4."""
-    relaxation: NotNegative | None = None
-    """Symmetric multi-similarity's tau, by which equally relevant pairs may differ; null for the published
-    0.1."""
-    min_relevancy: Fraction = 0.1
-    """A relevancy task's sentence is drawn from those above this."""
-    mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.9
-    """Share of the tubes that reconstruction hides."""
-    target_epsilon: Positive = 1e-6
-    """Added to a tubelet's standard deviation, of pixels on 0…255, before reconstruction targets are divided
-    by it: 1e-6 in AVION; VideoMAE's original adds 1e-6 on 0…1, which is 2.55e-4 here."""
-    decoder_mask_ratio: Annotated[float, Field(ge=0, lt=1, multiple_of=0.25)] = 0.0
-    """Share of the hidden tubelets that reconstruction does not predict (VideoMAE V2: 0.5); 0 for none."""
-    patch_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of each clip's patches that a dual encoder's video tower leaves out in training (FLIP)."""
 
-    nodes: Count = 1
-    """Machines of the job; more than one needs Slurm."""
-    processes: Count = 1
-    """Processes on each node, started by torchrun; with `gpus` one of them each."""
-    gpus: Annotated[int, Field(ge=0)] = 0
-    """GPUs the job asks for on each node; 0 trains on the CPU."""
-    threads: Count = 1
-    """CPU threads a process."""
-    loader_workers: Annotated[int, Field(ge=0)] = 0
-    """Processes that decode, per training process; 0 decodes in the training process."""
-    attention: Literal["sdpa", "flash"] = "sdpa"
-    """Attention kernels: torch's own, or the package flash-attn on a GPU in half precision."""
-    gradient_checkpointing: bool = False
-    """Compute each block a second time in the backward pass instead of keeping it in memory."""
-    compile: bool = False
-    """Run the blocks through torch.compile, which needs a C++ compiler."""
-    memory_mb: Count = 2000
-    """Memory the job asks the scheduler for, on each node."""
-    runtime_minutes: Count = 60
-    """Time limit the job asks the scheduler for, doubled at each further attempt."""
-    log_every_steps: Count = 10
-    """Steps between log lines."""
-    wandb_project: str | None = None
-    """Weights & Biases project that gets the log's lines too; the package `wandb` must be installed."""
-    peak_tflops: Positive | None = None
-    """Peak arithmetic of one device, for the logged utilisation; null looks GPUs up, in bf16 and fp16."""
-    checkpoint_every_steps: Count = 100
-    """Steps between resumable checkpoints."""
-    checkpoint_every_minutes: Positive | None = 10.0
-    """Also checkpoint after this many minutes; null for steps alone."""
-    accumulation_steps: Count = 1
-    """Micro-batches that each process makes of its share of `batch_size`, for less memory: the gradient is
-    that of the whole batch, contrastive negatives included. Mixup mixes the clips of the whole share."""
-    shard_optimizer: bool = False
-    """Each process keeps a part of the optimiser's state (ZeRO stage 1) instead of all of it."""
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_the_class_of_its_task(cls, raw: Any, handler: ModelWrapValidatorHandler[Self]) -> Any:
+        if not isinstance(raw, Mapping):
+            return handler(raw)
+        chosen = stage_class(raw)
+        return handler(_fitting(cls, raw)) if chosen is cls else chosen.model_validate(raw)
 
     @model_validator(mode="after")
-    def _consistent(self) -> StageSettings:
+    def _consistent(self) -> Self:
         if self.gpus and self.gpus != self.processes:
             raise ValueError(f"gpus ({self.gpus}) must be 0 or equal processes ({self.processes})")
         world = f"nodes times processes ({self.nodes} x {self.processes})"
         if self.batch_size % self.world_size:
             raise ValueError(f"batch_size ({self.batch_size}) must divide among {world}")
-        share = self.batch_size // self.world_size
-        if share % self.accumulation_steps:
+        if self.process_batch_size % self.accumulation_steps:
             raise ValueError(
                 f"accumulation_steps ({self.accumulation_steps}) must divide each process's share of the "
-                f"batch ({share}: batch_size {self.batch_size} over {world})"
+                f"batch ({self.process_batch_size}: batch_size {self.batch_size} over {world})"
             )
+        for name in ("validate_with", "best_metric", "validate_every_epochs"):
+            if not self.measured_by and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"{name} does not go with the task '{self.task}', which no evaluation measures"
+                )
         if self.best_metric and not self.validate_with:
             raise ValueError(f"best_metric ({self.best_metric}) needs validate_with, an evaluation's name")
         if self.crop_scale[0] > self.crop_scale[1] or self.crop_scale[0] == 0:
             raise ValueError("crop_scale is (smallest, largest) share of the area, both above 0")
-        if self.task == "classification" and (self.mixup or self.cutmix) and share % 2:
-            raise ValueError(
-                f"mixup and cutmix pair clips: a process's share of batch_size ({share}) must be even"
-            )
         if self.start and self.start_weights:
             raise ValueError("start and start_weights exclude each other; set one of them to null")
-        if self.decoder_mask_ratio and self.task != "reconstruction":
-            raise ValueError(
-                f"decoder_mask_ratio does not go with the task '{self.task}', which has no decoder"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _loss_fits(self) -> StageSettings:
-        losses = LOSSES.get(self.task, {})
-        if self.loss is not None and self.loss not in losses:
-            choice = f"it has: {', '.join(losses)}" if losses else "it has but one, so leave loss out"
-            raise ValueError(f"the task '{self.task}' has no loss '{self.loss}'; {choice}")
-        for name in LOSS_SETTINGS:
-            if getattr(self, name) is not None and name not in self.loss_values:
-                which = f" and the loss '{self.loss_name}', which takes {', '.join(self.loss_values)}"
-                raise ValueError(f"{name} does not go with the task '{self.task}'{which if losses else ''}")
-        if not losses and self.negatives == "local":
-            raise ValueError(f"negatives: the task '{self.task}' compares no clips")
-        compared = self.batch_size // (self.world_size if self.negatives == "local" else 1)
-        if losses and compared < 2:
-            raise ValueError("a loss that compares clips needs at least two at once; set batch_size higher")
         return self
 
     def recipe(self) -> dict[str, Any]:
-        """The settings that decide the result; with local negatives the number of processes is one."""
-        world = {"nodes", "processes"} if self.negatives == "local" else set()
-        return self.model_dump(mode="json", exclude=set(MACHINE_SETTINGS - world))
+        """The settings that decide the result."""
+        return self.model_dump(mode="json", exclude=set(StageJob.model_fields))
+
+    def machine(self) -> dict[str, Any]:
+        """The settings that only say how the job runs."""
+        return self.model_dump(mode="json", include=set(StageJob.model_fields))
+
+    def model_arguments(self) -> dict[str, Any]:
+        """How the model is built, but for the number of classes."""
+        sizes = {"frames": self.frames, "image_size_px": self.image_size_px}
+        return {**sizes, "drop_path": self.drop_path}
 
     @property
-    def world_size(self) -> int:
-        """Processes of the whole job."""
-        return self.nodes * self.processes
+    def clip_tables(self) -> tuple[str, ...]:
+        """Clip tables that the training joins: `human` narrations, `rephrased` ones."""
+        return ("human",)
+
+    @property
+    def predicts(self) -> str:
+        """The label that a classifier learns; empty for other tasks."""
+        return ""
+
+    @property
+    def process_batch_size(self) -> int:
+        """Clips of one process in a step."""
+        return self.batch_size // self.world_size
 
     @property
     def loss_name(self) -> str:
-        """The chosen loss or the task's first; the task's name where there is no choice."""
-        return self.loss or next(iter(LOSSES.get(self.task, {self.task: {}})))
+        """The chosen loss; the task's name where there is no choice."""
+        return self.task
 
     @property
     def loss_values(self) -> dict[str, Any]:
         """The loss's own settings, those left out as published."""
-        published = LOSSES.get(self.task, {}).get(self.loss_name, {})
-        given = {name: getattr(self, name) for name in published}
-        return {name: published[name] if value is None else value for name, value in given.items()}
+        return {}
 
     @property
     def start_file(self) -> str | None:
         """The file of `start_weights`; None where there is none or it is open_clip's."""
         downloaded = self.start_weights is None or self.start_weights.startswith(OPEN_CLIP)
         return None if downloaded else self.start_weights
+
+
+STAGE_TASKS: Registry[type[StageSettings]] = Registry("task")
+"""Settings of a training stage by its task."""
+
+
+def stage_class(raw: Mapping[str, Any]) -> type[StageSettings]:
+    """The class that has the settings of a stage, by its task and loss.
+
+    Raises ValidationError for a task that is missing or unknown, and for a loss that the task does not have.
+    """
+    if "task" not in raw:
+        raise _refusal(InitErrorDetails(type="missing", loc=("task",), input=raw))
+    task, loss = str(raw["task"]), raw.get("loss")
+    try:
+        settings = STAGE_TASKS[task]
+    except ValueError as error:
+        raise _refusal(_problem(str(error), "task")) from None
+    losses = list(settings.losses)
+    if loss is not None and str(loss) not in losses:
+        choice = f"it has: {', '.join(losses)}" if losses else "it has but one, so leave loss out"
+        raise _refusal(_problem(f"the task '{task}' has no loss '{loss}'; {choice}", "loss"))
+    return _with_loss(settings, str(loss or losses[0])) if losses else settings
+
+
+@cache
+def _with_loss(settings: type[StageSettings], loss: str) -> type[StageSettings]:
+    """The settings of a task together with those of one of its losses."""
+    own = settings.losses[loss]
+    name, bases = f"{settings.__name__}With{own.__name__}", (settings, own)
+    made: type[StageSettings] = create_model(name, __base__=bases, loss=(Literal[loss], loss))  # type: ignore
+    return made
+
+
+def _fitting(settings: type[StageSettings], raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Raw settings of this class; null stands for a loss's published value, and for what it does not have.
+
+    Raises ValidationError for settings of other tasks and losses, and for unknown ones.
+    """
+    fitting, problems = {}, []
+    of_its_losses = {"loss", *(name for own in settings.losses.values() for name in own.model_fields)}
+    for name, value in raw.items():
+        homes = [] if name in settings.model_fields else _homes(name)
+        if value is None and (homes or name in of_its_losses):
+            continue
+        fitting[name] = value
+        if homes:
+            problems.append(_misfit(settings, name, homes))
+        elif name not in settings.model_fields:
+            advice = {"advice": nearest(str(name), settings.model_fields)}
+            unknown = PydanticCustomError("unknown_setting", "{advice}", advice)
+            problems.append(InitErrorDetails(type=unknown, loc=(str(name),), input=value))
+    if problems:
+        raise _refusal(*problems)
+    return fitting
+
+
+def _homes(name: str) -> list[str]:
+    """Tasks, and losses of tasks, that have this setting."""
+    homes = []
+    for task, settings in STAGE_TASKS.items():
+        losses = [loss for loss, own in settings.losses.items() if name in own.model_fields]
+        if losses:
+            homes.append(f"{task} with the loss {' or '.join(losses)}")
+        elif name in settings.model_fields:
+            homes.append(task)
+    return homes
+
+
+def _misfit(settings: type[StageSettings], name: str, homes: list[str]) -> InitErrorDetails:
+    """A setting that others have: which, and what this one takes where it is one of losses."""
+    task = next(task for task, plain in STAGE_TASKS.items() if issubclass(settings, plain))
+    among = f"the task '{task}'"
+    if settings.losses and not any(home in STAGE_TASKS for home in homes):
+        loss = settings.model_fields["loss"].default
+        among += f" and the loss '{loss}', which takes {', '.join(settings.losses[loss].model_fields)}"
+    return _problem(f"{name} does not go with {among}; it is a setting of {' and '.join(homes)}")
+
+
+def _problem(message: str, *place: str) -> InitErrorDetails:
+    return InitErrorDetails(type="value_error", loc=place, input=None, ctx={"error": ValueError(message)})
+
+
+def _refusal(*problems: InitErrorDetails) -> ValidationError:
+    return ValidationError.from_exception_data("stage", list(problems))

@@ -82,7 +82,7 @@ def evaluate(
     optional = {"clips": clips, "sentences": sentences, "classes": classes}
     inputs |= {name: path for name, path in optional.items() if path is not None}
     identity = _identity(settings, inputs)
-    if keep(out, (METRICS, OUTPUTS), identity=lambda: fingerprint(identity), title=title):
+    if keep(out, (METRICS, OUTPUTS), identity=lambda _: fingerprint(identity), title=title):
         return
     found = EVALUATORS[settings.kind](subject).run()
     _check_measured(found.figures, title)

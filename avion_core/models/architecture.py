@@ -263,7 +263,7 @@ def kind_of(stage: StageSettings) -> str:
             f"{', '.join(fits)}"
         )
     config.check_input(frames=stage.frames, image_size_px=stage.image_size_px)
-    if stage.patch_dropout and not config.drops_patches:
+    if stage.model_arguments().get("patch_dropout") and not config.drops_patches:
         raise ValueError(f"patch_dropout: '{stage.model}' cannot leave out patches; set it to 0")
     return fits[config.kind]
 

@@ -179,7 +179,7 @@ class EvaluationResult:
     @property
     def rephrased(self) -> bool:
         """Whether rephrased narrations took part."""
-        return any("rephrased" in stage.narrations for stage in self.lineage if stage.task == "contrastive")
+        return any("rephrased" in stage.clip_tables for stage in self.lineage)
 
     @property
     def providers(self) -> tuple[str, ...]:

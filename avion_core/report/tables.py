@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from avion_core.config import ContrastiveStage
 from avion_core.report import formats
 from avion_core.report.compare import gap
 from avion_core.report.published import PUBLISHED, PublishedTable
@@ -313,7 +314,7 @@ def _chosen(stage: StageResult) -> str:
 
 def _narrations(stage: StageResult) -> str:
     """Whose narrations a contrastive stage learns from."""
-    if stage.settings.task != "contrastive":
+    if not isinstance(stage.settings, ContrastiveStage):
         return "–"
     by = " and ".join(stage.providers) or "an unrecorded provider"
     return ", ".join(

@@ -18,12 +18,19 @@ from typing import Any
 
 import torch
 
-from avion_core.config import StageSettings
+from avion_core.config import (
+    ClassificationStage,
+    ComparingStage,
+    ContrastiveStage,
+    ReconstructionStage,
+    RelevancyStage,
+    StageSettings,
+)
 from avion_core.data.chunks import ChunkIndex
 from avion_core.data.clips import ClipTable, Sentences
 from avion_core.data.dataset import ChooseText, ClipDataset, View
 from avion_core.data.loader import BatchLoader
-from avion_core.files import checksums, fingerprint, publish, read_json, remove_partials, write_manifest
+from avion_core.files import checksums, publish, read_json, remove_partials, write_manifest
 from avion_core.finished import forget, keep, unfinish
 from avion_core.manifests import MANIFEST
 from avion_core.models.architecture import kind_of, load_architecture
@@ -41,6 +48,7 @@ from avion_core.models.store import (
 from avion_core.processes import STOP_SIGNALS, ignore
 from avion_core.train.checkpoint import CheckpointStore
 from avion_core.train.distributed import World, join_world
+from avion_core.train.earlier import begun_identity, finished_identity
 from avion_core.train.engine import Plan, Training
 from avion_core.train.losses import RANKINGS, Gather, local
 from avion_core.train.meter import peak_tflops
@@ -118,16 +126,16 @@ class Parts:
     classes: int
     world: World
 
-    def gather(self, settings: StageSettings) -> Gather:
+    def gather(self, settings: ComparingStage) -> Gather:
         """Where negatives come from."""
         return self.world.gather if settings.negatives == "global" else local
 
 
-def _contrastive(settings: StageSettings, parts: Parts) -> Task:
+def _contrastive(settings: ContrastiveStage, parts: Parts) -> Task:
     return ContrastiveTask(parts.model, gather=parts.gather(settings))
 
 
-def _relevancy(settings: StageSettings, parts: Parts) -> Task:
+def _relevancy(settings: RelevancyStage, parts: Parts) -> Task:
     assert parts.sentences is not None
     return RelevancyTask(
         parts.model,
@@ -137,7 +145,7 @@ def _relevancy(settings: StageSettings, parts: Parts) -> Task:
     )
 
 
-def _classification(settings: StageSettings, parts: Parts) -> Task:
+def _classification(settings: ClassificationStage, parts: Parts) -> Task:
     labels = torch.from_numpy(parts.clips.column(LABEL_COLUMN[settings.label]))
     return ClassificationTask(
         parts.model,
@@ -149,13 +157,13 @@ def _classification(settings: StageSettings, parts: Parts) -> Task:
     )
 
 
-def _reconstruction(settings: StageSettings, parts: Parts) -> Task:
+def _reconstruction(settings: ReconstructionStage, parts: Parts) -> Task:
     return ReconstructionTask(
         parts.model, mask_ratio=settings.mask_ratio, target_epsilon=settings.target_epsilon
     )
 
 
-TASKS: dict[str, Callable[[StageSettings, Parts], Task]] = {
+TASKS: dict[str, Callable[[Any, Parts], Task]] = {
     "contrastive": _contrastive,
     "relevancy": _relevancy,
     "classification": _classification,
@@ -193,9 +201,9 @@ class _Stage:
         if self.settings.epochs == 0:
             self.publish(model, log=None)
             return
-        store = CheckpointStore(
-            self.out / "checkpoints", self.world.from_leader(self.identity if self.world.leads else None)
-        )
+        checkpoints = self.out / "checkpoints"
+        identity = begun_identity(self.identity, checkpoints) if self.world.leads else None
+        store = CheckpointStore(checkpoints, self.world.from_leader(identity))
         self.choose_kernels(model)
         with store.claim() if self.world.leads else nullcontext():
             if self.world.leads:
@@ -211,7 +219,12 @@ class _Stage:
     def keep_finished(self) -> bool:
         """Whether the stage is finished, with all that decides its result as it is now. For rank 0."""
         names = (WEIGHTS_FILE, DESCRIPTION_FILE, CURVE)
-        return keep(self.out, names, identity=lambda: fingerprint(self.identity), title=self.title)
+        return keep(
+            self.out,
+            names,
+            identity=lambda manifest: finished_identity(self.identity, manifest),
+            title=self.title,
+        )
 
     def fresh_model(self) -> VideoModel:
         """The model that the training starts from: the seed's, on rank 0 with the start weights."""
@@ -346,7 +359,7 @@ class _Stage:
             frames=settings.frames,
             image_size_px=settings.image_size_px,
             classes=self.classes,
-            label=settings.label if self.classes else "",
+            label=settings.predicts,
             task=settings.task,
             sampling=settings.sampling,
             stride=settings.stride,
@@ -370,21 +383,7 @@ class _Stage:
         )
 
     def _model_arguments(self) -> dict[str, Any]:
-        settings = self.settings
-        arguments: dict[str, Any] = {
-            "frames": settings.frames,
-            "image_size_px": settings.image_size_px,
-            "drop_path": settings.drop_path,
-        }
-        if settings.task == "classification":
-            arguments |= {"classes": self.classes, "head_dropout": settings.head_dropout}
-        if settings.task == "contrastive":
-            arguments |= settings.loss_values
-        if load_architecture(settings.model).drops_patches:
-            arguments["patch_dropout"] = settings.patch_dropout
-        if settings.task == "reconstruction":
-            arguments["decoder_mask_ratio"] = settings.decoder_mask_ratio
-        return arguments
+        return self.settings.model_arguments() | ({"classes": self.classes} if self.classes else {})
 
     def _loader(self, model: VideoModel, clips: ClipTable, sentences: Sentences | None) -> BatchLoader:
         settings = self.settings
@@ -411,9 +410,10 @@ class _Stage:
         )
 
     def _choose_text(self, clips: ClipTable, sentences: Sentences | None) -> ChooseText | None:
-        if sentences is not None:
-            return RelevantSentence(clips, sentences, min_relevancy=self.settings.min_relevancy)
-        return AnyText(clips) if self.settings.task == "contrastive" else None
+        settings = self.settings
+        if sentences is not None and isinstance(settings, RelevancyStage):
+            return RelevantSentence(clips, sentences, min_relevancy=settings.min_relevancy)
+        return AnyText(clips) if settings.task == "contrastive" else None
 
     def _sentences(self) -> Sentences | None:
         """What the relevancy task ranks, None for other tasks."""
@@ -428,9 +428,9 @@ class _Stage:
 
     def _count_classes(self) -> int:
         """Outputs of the classifier's head, 0 for other tasks."""
-        if self.settings.task != "classification":
+        label, path = self.settings.predicts, self.files.get("classes")
+        if not label:
             return 0
-        label, path = self.settings.label, self.files.get("classes")
         names = read_json(path) if path else {}
         if not names.get(label):
             raise ValueError(

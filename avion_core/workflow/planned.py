@@ -104,7 +104,7 @@ class Workflow(Paths):
 
     def rephrased_datasets(self) -> list[str]:
         """Data sets whose narrations some stage takes rephrased."""
-        return sorted({s.recipe.dataset for s in self.stages() if "rephrased" in s.recipe.narrations})
+        return sorted({s.recipe.dataset for s in self.stages() if "rephrased" in s.recipe.clip_tables})
 
     def evaluated_datasets(self) -> set[str]:
         """Data sets that evaluations read, those that validate a stage too."""
@@ -129,7 +129,7 @@ class Workflow(Paths):
             "train": self.clip_table(recipe.dataset, "train"),
             "narrations": self.narration_table(recipe.dataset),
         }
-        return {tables[kind]: paths[tables[kind]] for kind in recipe.narrations}
+        return {tables[kind]: paths[tables[kind]] for kind in recipe.clip_tables}
 
     def clip_tables(self, dataset: str) -> dict[str, str]:
         """Clip tables of a data set that the runs read, by the names that preflight shows."""

@@ -10,11 +10,11 @@ import pytest
 import yaml
 
 from avion_core.config import (
-    LOSSES,
-    MACHINE_SETTINGS,
+    STAGE_TASKS,
     NarrateSettings,
     OpenAISettings,
     SettingsError,
+    StageJob,
     StageSettings,
     load_settings,
 )
@@ -199,7 +199,11 @@ def test_common_transcode_setting_out_of_range_is_reported_once() -> None:
         ("pretrain", {"logit_bias": -5}, ["logit_bias", "'info_nce', which takes"]),
         ("finetune_mir", {"relaxation": 0.1}, ["relaxation", "'max_margin', which takes margin"]),
         ("finetune_cls", {"margin": 0.2}, ["margin", "'classification'"]),
-        ("finetune_cls", {"negatives": "local"}, ["negatives", "'classification' compares no clips"]),
+        (
+            "finetune_cls",
+            {"negatives": "local"},
+            ["negatives does not go with the task 'classification'", "contrastive and relevancy"],
+        ),
         ("pretrain", {"processes": 32, "negatives": "local"}, ["at least two", "batch_size"]),
         ("pretrain", {"nodes": 8, "processes": 4, "negatives": "local"}, ["at least two", "batch_size"]),
         ("finetune_cls", {"mixup": 0.8, "batch_size": 6, "processes": 2}, ["(3) must be even"]),
@@ -213,17 +217,38 @@ def test_what_does_not_fit_the_loss_is_one_clear_error(
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("task", LOSSES)
+PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
+    "contrastive": {
+        "info_nce": {"temperature": 0.07, "learn_temperature": False},
+        "sigmoid": {"temperature": 0.1, "learn_temperature": True, "logit_bias": -10.0},
+    },
+    "relevancy": {
+        "symmetric_multi_similarity": {"margin": 0.6, "relaxation": 0.1},
+        "max_margin": {"margin": 0.2},
+        "adaptive_max_margin": {"margin": 0.4},
+    },
+}
+"""Settings of every loss, the default of each task first."""
+
+
+def test_every_loss_is_in_the_table() -> None:
+    losses = {task: list(settings.losses) for task, settings in STAGE_TASKS.items() if len(settings.losses)}
+    assert losses == {task: list(losses) for task, losses in PUBLISHED.items()}
+
+
+@pytest.mark.parametrize("task", PUBLISHED)
 def test_a_loss_has_its_published_values_unless_they_are_set(task: str) -> None:
     common = {"task": task, "dataset": "any", "model": "any"}
-    assert StageSettings.model_validate(common).loss_name == next(iter(LOSSES[task]))
-    for loss, published in LOSSES[task].items():
+    assert StageSettings.model_validate(common).loss_name == next(iter(PUBLISHED[task]))
+    for loss, published in PUBLISHED[task].items():
         settings = StageSettings.model_validate({**common, "loss": loss})
         assert settings.loss_values == published
         for name, value in published.items():
             wanted = not value if isinstance(value, bool) else 0.25
             other = StageSettings.model_validate({**common, "loss": loss, name: wanted})
             assert other.loss_values == {**published, name: wanted}
+            null = StageSettings.model_validate({**common, "loss": loss, name: None})
+            assert null.loss_values == published
 
 
 def test_another_loss_in_a_run_brings_its_own_values() -> None:
@@ -264,7 +289,7 @@ def test_start_weights_are_a_file_or_are_downloaded(start_weights: str | None, f
 def test_recipe_and_machine_part_the_settings() -> None:
     settings = load_settings(DEMO)
     stage, evaluation = settings.stages["pretrain"], settings.evaluations["mir"]
-    assert stage.machine().keys() == MACHINE_SETTINGS
+    assert stage.machine().keys() == StageJob.model_fields.keys()
     assert evaluation.machine().keys() == {
         "threads",
         "gpus",
@@ -272,8 +297,8 @@ def test_recipe_and_machine_part_the_settings() -> None:
         "clip_timeout_seconds",
         "max_bad_share",
     }
-    for job in (stage, evaluation):
-        assert job.recipe().keys() | job.machine().keys() == type(job).model_fields.keys()
+    for job, left_out in ((stage, stage.loss_values.keys()), (evaluation, set())):
+        assert job.recipe().keys() | job.machine().keys() == type(job).model_fields.keys() - left_out
         assert type(job).model_validate(json.loads(json.dumps(job.recipe() | job.machine()))) == job
     elsewhere = stage.model_copy(update={"nodes": 2, "processes": 4, "gpus": 4})
     assert elsewhere.recipe() == stage.recipe()

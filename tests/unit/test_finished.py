@@ -33,7 +33,7 @@ def make(folder: Path, *, model: str = "weights", table: str = "table", seed: in
 
 
 def is_kept(folder: Path, seed: int = 0) -> bool:
-    return keep(folder, NAMES, identity=lambda: fingerprint(identity(folder, seed)), title="run/stage")
+    return keep(folder, NAMES, identity=lambda _: fingerprint(identity(folder, seed)), title="run/stage")
 
 
 def delete(outputs: list[Path]) -> None:

@@ -29,7 +29,7 @@ from avion_core.launch import (
 
 
 def stage(**settings: Any) -> StageSettings:
-    return StageSettings(task="contrastive", dataset="any", model="any", **settings)
+    return StageSettings.model_validate({"task": "contrastive", "dataset": "any", "model": "any", **settings})
 
 
 def sbatch(settings: StageSettings) -> list[str]:

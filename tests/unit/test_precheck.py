@@ -44,8 +44,12 @@ def _no_data_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def found(overlay: dict[str, Any], *runs: str) -> list[str]:
-    """Problems of the demo with this overlay."""
-    return problems(Workflow(load_settings(lay_over(DEMO, overlay)), runs))
+    """Problems of the demo with this overlay, those that its loading has first."""
+    try:
+        settings = load_settings(lay_over(DEMO, overlay))
+    except SettingsError as error:
+        return str(error).replace("config: ", "").splitlines()
+    return problems(Workflow(settings, runs))
 
 
 def refused(overlay: dict[str, Any]) -> str:
@@ -130,7 +134,8 @@ LABEL = {"ek100": "action"}
 
 def one_run(task: str, trained: str, kind: str | None, measured: str, **stage: Any) -> dict[str, Any]:
     """An experiment of one stage and, with a kind, one evaluation."""
-    recipe = {"task": task, "dataset": trained, "label": LABEL.get(trained, "label"), **STAGES[task]}
+    recipe = {"task": task, "dataset": trained, **STAGES[task]}
+    recipe |= {"label": LABEL.get(trained, "label")} if task == "classification" else {}
     entry = {"kind": kind, "dataset": measured, "stage": "s", "frames": 8 if task == "reconstruction" else 4}
     return {
         "stages": {"s": recipe | {"image_size_px": 64} | stage},

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from avion_core import command
-from avion_core.config import LOSSES, EvaluationSettings, StageSettings, figure_names
+from avion_core.config import RELEVANCY_LOSSES, EvaluationSettings, StageSettings, figure_names
 from avion_core.files import read_json, sha256
 from avion_core.models import architecture
 from avion_core.models.export import EXPORTS
@@ -265,7 +265,7 @@ def test_masking_of_decoder_and_patches_come_from_the_settings(kitchen, masked, 
 
 def test_relevancy_goes_on_from_pretraining(kitchen, pretrained, tmp_path):
     first = {}
-    for loss in LOSSES["relevancy"]:
+    for loss in RELEVANCY_LOSSES:
         mir = train(
             kitchen, tmp_path / loss, {**CONTRASTIVE, "task": "relevancy", "loss": loss}, start=pretrained
         )

@@ -1,0 +1,72 @@
+"""Losses that a task may choose from: their own settings, with the values published for them.
+
+Sources: AVION (arXiv 2309.16669), SigLIP (arXiv 2303.15343), EPIC-KITCHENS-100 MIR, and symmetric
+multi-similarity (arXiv 2406.12256). What the losses compute is in `train/losses.py`, under the same names.
+"""
+
+from __future__ import annotations
+
+from avion_core.config.base import NotNegative, Positive, Section
+from avion_core.registry import Registry
+
+
+class LossSettings(Section):
+    """Settings of one loss; they stand beside those of its stage, and null is as published."""
+
+
+Losses = Registry[type[LossSettings]]
+
+
+class InfoNCE(LossSettings):
+    """Softmax over all clips and all texts of a batch, as CLIP's."""
+
+    temperature: Positive = 0.07
+    """Temperature of a model that begins fresh."""
+    learn_temperature: bool = False
+    """Whether the temperature is trained."""
+
+
+class Sigmoid(LossSettings):
+    """A binary decision for every pair of clip and text (SigLIP)."""
+
+    temperature: Positive = 0.1
+    """Temperature of a model that begins fresh."""
+    learn_temperature: bool = True
+    """Whether the temperature is trained."""
+    logit_bias: float = -10.0
+    """Trained bias where it begins fresh."""
+
+
+class SymmetricMultiSimilarity(LossSettings):
+    """Wants gaps of similarity as large as those of relevancy, in both directions (SMS)."""
+
+    margin: NotNegative = 0.6
+    """Gap wanted between two pairs whose relevancies are 1 apart."""
+    relaxation: NotNegative = 0.1
+    """Tau, by which the similarities of equally relevant pairs may differ."""
+
+
+class MaxMargin(LossSettings):
+    """One margin between a clip's own sentence and all others, AVION's."""
+
+    margin: NotNegative = 0.2
+    """Gap wanted between a clip's own sentence and any other."""
+
+
+class AdaptiveMaxMargin(LossSettings):
+    """Max margin, multiplied by the relevancy of a clip to its own sentence."""
+
+    margin: NotNegative = 0.4
+    """Gap wanted where that relevancy is 1."""
+
+
+CONTRASTIVE_LOSSES: Losses = Registry("loss")
+"""Of the contrastive task, its default first."""
+CONTRASTIVE_LOSSES.register("info_nce", InfoNCE)
+CONTRASTIVE_LOSSES.register("sigmoid", Sigmoid)
+
+RELEVANCY_LOSSES: Losses = Registry("loss")
+"""Of the relevancy task, its default first."""
+RELEVANCY_LOSSES.register("symmetric_multi_similarity", SymmetricMultiSimilarity)
+RELEVANCY_LOSSES.register("max_margin", MaxMargin)
+RELEVANCY_LOSSES.register("adaptive_max_margin", AdaptiveMaxMargin)

@@ -1,0 +1,152 @@
+"""Tasks: the settings that a training stage has beside those of all stages. What they do is in `train/`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from avion_core.config.base import Fraction, NotNegative, Positive
+from avion_core.config.losses import CONTRASTIVE_LOSSES, RELEVANCY_LOSSES, Losses
+from avion_core.config.stages import STAGE_TASKS, StageSettings
+
+
+class ComparingStage(StageSettings):
+    """What tasks share whose loss compares clips with texts."""
+
+    loss: str | None = None
+    """Its settings stand beside it; null for the first."""
+    negatives: Literal["global", "local"] = "global"
+    """What the loss compares with: the clips and texts of all processes, or of each process alone, so that
+    `nodes` and `processes` change the result."""
+    patch_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of each clip's patches that the video tower leaves out in training (FLIP)."""
+
+    @model_validator(mode="after")
+    def _has_something_to_compare(self) -> Self:
+        if (self.process_batch_size if self.negatives == "local" else self.batch_size) < 2:
+            raise ValueError("a loss that compares clips needs at least two at once; set batch_size higher")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_was_left_out(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without settings of the loss that were not given: another loss brings its own."""
+        left_out = self.loss_values.keys() - self.model_fields_set
+        return {name: value for name, value in handler(self).items() if name not in left_out}
+
+    def recipe(self) -> dict[str, Any]:
+        """The settings that decide the result; with local negatives the number of processes is one."""
+        world = {"nodes": self.nodes, "processes": self.processes} if self.negatives == "local" else {}
+        return super().recipe() | world
+
+    def model_arguments(self) -> dict[str, Any]:
+        """How the model is built; not every tower has patch dropout."""
+        patches = {"patch_dropout": self.patch_dropout} if self.patch_dropout else {}
+        return {**super().model_arguments(), **patches}
+
+    @property
+    def loss_name(self) -> str:
+        """The chosen loss."""
+        return self.loss or next(iter(self.losses))
+
+    @property
+    def loss_values(self) -> dict[str, Any]:
+        """The loss's own settings, those left out as published."""
+        return {name: getattr(self, name) for name in self.losses[self.loss_name].model_fields}
+
+
+class ContrastiveStage(ComparingStage):
+    """Clips against their narrations, by a dual encoder."""
+
+    losses: ClassVar[Losses] = CONTRASTIVE_LOSSES
+    measured_by: ClassVar[tuple[str, ...]] = ("retrieval", "multiple_choice")
+
+    task: Literal["contrastive"]
+    """What is learned."""
+    narrations: Annotated[tuple[Literal["human", "rephrased"], ...], Field(min_length=1)] = ("human",)
+    """Clip tables, joined: one of each row's texts is drawn at random."""
+
+    def model_arguments(self) -> dict[str, Any]:
+        """How the model is built."""
+        return {**super().model_arguments(), **self.loss_values}
+
+    @property
+    def clip_tables(self) -> tuple[str, ...]:
+        """Clip tables that the training joins."""
+        return self.narrations
+
+
+class RelevancyStage(ComparingStage):
+    """Ranking of clips and sentences by their relevancy, by a dual encoder (multi-instance retrieval)."""
+
+    losses: ClassVar[Losses] = RELEVANCY_LOSSES
+    measured_by: ClassVar[tuple[str, ...]] = ("retrieval", "multiple_choice")
+
+    task: Literal["relevancy"]
+    """What is learned."""
+    min_relevancy: Fraction = 0.1
+    """A clip's sentence is drawn from those above this relevancy."""
+
+
+class ClassificationStage(StageSettings):
+    """Soft-target cross-entropy over classes, by a dual encoder's video tower or by VideoMAE's encoder."""
+
+    measured_by: ClassVar[tuple[str, ...]] = ("recognition",)
+
+    task: Literal["classification"]
+    """What is learned."""
+    label: Literal["action", "verb", "noun", "label"] = "label"
+    """Column to predict; `action` is the pair of verb and noun."""
+    mixup: NotNegative = 0.0
+    """Mixup alpha; 0 for none."""
+    cutmix: NotNegative = 0.0
+    """Cutmix alpha; 0 for none."""
+    label_smoothing: Fraction = 0.0
+    """Share of the target spread over all classes."""
+    head_dropout: Fraction = 0.0
+    """Dropout before the classifier."""
+    patch_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of each clip's patches that a dual encoder's video tower leaves out in training (FLIP)."""
+
+    @model_validator(mode="after")
+    def _clips_pair(self) -> Self:
+        if (self.mixup or self.cutmix) and self.process_batch_size % 2:
+            raise ValueError(
+                f"mixup and cutmix pair clips: a process's share of batch_size ({self.process_batch_size}) "
+                "must be even"
+            )
+        return self
+
+    def model_arguments(self) -> dict[str, Any]:
+        """How the model is built, but for the number of classes."""
+        patches = {"patch_dropout": self.patch_dropout} if self.patch_dropout else {}
+        return {**super().model_arguments(), "head_dropout": self.head_dropout, **patches}
+
+    @property
+    def predicts(self) -> str:
+        """The label that it learns."""
+        return self.label
+
+
+class ReconstructionStage(StageSettings):
+    """Masked pixels, by VideoMAE."""
+
+    task: Literal["reconstruction"]
+    """What is learned."""
+    mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    """Share of the tubes that are hidden."""
+    target_epsilon: Positive = 1e-6
+    """Added to a tubelet's standard deviation, of pixels on 0…255, before targets are divided by it: 1e-6 in
+    AVION; VideoMAE's original adds 1e-6 on 0…1, which is 2.55e-4 here."""
+    decoder_mask_ratio: Annotated[float, Field(ge=0, lt=1, multiple_of=0.25)] = 0.0
+    """Share of the hidden tubelets that is not predicted (VideoMAE V2: 0.5); 0 for none."""
+
+    def model_arguments(self) -> dict[str, Any]:
+        """How the model is built."""
+        return {**super().model_arguments(), "decoder_mask_ratio": self.decoder_mask_ratio}
+
+
+STAGE_TASKS.register("contrastive", ContrastiveStage)
+STAGE_TASKS.register("relevancy", RelevancyStage)
+STAGE_TASKS.register("classification", ClassificationStage)
+STAGE_TASKS.register("reconstruction", ReconstructionStage)

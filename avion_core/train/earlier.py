@@ -1,0 +1,38 @@
+"""Trainings of earlier versions stay valid: their recipes had the settings of all tasks, ours has its own.
+
+Where a recorded recipe means what the present one does, the identity is compared with the recorded one in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from avion_core.config import StageJob
+from avion_core.files import fingerprint, read_json
+from avion_core.manifests import recorded_recipe
+
+
+def finished_identity(identity: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
+    """The fingerprint that a manifest has if its result is of this identity."""
+    recorded = manifest.get("settings", {}).get("stage")
+    if not _means(recorded, identity["recipe"]):
+        return fingerprint(identity)
+    job = StageJob.model_fields.keys() - identity["recipe"].keys()
+    return fingerprint({**identity, "recipe": {name: recorded[name] for name in recorded.keys() - job}})
+
+
+def begun_identity(identity: Mapping[str, Any], checkpoints: Path) -> Mapping[str, Any]:
+    """This identity as an earlier version wrote it into `checkpoints`, else as it is."""
+    for path in sorted(checkpoints.glob("*/recipe.json")):
+        begun: dict[str, Any] = read_json(path)
+        recipe = begun.get("recipe")
+        if {**begun, "recipe": identity["recipe"]} == identity and _means(recipe, identity["recipe"]):
+            return begun
+    return identity
+
+
+def _means(recorded: Any, recipe: Mapping[str, Any]) -> bool:
+    found = recorded_recipe(recorded)
+    return found is not None and found.recipe() == recipe

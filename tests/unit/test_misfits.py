@@ -1,0 +1,184 @@
+"""Settings that mean nothing where they stand: each is one error that names it and what it goes with."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from avion_core.config import STAGE_TASKS, SettingsError, StageSettings, load_settings
+from avion_core.configfile import lay_over, read_config
+
+DEMO = read_config(Path(__file__).parents[2] / "config.yaml")
+STAGES = {
+    "contrastive": "pretrain",
+    "relevancy": "finetune_mir",
+    "classification": "finetune_cls",
+    "reconstruction": "pretrain_videomae",
+}
+"""A stage of the demo for every task."""
+RUNS = {"pretrain": "llm", "finetune_mir": "llm", "finetune_cls": "llm", "pretrain_videomae": "videomae"}
+LOSS = {"contrastive": "info_nce", "relevancy": "max_margin"}
+"""The losses of these stages."""
+
+OF_A_TASK: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "narrations": (["rephrased"], ("contrastive",)),
+    "negatives": ("local", ("contrastive", "relevancy")),
+    "loss": ("max_margin", ("contrastive", "relevancy")),
+    "min_relevancy": (0.5, ("relevancy",)),
+    "patch_dropout": (0.5, ("contrastive", "relevancy", "classification")),
+    "label": ("verb", ("classification",)),
+    "mixup": (0.8, ("classification",)),
+    "cutmix": (1.0, ("classification",)),
+    "label_smoothing": (0.1, ("classification",)),
+    "head_dropout": (0.5, ("classification",)),
+    "mask_ratio": (0.5, ("reconstruction",)),
+    "target_epsilon": (1e-3, ("reconstruction",)),
+    "decoder_mask_ratio": (0.5, ("reconstruction",)),
+}
+"""Settings of some tasks: a value, and the tasks that read them."""
+OF_A_LOSS: dict[str, tuple[Any, dict[str, tuple[str, ...]]]] = {
+    "temperature": (0.05, {"contrastive": ("info_nce", "sigmoid")}),
+    "learn_temperature": (True, {"contrastive": ("info_nce", "sigmoid")}),
+    "logit_bias": (-5.0, {"contrastive": ("sigmoid",)}),
+    "margin": (0.3, {"relevancy": ("symmetric_multi_similarity", "max_margin", "adaptive_max_margin")}),
+    "relaxation": (0.2, {"relevancy": ("symmetric_multi_similarity",)}),
+}
+"""Settings of some losses: a value, and the tasks' losses that read them."""
+WITHOUT_VALIDATION = {"validate_with": "kinetics", "validate_every_epochs": 2, "best_metric": "top1"}
+"""Settings of all tasks whose models some evaluation measures."""
+KINDS = {
+    "contrastive": ("retrieval", "multiple_choice"),
+    "relevancy": ("retrieval", "multiple_choice"),
+    "classification": ("recognition",),
+    "reconstruction": (),
+}
+"""Kinds of evaluation that a task's models are measured by."""
+
+
+def said(overlay: dict[str, Any]) -> str:
+    """What loading the demo with an overlay ends with."""
+    with pytest.raises(SettingsError) as caught:
+        load_settings(lay_over(copy.deepcopy(DEMO), overlay))
+    return str(caught.value)
+
+
+def places(stage: str, setting: str, value: Any) -> list[tuple[str, dict[str, Any]]]:
+    """Where a stage's setting may stand: (its section as a message has it, overlay)."""
+    own, run = {stage: {setting: value}}, RUNS[stage]
+    return [
+        (f"stages.{stage}", {"stages": own}),
+        (f"runs.{run}.stages.{stage}", {"runs": {run: {"stages": own}}}),
+    ]
+
+
+def test_the_tables_hold_every_setting_of_some_tasks_only() -> None:
+    common = StageSettings.model_fields.keys()
+    of_tasks = {name for settings in STAGE_TASKS.values() for name in settings.model_fields.keys() - common}
+    losses = [loss for settings in STAGE_TASKS.values() for loss in settings.losses.values()]
+    assert of_tasks == OF_A_TASK.keys()
+    assert {name for loss in losses for name in loss.model_fields} == OF_A_LOSS.keys()
+    assert set(STAGE_TASKS) == STAGES.keys() == KINDS.keys()
+
+
+@pytest.mark.parametrize(
+    ("task", "setting"),
+    [(task, name) for name, (_, tasks) in OF_A_TASK.items() for task in STAGES if task not in tasks],
+)
+def test_a_setting_of_other_tasks(task: str, setting: str) -> None:
+    value, tasks = OF_A_TASK[setting]
+    for place, overlay in places(STAGES[task], setting, value):
+        message = said(overlay)
+        assert message.count("\n") == 0
+        if setting == "loss":
+            where = f"{place}.loss" if place.startswith("stages") else f"{place}: loss"
+            no_choice = f"the task '{task}' has no loss 'max_margin'; it has but one, so leave loss out"
+            assert message == f"config: {where}: {no_choice}"
+            continue
+        assert message == (
+            f"config: {place}: {setting} does not go with the task '{task}'; it is a setting of "
+            f"{' and '.join(tasks)}"
+        )
+
+
+@pytest.mark.parametrize(
+    ("task", "setting"),
+    [
+        (task, name)
+        for name, (_, homes) in OF_A_LOSS.items()
+        for task in STAGES
+        if LOSS.get(task) not in homes.get(task, ())
+    ],
+)
+def test_a_setting_of_other_losses(task: str, setting: str) -> None:
+    value, homes = OF_A_LOSS[setting]
+    for place, overlay in places(STAGES[task], setting, value):
+        message = said(overlay)
+        assert message.startswith(f"config: {place}: {setting} does not go with the task '{task}'")
+        assert message.count("\n") == 0
+        assert (f"and the loss '{LOSS.get(task)}', which takes " in message) == (task in LOSS)
+        ((home, losses),) = homes.items()
+        assert message.endswith(f"; it is a setting of {home} with the loss {' or '.join(losses)}")
+
+
+@pytest.mark.parametrize(("task", "loss"), [("contrastive", "max_margin"), ("relevancy", "sigmoid")])
+def test_a_loss_of_another_task(task: str, loss: str) -> None:
+    message = said({"stages": {STAGES[task]: {"loss": loss}}})
+    choice = ", ".join(STAGE_TASKS[task].losses)
+    where = f"config: stages.{STAGES[task]}.loss"
+    assert message == f"{where}: the task '{task}' has no loss '{loss}'; it has: {choice}"
+
+
+@pytest.mark.parametrize("setting", WITHOUT_VALIDATION)
+def test_validation_of_a_task_that_nothing_measures(setting: str) -> None:
+    for place, overlay in places("pretrain_videomae", setting, WITHOUT_VALIDATION[setting]):
+        assert said(overlay) == (
+            f"config: {place}: {setting} does not go with the task 'reconstruction', which no evaluation "
+            "measures"
+        )
+
+
+@pytest.mark.parametrize(
+    ("task", "kind"),
+    [(task, kind) for task in KINDS for kind in set(sum(KINDS.values(), ())) if kind not in KINDS[task]],
+)
+def test_an_evaluation_of_another_tasks_models(task: str, kind: str) -> None:
+    dataset = {"retrieval": "ek100", "recognition": "kinetics", "multiple_choice": "ego4d"}[kind]
+    entry = {"kind": kind, "dataset": dataset, "stage": STAGES[task]}
+    run = RUNS[STAGES[task]]
+    overlay = {"evaluations": {"e": entry}, "runs": {run: {"evaluations": ["e"]}}}
+    assert said(overlay) == (
+        f"config: evaluations.e: {kind} of the stage '{STAGES[task]}', whose task {task} allows "
+        f"{' or '.join(KINDS[task]) or 'no evaluation'}"
+    )
+
+
+def test_several_misfits_of_a_stage_are_all_listed() -> None:
+    message = said({"stages": {"pretrain": {"mask_ratio": 0.5, "label": "verb", "epocs": 3}}})
+    assert message.splitlines() == [
+        "config: stages.pretrain: mask_ratio does not go with the task 'contrastive'; it is a setting of "
+        "reconstruction",
+        "config: stages.pretrain: label does not go with the task 'contrastive'; it is a setting of "
+        "classification",
+        "config: unknown setting 'stages.pretrain.epocs'; did you mean 'epochs'?",
+    ]
+
+
+def test_a_run_may_change_the_task_and_drop_by_null_what_does_not_go_with_it() -> None:
+    change = {"task": "classification", "label": "action"}
+    run = {"title": "R", "evaluations": []}
+    common = {"task": "contrastive", "dataset": "ek100", "model": "toy_dual_encoder", "patch_dropout": 0.5}
+    stages = {"s": {**common, "narrations": ["rephrased"]}}
+    overlay = {"stages": stages, "runs": {"r": {**run, "stages": {"s": change}}}}
+    assert "runs.r.stages.s: narrations does not go with the task 'classification'" in said(overlay)
+    overlay["runs"]["r"]["stages"]["s"] = {**change, "narrations": None}
+    recipe = load_settings(lay_over(copy.deepcopy(DEMO), overlay)).stage("r", "s")
+    assert (recipe.task, recipe.predicts, recipe.clip_tables) == ("classification", "action", ("human",))
+    assert recipe.model_arguments()["patch_dropout"] == 0.5
+
+
+def test_a_task_that_nobody_registered_is_named_with_the_nearest() -> None:
+    message = said({"stages": {"s": {"task": "contrastiv", "dataset": "ego4d", "model": "toy_dual_encoder"}}})
+    assert message == "config: stages.s.task: unknown task 'contrastiv'; did you mean 'contrastive'?"
