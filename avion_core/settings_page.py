@@ -22,7 +22,7 @@ from avion_core.config import (
 
 
 def settings_schema() -> dict[str, Any]:
-    """JSON schema of the configuration: a stage is one of a task, a data set has the section of its source."""
+    """JSON schema of the configuration; a stage is that of a task, a data set has its source's section."""
     schema = Settings.model_json_schema()
     sections = schema["$defs"]
     dataset = _schema(DatasetSettings)
