@@ -10,6 +10,7 @@ import pytest
 
 from avion_core.config import STAGE_TASKS, SettingsError, StageSettings, load_settings
 from avion_core.configfile import lay_over, read_config
+from avion_core.layouts import LAYOUTS
 
 DEMO = read_config(Path(__file__).parents[2] / "config.yaml")
 STAGES = {
@@ -182,3 +183,84 @@ def test_a_run_may_change_the_task_and_drop_by_null_what_does_not_go_with_it() -
 def test_a_task_that_nobody_registered_is_named_with_the_nearest() -> None:
     message = said({"stages": {"s": {"task": "contrastiv", "dataset": "ego4d", "model": "toy_dual_encoder"}}})
     assert message == "config: stages.s.task: unknown task 'contrastiv'; did you mean 'contrastive'?"
+
+
+LAYOUTS_OF = {
+    "retrieval": ("ek100", "folder"),
+    "recognition": ("ek100", "kinetics"),
+    "multiple_choice": ("ego4d",),
+    "contrastive": ("ego4d", "ek100", "folder"),
+    "relevancy": ("ek100",),
+    "classification": ("ek100", "kinetics"),
+    "reconstruction": ("ego4d", "ek100", "kinetics", "folder"),
+    "action": ("ek100",),
+    "verb": ("ek100",),
+    "noun": ("ek100",),
+    "label": ("kinetics",),
+}
+"""Layouts that serve a kind of evaluation, a task, a label."""
+
+
+def not_served(names: tuple[str, ...]) -> list[tuple[str, str]]:
+    return [(name, layout) for name in names for layout in LAYOUTS if layout not in LAYOUTS_OF[name]]
+
+
+def one_run(task: str, layout: str, **stage: Any) -> dict[str, Any]:
+    """The demo with a data set of each layout, and one selected run of one stage."""
+    folder = {"videos": "v", "narrations": "n.csv"}
+    model = {"reconstruction": "toy_videomae"}.get(task, "toy_dual_encoder")
+    common = {"task": task, "dataset": layout, "model": model}
+    return {
+        "datasets": {"folder": {"layout": "folder", "source": "folder", "folder": folder}},
+        "stages": {"s": {**common, **stage}},
+        "runs": {"r": {"title": "R", "stages": {"s": {}}, "evaluations": []}},
+    }
+
+
+def test_the_table_of_layouts_is_complete() -> None:
+    kinds = {kind for kinds in KINDS.values() for kind in kinds}
+    labels = {label for layout in LAYOUTS.values() for label in layout.labels}
+    assert LAYOUTS_OF.keys() == kinds | set(STAGE_TASKS) | labels
+    assert {layout for layouts in LAYOUTS_OF.values() for layout in layouts} == set(LAYOUTS)
+
+
+@pytest.mark.parametrize(("task", "layout"), not_served(tuple(STAGES)))
+def test_a_task_that_a_layout_cannot_serve(task: str, layout: str) -> None:
+    message = said(one_run(task, layout))
+    assert message.startswith(
+        f"config: runs.r.stages.s: the task '{task}' cannot be trained on the data set '{layout}': the "
+        f"layout {layout} serves "
+    )
+    assert message.count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("label", "layout"),
+    [
+        (label, layout)
+        for label, layout in not_served(("action", "verb", "noun", "label"))
+        if layout in LAYOUTS_OF["classification"]
+    ],
+)
+def test_a_label_that_a_layout_does_not_have(label: str, layout: str) -> None:
+    message = said(one_run("classification", layout, label=label))
+    assert message == (
+        f"config: runs.r.stages.s: label: the data set '{layout}' has no '{label}'; the layout {layout} has "
+        f"{', '.join(LAYOUTS[layout].labels)}"
+    )
+
+
+@pytest.mark.parametrize("place", ["evaluation", "validation"])
+@pytest.mark.parametrize(("kind", "layout"), not_served(("retrieval", "recognition", "multiple_choice")))
+def test_a_kind_of_evaluation_that_a_layout_cannot_serve(kind: str, layout: str, place: str) -> None:
+    task = "classification" if kind == "recognition" else "contrastive"
+    label = {"label": "action"} if task == "classification" else {}
+    validated = {"validate_with": "e"} if place == "validation" else {}
+    overlay = one_run(task, "ek100", **label, **validated)
+    overlay["evaluations"] = {"e": {"kind": kind, "dataset": layout, "stage": "s"}}
+    overlay["runs"]["r"]["evaluations"] = ["e"] if place == "evaluation" else []
+    where = "evaluations.e" if place == "evaluation" else "runs.r.stages.s.validate_with"
+    assert said(overlay) == (
+        f"config: {where}: {kind} cannot be measured on the data set '{layout}': the layout {layout} serves "
+        f"{' and '.join(LAYOUTS[layout].evaluations)}"
+    )
