@@ -324,7 +324,7 @@ class World:
                 "clips": len(self.clips),
                 "stage": self.settings.stage(run, stage).model_dump(mode="json"),
             },
-            rephrased="rephrased" in self.settings.stage(run, stage).narrations,
+            rephrased="rephrased" in self.settings.stage(run, stage).clip_tables,
         )
 
     def _evaluation(self, run: str, name: str) -> None:
