@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from avion_core.config import StageSettings
+from avion_core.shards import shard_numbers
 
 TORCHRUN = "python -m workflow_scripts.torchrun"
 """torchrun, with an exit code of its own for a training that was stopped and has saved."""
@@ -66,7 +67,7 @@ def growing(amount: int) -> Callable[[Any, int], int]:
 
 def shard_minutes(videos: Path, shard: str, *, minutes_per_gb: float) -> int:
     """Time to transcode the videos of the shard "k-of-n" of the list `videos`, by their sizes in it."""
-    first, shards = (int(number) for number in shard.split("-of-"))
+    first, shards = shard_numbers(shard)
     with videos.open("rb") as stream:  # names the file where it is missing, which Snakemake's planning needs
         sizes = pq.read_table(stream, columns=["bytes"])["bytes"].to_numpy()[first - 1 :: shards]
     return TRANSCODE_BASE_MINUTES + math.ceil(minutes_per_gb * float(sizes.sum()) / 1e9)

@@ -22,6 +22,7 @@ from avion_core.media.transcode import have_other_settings
 from avion_core.models.architecture import check_start, kind_of, load_architecture
 from avion_core.narrate.exchange import ProviderError
 from avion_core.narrate.rephrase import check_key, check_provider, estimate
+from avion_core.shards import shard_names
 from avion_core.sources.download import source_problems
 from avion_core.sources.state import SourceRecord
 from avion_core.workflow import PlannedStage, Workflow
@@ -96,8 +97,7 @@ def _must_ask(workflow: Workflow, dataset: str) -> bool:
     settings = workflow.settings
     if settings.narrate.provider == "lexicon":
         return False
-    shards = [f"{number}-of-{settings.shards}" for number in range(1, settings.shards + 1)]
-    if all(_exists(workflow.narration_table(dataset, shard)) for shard in shards):
+    if all(_exists(workflow.narration_table(dataset, shard)) for shard in shard_names(settings.shards)):
         return False
     clips = Path(workflow.clip_table(dataset, "train"))
     journal = Path(workflow.narration_journal(dataset))

@@ -7,7 +7,7 @@ from pathlib import Path
 from avion_core.command import run
 from avion_core.config import NarrateSettings
 from avion_core.narrate.budget import money
-from avion_core.narrate.ledger import billed_usd
+from avion_core.narrate.ledger import journal_bills, total_usd
 from avion_core.narrate.rephrase import check_provider, estimate
 
 
@@ -22,7 +22,7 @@ def main() -> None:
     for name, files in json.loads(arguments.datasets).items():
         journal = Path(files["journal"])
         left = estimate(Path(files["clips"]), settings, journal_dir=journal)
-        print(f"{name}: ${money(billed_usd(journal))} billed so far; to ask: {left}")
+        print(f"{name}: ${money(total_usd(journal_bills(journal)))} billed so far; to ask: {left}")
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def rand_augment_clip(
     seed = int(rng.integers(2**32))
     augmented = np.empty_like(clip_THWC)
     for index, frame in enumerate(clip_THWC):
-        with _global_generators(seed):
+        with global_generators(seed):
             augmented[index] = np.asarray(transform(Image.fromarray(frame)))
     return augmented
 
@@ -50,7 +50,7 @@ def erase_clip(
     """
     from timm.data.random_erasing import RandomErasing
 
-    with _global_generators(int(rng.integers(2**32))):
+    with global_generators(int(rng.integers(2**32))):
         if random.random() >= probability:
             return clip_THWC
         frames, height, width, channels = clip_THWC.shape
@@ -85,7 +85,8 @@ def rand_augment(
 
 
 @contextmanager
-def _global_generators(seed: int) -> Iterator[None]:
+def global_generators(seed: int) -> Iterator[None]:
+    """Python's, NumPy's and torch's generators seeded, and put back as they were afterwards."""
     python, numpy, pytorch = random.getstate(), np.random.get_state(), torch.get_rng_state()
     random.seed(seed)
     np.random.seed(seed)

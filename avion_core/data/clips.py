@@ -89,6 +89,17 @@ QUESTIONS = pa.schema(
 """Columns of a multiple-choice table."""
 
 
+@dataclass(frozen=True)
+class BadClip:
+    """A clip that could not be read, and why."""
+
+    video_id: str
+    row: int
+    start_s: float
+    end_s: float
+    reason: str
+
+
 class ClipTable:
     """Rows of one or more clip tables, mapped: a row is read when it is asked for."""
 
@@ -135,6 +146,10 @@ class ClipTable:
     def end_s(self, row: int) -> float:
         """End of a row's clip in seconds."""
         return float(self._columns["end_s"][row].as_py())
+
+    def bad(self, row: int, reason: str) -> BadClip:
+        """A row that could not be read, for this reason."""
+        return BadClip(self.video_id(row), row, self.start_s(row), self.end_s(row), reason)
 
     def texts(self, row: int) -> list[str]:
         """Sentences of a row, the original first."""

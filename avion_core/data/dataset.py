@@ -20,36 +20,16 @@ from avion_core.data.clips import ClipTable
 from avion_core.data.tokenizer import tokenize
 from avion_core.media.crop import Crop, center_crop, multi_scale_crop, random_resized_crop, three_crops
 from avion_core.media.decode import Scaler, empty_clip
-from avion_core.media.sample import (
-    frame_range,
-    jittered_window_frames,
-    segment_frames,
-    spread_window_frames,
-    window_frames,
-)
+from avion_core.media.sample import Sampling
 
 ChooseText = Callable[[int, np.random.Generator], tuple[int, str]]
 """(row, generator) to (text_id, text)."""
 
 
-RANDOM_WINDOWS: dict[str, Callable[..., NDArray[np.int64]]] = {
-    "spread_window": spread_window_frames,
-    "jittered_window": jittered_window_frames,
-}
-"""Rules of training that an evaluation replaces by `window`, as the originals do."""
-SAMPLINGS = ("segments", "window", *RANDOM_WINDOWS)
-
-
 @dataclass(frozen=True, kw_only=True)
-class View:
+class View(Sampling):
     """What a model sees of a clip."""
 
-    frames: int
-    """Frames a view."""
-    sampling: str
-    """Rule that picks them; see avion_core.media.sample."""
-    stride: int
-    """Distance of a window's frames."""
     image_size_px: int
     """Side of the square pictures."""
     crop: Literal["random_resized", "multi_scale", "center"]
@@ -66,20 +46,17 @@ class View:
     """Whether RandAugment comes before the crop."""
     random_erasing: float
     """Probability of an erased box."""
-    clips: int = 1
-    """Evaluation: places in time."""
     crops: int = 1
     """Evaluation: places in the frame, 1 or 3."""
     training: bool
     """Whether anything is random."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.crops not in (1, 3):
             raise ValueError(f"crops must be 1 or 3, got {self.crops}")
         if self.crop not in ("random_resized", "multi_scale", "center"):
             raise ValueError(f"unknown crop '{self.crop}'; known: random_resized, multi_scale, center")
-        if self.sampling not in SAMPLINGS:
-            raise ValueError(f"unknown sampling '{self.sampling}'; known: {', '.join(SAMPLINGS)}")
 
 
 class ClipDataset:
@@ -187,18 +164,14 @@ class ClipDataset:
     def _frame_numbers(
         self, row: int, video_id: str, *, rng: np.random.Generator | None = None, view: int = 0
     ) -> NDArray[np.int64]:
-        start, end = frame_range(
+        return self.view.numbers(
             self.clips.start_s(row),
             self.clips.end_s(row),
             fps=float(self.chunks.fps(video_id)),
             frame_count=self.chunks.frame_count(video_id),
+            rng=rng,
+            view=view,
         )
-        count, views = self.view.frames, self.view.clips
-        if self.view.sampling == "segments":
-            return segment_frames(start, end, count, rng=rng, view=view, views=views)
-        if rng is not None and self.view.sampling in RANDOM_WINDOWS:
-            return RANDOM_WINDOWS[self.view.sampling](start, end, count, stride=self.view.stride, rng=rng)
-        return window_frames(start, end, count, stride=self.view.stride, rng=rng, view=view, views=views)
 
     def _read(
         self,

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from avion_core.data.clips import ClipTable
+from avion_core.data.clips import BadClip, ClipTable
 from avion_core.data.deadline import time_limit
 from avion_core.data.shared import Pool, Room
 from avion_core.media import MediaError
@@ -52,15 +52,6 @@ class Samples(Protocol):
 
         The frames may be read into `out`, which has the shape of an earlier sample's.
         """
-
-
-@dataclass(frozen=True)
-class BadClip:
-    """A clip that could not be decoded, and why."""
-
-    video_id: str
-    row: int
-    reason: str
 
 
 class BatchLoader:
@@ -140,7 +131,7 @@ class BatchLoader:
         for row, reason in bad:
             if row not in self._bad_rows:
                 self._bad_rows.add(row)
-                self.bad.append(BadClip(self._dataset.clips.video_id(row), row, reason))
+                self.bad.append(self._dataset.clips.bad(row, reason))
         self._seen += good + len(bad)
         clips = len(self._dataset)
         considered = min(max(self._seen, GRACE_CLIPS), clips)

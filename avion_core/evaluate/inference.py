@@ -22,7 +22,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from avion_core.data.clips import ClipTable
+from avion_core.data.clips import BadClip, ClipTable
 from avion_core.data.deadline import too_slow
 from avion_core.media import MediaError
 from avion_core.progress import Progress
@@ -39,16 +39,6 @@ class Views(Protocol):
 
 
 @dataclass(frozen=True)
-class BadClip:
-    """A clip that could not be read, and why."""
-
-    video_id: str
-    start_s: float
-    end_s: float
-    reason: str
-
-
-@dataclass(frozen=True)
 class Inference:
     """Output of the model for every clip that could be read, in the table's order."""
 
@@ -61,7 +51,7 @@ class Inference:
 
     def bad_clips(self) -> list[dict[str, Any]]:
         """The bad clips as they stand in metrics.json."""
-        return [asdict(clip) for clip in self.bad]
+        return [{name: value for name, value in asdict(clip).items() if name != "row"} for clip in self.bad]
 
 
 def over_clips(
@@ -167,7 +157,7 @@ def _readable(
         try:
             frames_VTHWC = readers.take(row, answer)["frames"]
         except MediaError as error:
-            set_aside(BadClip(clips.video_id(row), clips.start_s(row), clips.end_s(row), str(error)))
+            set_aside(clips.bad(row, str(error)))
         else:
             yield row, frames_VTHWC
         asked.extend((row, readers.ask(row)) for row in islice(remaining, 1))

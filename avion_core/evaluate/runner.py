@@ -18,7 +18,7 @@ The results:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from safetensors.numpy import save_file
 from avion_core.config import EvaluationSettings, known
 from avion_core.data.chunks import ChunkIndex
 from avion_core.evaluate.evaluators import EVALUATORS, EvaluationError, Measurement, Subject
+from avion_core.evaluate.figures import numbers
 from avion_core.evaluate.inference import choose_device
 from avion_core.files import checksums, code_fingerprint, fingerprint, publish, write_json, write_manifest
 from avion_core.finished import forget, keep, unfinish
@@ -137,14 +138,6 @@ def load_for(folder: Path, *, frames: int) -> tuple[VideoModel, ModelDescription
 
 
 def _check_measured(figures: Mapping[str, Any], title: str) -> None:
-    for name, value in _flat(figures):
+    for name, value in numbers(figures):
         if not math.isfinite(value):
             raise EvaluationError(f"{title}: nothing among the readable clips to measure '{name}' on")
-
-
-def _flat(figures: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    for name, value in figures.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        elif isinstance(value, int | float):
-            yield f"{prefix}{name}", float(value)

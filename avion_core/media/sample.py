@@ -7,9 +7,14 @@ Frame numbers are those of the video at its constant rate; a clip is the half-op
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+T = TypeVar("T")
 
 
 def frame_range(start_s: float, end_s: float, *, fps: float, frame_count: int) -> tuple[int, int]:
@@ -43,6 +48,13 @@ def segment_frames(
         return start_frame + length * (2 * (parts * views + view) + 1) // (2 * views * count)
     offsets = np.floor(length * (parts + rng.random(count)) / count).astype(np.int64)
     return start_frame + np.minimum(offsets, length - 1)
+
+
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """`count` of the items, the middle one of each of as many equal parts; all where there are no more."""
+    if len(items) <= count:
+        return list(items)
+    return [items[place] for place in segment_frames(0, len(items), count)]
 
 
 def window_frames(
@@ -111,3 +123,49 @@ def _check(count: int, view: int, views: int) -> None:
         raise ValueError(f"at least 1 frame must be asked for, got {count}")
     if not 0 <= view < views:
         raise ValueError(f"view {view} does not exist among {views}")
+
+
+RANDOM_WINDOWS: dict[str, Callable[..., NDArray[np.int64]]] = {
+    "spread_window": spread_window_frames,
+    "jittered_window": jittered_window_frames,
+}
+"""Rules of training that an evaluation replaces by `window`, as the originals do."""
+SAMPLINGS = ("segments", "window", *RANDOM_WINDOWS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """Which frames of a clip are a view of it."""
+
+    frames: int
+    """Frames a view."""
+    sampling: str
+    """Rule that picks them, one of SAMPLINGS."""
+    stride: int
+    """Distance of a window's frames."""
+    clips: int = 1
+    """Evaluation: places in time, a view each."""
+
+    def __post_init__(self) -> None:
+        if self.sampling not in SAMPLINGS:
+            raise ValueError(f"unknown sampling '{self.sampling}'; known: {', '.join(SAMPLINGS)}")
+
+    def numbers(
+        self,
+        start_s: float,
+        end_s: float,
+        *,
+        fps: float,
+        frame_count: int,
+        rng: np.random.Generator | None = None,
+        view: int = 0,
+    ) -> NDArray[np.int64]:
+        """Frame numbers of a clip's view in a video of `frame_count` frames: drawn with `rng`, else fixed."""
+        start, end = frame_range(start_s, end_s, fps=fps, frame_count=frame_count)
+        if self.sampling == "segments":
+            return segment_frames(start, end, self.frames, rng=rng, view=view, views=self.clips)
+        if rng is not None and self.sampling in RANDOM_WINDOWS:
+            return RANDOM_WINDOWS[self.sampling](start, end, self.frames, stride=self.stride, rng=rng)
+        return window_frames(
+            start, end, self.frames, stride=self.stride, rng=rng, view=view, views=self.clips
+        )

@@ -8,7 +8,6 @@ that cannot be used is quarantined with its reason, and the rest goes on.
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -40,6 +39,7 @@ from avion_core.media.probe import probe
 from avion_core.media.program import ffmpeg_program
 from avion_core.media.source_file import FileMark, look_at
 from avion_core.progress import Progress
+from avion_core.shards import shard_numbers
 
 CHUNKS = "chunks"
 """A video's folder of chunks, within its own."""
@@ -149,9 +149,7 @@ def _is_made_with(marker: dict[str, Any], seen: FileMark, settings: TranscodeSet
 
 
 def _videos_of_shard(videos: Path, shard: str) -> list[tuple[str, Path]]:
-    match = re.fullmatch(r"(\d+)-of-(\d+)", shard)
-    if match is None or not 1 <= int(match[1]) <= int(match[2]):
-        raise ValueError(f"shard '{shard}' is not of the form k-of-n with k from 1 to n")
+    first, count = shard_numbers(shard)
     table = read_file_table(videos, columns=["video_id", "path"])
     sources = list(zip(table["video_id"].to_pylist(), table["path"].to_pylist(), strict=True))
     if len({video_id for video_id, _ in sources}) < len(sources):
@@ -159,7 +157,6 @@ def _videos_of_shard(videos: Path, shard: str) -> list[tuple[str, Path]]:
     for video_id, _ in sources:
         if not video_id or Path(video_id).is_absolute() or ".." in Path(video_id).parts:
             raise ValueError(f"{videos}: video_id '{video_id}' cannot be the name of a folder")
-    first, count = int(match[1]), int(match[2])
     return [(video_id, Path(path)) for video_id, path in sources[first - 1 :: count]]
 
 

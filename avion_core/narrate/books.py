@@ -29,6 +29,7 @@ from avion_core.narrate.budget import (
 from avion_core.narrate.exchange import Answer, Request
 from avion_core.narrate.journal import DeadLetter, Entry, Journal
 from avion_core.narrate.ledger import Ledger, read_ledger, read_ledgers
+from avion_core.shards import shard_names, shard_numbers
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def open_books(
     `ledger` is what the journal's file says, `every_text` holds the texts of all shards.
     """
     title, openai = f"narrate {shard}", settings.openai
-    number, shards = (int(part) for part in shard.split("-of-"))
+    number, shards = shard_numbers(shard)
     spent, earlier = _spent(journal.path.parent, shards)
     wanted = _wanted(every_text, shards, settings, earlier=list(earlier))
     before = sum(earlier.values())
@@ -152,10 +153,10 @@ def open_books(
 def _spent(folder: Path, shards: int) -> tuple[list[float], dict[Path, float]]:
     """Spent by each shard, and by each file that is of another number of shards."""
     here, earlier = [0.0] * shards, {}
-    numbers = {f"{number}-of-{shards}": number for number in range(1, shards + 1)}
+    numbers = {name: number for number, name in enumerate(shard_names(shards))}
     for path, ledger in read_ledgers(folder):
         if path.stem in numbers:
-            here[numbers[path.stem] - 1] = ledger.usd
+            here[numbers[path.stem]] = ledger.usd
         else:
             earlier[path] = ledger.usd
     return here, earlier

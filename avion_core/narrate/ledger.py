@@ -122,9 +122,7 @@ class Ledger:
     @property
     def usd(self) -> float:
         """Spent, at most."""
-        return sum(bill.usd for bill in self.answered.values()) + sum(
-            usd for _, usd in self.unsettled.values()
-        )
+        return total_usd(self.bills())
 
 
 def read_ledgers(folder: Path) -> Iterator[tuple[Path, Ledger]]:
@@ -154,9 +152,14 @@ def read_ledger(path: Path) -> Ledger:
     return ledger
 
 
-def billed_usd(folder: Path) -> float:
-    """All that a journal's requests cost, at most."""
-    return sum(ledger.usd for _, ledger in read_ledgers(folder))
+def journal_bills(folder: Path) -> dict[str, Bill]:
+    """What all of a journal's requests have used, by model."""
+    return total(ledger.bills() for _, ledger in read_ledgers(folder))
+
+
+def total_usd(bills: Mapping[str, Bill]) -> float:
+    """What they cost, at most."""
+    return sum(bill.usd for bill in bills.values())
 
 
 def total(bills: Iterable[Mapping[str, Bill]]) -> dict[str, Bill]:

@@ -25,8 +25,9 @@ from avion_core.data.tables import BATCH_ROWS, map_table, write_table
 from avion_core.files import publish, write_json
 from avion_core.narrate.answered import Rephrasing
 from avion_core.narrate.budget import Estimate, byte_lengths, estimate_texts, reply_tokens
-from avion_core.narrate.ledger import read_ledgers, total
+from avion_core.narrate.ledger import journal_bills
 from avion_core.progress import Progress
+from avion_core.shards import shard_numbers
 
 REPHRASED = pa.schema(
     [
@@ -166,7 +167,7 @@ def rephrase_shard(
     Publishes the shard's table. Raises ValueErrors that name what is wrong and the way out.
     """
     check_provider(settings)
-    first, step = _parse_shard(shard)
+    first, step = shard_numbers(shard)
     every_text = distinct_texts(clips)
     texts = every_text.take(pa.array(np.arange(first - 1, len(every_text), step)))
     found = PROVIDERS[settings.provider](Work(texts, every_text, settings, shard, class_lists, journal_dir))
@@ -218,7 +219,7 @@ def _dead(tables: Sequence[pa.Table]) -> Iterator[pa.Table]:
 
 
 def _summary(tables: Sequence[pa.Table], journal_dir: Path) -> dict[str, Any]:
-    bills = total(ledger.bills() for _, ledger in read_ledgers(journal_dir))
+    bills = journal_bills(journal_dir)
     reasons = Counter(reason for dead in _dead(tables) for reason in dead["reason"].to_pylist())
     others = (
         pc.sum(table["other_subject"]).as_py() for table in tables if "other_subject" in table.column_names
@@ -244,10 +245,3 @@ def _with_rephrasings(batch: pa.RecordBatch, new: dict[str, list[str]], clips: P
     columns["texts"] = pa.array(rows, pa.list_(pa.string()))
     columns["source"] = pa.array(["rephrased"] * len(rows), pa.string())
     return pa.table(columns)
-
-
-def _parse_shard(shard: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)-of-(\d+)", shard)
-    if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise NarrateError(f"shard '{shard}': expected k-of-n with k from 1 to n")
-    return int(match[1]), int(match[2])

@@ -20,7 +20,7 @@ from avion_core.data.clips import ClipTable, Sentences
 from avion_core.evaluate.relevancy import equal_text_relevancy, relevancy_matrix
 from avion_core.media import MediaError
 from avion_core.media.crop import center_crop
-from avion_core.media.sample import frame_range, segment_frames
+from avion_core.media.sample import Sampling, spread
 from avion_core.report.plan import ReportError, require
 from avion_core.report.results import EvaluationResult, Results
 
@@ -111,6 +111,7 @@ def build_gallery(result: EvaluationResult, *, queries: int = QUERIES, clips: in
     """
     ranking = _load(result)
     chunks = ChunkIndex.load(require(result.planned.chunks, "the gallery"))
+    sampling = seen_frames(result)
     strips: dict[int, Strip] = {}
     made = []
     for query in choose_queries(ranking.texts, ranking.relevancy, queries):
@@ -120,7 +121,7 @@ def build_gallery(result: EvaluationResult, *, queries: int = QUERIES, clips: in
         for place in order_N[:clips]:
             row = int(ranking.rows[place])
             if row not in strips:
-                strips[row] = clip_strip(ranking.clips, row, chunks)
+                strips[row] = clip_strip(ranking.clips, row, chunks, sampling)
             shown.append(
                 RetrievedClip(
                     video_id=ranking.clips.video_id(row),
@@ -142,25 +143,31 @@ def choose_queries(texts_M: Sequence[str], relevancy_MN: NDArray[np.float32], co
     The choice looks at no result, so good and bad queries appear as they come.
     """
     answerable = [index for index in range(len(texts_M)) if (relevancy_MN[index] == 1).any()]
-    ordered = sorted(answerable, key=lambda index: texts_M[index])
-    if len(ordered) <= count:
-        return ordered
-    return [ordered[(2 * place + 1) * len(ordered) // (2 * count)] for place in range(count)]
+    return spread(sorted(answerable, key=lambda index: texts_M[index]), count)
 
 
-def clip_strip(clips: ClipTable, row: int, chunks: ChunkIndex) -> Strip:
-    """Frames spread over a clip as one JPEG; a clip that cannot be decoded says why."""
+def seen_frames(result: EvaluationResult) -> Sampling:
+    """How the evaluation chose the frames that the model saw."""
+    settings, stage = result.manifest["settings"], result.stages[-1].settings
+    return Sampling(
+        frames=settings["frames"], sampling=stage.sampling, stride=stage.stride, clips=settings["clips"]
+    )
+
+
+def clip_strip(clips: ClipTable, row: int, chunks: ChunkIndex, sampling: Sampling) -> Strip:
+    """Frames of a clip that the model saw, as one JPEG; a clip that cannot be decoded says why."""
     video_id = clips.video_id(row)
     try:
-        start, end = frame_range(
-            clips.start_s(row),
-            clips.end_s(row),
-            fps=float(chunks.fps(video_id)),
-            frame_count=chunks.frame_count(video_id),
-        )
-        frames = segment_frames(start, end, FRAMES_A_STRIP)
+        fps, frame_count = float(chunks.fps(video_id)), chunks.frame_count(video_id)
+        start_s, end_s = clips.start_s(row), clips.end_s(row)
+        seen = [
+            sampling.numbers(start_s, end_s, fps=fps, frame_count=frame_count, view=view)
+            for view in range(sampling.clips)
+        ]
+        frames = np.array(spread(np.sort(np.concatenate(seen)).tolist(), FRAMES_A_STRIP))
         crop = center_crop(*chunks.size(video_id))
-        return Strip(jpeg_strip(chunks.read(video_id, frames, crop=crop, size_px=FRAME_PX)))
+        strip = jpeg_strip(chunks.read(video_id, frames, crop=crop, size_px=FRAME_PX))
+        return Strip(strip, width_px=len(frames) * (FRAME_PX + GAP_PX) - GAP_PX)
     except MediaError as error:
         return Strip("", problem=error.reason)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 from avion_core.data.clips import ClipTable
 from avion_core.files import read_json
+from avion_core.media.sample import spread
 from avion_core.report import formats
 from avion_core.report.plan import Plan, require
 from avion_core.report.tables import Table, table
@@ -54,7 +55,7 @@ def narrations(plan: Plan) -> list[Narrations]:
             texts += len(text)
         rephrased = [row for row in first_row.values() if len(clips.texts(row)) > 1]
         samples = []
-        for row in _spread(rephrased, SAMPLES):
+        for row in spread(rephrased, SAMPLES):
             original, *others = clips.texts(row)
             samples.append(Rephrasing(original, tuple(others)))
         summary = read_json(require(planned.summary, where))
@@ -107,9 +108,3 @@ def _dead_letters(summary: Mapping[str, Any], listed: Path) -> Table | None:
     columns = ("reason", "narrations", "share")
     made = table("Narrations without a usable sentence", columns, rows, numbers=columns[1:])
     return replace(made, note=note) if rows else None
-
-
-def _spread(items: Sequence[int], count: int) -> list[int]:
-    if len(items) <= count:
-        return list(items)
-    return [items[(2 * place + 1) * len(items) // (2 * count)] for place in range(count)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from avion_core.config import Settings, StageSettings
 from avion_core.evaluate.bootstrap import Scores, load_scores
+from avion_core.evaluate.figures import is_number, numbers
 from avion_core.files import read_json
 from avion_core.manifests import (
     MANIFEST,
@@ -206,7 +207,7 @@ class EvaluationResult:
 
     def _percent(self, values: Mapping[str, Any]) -> dict[str, float]:
         wanted = {name for group in FIGURES[self.planned.kind] for name in group} | OPTIONAL
-        pairs = _flat(values)
+        pairs = numbers(values)
         return {name: value * self.scale for name, value in pairs if name in wanted and math.isfinite(value)}
 
 
@@ -267,10 +268,10 @@ def read_log(path: Path) -> TrainingLog:
             raise ReportError(f"{path}, line {number}: not JSON ({error})") from None
         if not isinstance(entry, dict):
             raise ReportError(f"{path}, line {number}: not a JSON object")
-        if not _is_number(entry.get("step", 0)) or not _are_bad_clips(entry.get("bad_clips", [])):
+        if not is_number(entry.get("step", 0)) or not _are_bad_clips(entry.get("bad_clips", [])):
             raise ReportError(f"{path}, line {number}: 'step' or 'bad_clips' is not what trainings write")
         if "loss" in entry and "step" in entry:
-            numbers = {key: value for key, value in entry.items() if _is_number(value)}
+            numbers = {key: value for key, value in entry.items() if is_number(value)}
             steps[int(entry["step"])] = numbers
             bad += entry.get("bad_clips", [])
     return TrainingLog(tuple(steps[step] for step in sorted(steps)), tuple(bad))
@@ -346,7 +347,7 @@ def _check_figures(metrics: Any, evaluation: PlannedEvaluation) -> None:
     if not isinstance(metrics, dict) or not isinstance(metrics.get("chance"), dict):
         raise ReportError(f"{path}: an object with a section 'chance' is expected")
     _check_types(metrics, path)
-    values = dict(_flat(metrics))
+    values = dict(numbers(metrics))
     groups = FIGURES[evaluation.kind]
     if not any(set(group) <= set(values) for group in groups):
         wanted = " or ".join(", ".join(group) for group in groups)
@@ -364,9 +365,9 @@ def _check_types(values: Mapping[str, Any], path: Path, *, place: str = "") -> N
         if name == "bad_clips":
             sound = _are_bad_clips(value)
         elif name.endswith("_interval"):
-            sound = isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
+            sound = isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
         else:
-            sound = _is_number(value) or (value is None and not name.endswith("_n"))
+            sound = is_number(value) or (value is None and not name.endswith("_n"))
         if not sound:
             raise ReportError(
                 f"{path}: '{place}{name}' is not what evaluations write; delete the folder to remake it"
@@ -377,16 +378,3 @@ def _are_bad_clips(value: object) -> bool:
     return isinstance(value, list) and all(
         isinstance(clip, Mapping) and {"video_id", "reason"} <= clip.keys() for clip in value
     )
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Numbers by dotted name; what could not be measured (null) is NaN."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        elif value is None or _is_number(value):
-            yield f"{prefix}{key}", math.nan if value is None else float(value)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -13,14 +13,12 @@ of another fingerprint are set aside by lying in another folder. Randomness insi
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -30,7 +28,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from avion_core.files import fingerprint, publish, read_json, remove_partials, write_json
+from avion_core.files import claim, fingerprint, publish, read_json, remove_partials, write_json
 from avion_core.models.store import write_tensors
 
 MODEL, OPTIMIZER, NOTES = "model.safetensors", "optimizer.safetensors", "state.json"
@@ -144,22 +142,15 @@ class CheckpointStore:
         A killed workflow may leave its job running on a cluster; the second job must not write beside it.
         The claim ends with the process, however that ends.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.folder / "claim", os.O_RDWR | os.O_CREAT)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise ValueError(
-                f"{self.folder}: another process trains into this folder; wait for it or end it "
-                "(on a cluster: scancel)"
-            ) from None
-        except OSError as error:
-            print(f"{self.folder}: this file system has no locks ({error})", file=sys.stderr)
-        try:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(claim(self.folder / "training"))
+            except BlockingIOError:
+                raise ValueError(
+                    f"{self.folder}: another process trains into this folder; wait for it or end it "
+                    "(on a cluster: scancel)"
+                ) from None
             yield
-        finally:
-            os.close(descriptor)
 
     def _drop_best(self) -> None:
         """Delete best weights that no state refers to any more; newer ones may not be referred to yet."""

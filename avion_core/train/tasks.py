@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
-import numpy as np
 import torch
 from timm.data.mixup import Mixup, mixup_target
 from torch import Tensor
 
+from avion_core.data.augment import global_generators
 from avion_core.models.classifier import VideoClassifier
 from avion_core.models.dual_encoder import DualEncoder
 from avion_core.models.videomae import VideoMAE, VideoMAEClassifier
@@ -187,16 +186,6 @@ def mix(frames_BCTHW: Tensor, labels_B: Tensor, mixup: Mixup) -> tuple[Tensor, T
     from numpy's global generator, which is seeded from torch's for the time of the call.
     """
     folded = frames_BCTHW.flatten(1, 2).clone()
-    with _numpy_follows_torch():
+    with global_generators(int(torch.randint(2**31, ()))):
         mixed, targets_BK = mixup(folded, labels_B)
     return mixed.view(frames_BCTHW.shape), targets_BK
-
-
-@contextmanager
-def _numpy_follows_torch() -> Iterator[None]:
-    before = np.random.get_state()
-    np.random.seed(int(torch.randint(2**31, ())))
-    try:
-        yield
-    finally:
-        np.random.set_state(before)

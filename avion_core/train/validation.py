@@ -14,6 +14,7 @@ import torch
 from avion_core.config import EvaluationSettings, known
 from avion_core.data.chunks import ChunkIndex
 from avion_core.evaluate.evaluators import EVALUATORS, Subject
+from avion_core.evaluate.figures import numbers
 from avion_core.models.base import VideoModel
 from avion_core.models.store import ModelDescription
 
@@ -105,13 +106,5 @@ def best_and_last(log: Path, best_metric: str | None) -> dict[str, dict[str, Any
 
 
 def flat(figures: Mapping[str, Any]) -> dict[str, float]:
-    """Nested figures by dotted names, without NOT_MEASURED."""
-    found: dict[str, float] = {}
-    for name, value in figures.items():
-        if name in NOT_MEASURED:
-            continue
-        if isinstance(value, Mapping):
-            found |= {f"{name}.{inner}": number for inner, number in flat(value).items()}
-        else:
-            found[name] = float(value)
-    return found
+    """Figures by dotted names, without NOT_MEASURED."""
+    return dict(numbers({name: value for name, value in figures.items() if name not in NOT_MEASURED}))

@@ -21,16 +21,17 @@ ANNOTATE = (
 )
 """Modules of the room `data` by which every layout's tables are made."""
 LEXICON = (
-    "lexicon.py",
-    "analysis.py",
-    "grammar.py",
-    "words.py",
-    "words.yaml",
-    "synonyms.yaml",
-    "class_lists.py",
-    "sentences.py",
+    "narrate/lexicon.py",
+    "narrate/analysis.py",
+    "narrate/grammar.py",
+    "narrate/words.py",
+    "narrate/words.yaml",
+    "narrate/synonyms.yaml",
+    "narrate/class_lists.py",
+    "narrate/sentences.py",
+    "data/ek100.py",
 )
-"""Files of the room `narrate` by which the lexicon answers."""
+"""Files by which the lexicon answers."""
 
 
 def library_code(*patterns: str) -> str:
@@ -52,4 +53,4 @@ def annotation_code(layout: str) -> str:
 
 def provider_code(provider: str) -> str:
     """Digest of the lexicon, which is cheap; none for a model, whose answers are paid for and kept."""
-    return library_code(*(f"narrate/{name}" for name in LEXICON)) if provider == "lexicon" else ""
+    return library_code(*LEXICON) if provider == "lexicon" else ""

@@ -7,6 +7,7 @@ import io
 import re
 import xml.etree.ElementTree as ElementTree
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from avion_core.config import TranscodeSettings
+from avion_core.config import EvaluationSettings, TranscodeSettings
 from avion_core.data.chunks import ChunkIndex
 from avion_core.data.clips import ClipTable
+from avion_core.data.dataset import ClipDataset
+from avion_core.evaluate.evaluators import evaluation_view
+from avion_core.media.sample import Sampling
 from avion_core.report import formats
 from avion_core.report.dag import dag_svg, parse_rulegraph
 from avion_core.report.figures import Series, line_chart, thin, ticks
@@ -28,6 +32,7 @@ from avion_core.report.gallery import (
     choose_queries,
     clip_strip,
     jpeg_strip,
+    seen_frames,
 )
 from avion_core.report.page import build_report
 from avion_core.report.plan import Dag, ReportError
@@ -233,18 +238,58 @@ def test_the_gallery_shows_the_fine_tuned_retrieval_in_order_of_similarity(world
             assert clip.strip.problem == "" and clip.strip.data_uri.startswith("data:image/jpeg;base64,/9j/")
 
 
-def test_a_strip_has_the_frames_that_the_model_sees(tmp_path):
+def make_chunks(folder, *, fps, size=256, frames=60):
+    source = write_counted(folder / "a.mp4", frames, width=size, height=size, fps=fps)
+    pq.write_table(pa.table({"video_id": ["a"], "path": [str(source)]}), folder / "videos.parquet")
+    settings = TranscodeSettings(short_side_px=128, preset="ultrafast", fps=None)
+    return ChunkIndex.load(transcode_all(folder, settings))
+
+
+def test_a_strip_shows_frames_of_the_clip(tmp_path):
     """Frames 15 to 18 of a video whose rate is no whole number of frames a second."""
     fps = Fraction(30000, 1001)
-    source = write_counted(tmp_path / "a.mp4", 60, width=256, height=256, fps=fps)
-    pq.write_table(pa.table({"video_id": ["a"], "path": [str(source)]}), tmp_path / "videos.parquet")
-    settings = TranscodeSettings(short_side_px=128, preset="ultrafast", fps=None)
-    chunks = ChunkIndex.load(transcode_all(tmp_path, settings))
+    chunks = make_chunks(tmp_path, fps=fps)
     row = {"video_id": "a", "start_s": float(15 / fps), "end_s": float(19 / fps), "texts": [""]}
-    uri = clip_strip(ClipTable.from_rows([row]), 0, chunks).data_uri
+    sampling = Sampling(frames=4, sampling="segments", stride=1)
+    uri = clip_strip(ClipTable.from_rows([row]), 0, chunks, sampling).data_uri
     pixels_HWC = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))))
     left_px = [place * (FRAME_PX + GAP_PX) for place in range(4)]
     assert [read_number(pixels_HWC[:, left : left + FRAME_PX]) for left in left_px] == [15, 16, 17, 18]
+
+
+@pytest.mark.parametrize(
+    ("frames", "sampling", "stride", "clips", "shown"),
+    [
+        (4, "segments", 1, 1, [0, 1, 2, 3]),
+        (4, "window", 2, 1, [0, 1, 2, 3]),
+        (2, "spread_window", 3, 1, [0, 1]),
+        (16, "window", 2, 1, [2, 6, 10, 14]),
+        (4, "segments", 1, 2, [1, 3, 5, 7]),
+    ],
+)
+def test_a_strip_shows_the_frames_that_the_model_sees(
+    tmp_path, monkeypatch, frames, sampling, stride, clips, shown
+):
+    """As many as it has room for, of those that the evaluation's own data set asks the decoder for."""
+    chunks = make_chunks(tmp_path, fps=Fraction(30), size=64)
+    table = ClipTable.from_rows([{"video_id": "a", "start_s": 0.2, "end_s": 1.7, "texts": [""]}])
+    settings = EvaluationSettings(
+        kind="retrieval", dataset="any", stage="any", frames=frames, clips=clips, batch_size=2
+    )
+    extras = {"sampling": sampling, "stride": stride}
+    view = evaluation_view(settings, SimpleNamespace(extras=extras, image_size_px=32))
+    asked, read = [], chunks.read
+    monkeypatch.setattr(chunks, "read", lambda *a, **options: asked.append(a[1]) or read(*a, **options))
+    ClipDataset(table, chunks, view).sample(0, np.random.default_rng(0))
+    seen = sorted(np.concatenate(asked).tolist())
+    asked.clear()
+    evaluation = SimpleNamespace(
+        manifest={"settings": settings.model_dump(mode="json")},
+        stages=[SimpleNamespace(settings=SimpleNamespace(**extras))],
+    )
+    strip = clip_strip(table, 0, chunks, seen_frames(evaluation))
+    assert asked[0].tolist() == [seen[place] for place in shown]
+    assert strip.width_px == len(shown) * (FRAME_PX + GAP_PX) - GAP_PX
 
 
 def test_relevancy_in_between_is_partly_right(world):
