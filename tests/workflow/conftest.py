@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,21 +12,32 @@ import harness
 import pytest
 from harness import ChatServer, wait_until
 
+from tests.support.shared import made_once
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every test in this folder is a workflow test; before `-m` selects."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.workflow)
+
 
 @pytest.fixture(scope="session")
 def annotated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small toy kitchen: rendered, transcoded, annotated. Copy it; do not write to it."""
-    folder = tmp_path_factory.mktemp("annotated")
-    harness.finished(folder, "annotate")
-    return folder
+    return made_once(tmp_path_factory, "annotated", lambda folder: harness.finished(folder, "annotate"))
 
 
 @pytest.fixture(scope="session")
 def reported(annotated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small pipeline, run to the report. Dry runs only; copy it to change anything."""
-    folder = harness.copy_workspace(annotated, tmp_path_factory.mktemp("reported") / "workspace")
-    harness.finished(folder)
-    return folder
+
+    def make(folder: Path) -> None:
+        shutil.copytree(annotated, folder, symlinks=True, dirs_exist_ok=True)
+        harness.finished(folder)
+
+    return made_once(tmp_path_factory, "reported", make)
 
 
 @pytest.fixture

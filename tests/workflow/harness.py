@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import yaml
 
@@ -34,7 +35,8 @@ def command(
     """`snakemake` over `folder` with the small configuration and an overlay on top."""
     configs = [str(SMALL)]
     if overlay:
-        path = folder / f"overlay-{len(list(folder.glob('overlay-*')))}.yaml"
+        # A name of its own: two workers may plan over one folder at the same time.
+        path = folder / f"overlay-{uuid4().hex}.yaml"
         path.write_text(yaml.safe_dump(overlay))
         configs.append(str(path))
     snakemake = [str(Path(sys.executable).parent / "snakemake"), "--snakefile", str(code / "Snakefile")]

@@ -12,15 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytest
 from harness import ChatServer, wait_until
 
 from avion_core.data.clips import write_clips
 from avion_core.data.tables import map_table
 from avion_core.narrate.ledger import Bill, read_ledgers, total
 from avion_core.narrate.rephrase import REPHRASED
-
-pytestmark = pytest.mark.workflow
 
 ROOT = Path(__file__).parents[2]
 NARRATIONS = 160

@@ -8,9 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import harness
-import pytest
-
-pytestmark = pytest.mark.workflow
 
 ODD = "Say {it} {wildcards.x} {dataset} {{x}} 'differently' $HOME `id` \"y\" \\n %s\nsecond line"
 """A prompt with all that Snakemake, a shell and Python's formatting could take for their own."""

@@ -36,8 +36,6 @@ FAULTS = [
 GOOD = ["ok", "nousage", "badusage", "parts", "surrogate"]
 TEXTS = [f"#C C takes the cup number {number:02} from the shelf" for number in range(60)]
 
-pytestmark = pytest.mark.workflow
-
 
 @pytest.fixture(autouse=True)
 def _server_knows_the_key(monkeypatch):

@@ -24,9 +24,6 @@ REPOSITORY = Path(__file__).parents[2]
 TEXTS = [f"#C C takes the cup number {number:02} from the shelf" for number in range(40)]
 
 
-pytestmark = pytest.mark.workflow
-
-
 @pytest.fixture
 def clips(tmp_path: Path) -> Path:
     path = tmp_path / "clips.arrow"

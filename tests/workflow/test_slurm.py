@@ -28,7 +28,7 @@ from slurm_cluster import SlurmCluster, SlurmUnavailableError
 
 from avion_core.train.preemption import PREEMPTED_EXIT_CODE
 
-pytestmark = [pytest.mark.slurm, pytest.mark.workflow]
+pytestmark = pytest.mark.slurm
 
 PATIENCE_SECONDS = 1500.0
 """A run that takes longer hangs; many times what it needs on two cores."""
