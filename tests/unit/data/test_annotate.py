@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from avion_core.config import DatasetSettings, ToyKitchenSettings
+from avion_core.config import DatasetSettings
 from avion_core.data import annotate as module
 from avion_core.data import dropped
 from avion_core.data.annotate import annotate
@@ -17,6 +17,7 @@ from avion_core.data.clips import ClipTable, Sentences, load_questions
 from avion_core.data.source_videos import SourceError, SourceVideo, write_videos
 from avion_core.media.source_file import FileMark
 from avion_core.sources.download import DataSet, download
+from tests.support.kitchens import tiny_kitchen
 
 
 class Index:
@@ -226,14 +227,7 @@ def test_a_question_whose_choice_cannot_be_watched_is_dropped(tmp_path, run):
     ]
 
 
-TOY = ToyKitchenSettings(
-    short_side_px=64,
-    ek100_train_videos=2,
-    ek100_validation_videos=2,
-    video_seconds=(20.0, 20.0),
-    kinetics_clips_per_class=(1, 1),
-    kinetics_clip_seconds=2.0,
-)
+TOY = tiny_kitchen(ek100_validation_videos=2, video_seconds=(20.0, 20.0))
 
 
 def make(layout, tmp_path):

@@ -16,8 +16,8 @@ from avion_core.media import MediaError
 from avion_core.media.chunk_table import write_chunk_table
 from avion_core.media.crop import Crop
 from avion_core.media.source_file import FileMark
-from tests.unit.media.chunked import transcode_all
-from tests.unit.media.counted_video import RANDOM_ACCESS, read_number, write_counted
+from tests.support.chunked import transcode_all
+from tests.support.counted_video import RANDOM_ACCESS, read_number, write_counted
 
 WHOLE = Crop(0, 0, 128, 128)
 

@@ -23,8 +23,8 @@ from avion_core.media.sample import (
     spread_window_frames,
     window_frames,
 )
-from tests.unit.media.chunked import transcode_all
-from tests.unit.media.counted_video import RANDOM_ACCESS, read_number, write_counted
+from tests.support.chunked import transcode_all
+from tests.support.counted_video import RANDOM_ACCESS, read_number, write_counted
 
 TRAINING = View(
     frames=4,

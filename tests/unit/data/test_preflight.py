@@ -13,8 +13,8 @@ from avion_core.data.preflight import Preflight, check_dataset
 from avion_core.files import write_json
 from avion_core.media.chunk_table import read_chunk_table
 from avion_core.report.preflight import write_page
-from tests.unit.media.chunked import transcode_all
-from tests.unit.media.counted_video import write_counted
+from tests.support.chunked import transcode_all
+from tests.support.counted_video import write_counted
 
 
 @pytest.fixture

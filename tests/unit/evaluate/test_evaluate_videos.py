@@ -19,7 +19,7 @@ from avion_core.media.chunk_table import read_chunk_table
 from avion_core.media.crop import center_crop
 from avion_core.models.architecture import load_architecture
 from avion_core.models.store import ModelDescription, build_model, save_model
-from tests.unit.media.chunked import transcode_all
+from tests.support.chunked import transcode_all
 
 SECONDS, FPS = 2, 30
 

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from avion_core.config import TranscodeSettings
 from avion_core.files import read_json
 from avion_core.media.chunk_table import read_chunk_table
+from avion_core.media.chunker import ffmpeg_binary
 from avion_core.media.crop import Crop
 from avion_core.media.decode import decode_frames
 from avion_core.media.transcode import transcode_shard
@@ -29,6 +30,12 @@ from avion_core.config import TranscodeSettings
 from tests.unit.media.place import Place
 Place(Path(sys.argv[1])).transcode(settings=TranscodeSettings.model_validate_json(sys.argv[2]))
 """
+
+
+def ffmpeg(line: str, path: Path) -> Path:
+    """Write `path` with FFmpeg; the line names inputs and options."""
+    subprocess.run([ffmpeg_binary(), "-nostdin", "-v", "error", *line.split(), str(path)], check=True)
+    return path
 
 
 class Place:

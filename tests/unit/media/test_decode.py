@@ -11,7 +11,7 @@ from avion_core.media import decode as decode_module
 from avion_core.media.crop import Crop, center_crop
 from avion_core.media.decode import BACKENDS, decode_frames, decode_packets
 from avion_core.media.packets import index_packets
-from tests.unit.media.counted_video import RANDOM_ACCESS, read_number, write_counted
+from tests.support.counted_video import RANDOM_ACCESS, read_number, write_counted
 
 WHOLE = Crop(0, 0, 170, 128)
 FRAMES = 130

@@ -17,7 +17,7 @@ from avion_core.media.packets import (
     read_packets,
     write_packets,
 )
-from tests.unit.media.counted_video import RANDOM_ACCESS, read_number, write_counted
+from tests.support.counted_video import RANDOM_ACCESS, read_number, write_counted
 
 WHOLE = Crop(0, 0, 128, 128)
 

@@ -8,7 +8,7 @@ import pytest
 
 from avion_core.media import MediaError
 from avion_core.media.probe import probe
-from tests.unit.media.counted_video import write_counted
+from tests.support.counted_video import write_counted
 
 
 def write_sound(path: Path) -> Path:

@@ -9,7 +9,7 @@ import pytest
 
 from avion_core.media import chunker
 from avion_core.media.program import FFMPEG_VARIABLE, ffmpeg_binary, ffmpeg_program
-from tests.unit.media.counted_video import read_number, write_counted
+from tests.support.counted_video import read_number, write_counted
 from tests.unit.media.place import SETTINGS, read_all
 
 PINNED = Path(imageio_ffmpeg.__file__).parent / "binaries"

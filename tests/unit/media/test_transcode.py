@@ -15,7 +15,7 @@ from avion_core.files import sha256, write_json
 from avion_core.media import chunker
 from avion_core.media.chunk_table import CHUNK_SCHEMA, read_chunk_table
 from avion_core.media.transcode import gather_chunks
-from tests.unit.media.counted_video import read_number, write_counted
+from tests.support.counted_video import read_number, write_counted
 from tests.unit.media.place import SETTINGS, Place, read_all, wait_until
 
 

@@ -15,9 +15,8 @@ from avion_core.media import chunker
 from avion_core.media.chunk_table import read_chunk_table
 from avion_core.media.source_file import returned_sources
 from avion_core.media.transcode import have_other_settings
-from tests.unit.media.counted_video import read_number, write_counted
-from tests.unit.media.place import SETTINGS, Place, read_all
-from tests.unit.media.test_transcode_sources import ffmpeg
+from tests.support.counted_video import read_number, write_counted
+from tests.unit.media.place import SETTINGS, Place, ffmpeg, read_all
 
 OTHER = SETTINGS.model_copy(update={"crf": 40})
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from avion_core.media import MediaError, chunker
-from tests.unit.media.place import SETTINGS
-from tests.unit.media.test_transcode_sources import ffmpeg
+from tests.unit.media.place import SETTINGS, ffmpeg
 
 X264 = "-c:v libx264 -preset ultrafast -pix_fmt yuv420p"
 CONTAINERS = [

@@ -13,7 +13,7 @@ import pytest
 from avion_core.media import MediaError, chunker
 from avion_core.media.probe import probe, source_fps
 from avion_core.media.program import ffmpeg_binary
-from tests.unit.media.counted_video import read_number, write_counted
+from tests.support.counted_video import read_number, write_counted
 from tests.unit.media.place import SETTINGS, Place, read_all
 
 OWN_RATE = SETTINGS.model_copy(update={"fps": None})

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from avion_core.media import chunker
-from tests.unit.media.counted_video import read_number, write_counted
+from tests.support.counted_video import read_number, write_counted
 from tests.unit.media.place import SETTINGS, read_all, wait_until
 
 FRAMES = 400

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -14,8 +13,8 @@ import pytest
 from numpy.typing import NDArray
 
 from avion_core.media import MediaError, chunker
-from tests.unit.media.counted_video import read_number, write_counted
-from tests.unit.media.place import SETTINGS, read_all
+from tests.support.counted_video import read_number, write_counted
+from tests.unit.media.place import SETTINGS, ffmpeg, read_all
 
 FRAMES = 75
 X264 = "-c:v libx264 -preset ultrafast -pix_fmt yuv420p"
@@ -31,12 +30,6 @@ def master(tmp_path_factory) -> Path:
     """Frames 0 … 74 at 30 per second, 256×256, lossless."""
     path = tmp_path_factory.mktemp("master") / "master.mkv"
     return write_counted(path, FRAMES, width=256, height=256, codec="ffv1", pixel_format="yuv444p")
-
-
-def ffmpeg(line: str, path: Path) -> Path:
-    """Write `path` with FFmpeg; the line names inputs and options."""
-    subprocess.run([chunker.ffmpeg_binary(), "-nostdin", "-v", "error", *line.split(), str(path)], check=True)
-    return path
 
 
 def pictures(source: Path, folder: Path) -> NDArray[np.uint8]:

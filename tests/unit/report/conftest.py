@@ -24,7 +24,7 @@ from avion_core.evaluate.bootstrap import Scores
 from avion_core.files import fingerprint, write_json
 from avion_core.media.chunk_table import read_chunk_table, write_chunk_table
 from avion_core.report.plan import Plan, read_plan
-from tests.unit.media.chunked import transcode_all
+from tests.support.chunked import transcode_all
 
 VERBS = ("take", "put", "open", "close", "wash", "cut", "pour", "stir")
 NOUNS = ("mug", "plate", "knife", "pan", "drawer")

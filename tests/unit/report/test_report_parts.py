@@ -39,8 +39,8 @@ from avion_core.report.plan import Dag, ReportError
 from avion_core.report.published import PUBLISHED
 from avion_core.report.results import load_results, read_log
 from avion_core.report.tables import published_table
-from tests.unit.media.chunked import transcode_all
-from tests.unit.media.counted_video import read_number, write_counted
+from tests.support.chunked import transcode_all
+from tests.support.counted_video import read_number, write_counted
 
 RULEGRAPH = """digraph snakemake_dag {
     graph[bgcolor=white, margin=0];

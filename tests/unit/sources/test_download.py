@@ -4,21 +4,13 @@ import shutil
 
 import pytest
 
-from avion_core.config import DatasetSettings, ToyKitchenSettings
+from avion_core.config import DatasetSettings
 from avion_core.data.source_videos import SourceError, names_of
 from avion_core.media.file_table import read_file_table
 from avion_core.sources.download import DataSet, download, source_problems
+from tests.support.kitchens import tiny_kitchen
 
-TOY = ToyKitchenSettings(
-    short_side_px=64,
-    ego4d_videos=1,
-    ego4d_benchmark_videos=1,
-    ek100_train_videos=1,
-    ek100_validation_videos=1,
-    video_seconds=(5.0, 5.0),
-    kinetics_clips_per_class=(1, 1),
-    kinetics_clip_seconds=2.0,
-)
+TOY = tiny_kitchen(ego4d_videos=1, ek100_train_videos=1)
 
 
 def data_set(settings, home):

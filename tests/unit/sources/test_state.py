@@ -8,24 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from avion_core.config import DatasetSettings, ToyKitchenSettings
+from avion_core.config import DatasetSettings
 from avion_core.data.source_videos import SourceError, SourceVideo
 from avion_core.media.file_table import read_file_table
 from avion_core.media.source_file import look_at
 from avion_core.sources import ego4d
 from avion_core.sources.download import DataSet, download, source_problems, source_state
 from avion_core.sources.state import SourceRecord
+from tests.support.kitchens import tiny_kitchen
 
-TOY = ToyKitchenSettings(
-    short_side_px=64,
-    ego4d_videos=2,
-    ego4d_benchmark_videos=1,
-    ek100_train_videos=2,
-    ek100_validation_videos=1,
-    video_seconds=(5.0, 5.0),
-    kinetics_clips_per_class=(1, 1),
-    kinetics_clip_seconds=1.0,
-)
+TOY = tiny_kitchen(kinetics_clip_seconds=1.0)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import av
 import numpy as np
 import pytest
 
-from avion_core.config import ToyKitchenSettings
 from avion_core.media.program import ffmpeg_binary
 from avion_core.sources.toy_kitchen import layouts, render
 from avion_core.sources.toy_kitchen.actions import CHOREOGRAPHY, Take
@@ -17,15 +16,13 @@ from avion_core.sources.toy_kitchen.narrations import ego4d_pass
 from avion_core.sources.toy_kitchen.painter import Painter
 from avion_core.sources.toy_kitchen.script import FPS, frame_size, generator, person_style, write_script
 from avion_core.sources.toy_kitchen.vocabulary import COLOURS, GOES_WITH, NOUNS, OBJECTS, VERBS
+from tests.support.kitchens import tiny_kitchen
 
-SMALL = ToyKitchenSettings(
-    short_side_px=64,
-    ego4d_videos=2,
+SMALL = tiny_kitchen(
     ego4d_benchmark_videos=2,
     ek100_train_videos=3,
     ek100_validation_videos=2,
     video_seconds=(16.0, 18.0),
-    kinetics_clips_per_class=(1, 1),
     kinetics_clip_seconds=2.5,
 )
 

@@ -10,8 +10,8 @@ from avion_core.config import TranscodeSettings
 from avion_core.data.clips import write_clips, write_sentences
 from avion_core.files import write_json
 from avion_core.processes import STOP_SIGNALS
-from tests.unit.media.chunked import transcode_all
-from tests.unit.media.counted_video import write_counted
+from tests.support.chunked import transcode_all
+from tests.support.counted_video import write_counted
 
 
 @pytest.fixture(autouse=True)

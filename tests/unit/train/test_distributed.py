@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -19,15 +18,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from avion_core.launch import ONE_NODE
 from avion_core.train import distributed
 from avion_core.train.accumulation import Accumulation
 from avion_core.train.distributed import World, alone, join_world
 from avion_core.train.preemption import PREEMPTED_EXIT_CODE, PreemptedError
+from tests.support.processes import PROCESSES, start
 from tests.unit.train.tiny_tasks import make_batch, make_task
 from tests.unit.train.tiny_training import STEPS, STEPS_PER_EPOCH, tiny_training
 
-PROCESSES, ACCUMULATED = 2, 2
+ACCUMULATED = 2
 
 
 def gathered_gradients(world: World) -> dict[str, torch.Tensor]:
@@ -45,24 +44,6 @@ def gathered_gradients(world: World) -> dict[str, torch.Tensor]:
     found["mean"] = torch.tensor(world.mean([torch.tensor(float(world.rank))]))
     found["collected"] = torch.tensor(world.collect(world.rank))
     return found
-
-
-def start(
-    program: Path, *arguments: object, processes: int = PROCESSES, prefix: Sequence[str] = ()
-) -> subprocess.CompletedProcess[str]:
-    """Run a program as several processes in a session of their own, until all of them have ended."""
-    command = [*prefix, sys.executable, "-m", "workflow_scripts.torchrun", *ONE_NODE.split()]
-    command += [f"--nproc-per-node={processes}"]
-    repository = Path(__file__).parents[3]
-    environment = {**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*command, str(program), *map(str, arguments)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,  # half of what the processes would wait for one another
-        start_new_session=True,
-    )
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from avion_core.data.clips import ClipTable, Sentences
 from avion_core.train import losses
 from avion_core.train.distributed import World, alone, join_world
 from avion_core.train.relevancy import PairRelevancy
-from tests.unit.train.test_distributed import start
+from tests.support.processes import start
 
 ROWS = 12
 VALUES = {

@@ -7,7 +7,7 @@ from avion_core.models.layers import Block
 from avion_core.train import stages
 from avion_core.train.checkpoint import CheckpointStore
 from avion_core.train.distributed import alone
-from tests.unit.train.test_stages import CLASSIFICATION, CONTRASTIVE, MASKED
+from tests.support.recipes import CLASSIFICATION, CONTRASTIVE, MASKED
 
 VIEW = {
     "frames": 3,

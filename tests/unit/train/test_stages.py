@@ -28,29 +28,9 @@ from avion_core.train.engine import Training
 from avion_core.train.preemption import PREEMPTED_EXIT_CODE
 from avion_core.train.stages import train_stage
 from avion_core.train.validation import ValidationData
+from tests.support.recipes import CLASSIFICATION, CONTRASTIVE, MASKED
 
 PUBLISHED = ["manifest.json", "model.json", "model.safetensors", "train.jsonl"]
-CONTRASTIVE = {
-    "task": "contrastive",
-    "dataset": "any",
-    "model": "toy_dual_encoder",
-    "frames": 2,
-    "image_size_px": 32,
-    "epochs": 3,
-    "batch_size": 4,
-    "learning_rate": 1e-3,
-    "log_every_steps": 1,
-    "checkpoint_every_steps": 100,
-}
-CLASSIFICATION = {**CONTRASTIVE, "task": "classification", "label": "action", "waive_missing": ["head.*"]}
-MASKED = {
-    **CONTRASTIVE,
-    "task": "reconstruction",
-    "model": "toy_videomae",
-    "image_size_px": 64,
-    "epochs": 2,
-    "checkpoint_every_steps": 2,
-}
 
 
 def train(
