@@ -11,16 +11,23 @@ export PYTHONNOUSERSITE := 1
 export PYTHONUTF8 := 1
 export PIP_USER := 0
 
-.PHONY: demo test test-slurm lint bench lock clean
+.PHONY: demo check test test-slurm lint bench lock clean
 
 demo: .venv/.ready
 	@$(BIN)/snakemake --cores $(CORES)
 	@echo
 	@echo "The report: $(CURDIR)/results/report/index.html"
 
-# A file of tests at a time on every core; one thread each, as more would only take turns.
+# A file of tests at a time on every core, long ones first; one thread each, as more would only take turns.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --maxprocesses 8 \
+	--dist loadfile --no-loadscope-reorder
+
+# For every change: about two minutes. Tests marked slow, and the workflow's, are left to `make test`.
+check: lint
+	$(PYTEST) -m "not slow" tests/unit
+
 test: .venv/.ready
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --maxprocesses 8 --dist loadfile
+	$(PYTEST) $(TESTS)
 
 test-slurm: .venv/.ready
 	$(BIN)/pytest -m slurm

@@ -2,7 +2,9 @@
 
 import os
 import signal
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 from avion_core.environment import FOREIGN_VARIABLES
@@ -18,3 +20,21 @@ for number in (signal.SIGINT, signal.SIGHUP):
 # A busy machine is no failure.
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
+
+LONG_FIRST = ("workflow", "unit/train", "unit/media")
+"""Folders of tests, those with the longest files first; then all others."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give pytest-xdist's workers the long files first, or one of them ends alone with a long one.
+
+    With `--no-loadscope-reorder`; otherwise xdist begins with the files of the most tests, which are short.
+    """
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: _place(item.path))
+
+
+def _place(path: Path) -> int:
+    tests = Path(__file__).parent
+    places = (place for place, folder in enumerate(LONG_FIRST) if path.is_relative_to(tests / folder))
+    return next(places, len(LONG_FIRST))

@@ -198,6 +198,7 @@ def size_of(kind: str, model: str, frames: int, side: int) -> Size:
     return measure(kind, model, bf16=True, frames=frames, image_size_px=side, **classes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", RECIPES, ids="-".join)
 def test_a_stage_fits_the_gpus_that_its_head_names(place: tuple[str, str, str]) -> None:
     """By what a micro-batch keeps, weights, gradients and optimiser; an eighth is left for all else."""

@@ -26,6 +26,8 @@ from tests.support.processes import PROCESSES, start
 from tests.unit.train.tiny_tasks import make_batch, make_task
 from tests.unit.train.tiny_training import STEPS, STEPS_PER_EPOCH, tiny_training
 
+pytestmark = pytest.mark.slow
+
 ACCUMULATED = 2
 
 

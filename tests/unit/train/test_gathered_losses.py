@@ -20,6 +20,8 @@ from avion_core.train.distributed import World, alone, join_world
 from avion_core.train.relevancy import PairRelevancy
 from tests.support.processes import start
 
+pytestmark = pytest.mark.slow
+
 ROWS = 12
 VALUES = {
     "symmetric_multi_similarity": {"margin": 0.6, "relaxation": 0.1},

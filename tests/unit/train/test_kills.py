@@ -21,6 +21,8 @@ from avion_core.train.distributed import World, alone
 from avion_core.train.engine import Training
 from tests.unit.train.tiny_tasks import STEPS, TASKS, make_training
 
+pytestmark = pytest.mark.slow
+
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.unit.train.tiny_tasks"])
 

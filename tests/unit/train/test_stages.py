@@ -196,6 +196,7 @@ def test_a_stage_starts_from_others_weights_and_its_manifest_says_which(
     assert differing == {"vision.projection", "text.projection"}
 
 
+@pytest.mark.slow
 def test_weights_of_open_clip_come_from_a_fetched_file_alone(kitchen, pretrained, tmp_path):
     recipe = {**CONTRASTIVE, "epochs": 0, "start_weights": "open_clip:ViT-B-16/openai"}
     with pytest.raises(ValueError, match=r"run/stage: open_clip:ViT-B-16/openai .* 'snakemake weights'"):
@@ -359,6 +360,7 @@ def test_videomae_is_fine_tuned_and_says_what_begins_fresh(kitchen, masked, tmp_
     assert {line["learning_rate"] for line in lines(finetune)} == {1e-3}
 
 
+@pytest.mark.slow
 def test_after_a_kill_from_outside_the_rest_gives_the_same_bits(kitchen, tmp_path, monkeypatch):
     recipe = {**CLASSIFICATION, "epochs": 10, "mixup": 0.8, "drop_path": 0.2, "head_dropout": 0.5}
     recipe["checkpoint_every_steps"] = 3
@@ -389,6 +391,7 @@ def test_sigterm_saves_and_exits_with_its_own_code(kitchen, masked, tmp_path, mo
     assert equal(tmp_path, masked)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_to_the_whole_job_its_loaders_workers_too_saves(kitchen, tmp_path, capfd, number, processes):
@@ -404,6 +407,7 @@ def test_a_signal_to_the_whole_job_its_loaders_workers_too_saves(kitchen, tmp_pa
     assert max(int(path.name[5:]) for path in tmp_path.glob("checkpoints/*/step-*")) == int(saved[1])
 
 
+@pytest.mark.slow
 def test_the_exit_code_is_its_own_though_nobody_reads_the_last_words(kitchen, tmp_path):
     job = start_program(kitchen, tmp_path, {**MASKED, "epochs": 5000}, stderr=subprocess.PIPE)
     wait_for(lambda: list(tmp_path.glob("checkpoints/*/step-*")), job)
@@ -412,6 +416,7 @@ def test_the_exit_code_is_its_own_though_nobody_reads_the_last_words(kitchen, tm
     assert job.wait(timeout=60) == PREEMPTED_EXIT_CODE
 
 
+@pytest.mark.slow
 def test_further_requests_do_not_interrupt_its_end(kitchen, tmp_path, capfd):
     recipe = {**MASKED, "epochs": 5000, "loader_workers": 1}
     job = start_program(kitchen, tmp_path, recipe)
@@ -476,6 +481,7 @@ def train_in_two_processes(kitchen, out, recipe):
     return [line["loss"] for line in lines(out)]
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_losses_of_one(kitchen, tmp_path):
     recipe = {**CONTRASTIVE, **NO_AMPLIFIED_ROUNDING}
     losses = train_in_two_processes(kitchen, tmp_path / "two", recipe)
@@ -484,6 +490,7 @@ def test_two_processes_have_the_losses_of_one(kitchen, tmp_path):
     assert losses[-1] < 0.99 * losses[0]
 
 
+@pytest.mark.slow
 def test_start_weights_are_read_once_and_reach_every_process(kitchen, pretrained, tmp_path, capfd):
     foreign = tmp_path / "avion.pt"
     recipe = {**CONTRASTIVE, **NO_AMPLIFIED_ROUNDING, "start_weights": str(foreign), "epochs": 1}
@@ -496,6 +503,7 @@ def test_start_weights_are_read_once_and_reach_every_process(kitchen, pretrained
     assert losses == pytest.approx([line["loss"] for line in lines(one)], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_local_negatives_are_those_of_one_process(kitchen, tmp_path):
     """A fresh model chooses blindly: among the two clips of a process and not among all four."""
     losses = train_in_two_processes(
