@@ -18,8 +18,11 @@ from uuid import uuid4
 
 import yaml
 
+from tests.support.warm_snakemake import WarmSnakemake
+
 ROOT = Path(__file__).parents[2]
 SMALL = ROOT / "tests/workflow/small.yaml"
+WARM = WarmSnakemake()
 
 
 def environment() -> dict[str, str]:
@@ -50,11 +53,18 @@ def snakemake(
     overlay: dict[str, Any] | None = None,
     options: tuple[str, ...] = (),
     code: Path = ROOT,
+    warm: bool = False,
     **extra: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run to the end; stdout and stderr come back together. `extra` joins the environment."""
+    """Run to the end; stdout and stderr come back together. `extra` joins the environment.
+
+    Dry runs fork from a process that has imported Snakemake, and so do, with `warm`, runs that end before any
+    job.
+    """
     line = command(folder, *arguments, overlay=overlay, code=code)
     line[1:1] = options
+    if warm or "--dry-run" in options:
+        return WARM.run(line[1:], environment() | extra)
     return subprocess.run(
         line,
         env=environment() | extra,

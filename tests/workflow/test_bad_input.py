@@ -9,19 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import ROOT, copy_workspace, environment, finished, snakemake
+from harness import ROOT, WARM, copy_workspace, environment, finished, snakemake
 
 from avion_core.media.program import ffmpeg_binary
 
 FOLDER = ROOT / "configs/folder.yaml"
 
 
-def folder_run(folder: Path, csv: str, *targets: str) -> subprocess.CompletedProcess[str]:
+def folder_run(folder: Path, csv: str, *targets: str, warm: bool = False) -> subprocess.CompletedProcess[str]:
     """The `folder` source over `folder/videos` and this CSV."""
     (folder / "videos").mkdir(exist_ok=True)
     (folder / "narrations.csv").write_text(csv)
     line = ["snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
     line += ["--cores", "2", "--configfile", str(FOLDER), "--", *targets]
+    if warm:
+        return WARM.run(line[1:], environment())
     return subprocess.run(
         line, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
@@ -75,7 +77,7 @@ def make_video(path: Path, seconds: int = 4) -> None:
     ],
 )
 def test_bad_setting_stops_before_any_job(tmp_path: Path, overlay: dict[str, Any], words: list[str]) -> None:
-    result = snakemake(tmp_path, overlay=overlay)
+    result = snakemake(tmp_path, overlay=overlay, warm=True)
     assert result.returncode != 0
     assert all(word in result.stdout for word in words), result.stdout
     assert "Traceback" not in result.stdout
@@ -98,14 +100,7 @@ def test_bad_configuration_file_is_one_line(tmp_path: Path, text: str | None, wo
     if text is not None:
         path.write_text(text)
     line = ["snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(tmp_path), "--cores", "1"]
-    result = subprocess.run(
-        [*line, "--configfile", str(path)],
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+    result = WARM.run([*line[1:], "--configfile", str(path)], environment())
     (said,) = [line for line in result.stdout.splitlines() if not line.startswith("Using workflow")]
     assert result.returncode == 1
     assert all(word in said for word in words), said
@@ -147,7 +142,7 @@ GOOD = "video,start,end,text\na.mp4,0,1,opens the door\n"
 )
 def test_bad_csv_stops_before_any_job(tmp_path: Path, csv: str, words: list[str]) -> None:
     make_video(tmp_path / "videos/a.mp4")
-    result = folder_run(tmp_path, csv)
+    result = folder_run(tmp_path, csv, warm=True)
     assert result.returncode != 0
     assert all(word in result.stdout for word in words), result.stdout
     assert "Traceback" not in result.stdout
