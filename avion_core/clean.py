@@ -43,33 +43,33 @@ class Removal:
 
 def planned_removal(root: Path, *, everything: bool) -> Removal:
     """What to remove from the checkout `root`; with `everything`, raw data and journals too."""
-    planned = Removal()
+    removal = Removal()
     for name in TOP:
-        planned.add(root / name)
-    for dataset in _folders(root / "data", planned):
+        removal.add(root / name)
+    for dataset in _folders(root / "data", removal):
         if not any((dataset / name).exists() for name in MARKS):
-            planned.add(dataset, keep="not a data set of the pipeline")
+            removal.add(dataset, keep="not a data set of the pipeline")
             continue
         for name in DATASET:
-            planned.add(dataset / name)
-        for provider in _folders(dataset / "narrations", planned):
+            removal.add(dataset / name)
+        for provider in _folders(dataset / "narrations", removal):
             for path in sorted(provider.iterdir()):
                 paid = path.name == "journal" and not everything
-                planned.add(path, keep="a language model's answers" if paid else None)
+                removal.add(path, keep="a language model's answers" if paid else None)
         for name in ("raw", *MARKS):
             raw = name != "videos.parquet" and not everything
-            planned.add(dataset / name, keep="raw data" if raw else None)
-    return planned
+            removal.add(dataset / name, keep="raw data" if raw else None)
+    return removal
 
 
-def _folders(parent: Path, planned: Removal) -> Iterator[Path]:
+def _folders(parent: Path, removal: Removal) -> Iterator[Path]:
     """Folders in `parent`; links are noted as kept."""
     if parent.is_symlink():
-        planned.add(parent)
+        removal.add(parent)
     elif parent.is_dir():
         for path in sorted(parent.iterdir()):
             if path.is_symlink():
-                planned.add(path)
+                removal.add(path)
             elif path.is_dir():
                 yield path
 
@@ -93,10 +93,10 @@ def readable(count: int) -> str:
 
 def clean(root: Path, *, everything: bool, confirm: Callable[[str], bool]) -> None:
     """Say what goes and what stays, ask with `confirm`, and remove."""
-    planned = planned_removal(root, everything=everything)
-    for path, reason in planned.keep.items():
+    removal = planned_removal(root, everything=everything)
+    for path, reason in removal.keep.items():
         print(f"keep    {'' if path.is_symlink() else readable(size(path)):>10}  {path}  ({reason})")
-    sizes = {path: size(path) for path in planned.remove}
+    sizes = {path: size(path) for path in removal.remove}
     for path, count in sizes.items():
         print(f"remove  {readable(count):>10}  {path}")
     if not sizes:

@@ -56,8 +56,8 @@ class _Loader(yaml.SafeLoader):
         try:
             return super().construct_object(node, deep)
         except (ValueError, LookupError, AttributeError):
-            kind = node.tag.rpartition(":")[2]
-            problem = f"'{node.value}' is read as {kind}, and is not valid as one; put it in quotes"
+            yaml_type = node.tag.rpartition(":")[2]
+            problem = f"'{node.value}' is read as {yaml_type}, and is not valid as one; put it in quotes"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
 
 

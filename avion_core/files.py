@@ -37,16 +37,18 @@ def publish(path: str | Path, *, key: str | None = None) -> Iterator[Path]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    room = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=target.parent)) if key is None else _room(target, key)
-    draft, kept = room / target.name, key is not None
+    staging = (
+        Path(tempfile.mkdtemp(prefix=PARTIAL, dir=target.parent)) if key is None else _staging(target, key)
+    )
+    draft, kept = staging / target.name, key is not None
     try:
         yield draft
-        mode = _mode_of_new_files(room)
+        mode = _mode_of_new_files(staging)
         for entry in [draft] if draft.is_symlink() else [*draft.rglob("*"), draft]:
             _set_mode(entry, mode)
             _sync(entry)
         if draft.is_dir() and target.exists():
-            target.rename(room / f"{target.name}.old")
+            target.rename(staging / f"{target.name}.old")
         draft.replace(target)
         _sync(target.parent)
         kept = False
@@ -56,7 +58,7 @@ def publish(path: str | Path, *, key: str | None = None) -> Iterator[Path]:
         raise
     finally:
         if not kept:
-            shutil.rmtree(room, ignore_errors=True)
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 @contextmanager
@@ -90,19 +92,19 @@ def claim(path: str | Path) -> Iterator[None]:
             lock.unlink(missing_ok=True)
 
 
-def _room(target: Path, key: str) -> Path:
+def _staging(target: Path, key: str) -> Path:
     """Where the draft of `target` with this key lies; what was half written or half deleted is removed."""
-    room = target.parent / f"{PARTIAL}{key}"
-    room.mkdir(exist_ok=True)
-    remove_partials(room / target.name)
-    shutil.rmtree(room / f"{target.name}.old", ignore_errors=True)
-    return room
+    staging = target.parent / f"{PARTIAL}{key}"
+    staging.mkdir(exist_ok=True)
+    remove_partials(staging / target.name)
+    shutil.rmtree(staging / f"{target.name}.old", ignore_errors=True)
+    return staging
 
 
 def _mode_of_new_files(folder: Path) -> int:
     """Permissions that the system gives a new file in `folder`, by the umask or the folder's default ACL."""
-    with tempfile.TemporaryDirectory(dir=folder) as room:
-        new = Path(room) / "new"
+    with tempfile.TemporaryDirectory(dir=folder) as probe:
+        new = Path(probe) / "new"
         new.touch()
         return stat.S_IMODE(new.stat().st_mode)
 

@@ -34,11 +34,11 @@ class Progress:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._bar is not None:
             self._bar.close()
-        elif kind is None:
+        elif error_type is None:
             self._line()
 
     def advance(self, count: int = 1, *, note: str = "") -> None:

@@ -4,10 +4,10 @@ import sys
 from types import TracebackType
 
 
-def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def _report(error_type: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Print no traceback when Ctrl-C ends a program, not even while it imports."""
-    if not issubclass(kind, KeyboardInterrupt):
-        sys.__excepthook__(kind, error, trace)
+    if not issubclass(error_type, KeyboardInterrupt):
+        sys.__excepthook__(error_type, error, trace)
 
 
 sys.excepthook = _report  # before anything else is imported

@@ -76,18 +76,18 @@ def _without_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def expect_object(value: Any, where: str) -> dict[str, Any]:
     """`value` if it is a JSON object. Raises SourceError that begins with `where`."""
     if not isinstance(value, dict):
-        raise SourceError(f"{where}: {json_kind(value)} where an object is expected")
+        raise SourceError(f"{where}: {json_type(value)} where an object is expected")
     return value
 
 
 def expect_list(value: Any, where: str) -> list[Any]:
     """`value` if it is a JSON list. Raises SourceError that begins with `where`."""
     if not isinstance(value, list):
-        raise SourceError(f"{where}: {json_kind(value)} where a list is expected")
+        raise SourceError(f"{where}: {json_type(value)} where a list is expected")
     return value
 
 
-def json_kind(value: Any) -> str:
+def json_type(value: Any) -> str:
     """What a JSON value is, for a message."""
     if isinstance(value, dict | list):
         return "an object" if isinstance(value, dict) else "a list"

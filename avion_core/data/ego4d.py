@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avion_core.data.annotation_files import expect_list, expect_object, json_kind, read_json
+from avion_core.data.annotation_files import expect_list, expect_object, json_type, read_json
 from avion_core.data.clips import Question
 from avion_core.data.source_videos import SourceError, SourceVideo, VideosOfClips, require_files
 
@@ -235,7 +235,7 @@ def _question(where: str, key: str, value: Any) -> Question:
     ):
         if type(number) is not int or number not in allowed:
             raise SourceError(
-                f"{where}: {name} is {json_kind(number)}; it must be {allowed[0]} to {allowed[-1]}"
+                f"{where}: {name} is {json_type(number)}; it must be {allowed[0]} to {allowed[-1]}"
             )
     if not question.text:
         raise SourceError(f"{where}: its query has no text; fetch the file again")
@@ -244,7 +244,7 @@ def _question(where: str, key: str, value: Any) -> Question:
     ):
         if not isinstance(uid, str) or not -math.inf < start_s <= end_s < math.inf:
             raise SourceError(
-                f"{where}: choice {index} is no clip of a video: {start_s} to {end_s} s of {json_kind(uid)}; "
+                f"{where}: choice {index} is no clip of a video: {start_s} to {end_s} s of {json_type(uid)}; "
                 f"fetch the file again"
             )
     return question

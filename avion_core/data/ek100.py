@@ -159,19 +159,19 @@ def _segment(row: Row, verbs: int | None, nouns: int | None) -> Segment:
     )
 
 
-def _value(row: Row, column: str, parse: Callable[[str], T], kind: str) -> T:
+def _value(row: Row, column: str, parse: Callable[[str], T], expected: str) -> T:
     try:
         return parse(row.values[column])
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         raise row.error(
-            column, f"'{row.values[column]}' is not {kind}; restore the owner's file or correct the line"
+            column, f"'{row.values[column]}' is not {expected}; restore the owner's file or correct the line"
         ) from None
 
 
 def _classes(row: Row, column: str, parse: Callable[[str], T], count: int | None) -> T:
     """One class number or several, all of them known."""
-    kind = "a class number" if parse is int else "a list of class numbers such as [2, 60]"
-    found = _value(row, column, parse, kind)
+    expected = "a class number" if parse is int else "a list of class numbers such as [2, 60]"
+    found = _value(row, column, parse, expected)
     numbers = found if isinstance(found, tuple) else (found,)
     limit = sys.maxsize if count is None else count
     if not all(number in range(limit) for number in numbers):
@@ -290,7 +290,7 @@ def annotate(annotation: Annotation) -> None:
         shown = [row | {"text": text} for row, text in zip(sentences, texts, strict=True)]
         write_sentences(annotation.clips_dir / f"{table}{SUFFIX}", shown)
     classes = {"verb": annotations.verbs, "noun": annotations.nouns}
-    names = {kind: [plain(entry.key) for entry in entries] for kind, entries in classes.items()}
+    names = {part: [plain(entry.key) for entry in entries] for part, entries in classes.items()}
     write_json(annotation.clips_dir / CLASSES_FILE, {**names, "action": actions})
 
 

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from avion_core.data.clips import BadClip, ClipTable
 from avion_core.data.deadline import time_limit
-from avion_core.data.shared import Pool, Room
+from avion_core.data.shared import BufferPool, SharedTensor
 from avion_core.media import MediaError
 from avion_core.processes import STOP_SIGNALS, end_with_parent
 
@@ -91,7 +91,7 @@ class BatchLoader:
             drop_last=drop_last,
         )
         self._loader = DataLoader(
-            _SeededBatches(dataset, seed, clip_timeout_s),
+            _BatchReader(dataset, seed, clip_timeout_s),
             batch_sampler=self._steps,
             collate_fn=_as_it_is,
             num_workers=workers,
@@ -238,17 +238,17 @@ class _Steps:
         return (step * self._batch_size + size) * self._world_size + after_step
 
 
-class _SeededBatches(Dataset[dict[str, Any]]):
+class _BatchReader(Dataset[dict[str, Any]]):
     """Runs in the workers: a batch of the first rows that can be decoded, each with its own generator."""
 
     def __init__(self, dataset: Samples, seed: int, clip_timeout_s: float) -> None:
         self._dataset, self._seed, self._clip_timeout_s = dataset, seed, clip_timeout_s
-        self._pool = Pool()
+        self._pool = BufferPool()
 
     def __getitems__(self, requests: Sequence[_Request]) -> dict[str, Any]:
         """The whole batch: clips are read into the memory that is handed over."""
         [request] = requests
-        room: Room | None = None
+        shared: SharedTensor | None = None
         frames: torch.Tensor | None = None
         samples: list[dict[str, Any]] = []
         bad: list[tuple[int, str]] = []
@@ -261,13 +261,13 @@ class _SeededBatches(Dataset[dict[str, Any]]):
             if frames is None:
                 *leading, height, width, channels = sample["frames"].shape
                 shape = (len(request.rows), *leading, channels, height, width)
-                room = self._pool.room(shape) if get_worker_info() else None
-                planes = room.tensor if room else torch.empty(shape, dtype=torch.uint8)
+                shared = self._pool.get(shape) if get_worker_info() else None
+                planes = shared.tensor if shared else torch.empty(shape, dtype=torch.uint8)
                 frames = planes.movedim(-3, -1)
             if sample["frames"] is not out:
                 frames[place] = torch.from_numpy(sample["frames"])
             samples.append(sample)
-        return {"planes": room.hand_over() if room else planes, "bad": bad, **_labels(samples)}
+        return {"planes": shared.hand_over() if shared else planes, "bad": bad, **_labels(samples)}
 
     def _first_readable(
         self, epoch: int, rows: Iterable[int], out: NDArray[np.uint8] | None, bad: list[tuple[int, str]]

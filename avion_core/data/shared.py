@@ -1,8 +1,8 @@
-"""Reused memory that worker processes fill with batches and the main process reads.
+"""Shared-memory buffers that worker processes fill with batches and the main process reads.
 
-Fresh shared memory costs a page fault for every 4 KiB that is written to it: a tenth of what it takes to
-decode the frames that lie there. The memory is anonymous files (memfd_create, Linux) rather than files of
-/dev/shm, which is 64 MB in a container that docker starts, whatever the machine has.
+Buffers are reused: fresh shared memory costs a page fault for every 4 KiB written, a tenth of the time that
+decoding the frames takes. They are anonymous files (memfd_create, Linux) rather than files in /dev/shm, which
+is 64 MB in a docker container by default.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ import torch
 from torch import Tensor
 
 
-class Pool:
-    """A worker's pieces of shared memory: one more than are being read at a time."""
+class BufferPool:
+    """A worker's buffers: one more than are being read at a time."""
 
     def __init__(self) -> None:
-        self._pieces: list[_Piece] = []
+        self._buffers: list[_Buffer] = []
 
-    def room(self, shape: tuple[int, ...]) -> Room:
-        """Room for uint8 of this shape in a released piece, or else in a new one."""
+    def get(self, shape: tuple[int, ...]) -> SharedTensor:
+        """A uint8 tensor of this shape in a released buffer, or else in a new one."""
         size = math.prod(shape)
-        for piece in self._pieces:
-            if len(piece.memory) > size and not piece.memory[-1]:
-                return Room(piece, shape)
-        self._pieces.append(_Piece(size + 1))
-        return Room(self._pieces[-1], shape)
+        for buffer in self._buffers:
+            if len(buffer.memory) > size and not buffer.memory[-1]:
+                return SharedTensor(buffer, shape)
+        self._buffers.append(_Buffer(size + 1))
+        return SharedTensor(self._buffers[-1], shape)
 
 
-class _Piece:
-    """Memory whose last byte marks that it is being read. It lasts as long as its process."""
+class _Buffer:
+    """Memory whose last byte marks it as being read. It lasts as long as its process."""
 
     def __init__(self, size: int) -> None:
         self.descriptor = os.memfd_create("clips")
@@ -43,28 +43,28 @@ class _Piece:
         self.memory = _mapped(self.descriptor)
 
 
-class Room:
-    """A tensor at the beginning of a piece.
+class SharedTensor:
+    """A tensor at the start of a buffer.
 
-    The process that unpickles it, while the one that pickled it lives, has a plain tensor on the same memory;
-    with its last view the piece is released.
+    A process that unpickles it, while the one that pickled it lives, gets a plain tensor on the same memory.
+    The buffer is released with the last view of that tensor.
     """
 
-    def __init__(self, piece: _Piece, shape: tuple[int, ...]) -> None:
-        self._piece, self._shape = piece, shape
+    def __init__(self, buffer: _Buffer, shape: tuple[int, ...]) -> None:
+        self._buffer, self._shape = buffer, shape
 
     @property
     def tensor(self) -> Tensor:
-        """What there is room for."""
-        return self._piece.memory[: math.prod(self._shape)].view(self._shape)
+        """The memory as a tensor of the shape."""
+        return self._buffer.memory[: math.prod(self._shape)].view(self._shape)
 
-    def hand_over(self) -> Room:
-        """The same, marked, to be pickled."""
-        self._piece.memory[-1] = 1
+    def hand_over(self) -> SharedTensor:
+        """Mark the buffer as being read; returns the tensor, to be pickled."""
+        self._buffer.memory[-1] = 1
         return self
 
     def __reduce__(self) -> tuple[Callable[..., Tensor], tuple[str, tuple[int, ...]]]:
-        return _received, (f"/proc/{os.getpid()}/fd/{self._piece.descriptor}", self._shape)
+        return _received, (f"/proc/{os.getpid()}/fd/{self._buffer.descriptor}", self._shape)
 
 
 def _received(path: str, shape: tuple[int, ...]) -> Tensor:
@@ -73,12 +73,12 @@ def _received(path: str, shape: tuple[int, ...]) -> Tensor:
         memory = _mapped(descriptor)
     finally:
         os.close(descriptor)
-    # A tensor made of an array keeps that very array for as long as any of its views lives.
-    room = memory[: math.prod(shape)].numpy()
-    weakref.finalize(room, memory[-1].zero_).atexit = False
-    return torch.from_numpy(room).view(shape)
+    # A tensor made from an array keeps that array alive as long as any of its views.
+    array = memory[: math.prod(shape)].numpy()
+    weakref.finalize(array, memory[-1].zero_).atexit = False
+    return torch.from_numpy(array).view(shape)
 
 
 def _mapped(descriptor: int) -> Tensor:
-    """All of a file as uint8."""
+    """A whole file as uint8."""
     return torch.from_numpy(np.frombuffer(mmap.mmap(descriptor, 0), np.uint8))

@@ -19,7 +19,7 @@ _GRID = (
     *((x, y) for x in (0.0, 0.5, 1.0) for y in (0.0, 0.5, 1.0)),
     *((x, y) for x in (0.25, 0.75) for y in (0.25, 0.75)),
 )
-"""The 13 places of the multi-scale crop as shares of the free room: corners, edges, centre, and between."""
+"""The 13 places of the multi-scale crop as shares of the slack: corners, edges, centre, and between."""
 
 
 @dataclass(frozen=True)

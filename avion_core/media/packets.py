@@ -227,7 +227,7 @@ def _h264(headers: Iterable[bytes]) -> tuple[int, bool]:
 def _hevc(headers: Iterable[bytes]) -> tuple[int, bool]:
     """ITU-T H.265, 7.4.2.2: even types up to 14 are not referred to within their temporal layer."""
     for header in headers:
-        kind, layer = header[0] >> 1 & 0x3F, (header[1] & 7) - 1
-        if kind < 32:
-            return layer, kind > 14 or kind % 2 == 1
+        nal_type, layer = header[0] >> 1 & 0x3F, (header[1] & 7) - 1
+        if nal_type < 32:
+            return layer, nal_type > 14 or nal_type % 2 == 1
     raise NotIndexableError("a packet holds no picture")

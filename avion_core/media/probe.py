@@ -118,8 +118,8 @@ def _read(path: Path, container: av.container.InputContainer) -> VideoInfo:
         raise MediaError(path, f"not a video ({container.format.long_name})")
     stream = _video_stream(container)
     if stream is None:
-        kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-        raise MediaError(path, f"no video stream (it holds {kinds})")
+        stream_types = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+        raise MediaError(path, f"no video stream (it holds {stream_types})")
     frame = next(container.decode(stream), None)
     if frame is None:
         raise MediaError(path, "corrupt: not one frame can be decoded")

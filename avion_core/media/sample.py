@@ -77,13 +77,13 @@ def window_frames(
     if stride < 1:
         raise ValueError(f"stride must be at least 1, got {stride}")
     length = max(end_frame - start_frame, 1)
-    room = max(length - ((count - 1) * stride + 1), 0)
+    slack = max(length - ((count - 1) * stride + 1), 0)
     if rng is not None:
-        first = int(rng.integers(room + 1))
+        first = int(rng.integers(slack + 1))
     elif views == 1:
-        first = room // 2
+        first = slack // 2
     else:
-        first = room * view // (views - 1)
+        first = slack * view // (views - 1)
     offsets = first + stride * np.arange(count, dtype=np.int64)
     return start_frame + np.minimum(offsets, length - 1)
 
@@ -97,11 +97,11 @@ def spread_window_frames(
     that is no longer than that is sampled as by window_frames. Returns int64[count], ascending.
     """
     span = count * stride
-    room = end_frame - start_frame - span
-    if room <= 0:
+    slack = end_frame - start_frame - span
+    if slack <= 0:
         return window_frames(start_frame, end_frame, count, stride=stride, rng=rng)
     offsets = np.minimum(np.linspace(0, span, count).astype(np.int64), span - 1)
-    return start_frame + int(rng.integers(room)) + offsets
+    return start_frame + int(rng.integers(slack)) + offsets
 
 
 def jittered_window_frames(

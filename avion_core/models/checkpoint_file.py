@@ -76,7 +76,7 @@ class Inert(dict[Any, Any]):
     def add(self, item: Any) -> None: ...
 
 
-def _inner_tensor(rebuild: Any, kind: Any, args: tuple[Any, ...], state: Any) -> Any:
+def _inner_tensor(rebuild: Any, tensor_class: Any, args: tuple[Any, ...], state: Any) -> Any:
     """The plain tensor inside one with a class or attributes of its own."""
     return rebuild(*args)
 

@@ -169,9 +169,9 @@ def egomcq_json(benchmark: Mapping[str, Script], *, seed: int) -> dict[str, Any]
     rng = generator(seed, "egomcq")
     everything = [(uid, action) for uid, script in benchmark.items() for action in script.actions]
     questions: list[dict[str, Any]] = []
-    for kind in (1, 2):
+    for question_type in (1, 2):
         for uid, action in everything:
-            pool = [choice for choice in everything if (choice[0] == uid) == (kind == 2)]
+            pool = [choice for choice in everything if (choice[0] == uid) == (question_type == 2)]
             wrong = _different(action, [pool[index] for index in rng.permutation(len(pool))])
             if len(wrong) < CHOICES - 1:
                 continue
@@ -181,7 +181,7 @@ def egomcq_json(benchmark: Mapping[str, Script], *, seed: int) -> dict[str, Any]
             questions.append(
                 {
                     "answer": answer,
-                    "types": kind,
+                    "types": question_type,
                     "query": samples[answer],
                     "choices": {str(index): sample for index, sample in enumerate(samples)},
                 }
