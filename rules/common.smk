@@ -72,8 +72,8 @@ REMAKES = Remakes(
     WORKFLOW, looks=workflow.is_main_process, force=lambda path: workflow.dag.forcefiles.add(path)
 )
 USED, REPHRASED = WORKFLOW.used_datasets(), WORKFLOW.rephrased_datasets()
-PRETRAIN_STAGES = [n for n, s in SETTINGS.stages.items() if s.task in ("contrastive", "reconstruction")]
-FINETUNE_STAGES = [n for n in SETTINGS.stages if n not in PRETRAIN_STAGES]
+PRETRAIN_STAGES = [name for name, stage in SETTINGS.stages.items() if stage.pretrains]
+FINETUNE_STAGES = [name for name in SETTINGS.stages if name not in PRETRAIN_STAGES]
 
 
 def one_of(names):

@@ -32,6 +32,14 @@ class StageSettings(StageJob):
     """Losses that the task may choose from, the default first; none where it has but one."""
     measured_by: ClassVar[tuple[str, ...]] = ()
     """Kinds of evaluation that measure the task's models."""
+    trains: ClassVar[str] = ""
+    """Output of the models that the task trains (`ModelKind.output`): `embeddings`, `classes`, `pixels` …"""
+    pretrains: ClassVar[bool] = False
+    """Whether the stage is pretraining rather than fine-tuning."""
+    compares_texts: ClassVar[bool] = False
+    """Whether clips are compared with texts."""
+    reads_narrations: ClassVar[bool] = False
+    """Whether the texts are the clips' own narrations."""
 
     task: str
     """What is learned, which decides the further settings."""

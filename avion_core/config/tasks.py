@@ -14,6 +14,9 @@ from avion_core.config.stages import STAGE_TASKS, StageSettings
 class ComparingStage(StageSettings):
     """What tasks share whose loss compares clips with texts."""
 
+    trains: ClassVar[str] = "embeddings"
+    compares_texts: ClassVar[bool] = True
+
     loss: str | None = None
     """Its settings stand beside it; null for the first."""
     negatives: Literal["global", "local"] = "global"
@@ -60,6 +63,8 @@ class ContrastiveStage(ComparingStage):
 
     losses: ClassVar[Losses] = CONTRASTIVE_LOSSES
     measured_by: ClassVar[tuple[str, ...]] = ("retrieval", "multiple_choice")
+    pretrains: ClassVar[bool] = True
+    reads_narrations: ClassVar[bool] = True
 
     task: Literal["contrastive"]
     """What is learned."""
@@ -92,6 +97,7 @@ class ClassificationStage(StageSettings):
     """Soft-target cross-entropy over classes, by a dual encoder's video tower or by VideoMAE's encoder."""
 
     measured_by: ClassVar[tuple[str, ...]] = ("recognition",)
+    trains: ClassVar[str] = "classes"
 
     task: Literal["classification"]
     """What is learned."""
@@ -130,6 +136,9 @@ class ClassificationStage(StageSettings):
 
 class ReconstructionStage(StageSettings):
     """Masked pixels, by VideoMAE."""
+
+    trains: ClassVar[str] = "pixels"
+    pretrains: ClassVar[bool] = True
 
     task: Literal["reconstruction"]
     """What is learned."""

@@ -211,14 +211,6 @@ MODELS.register(
     ),
 )
 
-TRAINS = {
-    "contrastive": "embeddings",
-    "relevancy": "embeddings",
-    "classification": "classes",
-    "reconstruction": "pixels",
-}
-"""Output of the models that a task trains."""
-
 
 def architecture_names() -> list[str]:
     """Names that `load_architecture` knows, sorted."""
@@ -255,12 +247,11 @@ def kind_of(stage: StageSettings) -> str:
     image size or patch dropout.
     """
     config = load_architecture(stage.model)
-    output = TRAINS[stage.task]
-    fits = {model.architecture: kind for kind, model in MODELS.items() if model.output == output}
+    fits = {model.architecture: kind for kind, model in MODELS.items() if model.output == stage.trains}
     if config.kind not in fits:
         raise ValueError(
             f"the task '{stage.task}' cannot train '{stage.model}', a {config.kind}; it can train: "
-            f"{', '.join(fits)}"
+            f"{', '.join(fits) or 'none'}"
         )
     config.check_input(frames=stage.frames, image_size_px=stage.image_size_px)
     if stage.model_arguments().get("patch_dropout") and not config.drops_patches:
