@@ -27,10 +27,12 @@ class Layout:
     """`package.module:NAME` of the layout's `avion_core.data.layout_files.LayoutReader`."""
     tables: tuple[str, ...]
     """Tables that annotate makes; `train` holds the training clips."""
-    tasks: Mapping[str, Files]
-    """Tasks that the training clips serve, each with the files it reads beside them."""
     evaluations: Mapping[str, Files]
     """Kinds of evaluation that the layout serves, each with the files it reads."""
+    narrated: bool = True
+    """Whether the training clips have narrations."""
+    training: Files = field(default_factory=dict)
+    """Files that tasks read beside the training clips."""
     labels: tuple[str, ...] = ()
     """Labels of the clips, which annotate lists in CLASSES; empty where there are no classes."""
     class_lists: Files = field(default_factory=dict)
@@ -54,7 +56,6 @@ LAYOUTS.register(
     Layout(
         reader="avion_core.data.ego4d_clips:READER",
         tables=("train", "egomcq"),
-        tasks={"contrastive": {}, "reconstruction": {}},
         evaluations={"multiple_choice": {"clips": "egomcq.arrow"}},
         why_nothing_to_evaluate=(
             "EgoMCQ's file is missing (`ego4d.egomcq`, or egomcq.json beside ego4d.json), or its videos are"
@@ -66,12 +67,7 @@ LAYOUTS.register(
     Layout(
         reader="avion_core.data.ek100:READER",
         tables=("train", "validation", "sentences_train", "sentences_test"),
-        tasks={
-            "contrastive": {},
-            "relevancy": {"sentences": "sentences_train.arrow"},
-            "classification": {"classes": CLASSES},
-            "reconstruction": {},
-        },
+        training={"sentences": "sentences_train.arrow", "classes": CLASSES},
         evaluations={
             "retrieval": {"clips": "validation.arrow", "sentences": "sentences_test.arrow"},
             "recognition": {"clips": "validation.arrow", "classes": CLASSES},
@@ -86,7 +82,8 @@ LAYOUTS.register(
     Layout(
         reader="avion_core.data.kinetics:READER",
         tables=("train", "val"),
-        tasks={"classification": {"classes": CLASSES}, "reconstruction": {}},
+        narrated=False,
+        training={"classes": CLASSES},
         evaluations={"recognition": {"clips": "val.arrow", "classes": CLASSES}},
         labels=("label",),
         why_nothing_to_evaluate="none of the clips of the list `val` is there",
@@ -97,7 +94,6 @@ LAYOUTS.register(
     Layout(
         reader="avion_core.data.folder:READER",
         tables=("train", "validation"),
-        tasks={"contrastive": {}, "reconstruction": {}},
         evaluations={"retrieval": {"clips": "validation.arrow"}},
         why_nothing_to_evaluate=(
             "no row is held out; write `validation` in the column `split`, or raise `validation_fraction`"

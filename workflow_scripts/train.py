@@ -33,12 +33,7 @@ def main() -> None:
         StageSettings.model_validate(json.loads(arguments.recipe) | json.loads(arguments.machine)),
         title=arguments.title,
         seed=arguments.seed,
-        clips=[path for name, path in files.items() if name.startswith("clips_")],
-        chunks=files["chunks"],
-        sentences=files.get("sentences"),
-        classes=files.get("classes"),
-        start=files["start"].parent if "start" in files else None,
-        start_weights=files.get("start_weights"),
+        files={name: path for name, path in files.items() if not name.startswith(VALIDATION)},
         out=arguments.out,
         validation=ValidationData.parse(arguments.validation, measured) if arguments.validation else None,
     )

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from avion_core.config.datasets import DatasetSettings
 from avion_core.config.evaluations import EvaluationSettings
-from avion_core.layouts import LAYOUTS
+from avion_core.config.stages import STAGE_TASKS, StageSettings
+from avion_core.layouts import LAYOUTS, Layout
 
 if TYPE_CHECKING:
     from avion_core.config.runs import Settings
@@ -19,10 +20,11 @@ def unserved(settings: Settings, run: str) -> Iterator[str]:
         recipe, where = settings.stage(run, name), f"runs.{run}.stages.{name}"
         layout = settings.datasets[recipe.dataset].layout
         record = LAYOUTS[layout]
-        if recipe.task not in record.tasks:
+        if not _serves(record, type(recipe)):
+            served = [name for name, task in STAGE_TASKS.items() if _serves(record, task)]
             yield (
                 f"{where}: the task '{recipe.task}' cannot be trained on the data set "
-                f"'{recipe.dataset}': the layout {layout} serves {' and '.join(record.tasks)}"
+                f"'{recipe.dataset}': the layout {layout} serves {' and '.join(served)}"
             )
         elif recipe.predicts and recipe.predicts not in record.labels:
             yield (
@@ -34,6 +36,11 @@ def unserved(settings: Settings, run: str) -> Iterator[str]:
             yield from _unmeasured(entry, settings.datasets, f"{where}.validate_with")
     for name in settings.runs[run].evaluations:
         yield from _unmeasured(settings.evaluations[name], settings.datasets, f"evaluations.{name}")
+
+
+def _serves(layout: Layout, task: type[StageSettings]) -> bool:
+    """Whether a layout has all that a task reads."""
+    return set(task.files) <= layout.training.keys() and (layout.narrated or not task.reads_narrations)
 
 
 def _unmeasured(

@@ -1,10 +1,12 @@
 """Losses that a task may choose from: their own settings, with the values published for them.
 
 Sources: AVION (arXiv 2309.16669), SigLIP (arXiv 2303.15343), EPIC-KITCHENS-100 MIR, and symmetric
-multi-similarity (arXiv 2406.12256). What the losses compute is in `train/losses.py`, under the same names.
+multi-similarity (arXiv 2406.12256).
 """
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 from avion_core.config.base import NotNegative, Positive, Section
 from avion_core.registry import Registry
@@ -13,12 +15,20 @@ from avion_core.registry import Registry
 class LossSettings(Section):
     """Settings of one loss; they stand beside those of its stage, and null is as published."""
 
+    function: ClassVar[str]
+    """What computes it, `package.module:name`; `train/losses.py` says what it is called with."""
+    of_the_model: ClassVar[tuple[str, ...]] = ()
+    """Settings that the model is built with; the function gets the others."""
+
 
 Losses = Registry[type[LossSettings]]
 
 
 class InfoNCE(LossSettings):
     """Softmax over all clips and all texts of a batch, as CLIP's."""
+
+    function: ClassVar[str] = "avion_core.train.losses:info_nce"
+    of_the_model: ClassVar[tuple[str, ...]] = ("temperature", "learn_temperature")
 
     temperature: Positive = 0.07
     """Temperature of a model that begins fresh."""
@@ -28,6 +38,9 @@ class InfoNCE(LossSettings):
 
 class Sigmoid(LossSettings):
     """A binary decision for every pair of clip and text (SigLIP)."""
+
+    function: ClassVar[str] = "avion_core.train.losses:sigmoid"
+    of_the_model: ClassVar[tuple[str, ...]] = ("temperature", "learn_temperature", "logit_bias")
 
     temperature: Positive = 0.1
     """Temperature of a model that begins fresh."""
@@ -40,6 +53,8 @@ class Sigmoid(LossSettings):
 class SymmetricMultiSimilarity(LossSettings):
     """Wants gaps of similarity as large as those of relevancy, in both directions (SMS)."""
 
+    function: ClassVar[str] = "avion_core.train.losses:symmetric_multi_similarity"
+
     margin: NotNegative = 0.6
     """Gap wanted between two pairs whose relevancies are 1 apart."""
     relaxation: NotNegative = 0.1
@@ -49,12 +64,16 @@ class SymmetricMultiSimilarity(LossSettings):
 class MaxMargin(LossSettings):
     """One margin between a clip's own sentence and all others, AVION's."""
 
+    function: ClassVar[str] = "avion_core.train.losses:max_margin"
+
     margin: NotNegative = 0.2
     """Gap wanted between a clip's own sentence and any other."""
 
 
 class AdaptiveMaxMargin(LossSettings):
     """Max margin, multiplied by the relevancy of a clip to its own sentence."""
+
+    function: ClassVar[str] = "avion_core.train.losses:adaptive_max_margin"
 
     margin: NotNegative = 0.4
     """Gap wanted where that relevancy is 1."""

@@ -32,6 +32,10 @@ class StageSettings(StageJob):
     """Losses that the task may choose from, the default first; none where it has but one."""
     measured_by: ClassVar[tuple[str, ...]] = ()
     """Kinds of evaluation that measure the task's models."""
+    setup: ClassVar[str]
+    """What makes the task, `package.module:Name` of its `train.tasks.TaskSetup`."""
+    files: ClassVar[tuple[str, ...]] = ()
+    """Roles of the files that the task reads beside clips and chunks, as layouts name them: `sentences` …"""
     trains: ClassVar[str] = ""
     """Output of the models that the task trains (`ModelKind.output`): `embeddings`, `classes`, `pixels` …"""
     pretrains: ClassVar[bool] = False

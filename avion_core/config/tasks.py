@@ -1,4 +1,5 @@
-"""Tasks: the settings that a training stage has beside those of all stages. What they do is in `train/`."""
+"""Tasks: the settings that a training stage has beside those of all stages, and what is known of each task
+without torch. What they do is in `train/tasks/`."""
 
 from __future__ import annotations
 
@@ -45,7 +46,9 @@ class ComparingStage(StageSettings):
     def model_arguments(self) -> dict[str, Any]:
         """How the model is built; not every tower has patch dropout."""
         patches = {"patch_dropout": self.patch_dropout} if self.patch_dropout else {}
-        return {**super().model_arguments(), **patches}
+        of_the_model = self.losses[self.loss_name].of_the_model
+        values = {name: value for name, value in self.loss_values.items() if name in of_the_model}
+        return {**super().model_arguments(), **patches, **values}
 
     @property
     def loss_name(self) -> str:
@@ -57,12 +60,24 @@ class ComparingStage(StageSettings):
         """The loss's own settings, those left out as published."""
         return {name: getattr(self, name) for name in self.losses[self.loss_name].model_fields}
 
+    @property
+    def loss_function(self) -> str:
+        """What computes the loss, `package.module:name`."""
+        return self.losses[self.loss_name].function
+
+    @property
+    def loss_options(self) -> dict[str, Any]:
+        """The loss's own settings that its function gets."""
+        of_the_model = self.losses[self.loss_name].of_the_model
+        return {name: value for name, value in self.loss_values.items() if name not in of_the_model}
+
 
 class ContrastiveStage(ComparingStage):
     """Clips against their narrations, by a dual encoder."""
 
     losses: ClassVar[Losses] = CONTRASTIVE_LOSSES
     measured_by: ClassVar[tuple[str, ...]] = ("retrieval", "multiple_choice")
+    setup: ClassVar[str] = "avion_core.train.tasks.contrastive:ContrastiveSetup"
     pretrains: ClassVar[bool] = True
     reads_narrations: ClassVar[bool] = True
 
@@ -70,10 +85,6 @@ class ContrastiveStage(ComparingStage):
     """What is learned."""
     narrations: Annotated[tuple[Literal["human", "rephrased"], ...], Field(min_length=1)] = ("human",)
     """Clip tables, joined: one of each row's texts is drawn at random."""
-
-    def model_arguments(self) -> dict[str, Any]:
-        """How the model is built."""
-        return {**super().model_arguments(), **self.loss_values}
 
     @property
     def clip_tables(self) -> tuple[str, ...]:
@@ -85,6 +96,8 @@ class RelevancyStage(ComparingStage):
     """Ranking of clips and sentences by their relevancy, by a dual encoder (multi-instance retrieval)."""
 
     losses: ClassVar[Losses] = RELEVANCY_LOSSES
+    setup: ClassVar[str] = "avion_core.train.tasks.relevancy:RelevancySetup"
+    files: ClassVar[tuple[str, ...]] = ("sentences",)
     measured_by: ClassVar[tuple[str, ...]] = ("retrieval", "multiple_choice")
 
     task: Literal["relevancy"]
@@ -96,6 +109,8 @@ class RelevancyStage(ComparingStage):
 class ClassificationStage(StageSettings):
     """Soft-target cross-entropy over classes, by a dual encoder's video tower or by VideoMAE's encoder."""
 
+    setup: ClassVar[str] = "avion_core.train.tasks.classification:ClassificationSetup"
+    files: ClassVar[tuple[str, ...]] = ("classes",)
     measured_by: ClassVar[tuple[str, ...]] = ("recognition",)
     trains: ClassVar[str] = "classes"
 
@@ -137,6 +152,7 @@ class ClassificationStage(StageSettings):
 class ReconstructionStage(StageSettings):
     """Masked pixels, by VideoMAE."""
 
+    setup: ClassVar[str] = "avion_core.train.tasks.reconstruction:ReconstructionSetup"
     trains: ClassVar[str] = "pixels"
     pretrains: ClassVar[bool] = True
 

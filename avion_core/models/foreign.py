@@ -76,11 +76,9 @@ def check_weights(stage: StageSettings, path: str | Path, *, classes: int | None
     """
     kind = kind_of(stage)
     tensors = read_checkpoint(path, key=stage.start_weights_key)
-    arguments: dict[str, Any] = {"frames": stage.frames, "image_size_px": stage.image_size_px}
+    arguments = stage.model_arguments()
     if MODELS[kind].output == "classes":
         arguments["classes"] = classes or _classes_in(tensors, kind, stage.model, arguments)
-    if stage.loss_name == "sigmoid":
-        arguments["logit_bias"] = 0.0
     with torch.device("meta"):
         model = build_model(kind, stage.model, **arguments)
     _load_foreign(

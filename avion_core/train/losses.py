@@ -1,5 +1,9 @@
 """The objectives, as pure functions of embeddings, logits and targets.
 
+A stage chooses a contrastive or a ranking loss by name; `config/losses.py` has its settings and names its
+function. A contrastive loss is called with (video_BD, text_BD, scale=, bias=, gather=), a ranking loss with
+(video_BD, text_BD, relevancy_GG, gather=), and both with their own settings by name.
+
 Shapes: B clips of this process, G clips of all processes, K classes, D embedding size. The ranking
 losses, InfoNCE and the sigmoid loss take embeddings of unit length, row i of `video` belonging to row i of
 `text`. With `gather` (see `distributed.World.gather`) the means over the processes of their values and
@@ -32,10 +36,18 @@ def local(x_BD: Tensor) -> Tensor:
     return x_BD
 
 
-def info_nce(video_BD: Tensor, text_BD: Tensor, *, scale: Tensor | float, gather: Gather = local) -> Tensor:
+def info_nce(
+    video_BD: Tensor,
+    text_BD: Tensor,
+    *,
+    scale: Tensor | float,
+    bias: Tensor | float | None = None,
+    gather: Gather = local,
+) -> Tensor:
     """Symmetric InfoNCE (CLIP, arXiv 2103.00020, figure 3): `scale` is the inverse temperature.
 
-    A process compares its own clips with all texts and its own texts with all clips.
+    A bias on all logits changes no softmax and is left out. A process compares its own clips with all texts
+    and its own texts with all clips.
     """
     with _plain_precision(video_BD):
         video_BD, text_BD, video_GD, text_GD = _own_and_all(video_BD, text_BD, gather)
@@ -60,8 +72,18 @@ def sigmoid(
         return every_pair / len(video_BD) - (scale * _own_similarity(video_BD, text_BD) + bias)
 
 
-def max_margin(video_BD: Tensor, text_BD: Tensor, *, margin: float, gather: Gather = local) -> Tensor:
-    """Max-margin ranking in both directions, the diagonal left out (MI-MM of EPIC-KITCHENS-100)."""
+def max_margin(
+    video_BD: Tensor,
+    text_BD: Tensor,
+    relevancy_GG: Tensor | None = None,
+    *,
+    margin: float,
+    gather: Gather = local,
+) -> Tensor:
+    """Max-margin ranking in both directions, the diagonal left out (MI-MM of EPIC-KITCHENS-100).
+
+    One margin whatever the relevancy.
+    """
     gap_2GG = _gaps(cosine_similarity(gather(video_BD), gather(text_BD)))
     return _mean_off_diagonal(F.relu(margin - gap_2GG))
 
@@ -107,14 +129,6 @@ def symmetric_multi_similarity(
         ),
     )
     return _mean_off_diagonal(loss_2GG)
-
-
-RANKINGS: dict[str, Callable[..., Tensor]] = {
-    "symmetric_multi_similarity": symmetric_multi_similarity,
-    "max_margin": lambda video_BD, text_BD, relevancy_GG, **options: max_margin(video_BD, text_BD, **options),
-    "adaptive_max_margin": adaptive_max_margin,
-}
-"""Ranking losses by name, each called with (video_BD, text_BD, relevancy_GG, margin=, …, gather=)."""
 
 
 def soft_target_cross_entropy(logits_BK: Tensor, targets_BK: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ def training_files(workflow: Workflow, run: str, stage: str) -> dict[str, str]:
     tables = workflow.training_tables(recipe).values()
     files = {f"clips_{number}": path for number, path in enumerate(tables, start=1)}
     layout = LAYOUTS[workflow.settings.datasets[recipe.dataset].layout]
-    further = layout.tasks.get(recipe.task, {})
+    further = {role: file for role, file in layout.training.items() if role in recipe.files}
     files["chunks"] = workflow.chunks(recipe.dataset)
     files |= {role: workflow.clips(recipe.dataset, file) for role, file in further.items()}
     return files | ({"start": workflow.model(run, recipe.start)} if recipe.start else {})

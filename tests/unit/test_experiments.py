@@ -10,7 +10,7 @@ from avion_core.config import Settings, load_settings
 from avion_core.configfile import lay_over, read_config
 from avion_core.models.architecture import DualEncoderConfig, kind_of, load_architecture
 from avion_core.models.sizes import Size, measure
-from avion_core.train.stages import schedule_of
+from avion_core.train.parts import schedule_of
 
 ROOT = Path(__file__).parents[2]
 GPU_BYTES = 24 * 2**30

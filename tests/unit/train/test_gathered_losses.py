@@ -14,7 +14,9 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
+from avion_core.config import CONTRASTIVE_LOSSES, RELEVANCY_LOSSES
 from avion_core.data.clips import ClipTable, Sentences
+from avion_core.registry import load
 from avion_core.train import losses
 from avion_core.train.distributed import World, alone, join_world
 from avion_core.train.relevancy import PairRelevancy
@@ -28,7 +30,7 @@ VALUES = {
     "max_margin": {"margin": 0.2},
     "adaptive_max_margin": {"margin": 0.4},
 }
-ALL = ["info_nce", "sigmoid", *losses.RANKINGS]
+ALL = [*CONTRASTIVE_LOSSES, *RELEVANCY_LOSSES]
 
 
 def pair_relevancy() -> PairRelevancy:
@@ -53,10 +55,10 @@ def loss_functions() -> dict[str, partial]:
 
     def ranking(video, text, rows, text_ids, scale, bias, *, gather, name):
         matrix = relevancy(gather(rows), gather(text_ids))
-        value = losses.RANKINGS[name](video, text, matrix, **VALUES[name], gather=gather)
+        value = load(RELEVANCY_LOSSES[name].function)(video, text, matrix, **VALUES[name], gather=gather)
         return value + 0 * scale + 0 * bias
 
-    rankings = {name: partial(ranking, name=name) for name in losses.RANKINGS}
+    rankings = {name: partial(ranking, name=name) for name in RELEVANCY_LOSSES}
     return {"info_nce": contrastive, "sigmoid": sigmoid, **rankings}
 
 

@@ -18,6 +18,7 @@ from avion_core.models.towers import TEXT_TOWERS, VISION_TOWERS
 from avion_core.models.weights import ModelError
 from avion_core.registry import PLUGINS_VARIABLE, load_plugins
 from avion_core.train.stages import train_stage
+from tests.support.recipes import stage_files
 
 RECIPE = {
     "task": "contrastive",
@@ -49,17 +50,9 @@ def _plugin():
 
 
 def train(home, out, recipe, *, start=None):
-    train_stage(
-        StageSettings.model_validate(recipe),
-        title="run/stage",
-        seed=0,
-        clips=[home / "clips.arrow"],
-        chunks=home / "chunks.parquet",
-        sentences=None,
-        classes=home / "classes.json" if recipe["task"] == "classification" else None,
-        start=start,
-        out=out,
-    )
+    settings = StageSettings.model_validate(recipe)
+    files = stage_files(home, settings, start=start)
+    train_stage(settings, title="run/stage", seed=0, files=files, out=out)
     return out
 
 
@@ -71,7 +64,7 @@ def pretrained(kitchen, tmp_path_factory):
 def test_a_plan_needs_the_fields_alone():
     settings = StageSettings.model_validate(RECIPE)
     assert kind_of(settings) == "dual_encoder"
-    assert kind_of(settings.model_copy(update={"task": "classification"})) == "video_classifier"
+    assert kind_of(StageSettings.model_validate(CLASSIFICATION)) == "video_classifier"
     with pytest.raises(ValueError, match="'stub' cannot leave out patches"):
         kind_of(settings.model_copy(update={"patch_dropout": 0.5}))
     assert (load_architecture("stub").context_length, load_architecture("stub").tokenizer) == (10, "bytes")

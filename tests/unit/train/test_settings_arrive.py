@@ -4,10 +4,12 @@ import torch
 
 from avion_core.config import StageSettings
 from avion_core.models.layers import Block
-from avion_core.train import stages
+from avion_core.train import parts, stages
 from avion_core.train.checkpoint import CheckpointStore
 from avion_core.train.distributed import alone
-from tests.support.recipes import CLASSIFICATION, CONTRASTIVE, MASKED
+from avion_core.train.parts import choose_kernels
+from avion_core.train.tasks import classification, reconstruction, relevancy
+from tests.support.recipes import CLASSIFICATION, CONTRASTIVE, MASKED, stage_files
 
 VIEW = {
     "frames": 3,
@@ -50,30 +52,25 @@ OTHERS = {
 
 
 def build(home, out, recipe, monkeypatch, *recorded):
-    """A stage's training, and what the callables of these names in `stages` were given."""
+    """A stage's training, and what these callables, (module, name), were given."""
     given = {}
 
-    def note(name):
-        made = getattr(stages, name)
+    def note(module, name):
+        made = getattr(module, name)
 
         def call(*positional, **named):
             given[name] = named
             return made(*positional, **named)
 
-        monkeypatch.setattr(stages, name, call)
+        monkeypatch.setattr(module, name, call)
 
-    for name in recorded:
-        note(name)
+    for module, name in recorded:
+        note(module, name)
     settings = StageSettings.model_validate(recipe)
-    files = {name: home / f"{name}.arrow" for name in ("sentences",) if settings.task == "relevancy"}
-    files |= {
-        "clips_1": home / "clips.arrow",
-        "chunks": home / "chunks.parquet",
-        "classes": home / "classes.json",
-    }
+    files = stage_files(home, settings)
     stage = stages._Stage(settings, files, None, title="run/stage", seed=4, out=out, world=alone())
     model = stage.fresh_model()
-    stage.choose_kernels(model)
+    choose_kernels(settings, model)
     return stage.training(model, CheckpointStore(out / "checkpoints", {})), given
 
 
@@ -84,7 +81,7 @@ def part(values, names):
 def test_of_a_classifier(kitchen, tmp_path, monkeypatch):
     recipe = {**CLASSIFICATION, **VIEW, **PLAN, **MODEL, **TARGETS, **OTHERS}
     monkeypatch.setattr(stages, "open_sinks", lambda folder, **named: [named["wandb_project"]])
-    names = ("build_model", "BatchLoader", "ClassificationTask")
+    names = ((stages, "build_model"), (parts, "BatchLoader"), (classification, "ClassificationTask"))
     training, given = build(kitchen, tmp_path, recipe, monkeypatch, *names)
     assert part(vars(training.plan), PLAN) == PLAN
     assert training.plan.seed == given["BatchLoader"]["seed"] == 4
@@ -107,20 +104,21 @@ def test_of_a_classifier(kitchen, tmp_path, monkeypatch):
 
 
 def test_of_the_view():
-    view = stages.view_of(StageSettings.model_validate({**CLASSIFICATION, **VIEW}))
+    view = parts.view_of(StageSettings.model_validate({**CLASSIFICATION, **VIEW}))
     assert part(vars(view), VIEW) == VIEW
     assert view.training
 
 
 def test_of_the_other_tasks(kitchen, tmp_path, monkeypatch):
     masked = {**MASKED, "mask_ratio": 0.6, "target_epsilon": 0.5, "no_weight_decay": ["mask_token"]}
-    training, given = build(kitchen, tmp_path, masked, monkeypatch, "ReconstructionTask")
+    training, given = build(kitchen, tmp_path, masked, monkeypatch, (reconstruction, "ReconstructionTask"))
     assert given["ReconstructionTask"] == {"mask_ratio": 0.6, "target_epsilon": 0.5}
     decay = {name: g["weight_decay"] for g in training.optimizer.param_groups for name in g["names"]}
     assert decay["mask_token"] == 0.0
     ranked = {**CONTRASTIVE, "task": "relevancy", "loss": "adaptive_max_margin", "margin": 0.3}
     ranked |= {"min_relevancy": 0.2, "optimizer": "lion", "betas": (0.8, 0.95)}
-    training, given = build(kitchen, tmp_path, ranked, monkeypatch, "RelevantSentence", "RelevancyTask")
+    names = ((relevancy, "RelevantSentence"), (relevancy, "RelevancyTask"))
+    training, given = build(kitchen, tmp_path, ranked, monkeypatch, *names)
     assert given["RelevantSentence"] == {"min_relevancy": 0.2}
     assert given["RelevancyTask"]["ranking"].keywords == {"margin": 0.3}
     assert {group["betas"] for group in training.optimizer.param_groups} == {(0.8, 0.95)}

@@ -28,7 +28,7 @@ from avion_core.train.engine import Training
 from avion_core.train.preemption import PREEMPTED_EXIT_CODE
 from avion_core.train.stages import train_stage
 from avion_core.train.validation import ValidationData
-from tests.support.recipes import CLASSIFICATION, CONTRASTIVE, MASKED
+from tests.support.recipes import CLASSIFICATION, CONTRASTIVE, MASKED, stage_files
 
 PUBLISHED = ["manifest.json", "model.json", "model.safetensors", "train.jsonl"]
 
@@ -43,18 +43,14 @@ def train(
     validation: ValidationData | None = None,
     start_weights: Path | None = None,
 ) -> Path:
+    settings = StageSettings.model_validate(recipe)
     train_stage(
-        StageSettings.model_validate(recipe),
+        settings,
         title="run/stage",
         seed=seed,
-        clips=[home / "clips.arrow"],
-        chunks=home / "chunks.parquet",
-        sentences=home / "sentences.arrow" if recipe["task"] == "relevancy" else None,
-        classes=home / "classes.json" if recipe["task"] == "classification" else None,
-        start=start,
+        files=stage_files(home, settings, start=start, start_weights=start_weights),
         out=out,
         validation=validation,
-        start_weights=start_weights,
     )
     return out
 
@@ -228,7 +224,7 @@ def test_checkpointing_changes_no_bit_of_a_stage(kitchen, masked, tmp_path):
 
 def test_the_way_to_compute_comes_from_the_settings(kitchen, tmp_path, monkeypatch):
     compiled = []
-    monkeypatch.setattr("avion_core.train.stages.compile_blocks", compiled.append)
+    monkeypatch.setattr("avion_core.train.parts.compile_blocks", compiled.append)
     train(kitchen, tmp_path / "compiled", {**MASKED, "compile": True})
     assert [model.kind for model in compiled] == ["videomae"]
     with pytest.raises(ValueError, match="attention 'flash' needs"):

@@ -10,12 +10,14 @@ import torch.nn.functional as F
 from timm.data.mixup import Mixup
 from torch import nn
 
+from avion_core.config import RELEVANCY_LOSSES
 from avion_core.data.clips import ClipTable, Sentences
 from avion_core.models.architecture import DualEncoderConfig, VideoMAEConfig
 from avion_core.models.dual_encoder import DualEncoder
 from avion_core.models.towers import TextConfig, VisionConfig
 from avion_core.models.videomae import VideoMAE
-from avion_core.train.losses import RANKINGS, info_nce, local, sigmoid
+from avion_core.registry import load
+from avion_core.train.losses import info_nce, local, sigmoid
 from avion_core.train.tasks import ClassificationTask, ContrastiveTask, ReconstructionTask, RelevancyTask, mix
 from avion_core.train.texts import AnyText, RelevantSentence
 
@@ -75,10 +77,10 @@ def test_a_frozen_temperature_is_the_settings_whatever_it_is():
     assert model.logit_scale.exp().item() == pytest.approx(0.1)
 
 
-def test_a_model_with_a_bias_is_trained_with_the_sigmoid_loss(batch):
+def test_the_sigmoid_loss_takes_the_models_bias(batch):
     torch.manual_seed(0)
     model = DualEncoder(SMALL, frames=2, image_size_px=16, logit_bias=-10.0)
-    result = ContrastiveTask(model).loss(batch)
+    result = ContrastiveTask(model, loss=sigmoid).loss(batch)
     video, text, scale = model(model.normalise(batch["frames"]), batch["tokens"])
     assert result.loss.item() == pytest.approx(sigmoid(video, text, scale=scale, bias=-10.0).item())
     assert result.metrics["logit_bias"].item() == -10
@@ -93,22 +95,23 @@ def two_processes(x):
     return torch.cat([x, x])
 
 
-@pytest.mark.parametrize("name", RANKINGS)
+@pytest.mark.parametrize("name", RELEVANCY_LOSSES)
 @pytest.mark.parametrize("gather", [local, two_processes])
 def test_relevancy_ranks_by_the_relevancy_of_all_gathered_rows_and_sentences(
     batch, dual_encoder, name, gather
 ):
     matrix = torch.rand(4, 3, generator=torch.Generator().manual_seed(2))
+    ranking = load(RELEVANCY_LOSSES[name].function)
     values = {"margin": 0.3, **({"relaxation": 0.05} if name == "symmetric_multi_similarity" else {})}
     task = RelevancyTask(
         dual_encoder,
-        ranking=partial(RANKINGS[name], **values),
+        ranking=partial(ranking, **values),
         relevancy=lambda rows, text_ids: matrix[rows][:, text_ids],
         gather=gather,
     )
     video, text, _ = dual_encoder(dual_encoder.normalise(batch["frames"]), batch["tokens"])
     relevancy = matrix[gather(batch["rows"])][:, gather(batch["text_ids"])]
-    expected = RANKINGS[name](gather(video), gather(text), relevancy, **values)
+    expected = ranking(gather(video), gather(text), relevancy, **values)
     assert task.loss(batch).loss.item() == pytest.approx(expected.item())
 
 

@@ -20,7 +20,7 @@ from avion_core.models.videomae import VideoMAE
 from avion_core.train.checkpoint import CheckpointStore
 from avion_core.train.distributed import World, alone
 from avion_core.train.engine import Plan, Training
-from avion_core.train.losses import RANKINGS
+from avion_core.train.losses import symmetric_multi_similarity
 from avion_core.train.optim import Schedule, make_optimizer, parameter_groups
 from avion_core.train.protocols import Task
 from avion_core.train.tasks import ClassificationTask, ContrastiveTask, ReconstructionTask, RelevancyTask
@@ -54,7 +54,7 @@ def contrastive(world: World, drop_path: float) -> Task:
 def relevancy(world: World, drop_path: float) -> Task:
     return RelevancyTask(
         _dual(drop_path, learn_temperature=False),
-        ranking=partial(RANKINGS["symmetric_multi_similarity"], margin=0.6, relaxation=0.1),
+        ranking=partial(symmetric_multi_similarity, margin=0.6, relaxation=0.1),
         relevancy=lambda rows, text_ids: RELEVANCY[rows][:, text_ids],
         gather=world.gather,
     )

@@ -127,8 +127,6 @@ def test_jobs_of_a_queue_do_not_look_at_sources(monkeypatch):
 def test_every_layout_has_a_reader_and_files_that_its_record_names(layout):
     record = LAYOUTS[layout]
     assert callable(layout_reader(layout).annotate)
-    named = {
-        file for files in (*record.tasks.values(), *record.evaluations.values()) for file in files.values()
-    }
+    named = {file for files in (record.training, *record.evaluations.values()) for file in files.values()}
     assert named <= set(record.files)
     assert len({annotation_code(name) for name in LAYOUTS}) == len(LAYOUTS)

@@ -1,0 +1,164 @@
+"""What a stage's settings make: kernels, data, loader, optimiser, schedule, plan, validation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from avion_core.config import StageSettings
+from avion_core.data.chunks import ChunkIndex
+from avion_core.data.clips import ClipTable
+from avion_core.data.dataset import ChooseText, ClipDataset, View
+from avion_core.data.loader import BatchLoader
+from avion_core.models.base import VideoModel
+from avion_core.models.layers import compile_blocks, set_attention, set_checkpointing
+from avion_core.models.store import ModelDescription
+from avion_core.train.distributed import World
+from avion_core.train.engine import Plan
+from avion_core.train.meter import peak_tflops
+from avion_core.train.optim import Schedule, make_optimizer, parameter_groups
+from avion_core.train.validation import Validation, ValidationData
+
+
+def fix_arithmetic(threads: int, world: World) -> None:
+    """Threads, and on the CPU only algorithms that give the same bits each time."""
+    torch.set_num_threads(threads)
+    if world.device.type == "cpu":
+        torch.use_deterministic_algorithms(True)
+        # filling every new tensor first would cost time and guard nothing here
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def choose_kernels(settings: StageSettings, model: VideoModel) -> None:
+    """How the model computes, which changes neither its weights nor, but for rounding, its results."""
+    set_attention(model, settings.attention)
+    set_checkpointing(model, settings.gradient_checkpointing)
+    if settings.compile:
+        compile_blocks(model)
+
+
+def view_of(settings: StageSettings) -> View:
+    """How training looks at a clip."""
+    return View(
+        frames=settings.frames,
+        sampling=settings.sampling,
+        stride=settings.stride,
+        image_size_px=settings.image_size_px,
+        crop=settings.crop,
+        crop_scale=settings.crop_scale,
+        horizontal_flip=settings.horizontal_flip,
+        rand_augment=settings.rand_augment,
+        rand_augment_interpolation=settings.rand_augment_interpolation,
+        rand_augment_whole_frame=settings.rand_augment_whole_frame,
+        random_erasing=settings.random_erasing,
+        training=True,
+    )
+
+
+def dataset_of(
+    settings: StageSettings,
+    clips: ClipTable,
+    chunks: Path,
+    model: VideoModel,
+    choose_text: ChooseText | None,
+) -> ClipDataset:
+    """The clips as training looks at them, each with a text that `choose_text` chooses."""
+    return ClipDataset(
+        clips,
+        ChunkIndex.load(chunks),
+        view_of(settings),
+        choose_text=choose_text,
+        context_length=model.config.context_length,
+        tokenizer=model.config.tokenizer,
+    )
+
+
+def loader_of(settings: StageSettings, dataset: ClipDataset, *, seed: int, world: World) -> BatchLoader:
+    """This process's share of each epoch's batches."""
+    return BatchLoader(
+        dataset,
+        batch_size=settings.batch_size // world.size,
+        seed=seed,
+        rank=world.rank,
+        world_size=world.size,
+        workers=settings.loader_workers,
+        shuffle=True,
+        drop_last=True,
+        max_bad_share=settings.max_bad_share,
+        clip_timeout_s=settings.clip_timeout_seconds,
+    )
+
+
+def optimizer_of(settings: StageSettings, model: VideoModel, world: World) -> torch.optim.Optimizer:
+    """The update rule over the model's trained weights."""
+    groups = parameter_groups(
+        model,
+        weight_decay=settings.weight_decay,
+        layer_decay=settings.layer_decay,
+        no_decay=settings.no_weight_decay,
+    )
+    return make_optimizer(
+        settings.optimizer,
+        groups,
+        betas=settings.betas,
+        momentum=settings.momentum,
+        shard=settings.shard_optimizer and world.size > 1,
+    )
+
+
+def schedule_of(settings: StageSettings, *, steps_per_epoch: int) -> Schedule:
+    """The stage's rates, all of them multiplied by batch_size / learning_rate_batch where that is set."""
+    factor = settings.batch_size / settings.learning_rate_batch if settings.learning_rate_batch else 1.0
+    return Schedule(
+        kind=settings.schedule,
+        peak=settings.learning_rate * factor,
+        steps=settings.epochs * steps_per_epoch,
+        warmup_steps=int(settings.warmup_epochs * steps_per_epoch),
+        start=settings.warmup_start_rate * factor,
+        final=settings.final_rate * factor,
+    )
+
+
+def plan_of(settings: StageSettings, steps_per_epoch: int, *, seed: int, device: torch.device) -> Plan:
+    """How long to train, how often to write, and how to compute."""
+    return Plan(
+        steps=settings.epochs * steps_per_epoch,
+        seed=seed,
+        batch_size=settings.batch_size,
+        log_every_steps=settings.log_every_steps,
+        checkpoint_every_steps=settings.checkpoint_every_steps,
+        checkpoint_every_minutes=settings.checkpoint_every_minutes,
+        accumulation_steps=settings.accumulation_steps,
+        ema_decay=settings.ema_decay,
+        gradient_clip=settings.gradient_clip,
+        precision=settings.precision,
+        peak_tflops=settings.peak_tflops or peak_tflops(device, settings.precision),
+    )
+
+
+def validation_of(
+    settings: StageSettings,
+    data: ValidationData | None,
+    model: VideoModel,
+    description: ModelDescription,
+    *,
+    title: str,
+    device: torch.device,
+    steps_per_epoch: int,
+) -> Validation | None:
+    """The evaluation that validates the stage, on its schedule; None without `data`."""
+    if data is None:
+        return None
+    return Validation(
+        measure=lambda: data.measure(
+            model,
+            description,
+            title=title,
+            device=device,
+            clip_timeout_seconds=settings.clip_timeout_seconds,
+            max_bad_share=settings.max_bad_share,
+        ),
+        every_steps=settings.validate_every_epochs * steps_per_epoch,
+        best_metric=settings.best_metric,
+    )

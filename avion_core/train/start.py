@@ -1,0 +1,41 @@
+"""Weights that a stage starts from: those of an earlier stage, or third-party ones."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from avion_core.config import StageSettings
+from avion_core.models.base import VideoModel
+from avion_core.models.foreign import start_from_foreign
+from avion_core.models.store import start_from
+
+
+def fill_from_start(
+    model: VideoModel, settings: StageSettings, files: Mapping[str, Path], *, title: str
+) -> None:
+    """Fill a fresh model from the files `start` or `start_weights`, and print what was taken.
+
+    Raises ValueError for weights that do not fit, and for third-party ones whose file is not there.
+    """
+    waived = {
+        "fresh": settings.start_fresh,
+        "waive_missing": settings.waive_missing,
+        "waive_unexpected": settings.waive_unexpected,
+    }
+    if "start" in files:
+        source = str(files["start"].parent)
+        report = start_from(model, source, **waived)
+    elif settings.start_weights is not None:
+        source = settings.start_weights
+        if "start_weights" not in files:
+            raise ValueError(
+                f"{title}: {source} is not on this machine; fetch it with 'snakemake weights' where "
+                "there is a network, and give the file by --start-weights"
+            )
+        path, key = files["start_weights"], settings.start_weights_key
+        report = start_from_foreign(model, path, source=source, key=key, **waived)
+    else:
+        return
+    print(f"{title}: starts from {source}; {report}", file=sys.stderr, flush=True)

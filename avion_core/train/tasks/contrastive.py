@@ -1,0 +1,58 @@
+"""The contrastive task: clips against their narrations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from avion_core.data.clips import ClipTable
+from avion_core.models.dual_encoder import DualEncoder
+from avion_core.train.distributed import World
+from avion_core.train.losses import Gather, info_nce, local
+from avion_core.train.protocols import Batch, StepLoss
+from avion_core.train.tasks.video_text import VideoTextSetup, VideoTextTask
+from avion_core.train.texts import AnyText
+
+LARGEST_LOGIT_SCALE = math.log(100)
+"""Bound on the logarithm of the inverse temperature (CLIP, section 2.5); the least is 0."""
+
+
+class ContrastiveTask(VideoTextTask):
+    """Clips against narrations."""
+
+    def __init__(
+        self, model: DualEncoder, *, loss: Callable[..., Tensor] = info_nce, gather: Gather = local
+    ) -> None:
+        """`loss` is a contrastive one of `losses`, its own settings filled in; `gather` decides whose clips
+        and narrations are the negatives: this process's or all."""
+        self.model, self._loss, self._gather = model, loss, gather
+
+    def loss_of(self, embeddings: tuple[Tensor, ...], batch: Batch) -> StepLoss:
+        """The loss of (video_BD, text_BD)."""
+        video_BD, text_BD = embeddings
+        scale, bias = self.model.logit_scale.exp(), self.model.logit_bias
+        metrics = {"temperature": 1 / scale.detach()}
+        if bias is not None:
+            metrics["logit_bias"] = bias.detach()
+        return StepLoss(self._loss(video_BD, text_BD, scale=scale, bias=bias, gather=self._gather), metrics)
+
+    def after_update(self) -> None:
+        """Keep a temperature that is trained between 0.01 and 1."""
+        if self.model.logit_scale.requires_grad:
+            with torch.no_grad():
+                self.model.logit_scale.clamp_(0, LARGEST_LOGIT_SCALE)
+
+
+class ContrastiveSetup(VideoTextSetup):
+    """One of a clip's own texts, and the contrastive loss of the settings."""
+
+    def choose_text(self, clips: ClipTable) -> AnyText:
+        """One of the row's narrations."""
+        return AnyText(clips)
+
+    def task(self, model: DualEncoder, clips: ClipTable, world: World) -> ContrastiveTask:
+        """The task of the settings."""
+        return ContrastiveTask(model, loss=self.loss(), gather=self.gather(world))

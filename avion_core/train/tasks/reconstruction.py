@@ -1,0 +1,52 @@
+"""The reconstruction task: hidden pixels from visible ones (VideoMAE, arXiv 2203.12602).
+
+Shapes: B clips of this process, N tubelets, M of them hidden, P pixels of each. Masks are drawn from torch's
+generators, which the engine seeds at each step.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from avion_core.config import ReconstructionStage
+from avion_core.data.clips import ClipTable
+from avion_core.models.videomae import VideoMAE
+from avion_core.train.distributed import World
+from avion_core.train.losses import masked_pixels
+from avion_core.train.protocols import Batch, StepLoss
+from avion_core.train.tasks.setup import TaskSetup
+
+
+class ReconstructionTask:
+    """Masked reconstruction: the hidden tubes' normalised pixels from the visible ones (VideoMAE)."""
+
+    def __init__(self, model: VideoMAE, *, mask_ratio: float, target_epsilon: float = 1e-6) -> None:
+        self.model, self._mask_ratio, self._target_epsilon = model, mask_ratio, target_epsilon
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Batch: `frames`. Draws the masks."""
+        count = len(batch["frames"])
+        return {**batch, "mask": self.model.tube_mask(count, self._mask_ratio, torch.default_generator)}
+
+    def loss(self, batch: Batch) -> StepLoss:
+        """Batch: `frames`, `mask` BN."""
+        frames_BTHWC, mask_BN = batch["frames"], batch["mask"]
+        prediction_BMP = self.model(self.model.normalise(frames_BTHWC), mask_BN)
+        target_BMP = self.model.target(frames_BTHWC, mask_BN, epsilon=self._target_epsilon)
+        return StepLoss(masked_pixels(prediction_BMP, target_BMP))
+
+    def after_update(self) -> None:
+        """Nothing to bound."""
+
+
+class ReconstructionSetup(TaskSetup):
+    """Clips alone, a share of whose tubes is hidden."""
+
+    settings: ReconstructionStage
+
+    def task(self, model: VideoMAE, clips: ClipTable, world: World) -> ReconstructionTask:
+        """The task of the settings."""
+        settings = self.settings
+        return ReconstructionTask(
+            model, mask_ratio=settings.mask_ratio, target_epsilon=settings.target_epsilon
+        )

@@ -1,0 +1,50 @@
+"""What a stage makes of its task: arguments of the model, a text for each clip, and the task itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from avion_core.config import StageSettings
+from avion_core.data.clips import ClipTable
+from avion_core.data.dataset import ChooseText
+from avion_core.registry import load
+from avion_core.train.distributed import World
+from avion_core.train.protocols import Task
+
+
+class TaskSetup:
+    """The task of one stage, before there is a model; the settings name the class (`StageSettings.setup`)."""
+
+    settings: StageSettings
+    classes: int = 0
+    """Outputs of a classifier's head; 0 for other tasks."""
+
+    def __init__(self, settings: Any, files: Mapping[str, Path]) -> None:
+        """`files` by their role on the command line: `chunks`, and those of `StageSettings.files`."""
+        self.settings, self.files = settings, files
+
+    def model_arguments(self) -> dict[str, Any]:
+        """How the model is built."""
+        return self.settings.model_arguments()
+
+    def choose_text(self, clips: ClipTable) -> ChooseText | None:
+        """Chooser of the text that each clip is trained with; None for clips alone."""
+        return None
+
+    def task(self, model: Any, clips: ClipTable, world: World) -> Task:
+        """The task for `model`, which is on its device, trained on `clips`."""
+        raise NotImplementedError
+
+    def file(self, role: str) -> Path:
+        """A file that the task reads. Raises ValueError if the stage was given none."""
+        if role not in self.files:
+            raise ValueError(f"the task '{self.settings.task}' needs the file '{role}'")
+        return self.files[role]
+
+
+def task_setup(settings: StageSettings, files: Mapping[str, Path]) -> TaskSetup:
+    """The setup of a stage's task. Raises ValueError for files that do not fit the settings."""
+    setup: TaskSetup = load(settings.setup)(settings, files)
+    return setup
