@@ -1,1 +1,1 @@
-"""Data sets as tables: sources and their layouts, clip tables, the chunk index, and the loader over them."""
+"""Data sets as tables: layouts, clip tables, the chunk index, and the loader over them."""

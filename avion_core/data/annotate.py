@@ -1,7 +1,7 @@
-"""The rule `annotate`: each layout's own annotations become clip tables of one schema.
+"""The rule `annotate`: convert each layout's annotations to clip tables of one schema.
 
-Clips are held against the chunk index: those whose video has no chunks (quarantined, or not on disk)
-are left out and listed (`avion_core.data.dropped`), the others are cut to their video's length.
+Clips are checked against the chunk index. Those whose video has no chunks (quarantined, or not on disk) are
+left out and listed (`avion_core.data.dropped`); the others are cut to their video's length.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def annotate(
     """Write `<split>.arrow` and the layout's further tables into `clips_dir`.
 
     `dropped.csv` there lists the clips that were left out, `dropped.json` counts them. `videos` is the list
-    of source videos, `chunks` the chunk index. Raises SourceError, naming the data set, when annotations
+    of source videos, `chunks` the chunk index. Raises SourceError, naming the data set, if annotations
     cannot be read or no training clip is left.
     """
     annotation = Annotation(recipe, raw_dir, clips_dir, ChunkIndex.load(chunks), DroppedClips())

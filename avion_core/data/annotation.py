@@ -1,4 +1,4 @@
-"""One data set's annotation under way: what every layout's reader needs to write its clip tables."""
+"""State of annotating one data set, and the helpers with which layout readers write clip tables."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from avion_core.data.tables import SUFFIX
 from avion_core.plain_text import plain
 
 SHORTEST_S = 1 / 120
-"""Clips that their video cuts to less are left out."""
+"""Clips that end up shorter after cutting are left out."""
 
 
 Seconds = Sequence[float] | NDArray[np.float64]
@@ -28,26 +28,26 @@ Seconds = Sequence[float] | NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Annotation:
-    """One layout's annotation: where from, where to, and what was left out so far."""
+    """Annotation of one layout: inputs, output folder, and the clips left out so far."""
 
     recipe: Mapping[str, Any]
-    """Settings that decide the tables beside the files: `DatasetSettings.annotation_recipe`."""
+    """Settings that affect the tables: `DatasetSettings.annotation_recipe`."""
     raw_dir: Path
     clips_dir: Path
     index: VideoLengths
     dropped: DroppedClips
     clips: dict[str, pa.Table] = field(default_factory=dict)
-    """Clip tables that were written, by split."""
+    """Clip tables written so far, by split."""
 
     def plain(self, table: str, texts: Iterable[str]) -> list[str]:
-        """Texts for a table, on one line and of visible characters alone; counts those that were not."""
+        """Texts on one line and without invisible characters; counts those it had to clean."""
         given = list(texts)
         shown = [text if text.isprintable() else plain(text) for text in given]
         self.dropped.cleaned[table] += sum(map(operator.ne, given, shown))
         return shown
 
     def write_clips(self, split: str, table: pa.Table) -> None:
-        """Publish a split's clips, less those without a text and those that cannot be watched."""
+        """Publish a split's clips, except those without a text or without video."""
         kept, left_out, reasons = sound_clips(table, self.index)
         columns = {name: left_out[name] for name in ("video_id", "start_s", "end_s")}
         self.dropped.add(split, columns | {"annotation": left_out["narration_id"]}, reasons)
@@ -56,7 +56,7 @@ class Annotation:
 
 
 def sound_clips(table: pa.Table, index: VideoLengths) -> tuple[pa.Table, pa.Table, pa.Array]:
-    """The clips to keep, cut to their video; the others as they were, and the reason for each of them."""
+    """Clips to keep, cut to their video; clips left out, and the reason for each."""
     length_s = durations_s(table.column("video_id"), index)
     given_start_s, given_end_s = (table.column(name).to_numpy() for name in ("start_s", "end_s"))
     start_s, end_s = np.maximum(given_start_s, 0.0), np.minimum(given_end_s, length_s)
@@ -76,14 +76,14 @@ def sound_clips(table: pa.Table, index: VideoLengths) -> tuple[pa.Table, pa.Tabl
 
 
 def _without_text(table: pa.Table) -> NDArray[np.bool_]:
-    """Rows whose only text is empty; layouts with labels alone have no texts."""
+    """Rows whose only text is empty; layouts with labels only have no texts."""
     if "source" not in table.column_names:
         return np.zeros(len(table), dtype=np.bool_)
     return np.asarray(pc.equal(pc.list_flatten(table.column("texts")), "").to_numpy(), dtype=np.bool_)
 
 
 def one_text_each(texts: Sequence[str]) -> pa.ListArray:
-    """A column of lists with one text each."""
+    """A column of one-text lists."""
     return pa.ListArray.from_arrays(np.arange(len(texts) + 1, dtype=np.int32), pa.array(texts, pa.string()))
 
 
@@ -96,7 +96,7 @@ def human_clips(
     texts: Sequence[str],
     narration_ids: Sequence[str],
 ) -> dict[str, pa.Array]:
-    """The columns that every layout with sentences has."""
+    """Columns common to all layouts with sentences."""
     return {
         "video_id": pa.array(video_ids, pa.string()),
         "start_s": pa.array(start_s, pa.float64()),

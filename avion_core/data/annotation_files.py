@@ -1,8 +1,8 @@
-"""Reading annotation files: whatever is wrong with one is a SourceError with file, place and way out.
+"""Read annotation files; every error is a SourceError with the file, the place and a way out.
 
-Text is UTF-8, with or without a byte-order mark, or UTF-16 with one. CSV files are read as spreadsheets
-write them: any of the usual separators, a `sep=` line, empty columns and rows at the end. A row is one line,
-so that a quotation mark that is never closed cannot swallow the rows after it.
+Text is UTF-8, with or without a byte-order mark, or UTF-16 with one. CSV files may be as spreadsheets write
+them: any usual separator, a `sep=` line, empty columns and rows at the end. A row is one line, so that an
+unclosed quotation mark cannot swallow the rows after it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from avion_core.plain_text import plain
 
 SEPARATORS = (",", ";", "\t", "|")
 WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
-"""First bytes of Excel's own files."""
+"""First bytes of Excel files."""
 
 
 def read_text(path: Path) -> str:
-    """Content of a text file, without its byte-order mark. Raises SourceError with the line that is wrong."""
+    """Content of a text file, without its byte-order mark. Raises SourceError with the bad line."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -64,7 +64,7 @@ def read_json(path: Path) -> Any:
 
 
 def _without_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object, of which Python would keep only the last value of a name. Raises ValueError."""
+    """A JSON object. Raises ValueError for a repeated name, of which Python would keep the last value."""
     value = dict(pairs)
     if len(value) < len(pairs):
         names = [name for name, _ in pairs]
@@ -74,21 +74,21 @@ def _without_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def expect_object(value: Any, where: str) -> dict[str, Any]:
-    """`value` if it is a JSON object. Raises SourceError that begins with `where`."""
+    """`value` if it is a JSON object; else SourceError, beginning with `where`."""
     if not isinstance(value, dict):
         raise SourceError(f"{where}: {json_type(value)} where an object is expected")
     return value
 
 
 def expect_list(value: Any, where: str) -> list[Any]:
-    """`value` if it is a JSON list. Raises SourceError that begins with `where`."""
+    """`value` if it is a JSON list; else SourceError, beginning with `where`."""
     if not isinstance(value, list):
         raise SourceError(f"{where}: {json_type(value)} where a list is expected")
     return value
 
 
 def json_type(value: Any) -> str:
-    """What a JSON value is, for a message."""
+    """Type of a JSON value, for a message."""
     if isinstance(value, dict | list):
         return "an object" if isinstance(value, dict) else "a list"
     return json.dumps(value)[:40]
@@ -104,19 +104,19 @@ class Row:
     separator: str
 
     def error(self, column: str, problem: str) -> SourceError:
-        """What to raise for a value of this row."""
+        """The error to raise for a value of this row."""
         return SourceError(f"{self.path}: line {self.line}: column '{column}': {plain(problem)}")
 
 
 def ascii_number(value: str) -> float:
-    """A number as files write it. Raises ValueError, also for what only Python reads as one, such as 1_5."""
+    """A number in a file. Raises ValueError, also for forms that only Python accepts, such as 1_5."""
     if "_" in value or not value.isascii():
         raise ValueError(value)
     return float(value)
 
 
 def read_rows(path: Path, *, columns: Sequence[str]) -> list[Row]:
-    """Rows of a CSV file that must have `columns`; empty ones are left out.
+    """Rows of a CSV file that must have `columns`; skips empty rows.
 
     Raises SourceError with the line for a missing or repeated column, a row that is too short or too long,
     and quotation marks that do not pair up.
@@ -145,7 +145,7 @@ def read_rows(path: Path, *, columns: Sequence[str]) -> list[Row]:
 
 
 def _separator(header: str, columns: Sequence[str]) -> str:
-    """The separator by which the header has most of the columns."""
+    """The separator that finds most of the columns in the header."""
     return max(SEPARATORS, key=lambda one: sum(name.strip(' "') in columns for name in header.split(one)))
 
 
@@ -167,7 +167,7 @@ def _split(path: Path, number: int, line: str, separator: str) -> list[str]:
 def _named(
     path: Path, number: int, values: Sequence[str], header: Sequence[str], columns: Sequence[str]
 ) -> dict[str, str]:
-    """A row's values by column; those missing at its end are empty unless they are needed."""
+    """A row's values by column; optional ones missing at the end are empty."""
     if any(values[len(header) :]) or any(
         value and not name for name, value in zip(header, values, strict=False)
     ):

@@ -1,8 +1,7 @@
-"""RandAugment and random erasing on whole clips: timm's, with one draw for all frames.
+"""timm's RandAugment and random erasing on whole clips, with one draw for all frames.
 
-timm draws from the global generators of Python, NumPy and torch. Here they are set from the sample's own
-generator for the time of the call and put back afterwards, so that runs repeat whatever the number of
-worker processes, and nothing else is disturbed.
+timm draws from the global generators of Python, NumPy and torch. They are seeded from the sample's own
+generator during the call and restored afterwards, so that runs repeat for any number of worker processes.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 FILL = 128
-"""Grey level of the area that RandAugment uncovers, in VideoMAE and AVION."""
+"""Grey level of areas that RandAugment uncovers, as in VideoMAE and AVION."""
 NOISE_MEAN, NOISE_STD = 114.0, 58.0
-"""Grey levels of the noise in erased boxes: unit noise on pixels normalised by ImageNet's statistics."""
+"""Scale of the noise in erased boxes: unit noise on pixels normalised by ImageNet's statistics."""
 TRANSLATE_SHARE = 0.45
 """Largest translation as a share of the frame's side, as in VideoMAE's fine-tuning."""
 
@@ -28,7 +27,7 @@ TRANSLATE_SHARE = 0.45
 def rand_augment_clip(
     clip_THWC: NDArray[np.uint8], *, policy: str, rng: np.random.Generator, interpolation: str = "bilinear"
 ) -> NDArray[np.uint8]:
-    """RandAugment (Cubuk et al. 2020) with timm's policy string; every frame goes through the same draw.
+    """RandAugment (Cubuk et al. 2020) with timm's policy string; all frames share one draw.
 
     Takes and returns uint8 [T, H, W, 3]. Raises ValueError for a policy that timm does not know.
     """
@@ -44,7 +43,7 @@ def rand_augment_clip(
 def erase_clip(
     clip_THWC: NDArray[np.uint8], *, probability: float, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Random erasing (Zhong et al. 2020): with this probability one box, the same in all frames, is noise.
+    """Random erasing (Zhong et al. 2020): with this probability, fill one box of all frames with noise.
 
     Takes and returns uint8 [T, H, W, C].
     """
@@ -86,7 +85,7 @@ def rand_augment(
 
 @contextmanager
 def global_generators(seed: int) -> Iterator[None]:
-    """Python's, NumPy's and torch's generators seeded, and put back as they were afterwards."""
+    """Seed Python's, NumPy's and torch's generators for the body, and restore them afterwards."""
     python, numpy, pytorch = random.getstate(), np.random.get_state(), torch.get_rng_state()
     random.seed(seed)
     np.random.seed(seed)

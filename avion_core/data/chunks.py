@@ -1,4 +1,4 @@
-"""The chunk index in use: a video's length and rate without opening a file, and its frames across chunks.
+"""Chunk index for reading: a video's length and rate without opening files, and frames across chunks.
 
 The table's schema is in `avion_core.media.chunk_table`.
 """
@@ -25,14 +25,14 @@ from avion_core.media.packets import PACKETS, PacketIndex, read_packets
 
 
 class VideoLengths(Protocol):
-    """The part of the chunk index that tells videos' lengths."""
+    """Columns of the chunk index that give the lengths of videos."""
 
     def has(self, video_id: str) -> bool: ...
     def duration_s(self, video_id: str) -> float: ...
 
 
 def durations_s(video_ids: pa.Array | pa.ChunkedArray, index: VideoLengths) -> NDArray[np.float64]:
-    """Length in seconds of each row's video, NaN where it has no chunks."""
+    """Length in seconds of each row's video; NaN if it has no chunks."""
     coded = video_ids.dictionary_encode()
     if isinstance(coded, pa.ChunkedArray):
         coded = coded.combine_chunks()
@@ -42,10 +42,10 @@ def durations_s(video_ids: pa.Array | pa.ChunkedArray, index: VideoLengths) -> N
 
 
 class ChunkIndex:
-    """All chunks of a data set. Cheap to copy into worker processes: the columns are shared arrays."""
+    """All chunks of a data set. Cheap to copy into worker processes, which share its columns."""
 
     def __init__(self, table: pa.Table, packets: NDArray[np.void] | None) -> None:
-        """`packets` are the records that the rows with a codec point into."""
+        """`packets`: the records that rows with a codec point into."""
         table = table.combine_chunks().sort_by([("video_id", "ascending"), ("chunk", "ascending")])
         self._paths = table["path"]
         self._codecs, self._extradata = _Repeated(table["codec"]), _Repeated(table["extradata"])
@@ -61,7 +61,7 @@ class ChunkIndex:
     def load(cls, path: str | Path) -> ChunkIndex:
         """Read `chunks.parquet` and map `packets.npy` beside it.
 
-        Raises ValueError, naming the file, if one of them is not what it should be.
+        Raises ValueError, naming the file, if one of them is damaged or of another format.
         """
         table = read_chunk_table(path)
         indexed = table.filter(pc.is_valid(table["codec"]))["frames"]
@@ -84,7 +84,7 @@ class ChunkIndex:
         return len(self._paths)
 
     def changed_chunks(self) -> Iterator[str]:
-        """A reason for each chunk file that is gone or has another size than when it was indexed."""
+        """A reason for each chunk file that is missing or has changed size since it was indexed."""
         for row in range(self.chunk_count):
             try:
                 self._unchanged_path(row)
@@ -106,7 +106,7 @@ class ChunkIndex:
         return int(self._columns["start_frame"][last] + self._columns["frames"][last])
 
     def duration_s(self, video_id: str) -> float:
-        """Length of the video in seconds, as its chunks have it."""
+        """Length of the video's chunks in seconds."""
         return float(self.frame_count(video_id) / self.fps(video_id))
 
     def size(self, video_id: str) -> tuple[int, int]:
@@ -124,11 +124,11 @@ class ChunkIndex:
         backend: str = "pyav",
         out_THWC: NDArray[np.uint8] | None = None,
     ) -> NDArray[np.uint8]:
-        """Frames by their number in the video, in any order, repeated or not, through one crop.
+        """Frames by their number in the video, in any order and possibly repeated, through one crop.
 
-        Returns uint8 [T, size_px, size_px, 3], or [T, H, W, 3] where `size_px` is (width, height), in
-        `out_THWC` if that is given. Raises MediaError for an unknown video, a frame beyond its end, and a
-        chunk that is gone, damaged or not the one that was indexed.
+        Returns uint8 [T, size_px, size_px, 3], or [T, H, W, 3] if `size_px` is (width, height); writes to
+        `out_THWC` if given. Raises MediaError for an unknown video, a frame beyond its end, and a chunk
+        that is missing, damaged or not the indexed one.
         """
         rows = self._video(video_id)
         wanted = np.asarray(frames, dtype=np.int64)
@@ -171,7 +171,7 @@ class ChunkIndex:
         )
 
     def packet_index(self, row: int) -> PacketIndex | None:
-        """Packets of a row's chunk, or None where the file must be opened."""
+        """Packets of a row's chunk; None if the file must be opened."""
         first = int(self._first_packet[row])
         if self._packets is None or first < 0:
             return None
@@ -190,7 +190,7 @@ class ChunkIndex:
     def _unchanged_path(self, row: int) -> str:
         path: str = self._paths[row].as_py()
         try:
-            size = os.stat(path).st_size  # noqa: PTH116 (a Path takes longer to make than this)
+            size = os.stat(path).st_size  # noqa: PTH116 (a Path is slower)
         except OSError as error:
             raise MediaError(path, f"the chunk is gone ({error.strerror})") from None
         if size != self._columns["bytes"][row]:
@@ -200,7 +200,7 @@ class ChunkIndex:
 
 
 class _Repeated:
-    """A column of few distinct values, each of which is there once."""
+    """A column that stores each of its few distinct values once."""
 
     def __init__(self, column: pa.ChunkedArray) -> None:
         coded = column.combine_chunks().dictionary_encode()
@@ -208,7 +208,7 @@ class _Repeated:
         self._places = pc.fill_null(coded.indices, -1).to_numpy()
 
     def __getitem__(self, row: int) -> Any:
-        """None where the table has none."""
+        """The row's value; None if the table has none."""
         place = self._places[row]
         return None if place < 0 else self._values[place]
 

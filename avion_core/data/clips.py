@@ -1,13 +1,12 @@
-"""The tables between annotation and training: clips, sentences, multiple-choice questions; their schema.
+"""Schemas of the tables between annotation and training: clips, sentences, multiple-choice questions.
 
-Everything below `annotate` reads these files and nothing of a data set's own formats. Columns that a
-layout does not have are absent; this module is the one place that says what a column means.
+Stages after `annotate` read these files only, never a data set's own formats. Columns that a layout does not
+have are absent. This module defines what each column means.
 
 The files are uncompressed Arrow IPC (`avion_core.data.tables`), which all worker processes map and share.
-Parquet is smaller, but every process that reads it decodes it into memory of its own. Pandas reads them
-with `pd.read_feather`.
+Parquet is smaller, but every process would decode its own copy. `pd.read_feather` reads them too.
 
-Clip table, one row a clip (`clips/<split>.arrow`, `narrations/<provider>/train.arrow`):
+Clip table, one row per clip (`clips/<split>.arrow`, `narrations/<provider>/train.arrow`):
 
 | column | type | meaning |
 |---|---|---|
@@ -24,7 +23,7 @@ Sentences (`clips/sentences_{train,test}.arrow`): `sentence_id` int32, the row n
 `nouns`. A clip's own sentence is the one with the same text.
 
 Questions (`clips/egomcq.arrow`): `question_id`; `type` int32, 1 inter-video, 2 intra-video; `text`;
-`answer` int32, the right one of the choices; `video_ids`, `starts_s`, `ends_s`, one entry for each of the
+`answer` int32, the correct choice; `video_ids`, `starts_s`, `ends_s`, one entry for each of the
 five choices.
 """
 
@@ -63,7 +62,7 @@ CLIPS = pa.schema(
         pa.field("source", pa.string()),
     ]
 )
-"""Columns of a clip table, in their order; those that may be null may also be absent."""
+"""Columns of a clip table, in order; nullable ones may also be absent."""
 
 SENTENCES = pa.schema(
     [
@@ -101,10 +100,10 @@ class BadClip:
 
 
 class ClipTable:
-    """Rows of one or more clip tables, mapped: a row is read when it is asked for."""
+    """Rows of one or more memory-mapped clip tables; a row is read on access."""
 
     def __init__(self, table: pa.Table, *, name: str = "clip table") -> None:
-        """`table` has columns of CLIPS, in their types; `name` begins error messages."""
+        """`table` has columns of CLIPS, in their types; error messages begin with `name`."""
         self._table, self._name = table, name
         self._columns = dict(zip(table.column_names, table.columns, strict=True))
 
@@ -112,8 +111,8 @@ class ClipTable:
     def load(cls, *paths: str | Path) -> ClipTable:
         """Open tables and join their rows in the order given, without copying any.
 
-        A column that only some files have is null in the others' rows. Raises TableError for a file that
-        cannot be read and for a missing or mistyped column.
+        A column that only some files have is null in the rows of the others. Raises TableError for an
+        unreadable file and for a missing or mistyped column.
         """
         if not paths:
             raise ValueError("ClipTable.load needs at least one file")
@@ -148,7 +147,7 @@ class ClipTable:
         return float(self._columns["end_s"][row].as_py())
 
     def bad(self, row: int, reason: str) -> BadClip:
-        """A row that could not be read, for this reason."""
+        """Record of a row that could not be read, for this reason."""
         return BadClip(self.video_id(row), row, self.start_s(row), self.end_s(row), reason)
 
     def texts(self, row: int) -> list[str]:
@@ -156,7 +155,7 @@ class ClipTable:
         return list(self._columns["texts"][row].as_py())
 
     def first_without_text(self) -> int | None:
-        """The first row that has no sentence; None where all have one."""
+        """The first row without a sentence; None if all have one."""
         first = 0
         for texts in self._columns["texts"].chunks:
             place = pc.index(pc.list_value_length(texts), 0).as_py()
@@ -174,7 +173,7 @@ class ClipTable:
         return np.asarray(self._required(name).to_numpy(), dtype=np.int64)
 
     def arrow(self) -> pa.Table:
-        """The rows as they are kept."""
+        """The rows as an Arrow table."""
         return self._table
 
     def _required(self, name: str) -> pa.ChunkedArray:
@@ -216,7 +215,7 @@ class Question:
     """1 inter-video, 2 intra-video."""
     text: str
     answer: int
-    """Index of the right choice."""
+    """Index of the correct choice."""
     video_ids: list[str]
     starts_s: list[float]
     ends_s: list[float]
@@ -228,7 +227,7 @@ def load_questions(path: str | Path) -> list[Question]:
 
 
 def write_clips(path: str | Path, rows: Rows) -> None:
-    """Publish a clip table; columns that its first batch does not have are left out (see `write_table`)."""
+    """Publish a clip table; columns missing from its first batch are left out (see `write_table`)."""
     write_table(path, rows, CLIPS)
 
 

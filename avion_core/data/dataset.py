@@ -1,7 +1,6 @@
-"""From a row of a clip table to what a model is given: frames, and the tokens of one of its texts.
+"""From a row of a clip table to a model's input: frames, and the tokens of one of its texts.
 
-Everything random comes from the generator that is passed in, so a sample depends on nothing but its row
-and that generator.
+All randomness comes from the generator passed in, so a sample depends only on its row and that generator.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ ChooseText = Callable[[int, np.random.Generator], tuple[int, str]]
 
 @dataclass(frozen=True, kw_only=True)
 class View(Sampling):
-    """What a model sees of a clip."""
+    """How a model sees a clip: sampling, crop and augmentation."""
 
     image_size_px: int
     """Side of the square pictures."""
     crop: Literal["random_resized", "multi_scale", "center"]
-    """Training crop; evaluation takes the centre or three crops."""
+    """Training crop; evaluation uses the centre or three crops."""
     crop_scale: tuple[float, float]
     """Area range of the random resized crop."""
     horizontal_flip: float
@@ -41,13 +40,13 @@ class View(Sampling):
     rand_augment: str | None
     """timm's policy string."""
     rand_augment_interpolation: str = "bilinear"
-    """How RandAugment samples pixels that it moves."""
+    """RandAugment's interpolation."""
     rand_augment_whole_frame: bool = False
     """Whether RandAugment comes before the crop."""
     random_erasing: float
     """Probability of an erased box."""
     crops: int = 1
-    """Evaluation: places in the frame, 1 or 3."""
+    """Evaluation: spatial views, 1 or 3."""
     training: bool
     """Whether anything is random."""
 
@@ -77,7 +76,7 @@ class ClipDataset:
         self.has_texts = choose_text is not None
         self._choose_text, self._backend = choose_text, backend
         self._context_length, self._tokenizer = context_length, tokenizer
-        # Slow imports and bad policies belong before the first batch and before worker processes.
+        # Import slow modules and reject bad policies before any worker or batch.
         if choose_text is not None:
             self._tokens("")
         if view.rand_augment is not None:
@@ -90,7 +89,7 @@ class ClipDataset:
         return tokenize([text], self._context_length, tokenizer=self._tokenizer)[0]
 
     def longest_clip(self) -> int:
-        """Frames of the longest clip; a video without chunks has none."""
+        """Frames of the longest clip; 0 for videos without chunks."""
         longest = 0.0
         for batch in self.clips.arrow().to_batches():
             coded = batch["video_id"].dictionary_encode()
@@ -103,7 +102,7 @@ class ClipDataset:
         return math.ceil(longest - 1e-6)
 
     def check_length(self, title: str) -> None:
-        """Raise ValueError when even the longest clip has fewer frames than the view takes."""
+        """Raise ValueError if even the longest clip has fewer frames than the view."""
         longest = self.longest_clip()
         if 0 < longest < self.view.frames:
             raise ValueError(
@@ -116,9 +115,9 @@ class ClipDataset:
     ) -> dict[str, Any]:
         """One clip: `row` and `frames`, uint8 [T, H, W, 3] in training, [V, T, H, W, 3] in evaluation.
 
-        The V = clips × crops views are in that order, crops fastest. With texts also `text_id` and
-        `tokens`, int64 [L]. A training clip is read into `out`, if that is given, and stays there unless it
-        is augmented further. Raises MediaError if the frames cannot be read.
+        V = clips × crops, crops fastest. With texts also `text_id` and `tokens`, int64 [L]. A training clip
+        is read into `out`, if given, and stays there unless it is augmented further. Raises MediaError if the
+        frames cannot be read.
         """
         frames = self._training_clip(row, rng, out) if self.view.training else self._evaluation_views(row)
         sample: dict[str, Any] = {"row": row, "frames": frames}
@@ -193,7 +192,7 @@ class ClipDataset:
 
 
 def scaled(clip_THWC: NDArray[np.uint8], crop: Crop, size_px: int) -> NDArray[np.uint8]:
-    """Whole frames through a crop, scaled as the decoder does it: uint8 [T, size_px, size_px, 3]."""
+    """Crop whole frames and scale them as the decoder does: uint8 [T, size_px, size_px, 3]."""
     scale, out_THWC = Scaler(crop, size_px), empty_clip(len(clip_THWC), size_px)
     for frame_HWC, out_HWC in zip(clip_THWC, out_THWC, strict=True):
         scale(frame_HWC, out_HWC)
@@ -201,7 +200,7 @@ def scaled(clip_THWC: NDArray[np.uint8], crop: Crop, size_px: int) -> NDArray[np
 
 
 def training_crop(width: int, height: int, *, view: View, rng: np.random.Generator) -> Crop:
-    """The one box of a training clip, by the view's rule, mirrored with the view's probability."""
+    """The crop box of a training clip, by the view's rule, mirrored with the view's probability."""
     if view.crop == "random_resized":
         crop = random_resized_crop(width, height, scale=view.crop_scale, rng=rng)
     elif view.crop == "multi_scale":

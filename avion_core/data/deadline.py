@@ -1,4 +1,4 @@
-"""A time limit for reading one clip, so that a file system that hangs does not hang the work."""
+"""A time limit for reading one clip, so that a hanging file system does not hang the job."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from avion_core.media import MediaError
 
 
 def too_slow(video_id: str, seconds: float) -> MediaError:
-    """What a clip that is not read in time counts as."""
+    """The error for a clip that is not read in time."""
     return MediaError(video_id, f"reading a clip took longer than {seconds:g} seconds")
 
 
 @contextmanager
 def time_limit(seconds: float, video_id: str) -> Iterator[None]:
-    """Raise MediaError in the body when it takes longer; only a process's main thread can be interrupted."""
+    """Raise MediaError in a body that takes longer; works only in a process's main thread."""
 
     def on_alarm(number: int, frame: FrameType | None) -> None:
         raise too_slow(video_id, seconds)

@@ -1,6 +1,6 @@
-"""Clips that annotation leaves out: each one listed with its reason, and counted by table and reason.
+"""Clips left out by annotation: listed with their reasons, and counted by table and reason.
 
-`clips/dropped.csv` has one row a clip: `table`, `annotation` (the `narration_id` of clip tables: the
+`clips/dropped.csv` has one row per clip: `table`, `annotation` (the `narration_id` of clip tables: the
 owner's own, or the line of the file), `video_id`, `start_s`, `end_s`, `reason`. `clips/dropped.json` holds
 the counts: `{"clips": n, "reasons": {reason: n}, "tables": {table: {reason: n}}}`, and, where there are any,
 `"cleaned_texts": {table: n}`: texts from which line breaks and invisible characters were removed.
@@ -45,15 +45,15 @@ ROWS = pa.schema(
 
 
 class DroppedClips:
-    """What a data set's annotation has left out so far."""
+    """Clips of a data set left out so far."""
 
     def __init__(self) -> None:
         self._rows: list[pa.Table] = []
         self.cleaned: Counter[str] = Counter()
-        """By table, texts that had line breaks or invisible characters."""
+        """Texts with line breaks or invisible characters, by table."""
 
     def add(self, table: str, columns: Mapping[str, pa.Array], reason: pa.Array | str) -> None:
-        """Note clips of one table: columns of ROWS, those that are absent empty; one reason, or one each."""
+        """Record clips of one table: columns of ROWS (absent ones stay empty), one reason or one each."""
         count = len(columns["annotation"])
         if not count:
             return
@@ -63,7 +63,7 @@ class DroppedClips:
         self._rows.append(pa.table(arrays, names=ROWS.names).cast(ROWS))
 
     def reasons(self) -> Counter[str]:
-        """How many clips of all tables were left out for each reason."""
+        """Number of clips left out for each reason, over all tables."""
         return sum(self._by_table().values(), Counter())
 
     def publish(self, folder: Path) -> None:
@@ -92,7 +92,7 @@ class DroppedClips:
 
 
 def dropped_videos(folder: Path) -> dict[str, set[str]]:
-    """Videos by table that lost clips, by the list in `folder`; empty where an older version left no list."""
+    """Videos that lost clips, by table, from the list in `folder`; empty if an older version wrote none."""
     if not (folder / LIST).is_file():
         return {}
     rows = pa.csv.read_csv(folder / LIST, convert_options=pa.csv.ConvertOptions(column_types=ROWS))

@@ -1,10 +1,10 @@
-"""Ego4D: narrations at points in time become clips by the EgoClip rule; EgoMCQ.
+"""Ego4D: clips from timestamped narrations by the EgoClip rule; EgoMCQ.
 
 EgoClip (Lin et al., "Egocentric Video-Language Pretraining", 2022, section 3): a narration at t becomes
 the clip t ± β/(2α). β is the mean gap between consecutive narrations of a video, here of one annotator's
 pass over it; α is the mean of all β. Both passes are kept, and so are narrations with `#unsure` and
-`#O`. Videos of the benchmarks' validation and test splits are left out. So are narrations whose time is not
-within their video, before any mean is taken: one of them would move every clip.
+`#O`. Videos of the benchmarks' validation and test splits are left out. So are narrations outside their
+video, before any mean is taken: a single one would move every clip.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ CHOICES = 5
 
 @dataclass(frozen=True)
 class NarrationPass:
-    """What one annotator wrote about one video, in the order of time."""
+    """One annotator's narrations of one video, in order of time."""
 
     video_uid: str
     name: str
     times_s: NDArray[np.float64]
-    """NaN where the file has no number, last."""
+    """NaN, sorted last, if the file has no number."""
     texts: list[str]
-    """Empty where the file has no sentence."""
+    """Empty if the file has no sentence."""
     uids: list[str]
-    """Annotation numbers; those that a release lacks are made of video, pass and place in the file."""
+    """Annotation numbers; if a release lacks them, built from video, pass and place in the file."""
 
     def select(self, chosen: NDArray[np.bool_]) -> NarrationPass:
-        """The narrations for which `chosen` is true."""
+        """The narrations where `chosen` is true."""
         rows = np.flatnonzero(chosen)
         texts, uids = [self.texts[row] for row in rows], [self.uids[row] for row in rows]
         return replace(self, times_s=self.times_s[rows], texts=texts, uids=uids)
@@ -54,32 +54,32 @@ class NarrationPass:
 
 @dataclass(frozen=True)
 class Metadata:
-    """What `ego4d.json` says of the videos."""
+    """Video metadata from `ego4d.json`."""
 
     held_out: frozenset[str]
     """Videos of the benchmarks' validation and test splits."""
     lengths_s: dict[str, float]
-    """Length of each video, in seconds, where it is known."""
+    """Length of each video in seconds, if known."""
     known: frozenset[str]
-    """All videos that it lists."""
+    """All listed videos."""
 
 
 def narration_path(raw_dir: Path) -> Path:
-    """The narration file of whichever release is there."""
+    """The narration file of the release on disk."""
     found = sorted(raw_dir.glob("v*/annotations/narration.json"))
     return found[-1] if found else raw_dir / "v2/annotations/narration.json"
 
 
 def metadata_paths(raw_dir: Path) -> list[Path]:
-    """Every `ego4d.json`: the official program has put it beside the releases and into them."""
+    """Every `ego4d.json`: the official program has put it both beside and inside the releases."""
     return [path for path in (raw_dir / METADATA, *sorted(raw_dir.glob(f"v*/{METADATA}"))) if path.is_file()]
 
 
 def read_narrations(path: Path) -> list[NarrationPass]:
     """Every pass of every video that has narrations, sorted by video and pass.
 
-    Reads releases with the videos under `videos` and older ones with them at the top level. Raises
-    SourceError, with the place in the file, when it is made otherwise or has no narration.
+    Reads releases with videos under `videos`, and older ones with videos at the top level. Raises
+    SourceError, with the place in the file, for any other form or if there is no narration.
     """
     content = expect_object(read_json(path), str(path))
     older = "videos" not in content
@@ -87,7 +87,7 @@ def read_narrations(path: Path) -> list[NarrationPass]:
     passes = []
     for video_uid in sorted(videos):
         if older and not isinstance(videos[video_uid], dict):
-            continue  # older releases have data about themselves among the videos
+            continue  # older releases mix metadata with the videos
         video = expect_object(videos[video_uid], f"{path}: videos.{video_uid}")
         for name in PASSES:
             where = f"{path}: videos.{video_uid}.{name}"
@@ -122,7 +122,7 @@ def _narration_pass(where: str, video_uid: str, name: str, narrations: Sequence[
 
 
 def _number(value: Any) -> float:
-    """A JSON value as a number, NaN where it is none."""
+    """A JSON value as a number; NaN if it is none."""
     try:
         return math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
@@ -130,11 +130,11 @@ def _number(value: Any) -> float:
 
 
 TAGS = re.compile(r"#[^\W\d_]+(\s+[^\W\d_]\b)?")
-"""A tag with its person's letter: `#C C`, `#O X`, `#unsure`."""
+"""A tag, with its person's letter if any: `#C C`, `#O X`, `#unsure`."""
 
 
 def sentence_of(text: Any) -> str:
-    """A narration's text, or nothing where it is not text or says nothing beside its tags."""
+    """A narration's text; empty if it is not text or has only tags."""
     if not isinstance(text, str):
         return ""
     stripped = text.strip()
@@ -143,12 +143,12 @@ def sentence_of(text: Any) -> str:
 
 
 def _has_surrogates(text: str) -> bool:
-    """Whether the text has halves of characters, which JSON can write and no encoding can."""
+    """Whether the text has unpaired surrogates, which JSON can hold but no encoding can."""
     return not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def mean_gap_s(passes: Sequence[NarrationPass]) -> float:
-    """EgoClip's α: the mean over the passes of their mean gaps, in seconds; 1 where none has a gap."""
+    """EgoClip's α: mean over the passes of their mean gaps, in seconds; 1 if none has a gap."""
     gaps = [gap for gap in map(_gap_s, passes) if gap > 0]
     return float(np.mean(gaps)) if gaps else 1.0
 
@@ -162,8 +162,8 @@ def egoclip_windows(
 ) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Start and end in seconds of every narration's clip, pass by pass, by the EgoClip rule.
 
-    `alpha_s` is α, by default that of these passes. A pass with one narration, or with all at one moment,
-    has no gap: it gets β = α, a clip of 1 s.
+    `alpha_s` is α, by default of these passes. A pass with one narration, or with all at one moment, has no
+    gap; it gets β = α, a clip of 1 s.
     """
     alpha_s = mean_gap_s(passes) if alpha_s is None else alpha_s
     windows = []
@@ -174,10 +174,10 @@ def egoclip_windows(
 
 
 def read_metadata(raw_dir: Path, *, allow_missing: bool) -> Metadata:
-    """What all `ego4d.json` in `raw_dir` say together.
+    """Metadata merged from all `ego4d.json` in `raw_dir`.
 
-    Raises SourceError for a malformed one, and, unless `allow_missing`, where there is none: the benchmarks'
-    videos would be trained on.
+    Raises SourceError for a malformed file, and unless `allow_missing` if there is none: training would
+    include the benchmarks' videos.
     """
     paths = metadata_paths(raw_dir)
     if not paths and not allow_missing:
@@ -204,7 +204,7 @@ def read_metadata(raw_dir: Path, *, allow_missing: bool) -> Metadata:
 
 
 def read_egomcq(raw_dir: Path) -> list[Question]:
-    """EgoMCQ's questions; none when its file is not there. Raises SourceError for a malformed question."""
+    """EgoMCQ's questions; none if the file is missing. Raises SourceError for a malformed question."""
     path = raw_dir / EGOMCQ
     return read_questions(path) if path.is_file() else []
 
@@ -253,12 +253,12 @@ def _question(where: str, key: str, value: Any) -> Question:
 # ------------------------------------------------------------------------------------------ files on disk
 
 CHECKED_AT_ONCE_BYTES = 50_000_000
-"""Annotation files up to this size, a second's reading, are read whole before any work. Larger ones, such as
-the full narration.json, only when the data set is fetched, which is before transcoding too."""
+"""Annotation files up to this size (about a second to read) are read whole before any work. Larger ones, such
+as the full narration.json, are read when the data set is fetched, still before transcoding."""
 
 
 def check(folder: Path, *, allow_missing_metadata: bool) -> None:
-    """Raise SourceError unless the annotation files are in `folder` and all but huge ones can be read."""
+    """Raise SourceError unless the annotation files are in `folder`; reads all but huge ones."""
     narrations = narration_path(folder)
     name = str(narrations.relative_to(folder))
     require_files(folder, (name,), what="an Ego4D download (v2/annotations, v2/full_scale, ego4d.json)")
@@ -277,14 +277,14 @@ def check_egomcq(path: Path) -> None:
 
 
 def read_all(folder: Path, *, allow_missing_metadata: bool) -> list[NarrationPass]:
-    """Read every annotation file in `folder`, whatever its size, and return the narrations."""
+    """Read every annotation file in `folder`, of any size, and return the narrations."""
     read_metadata(folder, allow_missing=allow_missing_metadata)
     read_egomcq(folder)
     return read_narrations(narration_path(folder))
 
 
 def annotation_files(folder: Path) -> list[str]:
-    """Annotation files in `folder`, by their path in it."""
+    """Annotation files by their path in `folder`."""
     questions = [folder / EGOMCQ] if (folder / EGOMCQ).is_file() else []
     files = [narration_path(folder), *metadata_paths(folder), *questions]
     return [str(file.relative_to(folder)) for file in files]
@@ -300,7 +300,7 @@ def list_videos(folder: Path) -> list[SourceVideo]:
 
 
 def find_videos(folder: Path) -> tuple[list[SourceVideo], list[SourceVideo]]:
-    """Downloaded videos in either rendition, and where the narrated ones would be that are not there."""
+    """Downloaded videos in either rendition, and expected paths of missing narrated ones."""
     found = list_videos(folder)
     narrated = {entry.video_uid for entry in read_all(folder, allow_missing_metadata=True)}
     gone = sorted(narrated - {video.video_id for video in found})
@@ -309,7 +309,7 @@ def find_videos(folder: Path) -> tuple[list[SourceVideo], list[SourceVideo]]:
 
 
 def clips_of_questions(folder: Path) -> tuple[VideosOfClips, list[str]]:
-    """The videos of each question of EgoMCQ, unless its file is huge, and the videos that are there."""
+    """Videos of each EgoMCQ question, unless its file is huge, and the videos on disk."""
     path = folder / EGOMCQ
     if path.is_file() and path.stat().st_size > CHECKED_AT_ONCE_BYTES:
         return {}, []

@@ -32,8 +32,8 @@ def annotate(annotation: Annotation) -> None:
             f"whether benchmarks have them or not",
             file=sys.stderr,
         )
-    # A video's length is that of its chunks, else that in ego4d.json. Without either, a bad time cannot be
-    # told from a good one, so the video's gaps do not count in α.
+    # A video's length comes from its chunks, else from ego4d.json. Without either, bad times go undetected,
+    # so the video's gaps do not count in α.
     lengths_s = metadata.lengths_s | {
         entry.video_uid: annotation.index.duration_s(entry.video_uid)
         for entry in narrated
@@ -70,7 +70,7 @@ def _without_benchmarks(
 def _narrations_within(
     annotation: Annotation, entry: ego4d.NarrationPass, length_s: float
 ) -> ego4d.NarrationPass:
-    """The narrations of a pass whose time is one of the video's."""
+    """The narrations of a pass that lie within the video."""
     number = np.isfinite(entry.times_s)
     inside = number & (entry.times_s >= 0) & (entry.times_s <= length_s)
     if inside.all():
@@ -88,7 +88,7 @@ def _drop_narrations(annotation: Annotation, entry: ego4d.NarrationPass, reason:
 
 
 def _write_questions(annotation: Annotation, questions: Sequence[Question]) -> None:
-    """Publish the questions whose choices can all be watched."""
+    """Publish the questions whose choices all have video."""
     problems = [_problem(question, annotation.index) for question in questions]
     dropped = [
         (f"question {question.question_id}", problem)
@@ -104,7 +104,7 @@ def _write_questions(annotation: Annotation, questions: Sequence[Question]) -> N
 
 
 def _problem(question: Question, index: VideoLengths) -> str | None:
-    """Why a question is left out, None if it is not."""
+    """Why a question is left out; None if it is kept."""
     if not all(map(index.has, question.video_ids)):
         return QUESTION
     if any(

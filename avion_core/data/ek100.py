@@ -33,7 +33,7 @@ SENTENCES = {
 }
 CLASSES = LAYOUTS["ek100"].class_lists
 ANNOTATIONS = (*SPLITS.values(), *SENTENCES.values(), *CLASSES.values())
-"""Files that the layout needs beside the videos."""
+"""Files that the layout needs in addition to the videos."""
 SEGMENT_COLUMNS = (
     "narration_id",
     "video_id",
@@ -44,7 +44,7 @@ SEGMENT_COLUMNS = (
     "noun_class",
     "all_noun_classes",
 )
-"""Columns of an annotation CSV that are read."""
+"""Columns read from an annotation CSV."""
 
 
 @dataclass(frozen=True)
@@ -69,16 +69,16 @@ class Segment:
 
 @dataclass(frozen=True)
 class ClassEntry:
-    """A verb or noun class and the words that mean it."""
+    """A verb or noun class and its words."""
 
     key: str
     instances: tuple[str, ...]
-    """Words, parts joined as the owners do: `pick-up`, `board:chopping`."""
+    """Words in the owners' form: `pick-up`, `board:chopping`."""
 
 
 @dataclass(frozen=True)
 class Annotations:
-    """All annotation files of the layout, read and held against each other."""
+    """All annotation files of the layout, read and checked against each other."""
 
     verbs: list[ClassEntry]
     nouns: list[ClassEntry]
@@ -89,7 +89,7 @@ class Annotations:
 
 
 def read_annotations(folder: Path) -> Annotations:
-    """Read everything. Raises SourceError naming file, line and column that cannot be read."""
+    """Read everything. Raises SourceError naming the file, line and column of an error."""
     verbs, nouns = (read_class_list(folder / name) for name in CLASSES.values())
     segments = {
         split: read_segments(folder / name, verbs=len(verbs), nouns=len(nouns))
@@ -136,9 +136,9 @@ def words(value: str) -> tuple[str, ...]:
 
 
 def read_segments(path: Path, *, verbs: int | None = None, nouns: int | None = None) -> list[Segment]:
-    """Rows of an annotation CSV; `verbs` and `nouns` count the classes, where their lists are known.
+    """Rows of an annotation CSV; `verbs` and `nouns` are the numbers of classes, if known.
 
-    Raises SourceError naming line and column that cannot be read.
+    Raises SourceError naming the line and column of an error.
     """
     return [_segment(row, verbs, nouns) for row in read_rows(path, columns=SEGMENT_COLUMNS)]
 
@@ -169,7 +169,7 @@ def _value(row: Row, column: str, parse: Callable[[str], T], expected: str) -> T
 
 
 def _classes(row: Row, column: str, parse: Callable[[str], T], count: int | None) -> T:
-    """One class number or several, all of them known."""
+    """One class number or several, checked against the class list."""
     expected = "a class number" if parse is int else "a list of class numbers such as [2, 60]"
     found = _value(row, column, parse, expected)
     numbers = found if isinstance(found, tuple) else (found,)
@@ -187,10 +187,10 @@ def read_sentences(
 ) -> list[dict[str, Any]]:
     """Rows of a sentence table: each sentence has the classes of the clip that its file names.
 
-    With `own_texts` it also has that clip's narration: the published figures embed it, and the last rows of
-    the official test file have their texts shifted by a line (P22_04_144 and after). Training draws the
-    file's own texts. A clip that is not among `segments` (by narration_id) must have its classes in the file
-    itself, as the training file does; else SourceError.
+    With `own_texts` it also has that clip's narration: the published figures embed it, and in the official
+    test file the last texts are shifted by a line (from P22_04_144 on). Training draws the file's own texts.
+    Raises SourceError for a clip that is neither among `segments` (by narration_id) nor has its classes in
+    the file itself, as in the training file.
     """
     rows: list[dict[str, Any]] = []
     for row in read_rows(path, columns=("narration_id", "narration")):
@@ -215,7 +215,7 @@ def read_sentences(
 
 
 def read_class_list(path: Path) -> list[ClassEntry]:
-    """Classes in the order of their numbers. Raises SourceError when the numbers have gaps."""
+    """Classes in order of their numbers. Raises SourceError if the numbers have gaps."""
     entries: list[ClassEntry] = []
     for row in read_rows(path, columns=("id", "key", "instances")):
         if row.values["id"] != str(len(entries)):
@@ -228,21 +228,21 @@ def read_class_list(path: Path) -> list[ClassEntry]:
 
 
 def action_classes(*splits: Sequence[Segment]) -> list[str]:
-    """Names of the action classes, the label being the place: the strings `verb:noun`, sorted as text.
+    """Names of the action classes, `verb:noun`, sorted as text; a name's place is its label.
 
-    Over training and validation of EPIC-KITCHENS-100 there are 3806.
+    Training and validation of EPIC-KITCHENS-100 have 3806.
     """
     return sorted({segment.action for segments in splits for segment in segments})
 
 
 def check(folder: Path) -> None:
-    """Raise SourceError unless the layout's annotation files are in `folder` and can be read."""
+    """Raise SourceError unless `folder` has the layout's annotation files and they can be read."""
     require_files(folder, ANNOTATIONS, what="the EPIC-KITCHENS-100 annotations and <participant>/videos")
     read_annotations(folder)
 
 
 def find_videos(folder: Path) -> tuple[list[SourceVideo], list[SourceVideo]]:
-    """The annotated videos that are in `<participant>/videos`, and where those would be that are not."""
+    """Annotated videos found in `<participant>/videos`, and expected paths of missing ones."""
     segments = read_annotations(folder).segments
     wanted = {segment.video_id for rows in segments.values() for segment in rows}
     found, gone = [], []
@@ -256,14 +256,14 @@ def find_videos(folder: Path) -> tuple[list[SourceVideo], list[SourceVideo]]:
 
 
 def clips(folder: Path) -> tuple[VideosOfClips, list[str]]:
-    """The video of each clip, by split, and the videos that are there."""
+    """The video of each clip, by split, and the videos on disk."""
     segments = read_annotations(folder).segments
     videos = {split: [(row.video_id,) for row in rows] for split, rows in segments.items()}
     return videos, [video.video_id for video in find_videos(folder)[0]]
 
 
 def annotate(annotation: Annotation) -> None:
-    """Both splits, the sentences of multi-instance retrieval, and the class lists."""
+    """Write both splits, the sentences of multi-instance retrieval, and the class lists."""
     annotations = read_annotations(annotation.raw_dir)
     actions = action_classes(*annotations.segments.values())
     label = {name: number for number, name in enumerate(actions)}

@@ -33,12 +33,12 @@ class Narration:
 
     line: int
     video: str
-    """Path within the videos' folder, in its canonical form."""
+    """Path within the videos' folder, in canonical form."""
     start_s: float
     end_s: float
     text: str
     split: str
-    """Train, validation, or empty when the CSV does not say."""
+    """Train, validation, or empty if the CSV does not say."""
 
 
 def parse_time(value: str) -> float:
@@ -58,10 +58,10 @@ def parse_time(value: str) -> float:
 
 
 def read_narrations(path: Path, *, videos: Path | None, away: Collection[str] = ()) -> list[Narration]:
-    """All lines of a narrations CSV; `videos` must hold each line's video, but for those that are `away`.
+    """All lines of a narrations CSV; the folder `videos` must hold each line's video, except those `away`.
 
-    Raises SourceError naming file, line, column, value and the way out: for a missing column, a bad
-    time, an end that is not after its start, an empty text, an unknown split, or missing videos.
+    Raises SourceError naming file, line, column, value and a way out, for a missing column, a bad time, an
+    end that is not after its start, an empty text, an unknown split, or missing videos.
     """
     narrations = [_narration(row) for row in read_rows(path, columns=COLUMNS)]
     if not narrations:
@@ -96,7 +96,7 @@ def _narration(row: Row) -> Narration:
 
 
 def _time(row: Row, column: str) -> float:
-    """Seconds; spreadsheets that separate by `;` write a decimal comma."""
+    """Seconds; spreadsheets that separate with `;` write a decimal comma."""
     value = row.values[column]
     try:
         return parse_time(value.replace(",", ".") if row.separator == ";" else value)
@@ -105,13 +105,13 @@ def _time(row: Row, column: str) -> float:
 
 
 def split_of(video: str, *, validation_fraction: float) -> str:
-    """Split of a video by a hash of its name: the same on every machine, whatever other videos there are."""
+    """Split of a video by a hash of its name: the same on every machine and for any set of videos."""
     share = int.from_bytes(hashlib.sha256(video.encode()).digest()[:8], "big") / 2**64
     return "validation" if share < validation_fraction else "train"
 
 
 def annotate(annotation: Annotation) -> None:
-    """The user's narrations; without a `split` in the CSV, whole videos are held out by their names."""
+    """Write the user's narrations; without a `split` in the CSV, whole videos are held out by name."""
     fraction = annotation.recipe["validation_fraction"]
     narrations = read_narrations(annotation.raw_dir / NARRATIONS, videos=None)
     splits = [row.split or split_of(row.video, validation_fraction=fraction) for row in narrations]

@@ -1,7 +1,7 @@
 """Kinetics: trimmed clips in lists, and the class names.
 
-Lists come in three forms: `path num_frames label` a line, `path label` as VideoMAE writes them, and the CSV
-`label,youtube_id,time_start,time_end,split` of the owners and of CVDF, whose clips are
+Lists have three forms: `path num_frames label` per line, VideoMAE's `path label`, and the owners' and CVDF's
+CSV `label,youtube_id,time_start,time_end,split`, with clips in
 `<split>/<label>/<youtube_id>_<start>_<end>.mp4`.
 """
 
@@ -34,19 +34,19 @@ from avion_core.layouts import CLASSES as CLASSES_FILE
 from avion_core.plain_text import plain
 
 LISTS = {"train": ("train.txt", "train.csv"), "val": ("val.txt", "val.csv", "validate.csv")}
-"""Names that a split's list may have."""
+"""Possible names of a split's list."""
 CLASSES = "classes.txt"
 OWNERS_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 FORMS = {
     "path num_frames label": re.compile(r"(?P<path>.+?)[\s,;]+[0-9]+[\s,;]+(?P<label>-?[0-9]{1,9})"),
     "path label": re.compile(r"(?P<path>.+?)[\s,;]+(?P<label>-?[0-9]{1,9})"),
 }
-"""What a line of a plain list may be. All lines of a list have the form of the first."""
+"""Forms of a line in a plain list. All lines of a list have the form of the first."""
 NUMBERED = (
     re.compile(r'(?P<id>[0-9]{1,9})[\s,;]+"?(?P<name>.*?)"?'),
     re.compile(r'"?(?P<name>.*?)"?[\s,;]+(?P<id>[0-9]{1,9})'),
 )
-"""A line of class names with its label, as in the owners' table `id,name`, or the other way round."""
+"""A class name with its label, as in the owners' table `id,name`, or the other way round."""
 HEADING = re.compile(r"(?i)\W*((class_?)?id\W+.*name|.*name\W+(class_?)?id)\W*")
 
 
@@ -55,31 +55,31 @@ class Listed:
     """One line of a list."""
 
     paths: tuple[str, ...]
-    """Where the clip may lie; the first one names it."""
+    """Possible paths of the clip; the first one names it."""
     label: int
     line: int
 
     @property
     def video_id(self) -> str:
-        """Name of the video in every table."""
+        """Name of the video in all tables."""
         return video_id_of(self.paths[0])
 
 
 def list_path(folder: Path, split: str) -> Path:
-    """A split's list, by whichever of its names it has."""
+    """A split's list, under any of its possible names."""
     files = [folder / name for name in LISTS[split]]
     return next((file for file in files if file.is_file()), files[0])
 
 
 def annotation_files(folder: Path) -> list[str]:
-    """Annotation files in `folder`, by their path in it."""
+    """Annotation files by their path in `folder`."""
     return [*(list_path(folder, split).name for split in LISTS), CLASSES]
 
 
 def read_classes(raw_dir: Path) -> list[str]:
-    """Class names in order of their labels: one a line, or `id,name` as in the owners' table.
+    """Class names in order of their labels: one per line, or `id,name` as in the owners' table.
 
-    Raises SourceError for an empty or repeated name, and for numbers that are not those from 0 on, in order.
+    Raises SourceError for an empty or repeated name, and for numbers other than 0, 1, … in order.
     """
     path = raw_dir / CLASSES
     names = [line.strip() for line in read_text(path).rstrip().splitlines()]
@@ -94,7 +94,7 @@ def read_classes(raw_dir: Path) -> list[str]:
 
 
 def _without_ids(path: Path, lines: list[str]) -> list[str]:
-    """The names where every line has its label too, below a heading or not; else the lines as they are."""
+    """The names if every line also has its label, below a heading or not; else the lines unchanged."""
     first = 1 if lines and HEADING.fullmatch(lines[0]) else 0
     for form in NUMBERED:
         found = [match for line in lines[first:] if (match := form.fullmatch(line))]
@@ -111,7 +111,7 @@ def _without_ids(path: Path, lines: list[str]) -> list[str]:
 
 
 def read_list(path: Path, *, classes: list[str]) -> list[Listed]:
-    """Lines of a list. Raises SourceError naming the line that cannot be read."""
+    """Lines of a list. Raises SourceError naming the bad line."""
     lines = [(number, line.strip()) for number, line in enumerate(read_text(path).splitlines(), start=1)]
     lines = [(number, line) for number, line in lines if line]
     first = lines[0][1] if lines else ""
@@ -172,14 +172,14 @@ def _read_lists(folder: Path) -> list[Listed]:
 
 
 def check(folder: Path) -> None:
-    """Raise SourceError unless the layout's annotation files are in `folder` and can be read."""
+    """Raise SourceError unless `folder` has the layout's annotation files and they can be read."""
     names = annotation_files(folder)
     require_files(folder, names, what="a Kinetics layout (train.txt, val.txt, classes.txt and the clips)")
     refuse_namesakes((entry.video_id, entry.paths[0]) for entry in _read_lists(folder))
 
 
 def find_videos(folder: Path) -> tuple[list[SourceVideo], list[SourceVideo]]:
-    """The listed videos that are there, and where those would be that are not."""
+    """Listed videos found on disk, and expected paths of missing ones."""
     found, gone = [], []
     entries = _read_lists(folder)
     for entry, file in zip(entries, in_parallel(partial(_file_of, folder), entries), strict=True):
@@ -191,13 +191,13 @@ def find_videos(folder: Path) -> tuple[list[SourceVideo], list[SourceVideo]]:
 
 
 def _file_of(folder: Path, entry: Listed) -> Path | None:
-    """Where the clip of a line is, None if it is in none of its places."""
+    """Path of a line's clip; None if it is in none of its places."""
     files = (find_file(folder, path) for path in entry.paths)
     return next((file for file in files if file is not None), None)
 
 
 def clips(folder: Path) -> tuple[VideosOfClips, list[str]]:
-    """The video of each clip, by list, and the videos that are there."""
+    """The video of each clip, by list, and the videos on disk."""
     classes = read_classes(folder)
     lists = {split: read_list(list_path(folder, split), classes=classes) for split in LISTS}
     videos = {split: [(entry.video_id,) for entry in entries] for split, entries in lists.items()}
@@ -205,7 +205,7 @@ def clips(folder: Path) -> tuple[VideosOfClips, list[str]]:
 
 
 def annotate(annotation: Annotation) -> None:
-    """Whole trimmed clips with their class."""
+    """Write whole trimmed clips with their class."""
     classes = read_classes(annotation.raw_dir)
     for split in LISTS:
         entries = read_list(list_path(annotation.raw_dir, split), classes=classes)

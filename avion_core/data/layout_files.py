@@ -1,4 +1,4 @@
-"""What reads a layout: makes its clip tables, checks and finds its official files on disk."""
+"""Readers of layouts: make clip tables, check and find official files on disk."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from avion_core.registry import load
 
 @dataclass(frozen=True)
 class OfficialFiles:
-    """What is done with a folder that holds a layout's official files, before any video is read."""
+    """Access to a folder of a layout's official files, without reading any video."""
 
     check: Callable[[Path, bool], None]
-    """Raise SourceError unless the annotations can be read; the flag allows missing metadata."""
+    """Raise SourceError unless the annotations can be read. The flag allows missing metadata."""
     annotation_files: Callable[[Path], Sequence[str]]
-    """Annotation files by their path in the folder."""
+    """Annotation files, by path in the folder."""
     find_videos: Callable[[Path], tuple[list[SourceVideo], list[SourceVideo]]]
-    """Those that are there, and where the annotated ones would be that are not."""
+    """Videos on disk, and expected paths of missing annotated ones."""
     clips: Callable[[Path], tuple[VideosOfClips, list[str]]]
-    """Videos of the clips of each table that is quickly counted, and names of the videos that are there."""
+    """Videos of the clips of each table that can be counted quickly, and names of the videos on disk."""
     list_videos: Callable[[Path], list[SourceVideo]] | None = None
-    """Quickly, those that are there, where the annotations need not name all."""
+    """Quick list of the videos on disk, for layouts whose annotations need not name all."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class LayoutReader:
     annotate: Callable[[Annotation], None]
     """Write the layout's tables."""
     official: OfficialFiles | None = None
-    """Official files on disk; None where a source brings the layout alone."""
+    """Official files on disk; None if only a source provides the layout."""
 
 
 def layout_reader(layout: str) -> LayoutReader:
@@ -45,7 +45,7 @@ def layout_reader(layout: str) -> LayoutReader:
 
 
 def official_files(layout: str) -> OfficialFiles:
-    """How official files of a layout are read. Raises ValueError for a layout that has none."""
+    """Access to a layout's official files. Raises ValueError for a layout without any."""
     official = layout_reader(layout).official
     if official is None:
         raise ValueError(f"the layout '{layout}' has no official files")

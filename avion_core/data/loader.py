@@ -1,9 +1,9 @@
-"""Batches of clips in an order that depends on the seed and the epoch alone.
+"""Batches of clips in an order that depends only on the seed and the epoch.
 
 A sample's generator is seeded from (seed, epoch, row), so batches are the same for any number of worker
-processes, and an epoch can begin at any step without reading what came before it. A clip that cannot be
-decoded is recorded, and a clip from another step of the epoch takes its place; too many stop the run. No step
-has a clip twice: a contrastive loss would treat its text as a negative of itself.
+processes, and an epoch can start at any step without reading the earlier ones. A clip that cannot be decoded
+is recorded and replaced by a clip from another step of the epoch; too many stop the run. No step has a clip
+twice: a contrastive loss would treat its text as a negative of itself.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from avion_core.media import MediaError
 from avion_core.processes import STOP_SIGNALS, end_with_parent
 
 Batch = dict[str, torch.Tensor]
-"""frames uint8 [B, T, H, W, C] or [B, V, T, H, W, C]; rows int64 [B]; with texts tokens int64 [B, L] and
-text_ids int64 [B]."""
+"""frames uint8 [B, T, H, W, C] or [B, V, T, H, W, C]; rows int64 [B]; with texts also tokens int64 [B, L]
+and text_ids int64 [B]."""
 SPARE_STAND_INS = 8
-"""Stand-ins for a batch beyond one for each of its clips, as some may be bad themselves."""
+"""Stand-ins per batch beyond one for each clip, as stand-ins may be bad themselves."""
 GRACE_CLIPS = 200
-"""The share of bad clips is taken of at least this many (or of all, if there are fewer)."""
+"""Smallest denominator of the share of bad clips (or all clips, if there are fewer)."""
 
 
 class Samples(Protocol):
-    """Where samples come from: `avion_core.data.dataset.ClipDataset`."""
+    """Source of samples: `avion_core.data.dataset.ClipDataset`."""
 
     clips: ClipTable
 
@@ -48,14 +48,14 @@ class Samples(Protocol):
     def sample(
         self, row: int, rng: np.random.Generator, out: NDArray[np.uint8] | None = None
     ) -> dict[str, Any]:
-        """`frames`, and with texts `tokens` and `text_id`, of a row; MediaError if it cannot be read.
+        """A row's `frames`, and with texts `tokens` and `text_id`; MediaError if it cannot be read.
 
-        The frames may be read into `out`, which has the shape of an earlier sample's.
+        Frames may be read into `out`, which has the shape of an earlier sample's frames.
         """
 
 
 class BatchLoader:
-    """Batches of this process; see the module's head. One epoch is read at a time."""
+    """Batches of this process (see the module docstring), one epoch at a time."""
 
     def __init__(
         self,
@@ -73,12 +73,12 @@ class BatchLoader:
     ) -> None:
         """`batch_size` is this process's share of a step; `workers` processes decode, 0 for none.
 
-        A clip that is not read within `clip_timeout_s` seconds counts as one that cannot be decoded.
+        A clip that is not read within `clip_timeout_s` seconds counts as undecodable.
 
-        Raises ValueError when there are no clips, or fewer than one batch with `drop_last`.
+        Raises ValueError if there are no clips, or fewer than one batch with `drop_last`.
         """
         self.bad: list[BadClip] = []
-        """Clips that could not be decoded, in the order they were met, each once."""
+        """Clips that could not be decoded, in order of occurrence, each once."""
         self._dataset, self._max_bad_share = dataset, max_bad_share
         self._seen, self._bad_rows = 0, set[int]()
         self._steps = _Steps(
@@ -109,7 +109,7 @@ class BatchLoader:
     def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[Batch]:
         """Batches of an epoch from `first_step` on.
 
-        Raises ValueError when more than the allowed share of the clips cannot be decoded, and OSError where
+        Raises ValueError if more than the allowed share of the clips cannot be decoded, and OSError if
         /dev/shm has no room for the few pages that workers need.
         """
         self._steps.epoch, self._steps.first_step = epoch, first_step
@@ -166,7 +166,7 @@ def _end_on_signal_of(parent: int) -> None:
 
 @dataclass(frozen=True)
 class _Request:
-    """The rows of one batch, and those that take the places of its bad ones, in this order."""
+    """The rows of one batch, and stand-ins for bad ones, in order of use."""
 
     epoch: int
     rows: list[int]
@@ -174,7 +174,7 @@ class _Request:
 
 
 class _Steps:
-    """What to read for each step: a batch sampler that can begin anywhere."""
+    """Batch sampler that can start at any step."""
 
     def __init__(
         self,
@@ -210,25 +210,25 @@ class _Steps:
             yield [_Request(epoch, rows, stand_ins)]
 
     def _order(self, epoch: int) -> NDArray[np.uint32]:
-        """Every row once. Of 35 million rows it takes 140 MB; only the process that deals them out has it."""
+        """Every row once. 35 million rows take 140 MB, in the main process only."""
         order = np.arange(self._clips, dtype=np.uint32)
         if self._shuffle:
             np.random.default_rng([self._seed, epoch]).shuffle(order)
         return order
 
     def _places(self, step: int) -> range:
-        """This process's places in the epoch's order; the last step may go beyond its end."""
+        """This process's places in the epoch's order; the last step may run past its end."""
         step_size = self._batch_size * self._world_size
         first = step * step_size
-        # A last step that is not full is divided evenly, so that no process waits for another.
+        # A partial last step is divided evenly, so that no process waits for another.
         size = -(-min(step_size, self._clips - first) // self._world_size)
         return range(first + self._rank * size, first + (self._rank + 1) * size)
 
     def _stand_in_places(self, step: int) -> NDArray[np.int64]:
         """Places for the stand-ins of this process's bad clips; the order is a ring.
 
-        They are spread evenly over all places outside the step, from the one farthest from it, and dealt to
-        the processes in turn, so that no two processes show the same clip.
+        They are spread evenly over all places outside the step, starting with the farthest, and dealt to the
+        processes in turn, so that no two processes use the same clip.
         """
         size = len(self._places(step))
         outside = max(0, self._clips - size * self._world_size)
@@ -239,14 +239,14 @@ class _Steps:
 
 
 class _BatchReader(Dataset[dict[str, Any]]):
-    """Runs in the workers: a batch of the first rows that can be decoded, each with its own generator."""
+    """Runs in the workers: reads a batch, each row with its own generator."""
 
     def __init__(self, dataset: Samples, seed: int, clip_timeout_s: float) -> None:
         self._dataset, self._seed, self._clip_timeout_s = dataset, seed, clip_timeout_s
         self._pool = BufferPool()
 
     def __getitems__(self, requests: Sequence[_Request]) -> dict[str, Any]:
-        """The whole batch: clips are read into the memory that is handed over."""
+        """Read the whole batch; clips go straight into the shared tensor."""
         [request] = requests
         shared: SharedTensor | None = None
         frames: torch.Tensor | None = None
@@ -272,7 +272,7 @@ class _BatchReader(Dataset[dict[str, Any]]):
     def _first_readable(
         self, epoch: int, rows: Iterable[int], out: NDArray[np.uint8] | None, bad: list[tuple[int, str]]
     ) -> dict[str, Any] | None:
-        """The sample of the first row that can be decoded; those that cannot join `bad`."""
+        """The sample of the first decodable row; rows that fail are added to `bad`."""
         for row in rows:
             try:
                 with time_limit(self._clip_timeout_s, self._dataset.clips.video_id(row)):
@@ -283,7 +283,7 @@ class _BatchReader(Dataset[dict[str, Any]]):
 
 
 def _labels(samples: Sequence[dict[str, Any]]) -> dict[str, NDArray[np.int64]]:
-    """All of a batch but its frames. Arrays, as a worker would put tensors into /dev/shm."""
+    """A batch without its frames. Arrays, as workers would put tensors into /dev/shm."""
     labels = {"rows": np.array([sample["row"] for sample in samples], np.int64)}
     if "tokens" in samples[0]:
         labels["tokens"] = np.stack([np.asarray(sample["tokens"]) for sample in samples])

@@ -1,7 +1,7 @@
-"""Before a GPU is booked: are there enough clips, and would every one be found and decoded?
+"""Checks before booking a GPU: are there enough clips, and can they be found and decoded?
 
-Every table is held against what the runs need of it, every clip against the chunk index, every chunk file
-against its recorded size, and a sample of clips is really decoded.
+Checks every table against the runs' needs, every clip against the chunk index and every chunk file against
+its recorded size, and decodes a sample of clips.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from avion_core.media.sample import frame_range, segment_frames
 from avion_core.progress import Progress
 
 FRAMES, SIZE_PX = 4, 224
-"""What a sampled clip is decoded to."""
+"""Size of a decoded sample clip."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that would fail, and how many clips or chunks it concerns."""
+    """A problem, and the number of clips or chunks it affects."""
 
     where: str
     what: str
@@ -40,7 +40,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class TableCount:
-    """A clip table: the clips it has, and those that annotation left out, by reason."""
+    """A clip table: its clips, and those that annotation left out, by reason."""
 
     name: str
     clips: int
@@ -49,14 +49,14 @@ class TableCount:
 
 @dataclass(frozen=True)
 class Preflight:
-    """What was looked at in a data set and what is wrong with it."""
+    """Result of checking a data set."""
 
     dataset: str
     tables: list[TableCount]
     chunks: int
     decoded: int
     clips_per_second: float
-    """Of the decoded sample, one process, reading from the disk as it is."""
+    """For the decoded sample, in one process, from disk."""
     problems: list[Problem]
 
 
@@ -73,10 +73,10 @@ def check_dataset(
 ) -> Preflight:
     """Check the clip tables (name to file) of a data set; `samples` clips of each are decoded.
 
-    `dropped` is annotation's `dropped.json`, `needed` how many clips a table must have, at least one.
-    A clip that is not read within `clip_timeout_s` seconds counts as one that cannot be decoded.
+    `dropped` is annotation's `dropped.json`, `needed` the number of clips a table must have (at least 1).
+    A clip that is not read within `clip_timeout_s` seconds counts as undecodable.
 
-    Raises ValueError for a table or an index that cannot be read at all.
+    Raises ValueError for an unreadable table or index.
     """
     index = ChunkIndex.load(chunks)
     problems = list(_chunk_problems(index))
@@ -135,7 +135,7 @@ def _chunk_problems(index: ChunkIndex) -> Iterator[Problem]:
 
 
 def _row_problems(table: str, rows: ClipTable, index: ChunkIndex) -> Iterator[Problem]:
-    """Clips of videos without chunks, clips that end after their video, and clips that end too early."""
+    """Clips of videos without chunks, clips that end after their video, clips that end before they begin."""
     counts: Counter[str] = Counter()
     examples: dict[str, int] = {}
     first = 0

@@ -1,4 +1,4 @@
-"""Clips that annotation files name more than once in ways that are rarely meant: they are kept, and told."""
+"""Find clips that annotation files repeat, probably by mistake; they are kept and reported."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 CLIP = ["video_id", "start_s", "end_s"]
-"""Columns that say which clip a row is of."""
+"""Columns that identify a row's clip."""
 
 
 def repeats(tables: Mapping[str, pa.Table]) -> Iterator[str]:
-    """What clip tables repeat, a sentence each: clips and videos of both splits, clips with two labels.
+    """Repeats in clip tables, one sentence each: clips and videos in both splits, clips with two labels.
 
-    `tables` are those of a data set by split. A video in both may be meant: a long one can be divided.
+    `tables` are a data set's, by split. A video in both may be intended: a long one can be divided.
     """
     if len(tables) > 1:
         (train, other), names = tables.values(), " and ".join(tables)
@@ -33,7 +33,7 @@ def repeats(tables: Mapping[str, pa.Table]) -> Iterator[str]:
 
 
 def _shared(one: pa.Table, other: pa.Table, columns: list[str]) -> pa.Table:
-    """Distinct values of `columns` that both tables have."""
+    """Distinct values of `columns` present in both tables."""
     sides = [table.select(columns).group_by(columns).aggregate([]) for table in (one, other)]
     return sides[0].join(sides[1], keys=columns, join_type="inner").sort_by(columns[0])
 

@@ -1,4 +1,4 @@
-"""What every source has in common: source videos, their names and their list, and errors users can mend."""
+"""Common to all sources: source videos, their names and their list, and errors that users can fix."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ VIDEOS = pa.schema(
         ("mtime_ns", pa.int64()),
     ]
 )
-"""Columns of `videos.parquet`; size and time say whether a video was replaced, and paths are as
-`avion_core.media.file_table` says."""
+"""Columns of `videos.parquet`; size and time show whether a video was replaced; paths are as in
+`avion_core.media.file_table`."""
 FILES_AT_ONCE = 32
 
 VideosOfClips = Mapping[str, Sequence[Collection[str]]]
-"""By table, the videos that each clip (or question) needs."""
+"""The videos that each clip (or question) needs, by table."""
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 
 class SourceError(ValueError):
-    """Files of a data set are missing or wrong. The message names the file, the row and the way out."""
+    """Files of a data set are missing or wrong. The message names the file, the row and a way out."""
 
 
 @dataclass(frozen=True)
 class SourceVideo:
-    """A video as `transcode` finds it."""
+    """A source video for `transcode`."""
 
     video_id: str
     path: Path
 
 
 def in_parallel(look: Callable[[Item], Answer], items: Iterable[Item]) -> list[Answer]:
-    """`look` at each of many files: a network disk may take a millisecond to answer for each."""
+    """Apply `look` to many files in parallel: a network disk may take a millisecond per file."""
     wanted = list(items)
     share = -(-len(wanted) // FILES_AT_ONCE) or 1
     shares = [wanted[first : first + share] for first in range(0, len(wanted), share)]
@@ -57,10 +57,10 @@ def in_parallel(look: Callable[[Item], Answer], items: Iterable[Item]) -> list[A
 
 
 def marks_of(videos: Iterable[SourceVideo], *, recorded: Collection[str]) -> list[FileMark | None]:
-    """Marks of many videos, None for those that are not there.
+    """Marks of many videos; None for missing ones.
 
-    A video that is not `recorded` has one as soon as anything has its name, be it an empty file: transcoding
-    quarantines it with the reason. A recorded one has none while it is away.
+    A video that is not `recorded` has a mark as soon as anything has its name, even an empty file:
+    transcoding quarantines it with the reason. A recorded one has none while it is away.
     """
 
     def mark(video: SourceVideo) -> FileMark | None:
@@ -70,17 +70,17 @@ def marks_of(videos: Iterable[SourceVideo], *, recorded: Collection[str]) -> lis
 
 
 def canonical_name(relative_path: str) -> str:
-    """A path as every table writes it: `/` between folders, no `./`, accents composed (Unicode NFC)."""
+    """A path in the form used in all tables: `/` between folders, no `./`, accents composed (Unicode NFC)."""
     return unicodedata.normalize("NFC", posixpath.normpath(relative_path.replace("\\", "/")))
 
 
 def video_id_of(relative_path: str) -> str:
-    """Name of a video found by its path: without suffix, and one path component long."""
+    """Name of a video from its path: without suffix, as one path component."""
     return posixpath.splitext(canonical_name(relative_path))[0].replace("/", "__")
 
 
 def find_file(folder: Path, name: str) -> Path | None:
-    """The file of that canonical name in `folder`, whichever way the disk composes its accents."""
+    """The file of this canonical name in `folder`, however the disk composes accents."""
     file, place = folder / name, folder
     try:
         if file.is_file():
@@ -94,12 +94,12 @@ def find_file(folder: Path, name: str) -> Path | None:
             else:
                 place /= part
         return place if place.is_file() else None
-    except OSError:  # such as a name that is too long for the disk
+    except OSError:  # such as a name too long for the disk
         return None
 
 
 def refuse_namesakes(videos: Iterable[tuple[str, str]]) -> None:
-    """Raise SourceError that lists all files which would share a video's name, in upper or lower case.
+    """Raise SourceError that lists all files that would share a video's name, ignoring case.
 
     `videos` are pairs of a video's name and its file.
     """
@@ -115,7 +115,7 @@ def refuse_namesakes(videos: Iterable[tuple[str, str]]) -> None:
 
 
 def refuse_odd_names(videos: Iterable[SourceVideo]) -> None:
-    """Raise SourceError that lists videos in whose path some bytes are not UTF-8: no table can hold them."""
+    """Raise SourceError that lists videos whose path is not UTF-8: no table can hold it."""
     odd = [video.path for video in videos if not is_utf8(str(video.path))]
     if odd:
         names = names_of([str(path).encode(errors="backslashreplace").decode() for path in odd])
@@ -123,7 +123,7 @@ def refuse_odd_names(videos: Iterable[SourceVideo]) -> None:
 
 
 def is_utf8(name: str) -> bool:
-    """Whether a file name, as Python has it, consists of UTF-8; a table cannot hold another one."""
+    """Whether a file name, as Python decoded it, was valid UTF-8."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -144,7 +144,7 @@ def write_videos(path: Path, videos: Mapping[SourceVideo, FileMark]) -> None:
 
 
 def require_files(folder: Path, names: Sequence[str], *, what: str) -> None:
-    """Raise SourceError that lists those of `names` which are not in `folder`."""
+    """Raise SourceError that lists the `names` missing from `folder`."""
     if not folder.is_dir():
         raise SourceError(f"{folder}: no such folder; set `local.path` to one that holds {what}")
     missing = [name for name in names if not (folder / name).is_file()]

@@ -1,7 +1,7 @@
-"""Tables as Arrow files: written batch by batch, mapped when they are opened, held against a schema.
+"""Tables as Arrow files: written batch by batch, memory-mapped, checked against a schema.
 
-A mapped table costs no memory of its own: the kernel reads its pages when they are asked for, and
-processes that look at the same file share them.
+A mapped table needs no memory of its own: the kernel reads pages on access, and processes that read the same
+file share them.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from avion_core.files import publish
 from avion_core.layouts import SUFFIX as SUFFIX
 
 BATCH_ROWS = 65536
-"""Rows of a record batch, at most; a writer holds one of them."""
+"""Largest number of rows in a record batch; a writer holds one batch in memory."""
 
 Row = Mapping[str, Any]
 Rows: TypeAlias = pa.Table | Iterable[Row] | Iterable[pa.Table] | Iterable[pa.RecordBatch]
-"""What a table can be made of; an iterable is written as it comes and may be larger than memory."""
+"""Input for a table; an iterable is written as it comes and may be larger than memory."""
 
 
 class TableError(ValueError):
-    """A table cannot be read, lacks a column or holds one of another type. Names file and column."""
+    """A table cannot be read, lacks a column or has one of another type. Names file and column."""
 
 
 def write_table(path: str | Path, rows: Rows, schema: pa.Schema) -> None:
     """Publish the rows in the schema's types.
 
-    The first batch decides which of the columns that may be null the file has: they are null where a
-    later one lacks them. Raises TableError for an unknown or missing column, one that begins after the
-    first batch, and values that do not fit; nothing is published then.
+    The first batch decides which nullable columns the file has; later batches that lack one get nulls.
+    Raises TableError, and publishes nothing, for an unknown or missing column, a column missing from the
+    first batch, and values that do not fit.
     """
     batches = _batches(rows, schema)
     first = conform(next(batches, table_of([], schema)), schema, str(path))
@@ -48,10 +48,10 @@ def write_table(path: str | Path, rows: Rows, schema: pa.Schema) -> None:
 
 
 def map_table(path: str | Path, schema: pa.Schema) -> pa.Table:
-    """The table of a file, none of it in memory yet.
+    """Map the table of a file, without reading it.
 
-    Raises TableError, with the way out, when it is missing, is not a whole Arrow file, or does not have
-    the schema's columns.
+    Raises TableError, with a way out, if it is missing, is not a whole Arrow file, or lacks the schema's
+    columns.
     """
     table = _map(path)
     try:
@@ -85,8 +85,8 @@ def _map(path: str | Path) -> pa.Table:
     with Path(path).open("rb") as file:
         try:
             pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            # Opening touches the metadata of each batch, spread over all of the file, so that the kernel's
-            # read-ahead would read everything; and pyarrow.memory_map asks for everything.
+            # Opening touches the metadata of every batch, all over the file, so that the kernel's read-ahead
+            # would read everything; pyarrow.memory_map even requests that.
             pages.madvise(mmap.MADV_RANDOM)
             table = pa.ipc.open_file(pa.py_buffer(pages)).read_all()
             pages.madvise(mmap.MADV_NORMAL)
@@ -113,7 +113,7 @@ def _batches(rows: Rows, schema: pa.Schema) -> Iterator[pa.Table]:
 
 
 def table_of(rows: Iterable[Row], schema: pa.Schema) -> pa.Table:
-    """Rows as a table with the columns that occur in them; required ones are there even without rows."""
+    """Rows as a table with the columns that occur in them and the required ones."""
     listed = list(rows)
     unknown = {name for row in listed for name in row} - set(schema.names)
     if unknown:
@@ -137,7 +137,7 @@ def conform(table: pa.Table, schema: pa.Schema, name: str) -> pa.Table:
 
 
 def _check_names(table: pa.Table, schema: pa.Schema, name: str) -> None:
-    """Every required column is there, with a value in every row (files hold the count), and all are known."""
+    """Check that all columns are known, and required ones present with a value in every row."""
     missing = [field.name for field in schema if not field.nullable and field.name not in table.column_names]
     if missing:
         raise TableError(f"{name}: missing column '{missing[0]}'; it has {', '.join(table.column_names)}")
@@ -150,10 +150,10 @@ def _check_names(table: pa.Table, schema: pa.Schema, name: str) -> None:
 
 
 def with_nulls(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """`table` with all columns of the schema: those it lacks are null, and one short array over and over."""
+    """`table` with all columns of the schema; missing ones are null, from one short array repeated."""
     for field in schema:
         if field.name not in table.column_names:
             block = pa.nulls(min(len(table), BATCH_ROWS), field.type)
             whole, rest = divmod(len(table), BATCH_ROWS)
             table = table.append_column(field, pa.chunked_array([*[block] * whole, block[:rest]], field.type))
-    return table.select(schema.names)  # pa.table would look at the end of every batch
+    return table.select(schema.names)  # pa.table would touch the end of every batch

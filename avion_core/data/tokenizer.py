@@ -1,4 +1,4 @@
-"""Sentences to token numbers: with CLIP's byte-pair encoding, as open_clip implements it."""
+"""Sentences to token numbers with CLIP's byte-pair encoding, as implemented by open_clip."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def tokenize(texts: Sequence[str], context_length: int = 77, *, tokenizer: str =
 
 
 def clip(texts: Sequence[str], context_length: int) -> torch.Tensor:
-    """Start, text, end of text (the largest number), which a text that is too long and is cut has too."""
+    """Start, text, end of text (the largest number); a text that is too long is cut before the end token."""
     tokens: torch.Tensor = _tokenizer()(list(texts), context_length=context_length)
     return tokens
 
@@ -31,7 +31,7 @@ TOKENIZERS.register("clip", clip)
 
 @functools.cache
 def _tokenizer() -> Any:
-    """open_clip's SimpleTokenizer, from its one file: importing the whole package takes seconds."""
+    """open_clip's SimpleTokenizer, loaded from its file alone: importing the package takes seconds."""
     package = importlib.util.find_spec("open_clip")
     if package is None or not package.submodule_search_locations:
         raise ImportError("the tokenizer needs the package open_clip_torch")

@@ -1,10 +1,10 @@
-"""The schema of the chunk index, its one home: transcoding writes the table, the loader reads it.
+"""Schema of the chunk index, which transcoding writes and the loader reads.
 
-One row a chunk, sorted by (video_id, chunk). Frame k of a video is shown at k * fps_den / fps_num
+One row per chunk, sorted by (video_id, chunk). Frame k of a video is shown at k * fps_den / fps_num
 seconds; `start_frame` is the number of the chunk's first frame within its video. The packets of all
-chunks (`avion_core.media.packets`) lie in `packets.npy` beside the table, from `first_packet` on as many
-as there are frames; a chunk without a codec has none there and is opened to be read.
-Paths are as `avion_core.media.file_table` says: relative to the table's folder on disk, absolute in memory.
+chunks (`avion_core.media.packets`) are in `packets.npy` beside the table, one per frame from `first_packet`
+on. A chunk without a codec has none there; its file is opened instead.
+Paths (`avion_core.media.file_table`) are relative to the table's folder on disk and absolute in memory.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ CHUNK_SCHEMA = pa.schema(
 
 
 def write_chunk_table(path: str | Path, rows: pa.Table | Sequence[Mapping[str, Any]]) -> None:
-    """Publish rows (a table, or a mapping each with the schema's columns) as Parquet, sorted."""
+    """Publish rows (a table, or mappings with the schema's columns) as sorted Parquet."""
     table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=CHUNK_SCHEMA)
     write_file_table(path, table.sort_by([("video_id", "ascending"), ("chunk", "ascending")]))
 
 
 def read_chunk_table(path: str | Path) -> pa.Table:
-    """The table of a chunk index. Raises ValueError, naming the file, if it is not one."""
+    """Read the table of a chunk index. Raises ValueError, naming the file, if it is not one."""
     try:
         table = read_file_table(path, memory_map=True)
     except FileNotFoundError:
@@ -55,7 +55,7 @@ def read_chunk_table(path: str | Path) -> pa.Table:
         raise ValueError(f"{path}: not a chunk index; its columns are {', '.join(table.column_names)}")
     if table.num_rows and not is_relocatable(table) and not Path(table["path"][0].as_py()).exists():
         raise ValueError(
-            f"{path}: an earlier version wrote this index, with paths relative to the directory it ran in; "
+            f"{path}: an earlier version wrote this index with paths relative to the directory it ran in; "
             f"there is no {table['path'][0]}. Start from that directory, or index the chunks again with "
             "`snakemake --cores 2 transcode --forcerun transcode_videos`"
         )

@@ -1,8 +1,8 @@
-"""One source video to chunk files: the FFmpeg command, its run, and what its messages mean.
+"""Transcode one source video to chunk files: build and run the FFmpeg command, interpret its messages.
 
 One process decodes the source once and writes every chunk. Chunks have a constant frame rate (the setting's
-or the source's own), even sizes, no sound, and B frames that nothing refers to, so that a decoder can leave
-out what was not asked for.
+or the source's own), even sizes, no sound, and B frames that nothing refers to, so that a decoder can skip
+frames that were not requested.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ _DAMAGE = re.compile(
     r"|exceeds containing master|bad vlc|error y=\d",
     re.IGNORECASE,
 )
-"""What FFmpeg prints when a source is damaged although it goes on."""
+"""FFmpeg's messages about a damaged source that it keeps decoding."""
 _NOT_THE_VIDEO = re.compile(
     r"unknown encoder|unrecognized option|option not found|permission denied", re.IGNORECASE
 )
-"""What FFmpeg prints when it, not the source, is at fault."""
+"""FFmpeg's messages when FFmpeg, not the source, is at fault."""
 _CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
-"""Signals that a damaged source may be the cause of; others come from the system or a person."""
+"""Signals that a damaged source may cause; others come from the system or the user."""
 _INTERRUPTED = 255
-"""FFmpeg's exit status where it was told to end by a signal that it handles."""
+"""FFmpeg's exit status after a signal that it handles."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """One chunk file as it was found on disk."""
+    """One chunk file as found on disk."""
 
     path: Path
     frames: int
@@ -62,7 +62,7 @@ class Chunk:
 
 
 def frame_rate(fps: float) -> Fraction:
-    """The ratio a decimal rate stands for: 29.97 is 30000/1001, 12.5 is 25/2."""
+    """The exact ratio behind a decimal rate: 29.97 is 30000/1001, 12.5 is 25/2."""
     nearest = round(fps)
     if fps != nearest and abs(fps - nearest * 1000 / 1001) < 0.005:
         return Fraction(nearest * 1000, 1001)
@@ -70,65 +70,35 @@ def frame_rate(fps: float) -> Fraction:
 
 
 def chunk_rate(source: Path, info: VideoInfo, settings: TranscodeSettings) -> Fraction:
-    """Frames per second of the chunks of `source`: as set, or its own."""
+    """Frames per second of the chunks of `source`: the setting's, or the source's own."""
     return source_fps(source, info) if settings.fps is None else frame_rate(settings.fps)
 
 
 def frames_per_chunk(settings: TranscodeSettings, rate: Fraction) -> int:
-    """Frames of every chunk but the last, which may have fewer."""
+    """Frames per chunk; the last chunk may have fewer."""
     return max(round(settings.chunk_seconds * rate), 1)
 
 
 def chunk_command(
     source: Path, info: VideoInfo, settings: TranscodeSettings, *, rate: Fraction, finished: int
 ) -> list[str]:
-    """The FFmpeg command that writes the chunks of `source` after the first `finished` ones, which are left.
+    """The FFmpeg command that writes the chunks of `source` after the first `finished` ones.
 
-    It runs in the chunks' folder. What is left is decoded all the same, and dropped frame by frame after
-    the rate is made constant: seeking would be quicker, but not exact for every source.
+    It runs in the chunks' folder. Finished parts are decoded too, and dropped frame by frame once the rate is
+    constant: seeking would be faster, but is not exact for every source.
     """
     frames = frames_per_chunk(settings, rate)
     threads = settings.ffmpeg_threads
-    short = settings.short_side_px
-    # Sizes follow the shape as displayed: after rotation (which FFmpeg applies) and with square pixels.
-    width = f"if(lt(iw*sar,ih),{short},2*round({short}*iw*sar/ih/2))"
-    height = f"if(lt(iw*sar,ih),2*round({short}*ih/(iw*sar)/2),{short})"
-    shift_s = info.forgotten_s - info.run_in_s
-    opened = ffmpeg.input(f"file:{source.resolve()}", threads=threads, itsoffset=shift_s, reinit_filter=0)
-    # Where the pictures change their size, they get that of the first: another chain of filters would begin a
-    # time of its own.
-    picture = opened[str(info.stream)].filter("scale", "iw", "ih")
-    # Frames that say that they are two fields become one; others pass as they are.
-    picture = picture.filter("bwdif", mode="send_frame", deint="interlaced")
-    if settings.fps is None:
-        # The first frame moves to the nearest time of the rate: halfway, rounding drops and repeats others.
-        picture = picture.filter("setpts", f"PTS-STARTPTS+round(STARTPTS*TB*{rate})/({rate})/TB")
-    # A late first picture fills the time before it. Where the file gives no display times it is not late.
-    beginning = {"start_time": 0} if info.has_times else {}
+    picture = _constant_rate(source, info, settings, rate=rate)
     picture = (
-        picture.filter("fps", fps=str(rate), **beginning)
-        .filter("trim", start_frame=finished * frames)
+        picture.filter("trim", start_frame=finished * frames)
         .filter("setpts", "PTS-STARTPTS")
-        .filter("fps", fps=str(rate))  # which FFmpeg 6 and 7 forget in setpts
+        .filter("fps", fps=str(rate))  # FFmpeg 6 and 7 lose it in setpts
     )
-    size = {"w": width, "h": height, "flags": "bicubic"}
-    if info.hdr:
-        picture = _tone_mapped(picture.filter("scale", **size), info.hdr)
-    else:
-        picture = picture.filter("scale", **size, out_color_matrix="bt601", out_range="tv")
-    picture = picture.filter("setsar", "1").filter("format", "yuv420p")
-    x264: dict[str, str | float] = {
-        "keyint": min(settings.keyframe_interval_frames, frames),
-        "bframes": settings.b_frames,
-    }
-    if settings.skippable_frames:
-        x264 |= {"open-gop": 1, "min-keyint": 1, "scenecut": 0, "b-adapt": 0, "b-pyramid": "none", "ref": 1}
-        x264["ipratio"] = 1.3  # keyframes that follow so closely need less to be better than other frames
-        # Three quarters of the encoding time, and as good: no trellis, no quarter blocks in B frames.
-        x264 |= {"trellis": 0, "deadzone-intra": 10, "partitions": "i8x8,i4x4"}
     tune = {} if settings.tune == "none" else {"tune": settings.tune}
+    x264 = _x264_options(settings, frames)
     output = ffmpeg.output(
-        picture,
+        _scaled(picture, info, settings),
         CHUNK_PATTERN,
         **{"c:v": "libx264", "crf": settings.crf, "preset": settings.preset, **tune},
         **{"x264-params": ":".join(f"{name}={value}" for name, value in x264.items())},
@@ -147,12 +117,57 @@ def chunk_command(
     return command
 
 
-def _tone_mapped(picture: Any, colours: Colours) -> Any:
-    """Filters from high dynamic range to the colours of an SDR twin: sRGB, in BT.601's matrix as every chunk.
+def _constant_rate(source: Path, info: VideoInfo, settings: TranscodeSettings, *, rate: Fraction) -> Any:
+    """The source's pictures, all of the first one's size, deinterlaced and at a constant rate."""
+    shift_s = info.forgotten_s - info.run_in_s
+    threads = settings.ffmpeg_threads
+    opened = ffmpeg.input(f"file:{source.resolve()}", threads=threads, itsoffset=shift_s, reinit_filter=0)
+    # Pictures of another size are scaled to the first one's: a new filter chain would restart the time.
+    picture = opened[str(info.stream)].filter("scale", "iw", "ih")
+    # Only frames marked as two fields are merged.
+    picture = picture.filter("bwdif", mode="send_frame", deint="interlaced")
+    if settings.fps is None:
+        # Move the first frame to the nearest time of the rate: halfway, rounding drops and repeats others.
+        picture = picture.filter("setpts", f"PTS-STARTPTS+round(STARTPTS*TB*{rate})/({rate})/TB")
+    # A late first picture fills the time before it. In a file without display times it is not late.
+    beginning = {"start_time": 0} if info.has_times else {}
+    return picture.filter("fps", fps=str(rate), **beginning)
 
-    Diffuse white, 203 nits (ITU-R BT.2408), becomes white. What is darker keeps its light; the last tenth of
-    the light is left to highlights of up to 1000 nits. HLG's system gamma is that of the luminance (BT.2100),
-    which zscale would approximate for each channel (`agamma`), with colours too strong by 40 levels.
+
+def _scaled(picture: Any, info: VideoInfo, settings: TranscodeSettings) -> Any:
+    """Filters to the short side of the setting, in BT.601's matrix."""
+    short = settings.short_side_px
+    # Sizes follow the shape as displayed: after rotation (which FFmpeg applies) and with square pixels.
+    width = f"if(lt(iw*sar,ih),{short},2*round({short}*iw*sar/ih/2))"
+    height = f"if(lt(iw*sar,ih),2*round({short}*ih/(iw*sar)/2),{short})"
+    size = {"w": width, "h": height, "flags": "bicubic"}
+    if info.hdr:
+        picture = _tone_mapped(picture.filter("scale", **size), info.hdr)
+    else:
+        picture = picture.filter("scale", **size, out_color_matrix="bt601", out_range="tv")
+    return picture.filter("setsar", "1").filter("format", "yuv420p")
+
+
+def _x264_options(settings: TranscodeSettings, frames: int) -> dict[str, str | float]:
+    """libx264's options for chunks of this many frames."""
+    x264: dict[str, str | float] = {
+        "keyint": min(settings.keyframe_interval_frames, frames),
+        "bframes": settings.b_frames,
+    }
+    if settings.skippable_frames:
+        x264 |= {"open-gop": 1, "min-keyint": 1, "scenecut": 0, "b-adapt": 0, "b-pyramid": "none", "ref": 1}
+        x264["ipratio"] = 1.3  # keyframes this close need less advantage over other frames
+        # Three quarters of the encoding time at equal quality: no trellis, no quarter blocks in B frames.
+        x264 |= {"trellis": 0, "deadzone-intra": 10, "partitions": "i8x8,i4x4"}
+    return x264
+
+
+def _tone_mapped(picture: Any, colours: Colours) -> Any:
+    """Filters from HDR to SDR colours: sRGB, in BT.601's matrix as in every chunk.
+
+    Diffuse white, 203 nits (ITU-R BT.2408), becomes white. Darker light is kept; the last tenth of the range
+    is left to highlights of up to 1000 nits. HLG's system gamma applies to the luminance (BT.2100); zscale
+    (`agamma`) would approximate it per channel, with colours too strong by 40 levels.
     """
     tags = {"color_trc": colours.transfer, "color_primaries": colours.primaries, "colorspace": colours.matrix}
     return (
@@ -169,9 +184,9 @@ def _tone_mapped(picture: Any, colours: Colours) -> Any:
 def make_chunks(source: Path, folder: Path, settings: TranscodeSettings) -> list[Chunk]:
     """Write all chunks of a video into `folder` and verify each. Returns them in order.
 
-    Whole chunks that an unfinished call with the same source and settings left there are not made again.
-    Raises MediaError if the video cannot be used: corrupt, empty, without pictures, or cut short; OSError
-    when the disk is full, ChildProcessError (an OSError) when FFmpeg fails; RuntimeError as verify_chunk.
+    Whole chunks left by an unfinished call with the same source and settings are kept.
+    Raises MediaError if the video cannot be used (corrupt, empty, without pictures, or cut short), OSError
+    if the disk is full, ChildProcessError (an OSError) if FFmpeg fails, and RuntimeError as verify_chunk.
     """
     info = probe(source)
     folder.mkdir(parents=True, exist_ok=True)
@@ -209,7 +224,7 @@ def make_chunks(source: Path, folder: Path, settings: TranscodeSettings) -> list
 
 
 def _finished_chunks(folder: Path, rate: Fraction, *, frames: int) -> list[Chunk]:
-    """The whole chunks, of `frames` each, with which a folder begins; what follows them is deleted."""
+    """Leading whole chunks of `frames` each in a folder; everything after them is deleted."""
     chunks: list[Chunk] = []
     files = sorted(folder.glob("*.mp4"))
     for path in files:
@@ -226,9 +241,9 @@ def _finished_chunks(folder: Path, rate: Fraction, *, frames: int) -> list[Chunk
 
 
 def verify_chunk(path: Path, rate: Fraction) -> Chunk:
-    """Index a chunk, decode every frame by the index, and check that they lie on the rate's grid.
+    """Index a chunk, decode every frame by the index, and check that all lie on the rate's grid.
 
-    Raises RuntimeError if not: the encoder has then not done what it was told.
+    Raises RuntimeError if not: the encoder did not follow its options.
     """
     try:
         index = index_packets(path)
@@ -247,7 +262,7 @@ def verify_chunk(path: Path, rate: Fraction) -> Chunk:
 
 
 def _frame_times(container: av.container.InputContainer, stream: VideoStream) -> list[Fraction]:
-    """Seconds from the first frame to each, in the order in which they are shown."""
+    """Seconds from the first frame to each, in display order."""
     assert stream.time_base is not None
     stamps = sorted(packet.pts or 0 for packet in container.demux(stream) if packet.size)
     return [(stamp - stamps[0]) * stream.time_base for stamp in stamps]
@@ -271,7 +286,7 @@ def _is_damage(line: str, stream: int) -> bool:
 
 
 def _plain(line: str) -> str:
-    """A message without the memory addresses that FFmpeg puts before it."""
+    """A message without FFmpeg's memory addresses."""
     return re.sub(r"\s*@ 0x[0-9a-f]+", "", line).strip()
 
 

@@ -1,7 +1,7 @@
-"""Where a view looks: crop boxes as plain geometry, an argument of decoding.
+"""Crop boxes as plain geometry; the decoder takes one as an argument.
 
 Boxes are in pixels of the stored frame and may be fractional; the decoder scales the box to the model's
-square input, and mirrors it if asked. One box serves all frames of a clip.
+square input and mirrors it on request. All frames of a clip share one box.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _GRID = (
 
 @dataclass(frozen=True)
 class Crop:
-    """A box of the stored frame, in its pixels; `flip` mirrors left and right after scaling."""
+    """A box in pixels of the stored frame; `flip` mirrors left and right after scaling."""
 
     left: float
     top: float
@@ -33,7 +33,7 @@ class Crop:
     flip: bool = False
 
     def check(self, width: int, height: int) -> None:
-        """Raise ValueError unless the box is a real part of a frame of `width` × `height`."""
+        """Raise ValueError unless the box is non-empty and lies within a frame of `width` × `height`."""
         inside = self.left >= 0 and self.top >= 0 and self.width > 0 and self.height > 0
         slack = 1e-6
         if not (
@@ -51,7 +51,7 @@ class Crop:
 
 
 def center_crop(width: int, height: int) -> Crop:
-    """The largest square in the middle of the frame."""
+    """The largest centred square of the frame."""
     side = min(width, height)
     return Crop((width - side) / 2, (height - side) / 2, side, side)
 
@@ -70,7 +70,7 @@ def random_resized_crop(
 ) -> Crop:
     """A box of random area (a share in `scale`) and aspect, anywhere in the frame (whole pixels).
 
-    When ten draws do not fit, the middle box with the nearest allowed aspect is taken, as torchvision does.
+    If ten draws do not fit, takes the centred box with the nearest allowed aspect, as torchvision does.
     """
     for _ in range(10):
         area = width * height * rng.uniform(*scale)

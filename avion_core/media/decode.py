@@ -1,8 +1,8 @@
-"""Frames of a file by their number: three decoders behind one protocol, one crop-and-scale for all.
+"""Read frames of a file by number: three decoders behind one protocol, one crop-and-scale for all.
 
-A backend turns (path, frame numbers) into whole pictures; the crop and the scaling are done here, by the
-same code for every backend, so the same request gives the same picture whatever decodes it. PyAV reads by
-the packet index: it fetches and decodes the wanted frames and those they refer to, and nothing else.
+A backend turns (path, frame numbers) into whole pictures. Cropping and scaling use the same code for every
+backend, so the same request gives the same picture whatever decodes it. PyAV reads by the packet index: it
+fetches and decodes only the requested frames and the frames they refer to.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from avion_core.media.crop import Crop
 from avion_core.media.packets import NotIndexableError, PacketIndex, index_packets
 
 Picture = av.VideoFrame | NDArray[np.uint8]
-"""A whole frame: as the decoder has it, or RGB [height, width, 3]."""
+"""A whole frame: the decoder's own object, or RGB [height, width, 3]."""
 NumberedPictures = Iterator[tuple[int, Picture]]
 PLANAR_420 = ("yuv420p", "yuvj420p")
-"""Pixel formats whose planes are cropped as they are; others become RGB first."""
+"""Pixel formats whose planes are cropped directly; others are converted to RGB first."""
 
 
 def decode_frames(
@@ -49,9 +49,9 @@ def decode_frames(
     Numbers may repeat and come in any order. The box is rounded to whole pixels (of 4:2:0 colour, to the
     nearest); scaling is bilinear, with antialiasing where it shrinks. `packets` is the file's index, if
     there is one; without it `pyav` makes its own. Returns uint8 [T, size_px, size_px, 3], RGB: `out_THWC`,
-    or a clip as `empty_clip` lays it out. Raises MediaError for a missing, changed or damaged file and a
-    frame that it does not have; ValueError for a crop outside the frame or an unknown backend; ImportError
-    if the backend cannot be loaded.
+    or a new clip from `empty_clip`. Raises MediaError for a missing, changed or damaged file and for a frame
+    beyond its end, ValueError for a crop outside the frame or an unknown backend, and ImportError if the
+    backend cannot be loaded.
     """
     if backend not in BACKENDS:
         raise ValueError(f"unknown decoding backend '{backend}'; known: {', '.join(BACKENDS)}")
@@ -79,10 +79,10 @@ def decode_frames(
 
 
 def empty_clip(frames: int, size_px: int | tuple[int, int]) -> NDArray[np.uint8]:
-    """Room for a clip, uint8 [T, H, W, 3] of a side or (width, height), each channel of a frame in one piece.
+    """An uninitialised clip, uint8 [T, H, W, 3] of a side or (width, height), stored as planes.
 
-    Decoders scale to planes and models take planes, so nothing is interleaved on the way; np.stack keeps
-    planes as they are.
+    Decoders scale to planes and models take planes, so channels are never interleaved; np.stack keeps planes
+    too.
     """
     width, height = _width_height(size_px)
     return np.empty((frames, 3, height, width), np.uint8).transpose(0, 2, 3, 1)
@@ -93,7 +93,7 @@ def _width_height(size_px: int | tuple[int, int]) -> tuple[int, int]:
 
 
 class Scaler:
-    """Cut the box out of pictures, scale it and turn it into RGB, in one pass of libswscale."""
+    """Crop a box from pictures, scale it and convert it to RGB in one pass of libswscale."""
 
     def __init__(self, crop: Crop, size_px: int | tuple[int, int]) -> None:
         self._crop, self._reformatter = crop, VideoReformatter()
@@ -102,7 +102,7 @@ class Scaler:
 
     def __call__(self, picture: Picture, out_HWC: NDArray[np.uint8]) -> None:
         """Write the scaled box to `out_HWC`, uint8 [H, W, 3]."""
-        # to planes: twice as fast as to packed RGB, and with colour at full resolution
+        # Planes: twice as fast as packed RGB, and with colour at full resolution.
         scaled = self._reformatter.reformat(
             self._cut(picture),
             self._width,
@@ -128,7 +128,7 @@ class Scaler:
 
 
 class _Box:
-    """A part of 4:2:0 frames of one size: one frame's memory, filled for each picture of a clip."""
+    """Crops of 4:2:0 frames of one size; one frame's memory is reused for every picture of a clip."""
 
     def __init__(self, picture: av.VideoFrame, crop: Crop) -> None:
         self.source = picture.width, picture.height, picture.format.name
@@ -143,7 +143,7 @@ class _Box:
             self._parts.append((_rows(plane)[:rows, :columns], inside))
 
     def cut(self, picture: av.VideoFrame) -> av.VideoFrame:
-        """The part of a picture; it holds until the next call."""
+        """The crop of a picture, valid until the next call."""
         if self._whole:
             return picture
         for plane, (part, inside) in zip(picture.planes, self._parts, strict=True):
@@ -152,7 +152,7 @@ class _Box:
 
 
 def _rows(plane: VideoPlane) -> NDArray[np.uint8]:
-    """A plane's bytes as they lie in memory, [rows, bytes a row], without a copy."""
+    """A plane's bytes, [rows, bytes per row], without a copy."""
     return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)  # type: ignore[call-overload]
 
 
@@ -174,7 +174,7 @@ def _pyav_pictures(path: str, wanted: Sequence[int], packets: PacketIndex | None
 
 @functools.lru_cache(maxsize=64)
 def _own_index(path: str, modified_ns: int) -> PacketIndex | None:
-    """The index of a file that was not indexed when it was made, or None where it cannot serve."""
+    """Index a file that has no stored index; None if it cannot be indexed."""
     try:
         return index_packets(path)
     except NotIndexableError:
@@ -184,9 +184,9 @@ def _own_index(path: str, modified_ns: int) -> PacketIndex | None:
 def decode_packets(
     path: str | Path, index: PacketIndex, wanted: Sequence[int]
 ) -> Iterator[tuple[int, av.VideoFrame]]:
-    """The frames with these ascending numbers, by the packet index alone, in the order of decoding.
+    """The frames with these ascending numbers, by the packet index alone, in decoding order.
 
-    Raises MediaError if the file is not the one that was indexed, or has no such frame.
+    Raises MediaError if the file is not the indexed one, or has no such frame.
     """
     if wanted[-1] >= len(index):
         raise MediaError(path, f"frame {wanted[-1]} is asked for, the file has {len(index)}")
@@ -207,7 +207,7 @@ def decode_packets(
 
 
 class _IdleDecoders(threading.local):
-    """A thread's decoders between two clips: a new one has to fetch the memory of its frames anew."""
+    """A thread's decoders between clips; a new one would have to allocate its frames again."""
 
     LARGEST = 8
 
@@ -220,7 +220,7 @@ _idle = _IdleDecoders()
 
 @contextmanager
 def _decoder(index: PacketIndex) -> Iterator[av.VideoCodecContext]:
-    """A flushed decoder for the index's stream; it is kept for the next clip unless the body fails."""
+    """A flushed decoder for the index's stream, kept for the next clip unless the body fails."""
     setup = (index.codec, index.extradata)
     context = _idle.by_setup.pop(setup, None)
     if context is None:
@@ -242,7 +242,7 @@ def _packet_bytes(path: str | Path, file: int, offset: int, size: int, check: in
 def _wanted(
     path: str | Path, frames: Sequence[av.VideoFrame], asked: set[int]
 ) -> Iterator[tuple[int, av.VideoFrame]]:
-    """The asked among decoded frames; a damaged one, asked or not, spoils those that refer to it."""
+    """The requested ones among decoded frames. Any damaged frame spoils those that refer to it."""
     for frame in frames:
         if frame.is_corrupt:
             raise MediaError(path, f"frame {frame.pts} is damaged")
@@ -251,7 +251,7 @@ def _wanted(
 
 
 def _in_sequence(path: str, wanted: set[int]) -> NumberedPictures:
-    """Open the file and decode everything up to the last wanted frame: right for any file, and slow."""
+    """Open the file and decode everything up to the last wanted frame: correct for any file, but slow."""
     with av.open(path, metadata_errors="ignore") as container:
         if not container.streams.video:
             raise MediaError(path, "no video stream")
@@ -277,7 +277,7 @@ def _decord_pictures(path: str, wanted: Sequence[int], packets: PacketIndex | No
         if index is not None and index.groups_are_closed:
             yield from zip(wanted, reader.get_batch(list(wanted)).asnumpy(), strict=True)
             return
-        # Where groups are open decord seeks to wrong frames; without a seek it is right, and slow.
+        # With open groups of pictures decord seeks to wrong frames; without seeking it is correct, but slow.
         asked = set(wanted)
         for number in range(wanted[-1] + 1):
             picture = reader.next()
@@ -311,5 +311,5 @@ BACKENDS: dict[str, Callable[[str, Sequence[int], PacketIndex | None], NumberedP
     "decord": _decord_pictures,
     "torchcodec": _torchcodec_pictures,
 }
-"""Decoders by name: (path, ascending distinct numbers, index) to numbered pictures, in any order; a
-picture that was not asked for is let pass."""
+"""Decoders by name: (path, ascending distinct numbers, index) to numbered pictures, in any order. Pictures
+that were not requested are ignored."""

@@ -1,7 +1,7 @@
-"""Parquet tables that name files, such as the chunk index: a folder can be moved with its tables.
+"""Parquet tables that name files, such as the chunk index, and move together with their folder.
 
-On disk, the column `path` is relative to the table's folder where the file lies in it, and absolute where it
-does not. In memory, paths are absolute.
+On disk, the column `path` is relative to the table's folder for files inside it, and absolute for others.
+In memory, paths are absolute.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import pyarrow.parquet as pq
 from avion_core.files import publish
 
 _RELATIVE = {b"paths": b"relative to the folder of this file"}
-"""Marks a table whose relative paths start at its folder. Earlier versions wrote no mark, and paths relative
-to the working directory."""
+"""Marks a table whose relative paths start at its folder. Earlier versions wrote paths relative to the
+working directory, without a mark."""
 
 
 def write_file_table(path: str | Path, table: pa.Table) -> None:
-    """Publish a table whose `path` column names files as the caller finds them."""
+    """Publish a table whose `path` column holds absolute paths or paths from the working directory."""
     home = Path(path).absolute().parent
     names = pa.array([portable(name, home) for name in table["path"].to_pylist()], pa.string())
     table = table.set_column(table.column_names.index("path"), "path", names)
@@ -31,7 +31,7 @@ def write_file_table(path: str | Path, table: pa.Table) -> None:
 
 
 def read_file_table(path: str | Path, **options: Any) -> pa.Table:
-    """The table with absolute paths; `options` are pyarrow's. Raises FileNotFoundError, pa.ArrowInvalid."""
+    """Read a table with absolute paths; `options` are pyarrow's. FileNotFoundError, pa.ArrowInvalid."""
     table = pq.read_table(path, **options)
     if "path" not in table.column_names:
         return table
@@ -48,8 +48,8 @@ def is_relocatable(table: pa.Table) -> bool:
 
 
 def portable(file: str | Path, home: Path) -> str:
-    """A file's path as a table in the folder `home`, an absolute path, has it."""
-    absolute = os.path.join(Path.cwd(), file)  # noqa: PTH118 (a Path takes longer to make than this)
+    """A file's path as written in a table of the folder `home`, an absolute path."""
+    absolute = os.path.join(Path.cwd(), file)  # noqa: PTH118 (a Path is slower)
     if absolute.startswith(f"{home}/"):
         return absolute.removeprefix(f"{home}/")
     real, real_home = Path(file).resolve(), home.resolve()
@@ -57,7 +57,7 @@ def portable(file: str | Path, home: Path) -> str:
 
 
 def _home(path: Path, names: pa.ChunkedArray) -> Path:
-    """The table's folder, or that of the file it links to when only the table was linked."""
+    """The table's folder; for a symlinked table, the folder of its target."""
     home = path.absolute().parent
     linked = path.is_symlink() and len(names) and not (home / names[0].as_py()).exists()
     return path.resolve().parent if linked else home

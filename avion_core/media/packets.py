@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from avion_core.files import publish
 
 PACKETS = "packets.npy"
-"""Packets of all chunks of a video, in its folder; of a data set, beside its chunk index."""
+"""Packets of all chunks: of a video in its folder, of a data set beside its chunk index."""
 KEYFRAME, REFERENCE = 1, 2
-"""Bits of `flags`: decoding can begin here; other frames may refer to this one."""
+"""Bits of `flags`: decoding can start here; other frames may refer to this one."""
 PACKET = np.dtype(
     [
         ("offset", "<u4"),  # of the packet's first byte in the file
@@ -34,17 +34,17 @@ PACKET = np.dtype(
         ("check", "<u2"),  # lower half of the packet's CRC-32
     ]
 )
-"""One packet: twelve bytes, so that Ego4D's 430 million take five gigabytes, memory-mapped."""
+"""One packet in twelve bytes; Ego4D's 430 million take five gigabytes, memory-mapped."""
 
 
 LARGEST_SHIFT = 127
-"""Places between where a frame is decoded and where it is shown, at most."""
+"""Largest distance between a frame's places in decoding and display order."""
 LARGEST_HEADER = 64
-"""Bytes that a container may put between where it says a packet lies and the packet itself."""
+"""Most bytes that a container may put between a packet's stated offset and the packet."""
 
 
 class NotIndexableError(Exception):
-    """The file's packets cannot be found by byte range; it must be opened to be read."""
+    """The file's packets cannot be found by byte range; decoding must open the file."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class PacketIndex:
     codec: str
     """`h264` or `hevc`."""
     extradata: bytes
-    """The codec's parameter sets, as the container holds them."""
+    """The codec's parameter sets, as stored in the container."""
     packets: NDArray[np.void]
     """PACKET records in decoding order."""
 
@@ -62,10 +62,10 @@ class PacketIndex:
         return len(self.packets)
 
     def runs(self, wanted: Iterable[int]) -> list[NDArray[np.int64]]:
-        """Places of the packets to decode for these frame numbers, in runs that each begin at a keyframe.
+        """Places of the packets to decode for these frame numbers, in runs that each start at a keyframe.
 
-        A run holds the wanted frames and the referenced ones before them. Raises IndexError for a frame
-        that the file does not have.
+        A run holds the wanted frames and the reference frames before them. Raises IndexError for a frame
+        beyond the end.
         """
         frames = np.array(sorted(set(wanted)), np.int64)
         if not 0 <= frames[0] <= frames[-1] < len(self):
@@ -78,7 +78,7 @@ class PacketIndex:
         places = np.sort(place_of[frames - begin + LARGEST_SHIFT])
         keys = np.flatnonzero(flags & KEYFRAME)
         entry = np.searchsorted(keys, places, side="right") - 1
-        # Frames shown before the keyframe that precedes them (open groups) refer to the group before it.
+        # Frames shown before their preceding keyframe (open groups) refer to the previous group.
         entry = np.maximum(entry - (numbers[places] < numbers[keys[entry]]), 0)
         needed = (flags & REFERENCE) != 0
         needed[places] = True
@@ -89,7 +89,7 @@ class PacketIndex:
 
     @property
     def groups_are_closed(self) -> bool:
-        """Whether no frame is shown before the keyframe that it is decoded after."""
+        """Whether every frame is shown after the keyframe that precedes it in decoding order."""
         places = np.arange(len(self))
         numbers = places + self.packets["shift"]
         keys = np.flatnonzero(self.packets["flags"] & KEYFRAME)
@@ -97,7 +97,7 @@ class PacketIndex:
         return bool((numbers >= numbers[latest_key]).all())
 
     def _around(self, first: int, last: int) -> tuple[int, int]:
-        """A range of places that holds the packets of these frames and two keyframes before them."""
+        """A range of places with the packets of these frames and two keyframes before them."""
         lowest = max(first - LARGEST_SHIFT, 0)
         begin, step = lowest, LARGEST_SHIFT
         while begin and np.count_nonzero(self.packets["flags"][begin : lowest + 1] & KEYFRAME) < 2:
@@ -106,7 +106,7 @@ class PacketIndex:
 
 
 def write_packets(path: str | Path, parts: Iterable[NDArray[np.void]], *, count: int) -> None:
-    """Publish `count` records, part by part, as an .npy file that can be memory-mapped."""
+    """Publish `count` records, piece by piece, as an .npy file that can be memory-mapped."""
     header = {"descr": np.lib.format.dtype_to_descr(PACKET), "fortran_order": False, "shape": (count,)}
     with publish(path) as draft, draft.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
@@ -126,10 +126,10 @@ def read_packets(path: str | Path) -> NDArray[np.void]:
 
 
 def index_packets(path: str | Path) -> PacketIndex:
-    """Index a file's first video stream; every packet is compared with the bytes at its place.
+    """Index a file's first video stream, comparing every packet with the bytes at its offset.
 
-    Raises NotIndexableError with the reason if its frames cannot be had by byte range, av.FFmpegError
-    for what is not a video.
+    Raises NotIndexableError with the reason if frames cannot be read by byte range, av.FFmpegError for a
+    file that is not a video.
     """
     path = Path(path)
     if path.stat().st_size >= 2**32:
@@ -153,14 +153,14 @@ def index_packets(path: str | Path) -> PacketIndex:
         packets = np.array(records, PACKET)
         if not len(packets) or not packets["flags"][0] & KEYFRAME:
             raise NotIndexableError("it does not begin with a keyframe")
-        # A frame of a lower temporal layer may serve a higher one even if its own layer does not need it.
+        # A higher temporal layer may refer to a frame that its own layer does not refer to.
         packets["flags"][np.asarray(layers) < max(layers)] |= REFERENCE
         packets["shift"] = _shifts(times)
         return PacketIndex(stream.codec_context.name, stream.codec_context.extradata or b"", packets)
 
 
 def _joined(firsts: Sequence[int], lasts: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Ranges (both ends in) in ascending order; those that begin alike or overlap become one."""
+    """Inclusive ranges in ascending order; those that start alike or overlap are merged."""
     ranges = sorted(zip(firsts, lasts, strict=True))
     first, last = ranges[0]
     for next_first, next_last in ranges:
@@ -172,7 +172,7 @@ def _joined(firsts: Sequence[int], lasts: Sequence[int]) -> Iterator[tuple[int, 
 
 
 def _place_and_time(file: BinaryIO, packet: av.Packet, data: bytes) -> tuple[int, int]:
-    """Offset of a packet's bytes in the file, where a short header may precede them; its time stamp."""
+    """Offset of a packet's bytes in the file, after a short header if any, and its time stamp."""
     if packet.pts is None or packet.is_discard or packet.is_corrupt:
         raise NotIndexableError("a packet has no time stamp, is damaged or is not shown")
     if packet.pos is None or packet.pos < 0:
@@ -196,7 +196,7 @@ def _shifts(times: Sequence[int]) -> NDArray[np.int8]:
 
 
 def _slice_reader(stream: VideoStream) -> Callable[[bytes], tuple[int, bool]]:
-    """From a packet to its temporal layer, and whether its own layer may refer to it."""
+    """Function from a packet to its temporal layer and whether that layer may refer to it."""
     setup = stream.codec_context.extradata or b""
     codec = stream.codec_context.name
     if codec == "h264" and len(setup) > 4 and setup[0] == 1:

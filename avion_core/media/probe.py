@@ -1,4 +1,4 @@
-"""What a file says about its video, read with PyAV: no ffprobe is needed."""
+"""Read a file's video properties with PyAV, without ffprobe."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from av.video.stream import VideoStream
 from avion_core.media import MediaError
 
 STILL_FORMATS = ("image2", "_pipe", "tty", "gif")
-"""Demuxers that find a picture, or text drawn as one, where a video was expected."""
+"""Demuxers of still pictures, and of text drawn as one."""
 PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<")
-"""First bytes of playlists. FFmpeg would read the files that they list, and wait for ever for the next entry
-of a live one."""
+"""First bytes of playlists. FFmpeg would read the listed files, and wait for ever for the next entry of a
+live one."""
 SLOWEST_FPS = Fraction(1, 10)
-"""A video with fewer frames a second has a damaged time stamp, and would become hours of one picture."""
+"""A lower frame rate means a damaged time stamp, and would give hours of one picture."""
 OWN_LENGTHS = ("mov,mp4,m4a,3gp,3g2,mj2", "avi")
-"""Demuxers that state how long each stream is. Others know the file's length, which may be its sound's."""
+"""Demuxers that state each stream's length. Others state the file's, which may be its sound's."""
 CUT_SHORT_SECONDS = 0.5
-"""A video whose frames end this much before they must, or more, was cut short."""
+"""A video whose frames end at least this much too early was cut short."""
 RUN_IN_SECONDS = 0.1
-"""Sound encoders add up to this much padding before the first sample."""
+"""Longest padding that sound encoders add before the first sample."""
 LARGEST_TICK = Fraction(1, 500)
-"""Files round times to ticks of up to this many seconds; frames last a whole number of longer ones."""
+"""Longest tick that files round times to, in seconds; longer ticks are whole frame durations."""
 PAUSE = 10
-"""A frame shown more than this many times as long as the average one is a pause, which does not count."""
+"""A frame shown longer than this many times the average is a pause and does not count."""
 UNSPECIFIED, BT2020, BT2020_NCL = 2, 9, 9
 HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 """Transfer characteristics of high dynamic range. These numbers and those of `Colours` are ITU-T H.273's."""
@@ -48,21 +48,20 @@ class Colours:
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """A video stream as its file declares it."""
+    """A video stream as declared by its file."""
 
     end_s: float
-    """Where the video stream or the file ends, in seconds from its first picture or sound;
-    0 if not stated."""
+    """End of the video stream or file, in seconds from its first picture or sound; 0 if not stated."""
     end_is_exact: bool
-    """Whether that is the video stream's own end, not that of the whole file with its sound."""
+    """Whether this is the video stream's own end, not the whole file's with its sound."""
     forgotten_s: float
-    """Sound before the first picture that FFmpeg forgets when it reads the pictures alone (MPEG streams)."""
+    """Sound before the first picture, which FFmpeg ignores when it reads pictures alone (MPEG streams)."""
     run_in_s: float
-    """A sound encoder's run-in before the first picture, which takes no time. MPEG streams: 0, as above."""
+    """A sound encoder's padding before the first picture, which takes no time. MPEG streams: 0."""
     has_times: bool
-    """Whether the file says when its frames are shown (AVI and raw streams say when they are decoded)."""
+    """Whether the file has display times (AVI and raw streams have decoding times)."""
     fps: Fraction
-    """Average frames per second by the file's header, which may be wrong; `source_fps` measures."""
+    """Average frames per second in the file's header, which may be wrong; `source_fps` measures it."""
     width: int
     height: int
     """Size in pixels as coded, before any rotation."""
@@ -71,14 +70,14 @@ class VideoInfo:
     stream: int
     """Number of the video stream within the file."""
     hdr: Colours | None
-    """Colours of a video of high dynamic range, None of others."""
+    """Colours of an HDR video; None for others."""
 
 
 def probe(path: str | Path) -> VideoInfo:
     """Open a file, read its header and decode one frame.
 
-    Raises MediaError with the reason if the file is missing, empty, damaged, not a video, or holds no
-    video stream that can be decoded.
+    Raises MediaError with the reason if the file is missing, empty, damaged, not a video, or has no
+    decodable video stream.
     """
     path = Path(path)
     try:
@@ -88,7 +87,7 @@ def probe(path: str | Path) -> VideoInfo:
                 head = file.read(16)
     except (FileNotFoundError, NotADirectoryError):
         raise MediaError(path, "no such file") from None
-    except OSError as error:  # as from a network disk whose server is gone
+    except OSError as error:  # such as a network disk whose server is gone
         raise MediaError(path, error.strerror or str(error)) from None
     if not stat.S_ISREG(found.st_mode):
         raise MediaError(path, "not a file")
@@ -108,7 +107,7 @@ def probe(path: str | Path) -> VideoInfo:
 
 
 def _avi_bytes(head: bytes) -> int:
-    """Stated length of an AVI file's first part, or 0. FFmpeg takes what is there of it for the whole."""
+    """Stated length of an AVI file's first part, or 0. FFmpeg takes a truncated part for the whole."""
     size = int.from_bytes(head[4:8], "little")
     return size + 8 if head.startswith(b"RIFF") and head[8:12] == b"AVI " and size < 0xFFFFFFFF else 0
 
@@ -157,7 +156,7 @@ def _video_stream(container: av.container.InputContainer) -> VideoStream | None:
 
 
 def _hdr(frame: av.VideoFrame) -> Colours | None:
-    """Colours of a frame of high dynamic range, BT.2020's where it does not say."""
+    """Colours of an HDR frame; BT.2020 where it does not say."""
     if frame.color_trc not in HDR_TRANSFERS:
         return None
     primaries, matrix = int(frame.color_primaries), int(frame.colorspace)
@@ -169,7 +168,7 @@ def _hdr(frame: av.VideoFrame) -> Colours | None:
 
 
 def _run_in_s(container: av.container.InputContainer, first: av.VideoFrame) -> float:
-    """Seconds from the beginning of the file to its first picture; 0 if they are more, as of a late one."""
+    """Seconds from the start of the file to its first picture; 0 if that picture is late."""
     if first.time is None or container.start_time is None:
         return 0.0
     after_s = first.time - container.start_time / av.time_base
@@ -177,7 +176,7 @@ def _run_in_s(container: av.container.InputContainer, first: av.VideoFrame) -> f
 
 
 def _late_s(container: av.container.InputContainer, stream: VideoStream) -> float:
-    """Seconds by which the pictures begin after the sound that belongs to them, if not just its run-in."""
+    """Seconds by which pictures start after their sound, beyond its padding."""
     sound = container.streams.best("audio", related=stream)
     if sound is None or sound.start_time is None or stream.start_time is None:
         return 0.0
@@ -201,15 +200,15 @@ def _end(container: av.container.InputContainer, stream: VideoStream, late_s: fl
 
 
 def picture_end_s(path: Path, info: VideoInfo) -> float:
-    """Where the pictures of a file whose declared end may be that of its sound must end, as `info.end_s`.
+    """End of the pictures in a file whose declared end may be that of its sound; same scale as `info.end_s`.
 
-    Reads all packets. Where those of any stream reach the declared end, the file is whole, and the pictures
-    end with their own last packet.
+    Reads all packets. If any stream's packets reach the declared end, the file is whole, and the pictures end
+    with their own last packet.
     """
     ends: dict[int, float] = {info.stream: 0.0}
     with av.open(str(path.absolute()), metadata_errors="ignore") as container:
         start_s = (container.start_time or 0) / av.time_base
-        with suppress(av.FFmpegError):  # where a file was cut, some formats end with an error
+        with suppress(av.FFmpegError):  # some formats end a cut file with an error
             for packet in container.demux([*container.streams.video, *container.streams.audio]):
                 time = packet.pts if packet.pts is not None else packet.dts
                 if packet.size and time is not None and packet.time_base is not None:
@@ -221,16 +220,16 @@ def picture_end_s(path: Path, info: VideoInfo) -> float:
 def source_fps(path: Path, info: VideoInfo) -> Fraction:
     """Average frames per second, measured over all packets: headers state anything from 1 to 90,000.
 
-    Pauses do not count. The nearest of 24, 25, 30, … and their 1000/1001 is returned if it fits within the
-    rounding of the times, otherwise the average to two decimals. Where packets have no times, as in raw
-    streams, FFmpeg makes them by the header's rate, which is returned. Raises MediaError like `probe`.
+    Pauses do not count. Returns the nearest of 24, 25, 30, … and their 1000/1001 if it fits within the
+    rounding of the times, otherwise the average to two decimals. For packets without times, as in raw
+    streams, returns the header's rate. Raises MediaError like `probe`.
     """
     with av.open(str(path.absolute()), metadata_errors="ignore") as container:
         stream = container.streams[info.stream]
         assert isinstance(stream, VideoStream) and stream.time_base is not None
         declared = Fraction(stream.guessed_rate or stream.average_rate or 1)
         tick_s, times = stream.time_base, set[int]()
-        with suppress(av.FFmpegError):  # damaged: FFmpeg says it better
+        with suppress(av.FFmpegError):  # damaged: FFmpeg reports it better
             for packet in container.demux(stream):
                 time = packet.pts if packet.pts is not None else packet.dts
                 if packet.size and time is not None:

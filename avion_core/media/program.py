@@ -1,8 +1,8 @@
 """The FFmpeg program: the pinned build that imageio-ffmpeg carries, unless a variable names another.
 
-For the same source, FFmpeg's versions give other frames, times and colours, and report damage in other
-words. So neither the PATH nor imageio-ffmpeg's own variable chooses the program, and one of a version that
-our tests were not run with is refused.
+FFmpeg's versions give different frames, times and colours for the same source, and word damage reports
+differently. So neither the PATH nor imageio-ffmpeg's own variable chooses the program, and untested versions
+are refused.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _WAY_OUT = f"unset {FFMPEG_VARIABLE} for the pinned FFmpeg"
 
 @dataclass(frozen=True)
 class Program:
-    """An FFmpeg program that may be used."""
+    """A usable FFmpeg program."""
 
     path: str
     version: str
-    """As the program gives it, such as `9.0.2`."""
+    """As printed by the program, such as `9.0.2`."""
 
 
 def ffmpeg_binary() -> str:
@@ -45,8 +45,8 @@ def ffmpeg_binary() -> str:
 def ffmpeg_program() -> Program:
     """The pinned FFmpeg, or the one that AVION_FFMPEG names.
 
-    Raises ValueError where there is none, or where it cannot be started, has an untested version, or was
-    built without a library.
+    Raises ValueError if there is none, or if it cannot be started, has an untested version, or lacks a
+    library.
     """
     named = os.environ.get(FFMPEG_VARIABLE)
     if not named:
@@ -58,7 +58,7 @@ def ffmpeg_program() -> Program:
 
 
 def _carried() -> str:
-    """The program inside the package imageio-ffmpeg, whose own search would take others too."""
+    """The program inside the package imageio-ffmpeg, whose own search would accept others too."""
     folder = Path(str(resources.files("imageio_ffmpeg"))) / "binaries"
     found = sorted(folder.glob("ffmpeg-*"))
     if not found:

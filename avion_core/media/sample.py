@@ -1,7 +1,7 @@
 """Which frames of a clip a model sees: the sampling rules of the published recipes.
 
 Frame numbers are those of the video at its constant rate; a clip is the half-open range
-[start_frame, end_frame). Repeats are right where a clip has fewer frames than are asked for.
+[start_frame, end_frame). Frames repeat where a clip has fewer than requested.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ T = TypeVar("T")
 
 
 def frame_range(start_s: float, end_s: float, *, fps: float, frame_count: int) -> tuple[int, int]:
-    """Numbers of a clip's first frame and of the one after its last; never empty, within the video."""
-    slack = 1e-6  # seconds that were computed from frame numbers must give the same numbers back
+    """First frame and one past the last of a clip; never empty, within the video."""
+    slack = 1e-6  # seconds computed from frame numbers must map back to them
     start = min(max(math.floor(start_s * fps + slack), 0), frame_count - 1)
     end = min(max(math.ceil(end_s * fps - slack), start + 1), frame_count)
     return start, end
@@ -51,7 +51,7 @@ def segment_frames(
 
 
 def spread(items: Sequence[T], count: int) -> list[T]:
-    """`count` of the items, the middle one of each of as many equal parts; all where there are no more."""
+    """`count` items spread evenly: the middle one of each equal part; all if there are no more."""
     if len(items) <= count:
         return list(items)
     return [items[place] for place in segment_frames(0, len(items), count)]
@@ -67,11 +67,11 @@ def window_frames(
     view: int = 0,
     views: int = 1,
 ) -> NDArray[np.int64]:
-    """`count` frames at a distance of `stride`: the window rule of VideoMAE on Kinetics.
+    """`count` frames `stride` apart: the window rule of VideoMAE on Kinetics.
 
-    With `rng` the window lies anywhere in the clip; without, `views` windows are spread evenly from its
-    first to its last place, and one alone is in the middle. A window longer than the clip starts with
-    it and repeats the last frame. Returns int64[count], ascending. Raises ValueError like segment_frames.
+    With `rng` the window starts anywhere in the clip; without, `views` windows are spread evenly over it,
+    and a single one is centred. A window longer than the clip starts with it and repeats the last frame.
+    Returns int64[count], ascending. Raises ValueError like segment_frames.
     """
     _check(count, view, views)
     if stride < 1:
@@ -91,10 +91,10 @@ def window_frames(
 def spread_window_frames(
     start_frame: int, end_frame: int, count: int, *, stride: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """A random window whose frames are spread evenly over `count * stride` frames, the last of them included.
+    """A random window of frames spread evenly over `count * stride` frames, including the last.
 
-    The rule of VideoMAE's fine-tuning, in AVION too: 16 frames of 64 are 4 or 5 apart and span 63. A clip
-    that is no longer than that is sampled as by window_frames. Returns int64[count], ascending.
+    VideoMAE's rule for fine-tuning, also in AVION: 16 frames of 64 are 4 or 5 apart and span 63. A clip
+    no longer than the window is sampled as by window_frames. Returns int64[count], ascending.
     """
     span = count * stride
     slack = end_frame - start_frame - span
@@ -107,7 +107,7 @@ def spread_window_frames(
 def jittered_window_frames(
     start_frame: int, end_frame: int, count: int, *, stride: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """A random window each of whose frames is moved on by 0 to `stride` - 1 (AVION's VideoMAE pretraining).
+    """A random window with each frame shifted by 0 to `stride` - 1 (AVION's VideoMAE pretraining).
 
     A clip shorter than the window repeats from its start. Returns int64[count].
     """
@@ -129,22 +129,22 @@ RANDOM_WINDOWS: dict[str, Callable[..., NDArray[np.int64]]] = {
     "spread_window": spread_window_frames,
     "jittered_window": jittered_window_frames,
 }
-"""Rules of training that an evaluation replaces by `window`, as the originals do."""
+"""Training rules that evaluation replaces with `window`, as the originals do."""
 SAMPLINGS = ("segments", "window", *RANDOM_WINDOWS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """Which frames of a clip are a view of it."""
+    """Which frames of a clip form a view."""
 
     frames: int
     """Frames a view."""
     sampling: str
-    """Rule that picks them, one of SAMPLINGS."""
+    """One of SAMPLINGS."""
     stride: int
     """Distance of a window's frames."""
     clips: int = 1
-    """Evaluation: places in time, a view each."""
+    """Evaluation: temporal views of a clip."""
 
     def __post_init__(self) -> None:
         if self.sampling not in SAMPLINGS:
@@ -160,7 +160,7 @@ class Sampling:
         rng: np.random.Generator | None = None,
         view: int = 0,
     ) -> NDArray[np.int64]:
-        """Frame numbers of a clip's view in a video of `frame_count` frames: drawn with `rng`, else fixed."""
+        """Frame numbers of a clip's view; random with `rng`, else fixed. `frame_count` is the video's."""
         start, end = frame_range(start_s, end_s, fps=fps, frame_count=frame_count)
         if self.sampling == "segments":
             return segment_frames(start, end, self.frames, rng=rng, view=view, views=self.clips)

@@ -1,4 +1,4 @@
-"""Source videos as files: the mark by which a replaced one is noticed, and whether one is away."""
+"""Source videos as files: detects those that were replaced or are missing."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from avion_core.files import read_json
 
 @dataclass(frozen=True)
 class FileMark:
-    """What changes when a file is replaced, at the cost of one `stat`."""
+    """Size and time of a file, which change when it is replaced; costs one `stat`."""
 
     bytes: int
     mtime_ns: int
 
     @classmethod
     def of(cls, path: Path) -> FileMark | None:
-        """Mark of whatever has this path, or None if nothing has."""
+        """Mark of the file or folder at this path; None if there is none."""
         try:
             found = path.stat()
         except OSError:
@@ -28,7 +28,7 @@ class FileMark:
 
 
 def look_at(source: Path) -> FileMark | None:
-    """Mark of a source; None if it is away: removed, emptied, not mounted, unreadable, or a folder now."""
+    """Mark of a source; None if it is away: removed, emptied, not mounted, unreadable, or now a folder."""
     try:
         found = source.stat()
     except OSError:
@@ -39,9 +39,9 @@ def look_at(source: Path) -> FileMark | None:
 
 
 def returned_sources(quarantine: Path) -> list[str]:
-    """Videos that were away when a list of quarantined videos was written, and are there now.
+    """Videos that were away when the quarantine list was written and are back now.
 
-    Raises ValueError that names the list where it is damaged.
+    Raises ValueError, naming the list, if it is damaged.
     """
     entries = read_json(quarantine) if quarantine.is_file() else []
     try:

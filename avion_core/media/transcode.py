@@ -1,9 +1,9 @@
-"""Source videos become chunks made for random access, and each chunk a row of the index.
+"""Transcode source videos into chunks for random access, one index row per chunk.
 
-A shard is every n-th video. A video's chunks appear together with a marker that says what they
-were made of, or not at all; a later run with the same source and settings takes them as they are, and
-goes on with the chunks that a killed run had finished. A source may be removed once it has chunks. A video
-that cannot be used is quarantined with its reason, and the rest goes on.
+A shard is every n-th video. A video's chunks are published together with a marker that records their source
+and settings. A later run with the same ones reuses them, and continues after the chunks that a killed run
+had finished. A source may be removed once it has chunks. A video that cannot be used is quarantined with
+the reason, and the others go on.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ from avion_core.progress import Progress
 from avion_core.shards import shard_numbers
 
 CHUNKS = "chunks"
-"""A video's folder of chunks, within its own."""
+"""Folder of chunks within a video's folder."""
 MARKER = "done.json"
-"""Beside the chunks: settings, source and FFmpeg's version that they were made with, and their index rows."""
+"""Beside the chunks: the settings, source and FFmpeg version behind them, and their index rows."""
 LOOKED_AT = 5
-"""Videos by which chunks are judged to be of other settings."""
+"""Videos checked to decide whether chunks have other settings."""
 REFUSAL = "refused.json"
-"""Beside the folder of chunks: why the source cannot be used, with the same particulars."""
+"""Beside the folder of chunks: why the source cannot be used, with the same details."""
 
 
 def transcode_shard(
@@ -60,10 +60,10 @@ def transcode_shard(
     index: Path,
     quarantine: Path,
 ) -> None:
-    """Transcode every n-th video of `videos`, beginning with the k-th, for the shard "k-of-n" (k from 1).
+    """Transcode every n-th video of `videos` from the k-th on, for the shard "k-of-n" (k from 1).
 
-    Publishes the shard's chunk index and its list of quarantined videos. Raises ValueError for a shard
-    that does not exist or an unusable list of videos, OSError when the disk is full.
+    Publishes the shard's chunk index and its list of quarantined videos. Raises ValueError for an
+    unknown shard or an unusable list of videos, OSError if the disk is full.
     """
     rows: list[dict[str, Any]] = []
     refused: list[dict[str, Any]] = []
@@ -130,7 +130,7 @@ def gather_chunks(
 
 
 def have_other_settings(videos: Path, *, chunks_dir: Path, settings: TranscodeSettings) -> bool:
-    """Whether finished chunks would be made anew with these settings, judged by the first few videos."""
+    """Whether these settings would remake finished chunks, judged by the first few videos."""
     table = read_file_table(videos, columns=["video_id", "path"]).slice(0, LOOKED_AT)
     answers = []
     for video_id, path in zip(table["video_id"].to_pylist(), table["path"].to_pylist(), strict=True):
@@ -141,7 +141,7 @@ def have_other_settings(videos: Path, *, chunks_dir: Path, settings: TranscodeSe
 
 
 def _is_made_with(marker: dict[str, Any], seen: FileMark, settings: TranscodeSettings) -> bool:
-    """Whether a marker is of these settings; one of an earlier version, of this very source too."""
+    """Whether a marker has these settings; an earlier version's must also have this very source."""
     if "made_of" in marker:
         identity = {"settings": settings.model_dump(), "source": list(astuple(seen))}
         return bool(marker["made_of"] == fingerprint(identity))
@@ -161,7 +161,7 @@ def _videos_of_shard(videos: Path, shard: str) -> list[tuple[str, Path]]:
 
 
 def _transcode_video(source: Path, home: Path, settings: TranscodeSettings) -> dict[str, Any]:
-    """What a video's marker says: chunks, or a reason. Only whole chunks ever take the place of chunks."""
+    """A video's marker, with chunks or a reason. Only whole chunks ever replace chunks."""
     recipe, seen = fingerprint(settings.model_dump()), look_at(source)
     restore(home / CHUNKS)
     earlier = _whole_chunks(home / CHUNKS)
@@ -174,7 +174,7 @@ def _transcode_video(source: Path, home: Path, settings: TranscodeSettings) -> d
                 remove_partials(home)
                 return marker
         content = sha256(source)
-    except OSError as error:  # the source is on a bad disk, or has just gone
+    except OSError as error:  # a bad disk, or the source has just disappeared
         return _without_source(source, earlier, settings, reason=error.strerror)
     remove_partials(home, except_key=key)
     made_of: dict[str, Any] = {
@@ -203,7 +203,7 @@ def _transcode_video(source: Path, home: Path, settings: TranscodeSettings) -> d
 def _without_source(
     source: Path, earlier: dict[str, Any] | None, settings: TranscodeSettings, *, reason: str | None = None
 ) -> dict[str, Any]:
-    """Chunks with these settings stand for their source. Nothing is written: it may come back."""
+    """Chunks with these settings stand in for a missing source. Nothing is written: it may come back."""
     if earlier is not None and _has_settings(earlier, settings):
         return earlier
     try:
@@ -218,21 +218,21 @@ def _without_source(
 def _has_settings(marker: dict[str, Any], settings: TranscodeSettings) -> bool:
     if "settings" in marker:
         return bool(marker["settings"] == fingerprint(settings.model_dump()))
-    entry = marker["chunks"][0]  # of an earlier version, which noted no more of its settings than this
+    entry = marker["chunks"][0]  # an earlier version recorded only these settings
     rate = None if settings.fps is None else frame_rate(settings.fps)
     same_rate = rate == Fraction(entry["fps_num"], entry["fps_den"])
     return same_rate and min(entry["width"], entry["height"]) == settings.short_side_px
 
 
 def _is_grey(home: Path, marker: dict[str, Any]) -> bool:
-    """Whether an earlier version made the chunks of HDR video: they bear its tags, as it mapped no tones."""
+    """Whether an earlier version made the chunks from HDR video without tone mapping: its tags remain."""
     if "made_of" not in marker or not marker["chunks"]:
         return False
     return probe(home / CHUNKS / marker["chunks"][0]["file"]).hdr is not None
 
 
 def _whole_chunks(folder: Path) -> dict[str, Any] | None:
-    """The marker of a folder that holds every chunk it lists, and at least one."""
+    """The marker of a folder with at least one chunk and all that it lists."""
     marker = _read(folder / MARKER)
     if marker is None or not marker["chunks"] or not (folder / PACKETS).is_file():
         return None
@@ -243,7 +243,7 @@ def _whole_chunks(folder: Path) -> dict[str, Any] | None:
 def _is_of(
     path: Path, marker: dict[str, Any], source: Path, seen: FileMark, settings: TranscodeSettings
 ) -> bool:
-    """Whether a marker is of these settings and this source; content counts where only the time differs."""
+    """Whether a marker has these settings and this source; content decides if only the time differs."""
     if not _is_made_with(marker, seen, settings):
         return False
     if "made_of" in marker:
@@ -255,7 +255,7 @@ def _is_of(
         return True
     if of["sha256"] != sha256(source):
         return False
-    with suppress(OSError):  # chunks may be read-only; the digest is then computed again
+    with suppress(OSError):  # read-only chunks: the digest is computed again next time
         write_json(path, {**marker, "source": {**of, **asdict(seen)}})
     return True
 
@@ -265,7 +265,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _entries(chunks: Sequence[Chunk]) -> list[dict[str, Any]]:
-    """Index rows of a video's chunks, without what depends on where they will lie."""
+    """Index rows of a video's chunks, without columns that depend on their final place."""
     entries: list[dict[str, Any]] = []
     start = 0
     for number, chunk in enumerate(chunks):
