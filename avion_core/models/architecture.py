@@ -1,7 +1,7 @@
-"""Architectures are data: one YAML file each in `architectures/`, checked here with what a stage makes of it.
+"""Architectures as data: one YAML file each in `architectures/`, checked here against a stage's settings.
 
-A family of models is its fields and its kinds of model here, and a module with their classes. Nothing here
-needs torch, so that a plan is checked before there is any work.
+A family of models has its architecture fields and its kinds of model here, and its classes in a module of
+its own. Nothing here needs torch, so that configurations are checked before any work.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class Architecture(Section):
     silent: ClassVar[tuple[str, ...]] = ("pixel_mean", "pixel_std")
     """Fields that change a model's results but not the shapes of its weights."""
 
-    if TYPE_CHECKING:  # which each has in a place of its own: the order is part of what is written
+    if TYPE_CHECKING:  # each class orders them itself: the order is part of model.json
         kind: str
         pixel_mean: Pixels
         pixel_std: Pixels
 
     @property
     def fixed_frames(self) -> bool:
-        """Whether its models take only as many frames a clip as they were trained with."""
+        """Whether its models need as many frames per clip as they were trained with."""
         return False
 
     @property
@@ -53,12 +53,12 @@ class Architecture(Section):
 
     @property
     def context_length(self) -> int:
-        """Longest text in tokens; 0 where there is no text."""
+        """Longest text in tokens; 0 without text."""
         return 0
 
     @property
     def tokenizer(self) -> str:
-        """Name in `data.tokenizer.TOKENIZERS`; empty where there is no text."""
+        """Name in `data.tokenizer.TOKENIZERS`; empty without text."""
         return ""
 
     def check_input(self, *, frames: int, image_size_px: int) -> None:
@@ -70,7 +70,7 @@ class Architecture(Section):
 
 
 class DualEncoderConfig(Architecture):
-    """A video tower and a text tower that meet in one embedding space."""
+    """A video tower and a text tower with a shared embedding space."""
 
     silent: ClassVar[tuple[str, ...]] = ("activation", *Architecture.silent)
 
@@ -78,7 +78,7 @@ class DualEncoderConfig(Architecture):
     vision: AnyVision
     text: AnyText
     embed_dim: Count
-    """Numbers in an embedding."""
+    """Size of an embedding."""
     activation: Literal["gelu", "quick_gelu"] = "gelu"
     """AVION's checkpoints need exact GELU, OpenAI's CLIP needs QuickGELU."""
     pixel_mean: Pixels = (108.3272985, 116.7460125, 104.09373615)
@@ -121,7 +121,7 @@ class VideoMAEConfig(Architecture):
 
     kind: Literal["videomae"] = "videomae"
     width: Count
-    """Numbers in an encoder token."""
+    """Size of an encoder token."""
     layers: Count
     """Encoder blocks."""
     heads: Count
@@ -131,13 +131,13 @@ class VideoMAEConfig(Architecture):
     tubelet_frames: Count = 2
     """Frames in a tubelet."""
     decoder_width: Count
-    """Numbers in a decoder token."""
+    """Size of a decoder token."""
     decoder_layers: Count = 4
     """Decoder blocks."""
     decoder_heads: Count
     """Decoder attention heads; they divide the decoder's width."""
     mlp_ratio: Positive = 4.0
-    """Width of the MLPs' hidden layer over the transformer's."""
+    """Width of the MLPs' hidden layer relative to the transformer's."""
     norm_eps: Positive = 1e-6
     """Epsilon of the layer norms."""
     pixel_mean: Pixels = (123.675, 116.28, 103.53)
@@ -162,17 +162,17 @@ class VideoMAEConfig(Architecture):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelKind:
-    """A kind of model: what is known of it without building one."""
+    """A kind of model: its properties that are known without building one."""
 
     architecture: str
     """Name of its kind in ARCHITECTURES."""
     output: str
-    """What it makes of clips, by which tasks and evaluations choose: `embeddings` (of texts, too), `classes`
-    or `pixels`."""
+    """Its output for clips, by which tasks and evaluations choose: `embeddings` (of texts, too), `classes` or
+    `pixels`."""
     code: str
     """Its class, `package.module:Name`."""
     starts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Other kinds that it may start from, with their weights (fnmatch patterns) that are left behind."""
+    """Other kinds it may start from, each with the weights (fnmatch patterns) to leave out."""
 
 
 ARCHITECTURES: Registry[type[Architecture]] = Registry("kind of architecture")
@@ -213,24 +213,24 @@ MODELS.register(
 
 
 def architecture_names() -> list[str]:
-    """Names that `load_architecture` knows, sorted."""
+    """Known architecture names, sorted."""
     return sorted(_files())
 
 
 def load_architecture(name: str) -> Architecture:
-    """Read `architectures/<name>.yaml`. Raises ValueError naming the nearest when there is none."""
+    """Read `architectures/<name>.yaml`. Raises ValueError with the nearest name if there is none."""
     known([name], architecture_names(), "model")
     path = _files()[name]
     return parse_architecture(yaml.safe_load(path.read_text(encoding="utf-8")), where=path.name)
 
 
 def _files() -> dict[str, Path]:
-    """The files by name; of equal names the first folder's counts."""
+    """The files by name; for equal names the first folder wins."""
     return {path.stem: path for folder in reversed(FOLDERS) for path in folder.glob("*.yaml")}
 
 
 def parse_architecture(raw: Any, *, where: str) -> Architecture:
-    """Check one architecture's values. Raises ValueError that names `where` and the first bad value."""
+    """Check one architecture's values. Raises ValueError naming `where` and the first bad value."""
     try:
         kind = raw.get("kind") if isinstance(raw, Mapping) else None
         return ARCHITECTURES[str(kind)].model_validate(raw)
@@ -243,8 +243,8 @@ def parse_architecture(raw: Any, *, where: str) -> Architecture:
 def kind_of(stage: StageSettings) -> str:
     """Kind of the model that a stage trains.
 
-    Raises ValueError for an unknown architecture, and where it does not go with the task, the frames, the
-    image size or patch dropout.
+    Raises ValueError for an unknown architecture, or one that does not fit the task, the frames, the image
+    size or patch dropout.
     """
     config = load_architecture(stage.model)
     fits = {model.architecture: kind for kind, model in MODELS.items() if model.output == stage.trains}

@@ -1,4 +1,4 @@
-"""What every model and every tower offers besides its forward pass: names, position tables, layer numbers."""
+"""Base classes of models and towers: names of weights, position tables, layer numbers."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from avion_core.models.towers import TEXT_TOWERS, VISION_TOWERS, TextTowerConfig
 from avion_core.registry import load
 
 Adapter = Callable[[Tensor, Tensor], Tensor]
-"""Makes a position table as long as another, by its second argument."""
+"""Resizes a position table (first argument) to the shape of another (second)."""
 
 
 class Tower(nn.Module):
-    """A transformer, `blocks`, with what comes before and after it."""
+    """A transformer, `blocks`, with its embedding and output layers."""
 
     blocks: nn.ModuleList
     embeddings: ClassVar[tuple[str, ...]] = (
@@ -28,21 +28,21 @@ class Tower(nn.Module):
         "temporal_embedding",
         "token_embedding.",
     )
-    """Beginnings of the weights that come before the first block."""
+    """Prefixes of the weights before the first block."""
     adapters: ClassVar[Mapping[str, Adapter]] = {}
     """How a table of positions is made to fit another length, by its name."""
 
     @classmethod
     def names(cls, config: Any) -> dict[str, Names]:
-        """Others' names of the weights, by format. One that is only read has a name that no export has."""
+        """Third-party names of the weights, by format. Formats that no export has are only read."""
         return {}
 
 
 class VisionTower(Tower):
     """Clips to embeddings.
 
-    Built from its fields and `frames, image_size_px, activation, drop_path, patch_dropout, embed_dim`; the
-    last is None for a tower without projection.
+    Built from its fields and `frames, image_size_px, activation, drop_path, patch_dropout, embed_dim`;
+    `embed_dim` is None for a tower without projection.
     """
 
     def forward(self, frames_BCTHW: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ class TextTower(Tower):
         raise NotImplementedError
 
     def dry_run(self, tokens_BL: Tensor) -> Tensor:
-        """The same work for token ids whose values cannot be looked at."""
+        """The forward pass for token ids without values (on the device "meta")."""
         embeddings_BD: Tensor = self(tokens_BL)
         return embeddings_BD
 
@@ -84,7 +84,7 @@ class VideoModel(nn.Module):
     kind: ClassVar[str]
     """Name in the registry of models."""
     towers: ClassVar[tuple[str, ...]]
-    """Its attributes that are towers."""
+    """Names of its attributes that are towers."""
 
     def __init__(self, config: Architecture, *, frames: int, image_size_px: int) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class VideoModel(nn.Module):
 
     @classmethod
     def names(cls, config: Any) -> tuple[Part, ...]:
-        """The parts of its weights with others' names of them."""
+        """The parts of its weights with their third-party names."""
         raise NotImplementedError
 
     @property
@@ -110,14 +110,14 @@ class VideoModel(nn.Module):
 
     @property
     def num_layers(self) -> int:
-        """Layers for layer decay: embeddings, blocks, and one for the head."""
+        """Number of layers for layer decay: embeddings, blocks, and one for the head."""
         return max(len(tower.blocks) for tower in self._towers().values()) + 2
 
     def layer_of(self, parameter_name: str) -> int:
         """Layer number of a parameter, 0 (embeddings) … num_layers − 1 (head, final norms).
 
-        The rate's factor is layer_decay ** (num_layers − 1 − layer), as in BEiT and VideoMAE. A tower
-        shallower than the deepest one is counted from the top.
+        The rate's factor is layer_decay ** (num_layers − 1 − layer), as in BEiT and VideoMAE. Shallower
+        towers are counted from the top.
         """
         prefix, _, rest = parameter_name.partition(".")
         tower = self._towers().get(prefix)
@@ -130,7 +130,7 @@ class VideoModel(nn.Module):
         return self.num_layers - 1
 
     def no_decay(self) -> set[str]:
-        """Trained parameters without weight decay: those of at most one dimension, and position tables."""
+        """Trained parameters without weight decay: vectors, scalars and position tables."""
         return {
             name
             for name, parameter in self.named_parameters()
@@ -147,7 +147,7 @@ class VideoModel(nn.Module):
             )
 
     def dry_run(self, frames_BCTHW: Tensor) -> Tensor:
-        """The forward pass of a training step that looks at no value, for tensors that have none."""
+        """The forward pass of a training step for tensors without values (on the device "meta")."""
         output: Tensor = self(frames_BCTHW)
         return output
 
@@ -162,7 +162,7 @@ def model_class(kind: str) -> type[VideoModel]:
 
 
 class Embedder(Protocol):
-    """A model whose output is embeddings: of clips and of texts in one space, of length 1."""
+    """A model that embeds clips and texts in one space, with length 1."""
 
     config: Architecture
     normalise: Normalise

@@ -1,7 +1,7 @@
-"""Other trainers' checkpoint files, read as data: weights under their own names, and nothing that runs.
+"""Read third-party checkpoint files as data: weights under their own names, without running any code.
 
-The content tells the format, not the file's name. Pickles go through an unpickler that imports
-nothing: whatever is no tensor becomes an `Inert`.
+The format follows from the content, not the file name. Pickles go through an unpickler that imports nothing:
+everything that is not a tensor becomes an `Inert`.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ WEIGHT_KEYS = (
     "params_ema",
     "state_dict_ema",
 )
-"""Entries under which trainers keep weights; an average beside them is a second set."""
+"""Entries where trainers keep weights; an average beside them is a second set."""
 LISTED = 8
 """Entries named in an error before 'and n more'."""
 DATA_MODULES = {
     *("_codecs", "argparse", "array", "collections", "copyreg", "datetime", "decimal", "enum", "fractions"),
     *("functools", "numbers", "pathlib", "types", "typing", "uuid"),
 }
-"""Standard library modules whose objects are data; a file that names any other of them is refused."""
+"""Standard library modules whose objects are data; files that name others are refused."""
 DATA_BUILTINS = {
     *("bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list", "object"),
     *("range", "set", "slice", "str", "tuple", "type"),
@@ -56,7 +56,7 @@ DATA_BUILTINS = {
 
 
 class Inert(dict[Any, Any]):
-    """Stands for an object whose class is not imported: keeps dictionary entries and drops the rest."""
+    """Stand-in for an object whose class is not imported: keeps dictionary entries, discards the rest."""
 
     described = "object"
     """Full name of the class."""
@@ -77,7 +77,7 @@ class Inert(dict[Any, Any]):
 
 
 def _inner_tensor(rebuild: Any, tensor_class: Any, args: tuple[Any, ...], state: Any) -> Any:
-    """The plain tensor inside one with a class or attributes of its own."""
+    """The plain tensor inside a tensor subclass or one with attributes."""
     return rebuild(*args)
 
 
@@ -102,7 +102,7 @@ class _Unpickler(pickle.Unpickler):
         if full_name == "collections.OrderedDict":
             return OrderedDict
         if full_name in ADMITTED:
-            return partial(ADMITTED[full_name])  # its own object, as a pickle can set attributes
+            return partial(ADMITTED[full_name])  # a new object, as a pickle can set attributes
         package = module.partition(".")[0]
         if package in ("builtins", "__builtin__"):
             is_data = name in DATA_BUILTINS
@@ -118,18 +118,18 @@ _PICKLE = SimpleNamespace(
     Unpickler=_Unpickler,
     load=lambda file, **options: _Unpickler(file, **options).load(),
 )
-"""What torch.load takes for the module `pickle`."""
+"""Passed to torch.load as the module `pickle`."""
 
 
 def read_checkpoint(
     path: str | Path, *, key: str | None = None, shapes_only: bool = False
 ) -> dict[str, Tensor]:
-    """Weights of a file that another trainer wrote, under their own names.
+    """Weights of a third-party file, under their own names.
 
-    Takes safetensors, torch's files old and new, and TorchScript archives such as OpenAI publishes. The
-    weights may lie at the top or under one of WEIGHT_KEYS; `key` names the entry where several do, or
-    another. With `shapes_only` the tensors are on the device "meta", and torch's own format and safetensors
-    are not read beyond names and shapes. Raises ModelError that says what the file is instead.
+    Reads safetensors, torch's old and new formats, and TorchScript archives as published by OpenAI. Weights
+    may be at the top level or under one of WEIGHT_KEYS; `key` names the entry if there are several, or
+    another one. With `shapes_only` the tensors are on the device "meta", and only names and shapes of
+    torch's own format and of safetensors are read. Raises ModelError that says what the file is instead.
     """
     path = Path(path)
     form = _form(path)
@@ -147,7 +147,7 @@ def read_checkpoint(
 
 
 def _form(path: Path) -> str:
-    """`safetensors`, `torchscript` or `pickle`. Raises ModelError for what is none of them."""
+    """`safetensors`, `torchscript` or `pickle`. Raises ModelError for anything else."""
     if path.is_dir():
         raise ModelError(
             f"{path}: a folder; name the file with the weights in it, such as {path / 'model.safetensors'}"
@@ -161,7 +161,7 @@ def _form(path: Path) -> str:
         raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from None
     if head.startswith(b"PK"):
         return _zip_form(path)
-    if head[4:9] == b"\0\0\0\0{":  # the length of a header of less than 4 GB, and the header's beginning
+    if head[4:9] == b"\0\0\0\0{":  # length of a header below 4 GB, and the start of the header
         return "safetensors"
     if head[:1] == b"\x80" and not tarfile.is_tarfile(path):
         return "pickle"
@@ -181,7 +181,7 @@ def _zip_form(path: Path) -> str:
 
 
 def _looks_like(head: bytes) -> str | None:
-    """What is often found under a checkpoint's name, by its first bytes."""
+    """Common other contents of files named like checkpoints, by their first bytes."""
     start = head.lstrip().lower()
     if not start:
         return "cut short: an empty file"
@@ -195,7 +195,7 @@ def _looks_like(head: bytes) -> str | None:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Tensors that are read from the disk when they are used."""
+    """Tensors read from disk on access."""
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -207,13 +207,13 @@ def _read_pickle(path: Path, *, device: str) -> Any:
     try:
         with warnings.catch_warnings(action="ignore"), path.open("rb") as file:
             return torch.load(file, map_location=device, pickle_module=_PICKLE, weights_only=False)
-    except Exception as error:  # of whatever kind a damaged or hostile file provokes
+    except Exception as error:  # damaged or hostile files can raise anything
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ModelError(f"{path}: cut short, or not a checkpoint of weights alone ({reason})") from None
 
 
 def _read_torchscript(path: Path) -> dict[str, Tensor]:
-    """Weights of a TorchScript archive; one that would run code of its own on loading is refused."""
+    """Weights of a TorchScript archive; refuses one that would run its own code on loading."""
     try:
         with zipfile.ZipFile(path) as archive:
             code = [archive.read(name) for name in archive.namelist() if "/code/" in name]
@@ -226,7 +226,7 @@ def _read_torchscript(path: Path) -> dict[str, Tensor]:
 
 
 def _weights_in(content: Any, path: Path, key: str | None) -> dict[str, Tensor]:
-    """The tensors of the entry `key`, of the only entry of WEIGHT_KEYS, or of the top."""
+    """The tensors under `key`, under the only entry of WEIGHT_KEYS, or at the top level."""
     if key is not None:
         if not isinstance(content, Mapping) or key not in content:
             raise ModelError(f"{path}: has no entry '{key}'; {_entries(content)}")
@@ -245,7 +245,7 @@ def _weights_in(content: Any, path: Path, key: str | None) -> dict[str, Tensor]:
 
 
 def _tensors(content: Any, *, deep: bool = True) -> Iterator[tuple[str, Tensor]]:
-    """(name, tensor) of a mapping, and with `deep` of those under WEIGHT_KEYS in it."""
+    """(name, tensor) pairs of a mapping; with `deep` also those under its WEIGHT_KEYS."""
     if isinstance(content, Mapping):
         for name, value in content.items():
             if isinstance(value, Tensor) and isinstance(name, str):
@@ -255,7 +255,7 @@ def _tensors(content: Any, *, deep: bool = True) -> Iterator[tuple[str, Tensor]]
 
 
 def _entries(content: Any) -> str:
-    """What a file holds instead, for an error."""
+    """Description of a file's content, for an error."""
     if isinstance(content, Inert) and not content:
         return f"it is a pickled {content.described}, which is not imported; save its state_dict() instead"
     if not isinstance(content, Mapping):

@@ -11,7 +11,7 @@ from avion_core.models.base import VideoModel, vision_class
 from avion_core.models.names import Part, Same
 
 HEAD_STD = 0.01
-"""Standard deviation of a fresh head, as AVION's."""
+"""Standard deviation of a fresh head, as in AVION."""
 
 
 class VideoClassifier(VideoModel):

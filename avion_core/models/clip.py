@@ -22,7 +22,7 @@ PLAIN: Names = (
     Same(".mlp.fc1.", ".mlp.c_fc."),
     Same(".mlp.fc2.", ".mlp.c_proj."),
 )
-"""A block's names in CLIP and in all that is made from it."""
+"""A block's names in CLIP and its derivatives."""
 FLASH: Names = (*NORMS, Same(".attn.qkv.", ".attn.Wqkv."), Same(".attn.proj.", ".attn.out_proj."))
 """A block's names in AVION with flash attention."""
 
@@ -30,7 +30,7 @@ FLASH: Names = (*NORMS, Same(".attn.qkv.", ".attn.Wqkv."), Same(".attn.proj.", "
 class ClipVision(VisionTower):
     """Class token and T·H·W patch tokens with joint space-time attention (AVION, arXiv 2309.16669, 3.1).
 
-    A patch's position is its place in the frame plus its frame's; the class token takes row 0 of the
+    A patch's position embedding is the sum of a spatial and a temporal one; the class token has row 0 of the
     spatial table and no temporal embedding.
     """
 
@@ -52,7 +52,7 @@ class ClipVision(VisionTower):
     ) -> None:
         """`embed_dim` adds the projection into the embedding space; drop path is equal in all layers.
 
-        In training `patch_dropout` of each clip's patches are left out at random (FLIP, arXiv 2212.00794).
+        `patch_dropout` is the share of each clip's patches dropped in training (FLIP, arXiv 2212.00794).
         """
         super().__init__()
         self.patch_dropout = patch_dropout
@@ -104,7 +104,7 @@ class ClipVision(VisionTower):
 
     @classmethod
     def names(cls, config: VisionConfig) -> dict[str, Names]:
-        """CLIP's as OpenAI and open_clip have them, and AVION's and LaViLa's after them."""
+        """Names in OpenAI's and open_clip's CLIP, and in AVION and LaViLa."""
         kernel = (-1, 3, config.patch_px, config.patch_px)
         convolution, matrix = (Same("patch.weight", "visual.conv1.weight", shape) for shape in (kernel, None))
         others = Same("blocks.", "visual.transformer.resblocks."), Same("", "visual.")
@@ -116,14 +116,14 @@ class ClipVision(VisionTower):
         }
 
     def _draw_patches(self, patches_BNP: Tensor) -> Tensor:
-        """Numbers of the patches that stay, at least one a clip."""
+        """Indices of the kept patches, at least one per clip."""
         batch, patches = patches_BNP.shape[:2]
         kept = max(1, int(patches * (1 - self.patch_dropout)))
         return torch.rand(batch, patches, device=patches_BNP.device).argsort(dim=1)[:, :kept]
 
 
 class ClipText(TextTower):
-    """Token ids to one embedding a text (Radford et al. 2021)."""
+    """Token ids to one embedding per text (Radford et al. 2021)."""
 
     adapters: ClassVar[Mapping[str, Adapter]] = {"positional_embedding": fit_context}
 
@@ -152,7 +152,7 @@ class ClipText(TextTower):
     def forward(self, tokens_BL: Tensor) -> Tensor:
         """Token ids (the end of text is the largest of each row) to embeddings B,embed_dim.
 
-        The batch is cut behind its last end of text: attention is causal, so the result is the same.
+        The batch is cut after its last end of text: attention is causal, so the result is the same.
         """
         if tokens_BL.shape[1] > self.context_length:
             raise ValueError(
@@ -162,11 +162,11 @@ class ClipText(TextTower):
         return self.read_at(ends_B, tokens_BL[:, : int(ends_B.max()) + 1])
 
     def dry_run(self, tokens_BL: Tensor) -> Tensor:
-        """Reads at the first token, wherever the texts end."""
+        """Takes the output at the first token, whatever the ends of the texts."""
         return self.read_at(tokens_BL[:, 0], tokens_BL)
 
     def read_at(self, ends_B: Tensor, tokens_BL: Tensor) -> Tensor:
-        """Embeddings B,embed_dim of token ids, read at the places `ends_B`."""
+        """Embeddings B,embed_dim of token ids: the output at the positions `ends_B`."""
         x_BLD = self.token_embedding(tokens_BL) + self.positional_embedding[: tokens_BL.shape[1]]
         x_BLD = run_blocks(self.blocks, x_BLD, causal=True)
         rows_B = torch.arange(len(ends_B), device=ends_B.device)
@@ -175,7 +175,7 @@ class ClipText(TextTower):
 
     @classmethod
     def names(cls, config: TextConfig) -> dict[str, Names]:
-        """With a prefix in AVION's files, and without one in all others."""
+        """With a prefix in AVION's files, without one in all others."""
         bare = (
             Same("projection", "text_projection"),
             Same("blocks.", "transformer.resblocks."),

@@ -14,7 +14,7 @@ from avion_core.models.base import VideoModel, text_class, vision_class
 from avion_core.models.names import Part
 
 TEXT_TOKENS = 12
-"""Length of a narration, start and end included, to which a batch is cut in a dry run."""
+"""Length in tokens, start and end included, to which a dry run cuts a batch of narrations."""
 
 
 class DualEncoder(VideoModel):
@@ -36,7 +36,7 @@ class DualEncoder(VideoModel):
         learn_temperature: bool = False,
         logit_bias: float | None = None,
     ) -> None:
-        """`logit_bias` is the start of the sigmoid loss's bias; other losses have none."""
+        """`logit_bias` is the initial bias of the sigmoid loss; other losses have none."""
         super().__init__(config, frames=frames, image_size_px=image_size_px)
         self.vision = vision_class(config.vision)(
             config.vision,
@@ -66,7 +66,7 @@ class DualEncoder(VideoModel):
         return F.normalize(self.text(tokens_BL).float(), dim=-1)
 
     def forward(self, frames_BCTHW: Tensor, tokens_BL: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """video_BD, text_BD, and the factor on their cosines: 1/temperature, a 0-d tensor."""
+        """video_BD, text_BD, and the scale of their cosines, 1/temperature, a 0-d tensor."""
         return self.encode_video(frames_BCTHW), self.encode_text(tokens_BL), self.logit_scale.exp()
 
     def dry_run(self, frames_BCTHW: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
-"""Our weights for others: AVION's files, in both of their key layouts, and folders that open_clip reads.
+"""Export weights: to AVION's files, in both key layouts, and to folders that open_clip reads.
 
-The names are in tables of the models and towers (`names`), which `foreign.py` reads in the other direction.
-AVION's layout keeps everything and comes back exactly. open_clip knows images only: for it the folder holds
-the dual encoder at one frame, the temporal embedding added to the places, and beside that our own two files,
-from which the video model comes back.
+Names come from tables of the models and towers (`names`), which `foreign.py` reads in the other direction.
+AVION's layout keeps everything and imports exactly. open_clip supports images only: its folder holds the dual
+encoder at one frame, with the temporal embedding added to the spatial one, and our own two files, from which
+the video model can be restored.
 """
 
 from __future__ import annotations
@@ -65,10 +65,10 @@ tokenizer = open_clip.get_tokenizer("local-dir:path/to/this/folder")
 def export_avion(folder: str | Path, out: str | Path, *, flash: bool = False) -> None:
     """Publish the model of `folder` as a `.pt` file with `state_dict` inside, in AVION's names.
 
-    Beside the weights is what AVION's fine-tuning scripts build the model from and print.
-    `flash` takes the names of AVION's flash attention and "fast conv" instead of the plain ones. All comes
-    back exactly, but for a key bias in a plain VideoMAE file, which has none: ours is zero unless the model
-    was started from a flash file, and attention does not notice it. Raises ModelError where `out` is there.
+    The file also holds the options from which AVION's fine-tuning scripts build the model.
+    `flash` uses the names of AVION's flash attention and "fast conv" instead of the plain ones. Everything
+    imports exactly, except the key bias, which a plain VideoMAE file lacks: ours is zero unless the model was
+    started from a flash file, and it does not affect attention. Raises ModelError if `out` exists.
     """
     _refuse_existing(out)
     model, description = load_model(folder)
@@ -79,20 +79,20 @@ def export_avion(folder: str | Path, out: str | Path, *, flash: bool = False) ->
     with publish(out) as draft:
         try:
             torch.save(content, draft)
-        except RuntimeError as error:  # torch's word for a full disk
+        except RuntimeError as error:  # torch's error for a full disk
             raise OSError(f"{out}: cannot be written ({str(error).splitlines()[0]})") from None
 
 
 def avion_options(
     config: DualEncoderConfig, description: ModelDescription, *, flash: bool
 ) -> argparse.Namespace:
-    """Options of AVION's command line that its scripts read from a checkpoint of a dual encoder."""
+    """AVION's command-line options, which its scripts read from a dual encoder's checkpoint."""
     return argparse.Namespace(
         model=AVION_MODELS.get(description.architecture, description.architecture),
         context_length=config.text.context_length,
         vocab_size=config.text.vocabulary,
         project_embed_dim=config.embed_dim,
-        pretrain_zoo="openai",  # AVION fills the model with these before it loads ours
+        pretrain_zoo="openai",  # AVION loads these before it loads ours
         pretrain_path=None,
         clip_length=description.frames,
         use_fast_conv1=flash,
@@ -103,7 +103,7 @@ def avion_options(
 
 
 AVION_OPTIONS: dict[str, Callable[..., argparse.Namespace]] = {"dual_encoder": avion_options}
-"""By kind of architecture; VideoMAE's scripts read none."""
+"""By kind of architecture; VideoMAE's scripts read no options."""
 
 
 def avion_state_dict(model: VideoModel, *, flash: bool = False) -> dict[str, Tensor]:
@@ -112,7 +112,7 @@ def avion_state_dict(model: VideoModel, *, flash: bool = False) -> dict[str, Ten
 
 
 def _named(model: VideoModel, form: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of `model` in a format. Raises ModelError where the format has no such model."""
+    """Weights of `model` in a format. Raises ModelError if the format has no such model."""
     parts = model.names(model.config)
     if form not in formats(parts):
         known_forms = ", ".join(sorted(formats(parts))) or "no format"
@@ -123,7 +123,7 @@ def _named(model: VideoModel, form: str, tensors: Mapping[str, Tensor]) -> dict[
 def export_open_clip(folder: str | Path, out: str | Path) -> None:
     """Publish the dual encoder of `folder` as a folder for open_clip and the Hugging Face hub.
 
-    Raises ModelError where `out` is there already, and for a model that is not a dual encoder.
+    Raises ModelError if `out` exists, and for a model that is not a dual encoder.
     """
     _refuse_existing(out)
     description, architecture = read_description(folder)
@@ -154,7 +154,7 @@ def open_clip_state_dict(model: VideoModel, config: DualEncoderConfig) -> dict[s
 def open_clip_config(
     config: DualEncoderConfig, *, image_size_px: int, biased: bool = False
 ) -> dict[str, Any]:
-    """What open_clip builds the same model and its preprocessing from; `biased` after the sigmoid loss."""
+    """open_clip's configuration of the same model and preprocessing; `biased` after the sigmoid loss."""
     vision, text = cast(VisionConfig, config.vision), cast(TextConfig, config.text)
     return {
         "model_cfg": {
@@ -190,7 +190,7 @@ def open_clip_config(
 
 
 def _refuse_existing(out: str | Path) -> None:
-    """An export replaces nothing: even an earlier one may hold what somebody added, such as a `.git`."""
+    """Refuse to replace anything: users may have added files to an earlier export, such as a `.git`."""
     if os.path.lexists(out):
         raise ModelError(f"{out}: is there already; name another path, or remove it first")
 

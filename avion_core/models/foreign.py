@@ -1,6 +1,6 @@
-"""Third-party weights under our names: CLIP's, and AVION's and VideoMAE's in both of their key layouts.
+"""Import third-party weights: CLIP's, and AVION's and VideoMAE's in both key layouts.
 
-Which weights are the same is said by each model and tower (`names`), in all formats that it is read from.
+Each model and tower maps the names of all formats to its own (`names`).
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from avion_core.models.store import build_model
 from avion_core.models.weights import LoadReport, ModelError, load_weights, without
 
 NO_WEIGHTS = ("attn_mask", "input_resolution", "context_length", "vocab_size", "n_averaged")
-"""What OpenAI's and older open_clip files, and torch's running average, hold beside weights."""
+"""Entries beside weights in OpenAI's and older open_clip files, and in torch's running average."""
 
 
 def our_name(foreign_name: str, model: VideoModel) -> str:
-    """The name that a foreign weight has in a model such as this; unknown names come back unchanged."""
+    """Name of a foreign weight in such a model; unknown names are returned unchanged."""
     return Reader(_parts(model)).place(foreign_name).name
 
 
 def import_state_dict(tensors: Mapping[str, Tensor], model: VideoModel) -> dict[str, Tensor]:
     """Foreign weights under the names and in the dimensions of `model`, for `load_weights`.
 
-    Weights that mean nothing to the model, nor to one that it may start from, keep their names. Raises
-    ModelError when two foreign names mean the same weight.
+    Weights unknown to the model, and to those it may start from, keep their names. Raises ModelError if two
+    foreign names map to the same weight.
     """
     try:
         return to_ours(tensors, _parts(model), like=model.state_dict())
@@ -57,11 +57,11 @@ def start_from_foreign(
     waive_missing: Sequence[str] = (),
     waive_unexpected: Sequence[str] = (),
 ) -> LoadReport:
-    """Fill `model` with the weights of a file that another trainer wrote, called `source` in errors.
+    """Fill `model` with the weights of a third-party file, called `source` in errors.
 
-    A classifier leaves behind what it has no use for (`ModelKind.starts`). Which activation, norm epsilon
-    and pixel normalisation the weights were trained with is not in such files: the architecture says it.
-    Raises ModelError as read_checkpoint and load_weights.
+    A classifier skips weights that it has no use for (`ModelKind.starts`). Such files do not record the
+    activation, norm epsilon and pixel normalisation of training: the architecture must match. Raises
+    ModelError as read_checkpoint and load_weights.
     """
     tensors = read_checkpoint(path, key=key)
     waived = {"fresh": fresh, "waive_missing": waive_missing, "waive_unexpected": waive_unexpected}
@@ -69,10 +69,10 @@ def start_from_foreign(
 
 
 def check_weights(stage: StageSettings, path: str | Path, *, classes: int | None = None) -> None:
-    """Raise ValueError unless the stage can start from the file `path` that its `start_weights` names.
+    """Raise ValueError unless the stage can start from the file `path`, its `start_weights`.
 
-    Reads all of it, values too: about a second for a gigabyte. Without `classes` a classifier has as many as
-    the file's own head.
+    Reads the whole file with values: about a second per gigabyte. Without `classes` a classifier has as many
+    as the file's own head.
     """
     kind = kind_of(stage)
     tensors = read_checkpoint(path, key=stage.start_weights_key)
@@ -94,7 +94,7 @@ def check_weights(stage: StageSettings, path: str | Path, *, classes: int | None
 def _classes_in(
     tensors: Mapping[str, Tensor], kind: str, architecture: str, arguments: Mapping[str, Any]
 ) -> int:
-    """Outputs of the head that a file has, 1 where it has none."""
+    """Number of outputs of a file's head; 1 if it has none."""
     with torch.device("meta"):
         reader = Reader(_parts(build_model(kind, architecture, classes=1, **arguments)))
     heads = (len(x) for name, x in tensors.items() if reader.place(name).name == "head.weight" and x.ndim)

@@ -1,6 +1,6 @@
-"""The parts that every transformer here is made of: attention, MLP, block, patches, pixel normalisation.
+"""Building blocks of all transformers: attention, MLP, block, patches, pixel normalisation.
 
-Shapes: B clips, C channels, T frames, H×W pixels, N tokens, D width, P numbers in a patch.
+Shapes: B clips, C channels, T frames, H×W pixels, N tokens, D width, P values of a patch.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ def _flash(q_BNHd: Tensor, k_BNHd: Tensor, v_BNHd: Tensor, causal: bool) -> Tens
 
 
 ATTENTION_BACKENDS: dict[str, AttentionFunction] = {"sdpa": _sdpa, "flash": _flash}
-"""`flash` runs half-precision tensors on a GPU through flash-attn and everything else through `sdpa`."""
+"""`flash` uses flash-attn for half-precision tensors on a GPU, and `sdpa` for everything else."""
 
 
 def quick_gelu(x: Tensor) -> Tensor:
-    """The approximation x·sigmoid(1.702x) that OpenAI's CLIP was trained with."""
+    """The approximation x·sigmoid(1.702x), used by OpenAI's CLIP."""
     return x * torch.sigmoid(1.702 * x)
 
 
@@ -50,8 +50,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "quick_gel
 class Attention(nn.Module):
     """Multi-head self-attention with one fused projection for queries, keys and values.
 
-    Without `train_key_bias` the keys' bias keeps its value, zero in a fresh model. It moves no output, so
-    its gradient is rounding alone, of which AdamW would make steps of full size.
+    Without `train_key_bias` the keys' bias keeps its value, zero in a fresh model. It does not affect the
+    output, so its gradient is rounding noise, which AdamW would scale to full steps.
     """
 
     def __init__(self, width: int, *, heads: int, train_key_bias: bool = True) -> None:
@@ -63,7 +63,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x_BND: Tensor, *, causal: bool = False, first_only: bool = False) -> Tensor:
-        """Attend over N tokens; with `first_only` return B,1,D, the first token's output alone."""
+        """Attend over N tokens; with `first_only` return only the first token's output, B,1,D."""
         attend = ATTENTION_BACKENDS[self.backend]
         weight: Tensor = self.qkv.weight
         bias: Tensor = self.qkv.bias
@@ -86,8 +86,8 @@ class Attention(nn.Module):
 def set_attention(model: nn.Module, backend: str) -> None:
     """Choose the attention of every layer in `model` by its name in ATTENTION_BACKENDS.
 
-    Raises ValueError for an unknown name, or for `flash` where flash-attn is not installed or no GPU
-    of compute capability 8.0 or later is there.
+    Raises ValueError for an unknown name, and for `flash` without flash-attn or a GPU of compute capability
+    8.0 or later.
     """
     if backend not in ATTENTION_BACKENDS:
         raise ValueError(f"unknown attention '{backend}'; known: {', '.join(ATTENTION_BACKENDS)}")
@@ -103,7 +103,7 @@ def set_attention(model: nn.Module, backend: str) -> None:
 
 @contextmanager
 def plain_attention(model: nn.Module) -> Iterator[None]:
-    """For a while every layer of `model` has torch's attention, whose operations torch can count."""
+    """Use torch's attention in every layer of `model` for the body, as torch can count its operations."""
     chosen = {layer: layer.backend for layer in model.modules() if isinstance(layer, Attention)}
     set_attention(model, "sdpa")
     try:
@@ -152,8 +152,8 @@ class Block(nn.Module):
     def forward(self, x_BND: Tensor, *, causal: bool = False, first_only: bool = False) -> Tensor:
         """All tokens, or with `first_only` the first token's output: B,1,D.
 
-        A tower that reads only its class token spares nine tenths of its last block this way; values
-        and gradients are those of the whole block.
+        This saves nine tenths of the last block in a tower that reads only its class token; values and
+        gradients stay the same.
         """
         kept = x_BND[:, :1] if first_only else x_BND
         x = kept + self.drop_path(self.attn(self.norm1(x_BND), causal=causal, first_only=first_only))
@@ -164,7 +164,7 @@ class Block(nn.Module):
 def run_blocks(
     blocks: Iterable[nn.Module], x_BND: Tensor, *, causal: bool = False, first_only: bool = False
 ) -> Tensor:
-    """Tokens through all blocks; with `first_only` the last block gives the first token's output alone."""
+    """Run tokens through all blocks; with `first_only` the last block returns only the first token."""
     *others, last = blocks
     for block in others:
         x_BND = _run_block(block, x_BND, causal=causal)
@@ -180,7 +180,7 @@ def _run_block(block: nn.Module, x_BND: Tensor, **options: bool) -> Tensor:
 
 
 def set_checkpointing(model: nn.Module, on: bool) -> None:
-    """Keep only each block's input for the backward pass, and compute the rest a second time there.
+    """Keep only each block's input for the backward pass, and recompute the rest there.
 
     Values and gradients stay the same, drop path included: the second pass repeats the first's randomness.
     """
@@ -190,16 +190,16 @@ def set_checkpointing(model: nn.Module, on: bool) -> None:
 
 
 def compile_blocks(model: nn.Module) -> None:
-    """Put `torch.compile` on every block of `model`; names of weights stay.
+    """Apply `torch.compile` to every block of `model`; names of weights stay.
 
     Blocks of one size share their code, so that a deep model compiles as fast as a shallow one. Raises
-    ValueError where there is no C++ compiler.
+    ValueError without a C++ compiler.
     """
     compilers = (os.environ.get("CXX", ""), "g++", "clang++", "c++")
     if not any(shutil.which(name) for name in compilers):
         raise ValueError("compile needs a C++ compiler, such as g++; install one or set compile: false")
     blocks = [layer for layer in model.modules() if isinstance(layer, Block)]
-    # every rate of drop path is code of its own; beyond the limit torch would go on uncompiled
+    # each drop path rate compiles separately; beyond the limit torch would fall back to eager mode
     limit = torch._dynamo.config.recompile_limit
     torch._dynamo.config.recompile_limit = max(limit, 4 * len(blocks))
     for block in blocks:
@@ -207,7 +207,7 @@ def compile_blocks(model: nn.Module) -> None:
 
 
 def init_clip_blocks(blocks: nn.ModuleList, *, width: int) -> None:
-    """CLIP's start values: narrower for what is added to the residual stream, by depth; biases zero."""
+    """CLIP's initialisation: narrower, by depth, for layers that feed the residual stream; biases zero."""
     residual_std = width**-0.5 * (2 * len(blocks)) ** -0.5
     stds = {"qkv": width**-0.5, "proj": residual_std, "fc1": (2 * width) ** -0.5, "fc2": residual_std}
     for name, layer in blocks.named_modules():
@@ -228,12 +228,12 @@ def patchify(frames_BCTHW: Tensor, *, patch_px: int, tubelet_frames: int = 1) ->
 
 
 def pick(x_BND: Tensor, rows_BK: Tensor) -> Tensor:
-    """Rows of each clip by number: B,K,D."""
+    """Select rows of each clip by index: B,K,D."""
     return x_BND.gather(1, rows_BK[..., None].expand(-1, -1, x_BND.shape[-1]))
 
 
 class Normalise(nn.Module):
-    """Pixels 0…255 to the distribution a model was trained on, and back. Not part of the weights."""
+    """Normalise pixels 0…255 for a model, and back. Not part of the weights."""
 
     mean: Tensor
     std: Tensor
@@ -248,5 +248,5 @@ class Normalise(nn.Module):
         return (frames_BTHWC.permute(0, 4, 1, 2, 3).to(self.mean.dtype) - self.mean) / self.std
 
     def undo(self, frames_BCTHW: Tensor) -> Tensor:
-        """Normalised frames back to 0…255, still float and B,C,T,H,W."""
+        """Normalised frames back to 0…255, float, B,C,T,H,W."""
         return frames_BCTHW * self.std + self.mean

@@ -1,7 +1,7 @@
-"""Our names of weights beside those of other projects, in tables that import and export both read.
+"""Tables that map our names of weights to other projects', read by both import and export.
 
-A table belongs to a part of a model, such as a tower, and to a format, such as AVION's checkpoints. Export
-reads the rows of one format from left to right, import those of all formats from right to left.
+There is a table for each part of a model, such as a tower, and each format, such as AVION's checkpoints.
+Export reads the rows of one format from left to right, import those of all formats from right to left.
 """
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ WRAPPERS: tuple[tuple[str, str], ...] = (
     (r"\b_(?:orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module)\.", ""),
     (r"^(?:(?:module|model)\.)+", ""),
 )
-"""What training puts around a model, in the names of weights."""
+"""Prefixes that training wrappers add to names of weights."""
 
 
 class Same(NamedTuple):
-    """A name, or a piece of many, as we have it and as another project has it.
+    """A name, or a fragment of names, in our form and in another project's.
 
-    A piece begins names (`blocks.`, or the empty one, which begins all of a part's) or stands in their middle
-    (`.norm1.`). To a name apply the first row that fits of those in the middle and the first of the others.
+    A fragment is a prefix (`blocks.`, or the empty one for all names) or an infix (`.norm1.`). The first matching
+    infix row and the first matching other row apply to a name.
     """
 
     ours: str
     """Without the prefix of the part."""
     theirs: str | tuple[str | None, ...]
-    """From the beginning of the name, except in the middle. Several there: what is joined here along its
-    first dimension is kept in pieces, and None stands for zeros that are not kept."""
+    """From the start of the whole name, unless it is an infix. Several names: one weight of ours is split there
+    along its first dimension; None stands for zeros that are not stored."""
     shape: tuple[int, ...] | None = None
-    """Theirs, as `reshape` takes it; None for ours. Import needs none."""
+    """Their shape, for `reshape`; None for ours. Import needs none."""
 
 
 Names = tuple[Same, ...]
 
 
 class Part(NamedTuple):
-    """Weights with a common prefix, such as a tower's, and their names in each format that has them."""
+    """Weights with a common prefix, such as a tower's, and their names in each format."""
 
     prefix: str
     formats: Mapping[str, Names]
 
 
 class Place(NamedTuple):
-    """Where a foreign weight belongs: under our name, and there which of the pieces it is."""
+    """Target of a foreign weight: our name, and the index of its piece."""
 
     name: str
     piece: int = 0
@@ -60,9 +60,9 @@ def formats(parts: Sequence[Part]) -> set[str]:
 
 
 def to_theirs(tensors: Mapping[str, Tensor], parts: Sequence[Part], form: str) -> dict[str, Tensor]:
-    """Our weights under the names and in the shapes of a format; a name that no row has stays as it is.
+    """Our weights under the names and in the shapes of a format; names without a row stay unchanged.
 
-    A weight is of the first part whose prefix begins its name.
+    A weight belongs to the first part whose prefix its name has.
     """
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
@@ -82,10 +82,10 @@ def to_theirs(tensors: Mapping[str, Tensor], parts: Sequence[Part], form: str) -
 def to_ours(
     tensors: Mapping[str, Tensor], parts: Iterable[Part], *, like: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Foreign weights under our names, in the number of dimensions that those of `like` have.
+    """Foreign weights under our names, with as many dimensions as those of `like`.
 
-    Kernels of convolutions are flattened, and leading dimensions of length 1 dropped. Weights that no row
-    has, and pieces that make no whole, keep their names. Raises ValueError when two mean the same weight.
+    Convolution kernels are flattened, and leading dimensions of length 1 dropped. Weights without a row, and
+    incomplete pieces, keep their names. Raises ValueError if two map to the same weight.
     """
     reader, named = Reader(parts), dict[str, Tensor]()
     groups: dict[Place, dict[int, tuple[str, Tensor]]] = {}
@@ -108,12 +108,12 @@ def to_ours(
 
 
 class Reader:
-    """Finds the places of foreign weights in a model of these parts."""
+    """Maps foreign weights to a model of these parts."""
 
     def __init__(self, parts: Iterable[Part]) -> None:
         self._first: list[tuple[str, str, Names]] = []
         self._middle: Names = ()
-        """Of the parts without a prefix, for names that nothing begins."""
+        """Rows of the parts without a prefix, for names that match no prefix."""
         for part in parts:
             rows = tuple(dict.fromkeys(row for names in part.formats.values() for row in names))
             middle = tuple(row for row in rows if row.ours.startswith("."))
@@ -124,7 +124,7 @@ class Reader:
         self._first.sort(key=lambda first: len(first[0]), reverse=True)
 
     def place(self, foreign_name: str) -> Place:
-        """Of a name that no row has, the name itself without what training puts around a model."""
+        """Target of a name; for a name without a row, the name without wrapper prefixes."""
         name, middle = foreign_name, self._middle
         for pattern, replacement in WRAPPERS:
             name = re.sub(pattern, replacement, name)
@@ -142,7 +142,7 @@ class Reader:
 
 
 def _joined(place: Place, given: Mapping[int, Tensor]) -> Tensor | None:
-    """The whole weight of its pieces by number; None where some are missing or do not fit together."""
+    """The whole weight from its numbered pieces; None if some are missing or do not fit together."""
     if len(place.pieces) == 1:
         return given[0]
     kept = [number for number, piece in enumerate(place.pieces) if piece is not None]
@@ -161,7 +161,7 @@ def _pieces(row: Same) -> tuple[str | None, ...]:
 
 
 def _fits(name: str, piece: str) -> bool:
-    """Whether a name is the whole one `piece`, begins with it, or has it in its middle."""
+    """Whether a name equals `piece`, begins with it, or contains it as an infix."""
     whole = not piece.endswith((".", "_")) and piece != ""
     if piece.startswith("."):
         return name.endswith(piece) if whole else piece in name
@@ -169,7 +169,7 @@ def _fits(name: str, piece: str) -> bool:
 
 
 def _swap(name: str, old: str, new: str) -> str:
-    """`name` with `old`, which fits it, replaced."""
+    """`name` with the matching `old` replaced."""
     before, _, after = name.partition(old) if old else ("", "", name)
     return before + new + after
 

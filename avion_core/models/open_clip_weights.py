@@ -1,6 +1,6 @@
-"""Weights that open_clip publishes: fetched once where there is a network, read wherever jobs run.
+"""open_clip's published weights: fetched once with a network, read wherever jobs run.
 
-`snakemake weights` fetches those that the selected runs start from; trainings read the fetched file alone.
+`snakemake weights` fetches those that the selected runs start from; trainings only read the fetched file.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def check_name(source: str) -> None:
 def fetch(source: str, out: Path) -> None:
     """Publish the weights of `open_clip:<model>/<tag>` as the file `out`, from open_clip's cache or servers.
 
-    Raises ModelError for a name that open_clip does not know, and where no server gives the weights.
+    Raises ModelError for a name that open_clip does not know, and if no server provides the weights.
     """
     check_name(source)
     cached = _download(source, out)
@@ -39,7 +39,7 @@ def fetch(source: str, out: Path) -> None:
 
 
 def _download(source: str, out: Path) -> Path:
-    """open_clip's own file: from the Hugging Face hub, else from the address of the first publication."""
+    """open_clip's own file: from the Hugging Face hub, else from its original address."""
     import open_clip
 
     config = open_clip.get_pretrained_cfg(*source.removeprefix(OPEN_CLIP).split("/"))

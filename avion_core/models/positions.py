@@ -1,4 +1,4 @@
-"""Position tables at another number of frames, image size or text length."""
+"""Resize position tables to another number of frames, image size or text length."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from torch import Tensor
 
 
 def interpolate_frames(table_TD: Tensor, target_TD: Tensor) -> Tensor:
-    """A temporal embedding at another number of frames: linear, ends not aligned (AVION's 4 → 16)."""
+    """A temporal embedding for another number of frames: linear, ends not aligned (AVION's 4 → 16)."""
     frames = target_TD.shape[0]
     return F.interpolate(table_TD.float().T[None], size=frames, mode="linear", align_corners=False)[0].T
 
 
 def interpolate_places(table_ND: Tensor, target_ND: Tensor) -> Tensor:
-    """A spatial table (class token first, then a square grid) at another image size: bicubic, antialiased."""
+    """A spatial table (class token, then a square grid) for another image size: bicubic, antialiased."""
     side, wanted = (round((len(table) - 1) ** 0.5) for table in (table_ND, target_ND))
     if side**2 + 1 != len(table_ND) or wanted**2 + 1 != len(target_ND):
         return table_ND
@@ -24,5 +24,5 @@ def interpolate_places(table_ND: Tensor, target_ND: Tensor) -> Tensor:
 
 
 def fit_context(table_LD: Tensor, target_LD: Tensor) -> Tensor:
-    """The first rows of a text position table, exact as attention is causal; further ones stay fresh."""
+    """The first rows of a text position table, exact as attention is causal; further rows stay fresh."""
     return torch.cat([table_LD[: len(target_LD)], target_LD[len(table_LD) :].to(table_LD.dtype)])

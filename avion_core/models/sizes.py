@@ -1,6 +1,6 @@
-"""How large a model is: weights, multiply-adds and activation memory of a clip, computed without running it.
+"""Size of a model: weights, multiply-adds and activation memory per clip, computed without running it.
 
-`python -m avion_core.models.sizes` prints the table of `docs/models.md`. Tensors have shapes and no contents,
+`python -m avion_core.models.sizes` prints the table of `docs/models.md`. Tensors have shapes but no contents,
 so that the largest model takes seconds on any machine.
 """
 
@@ -30,21 +30,21 @@ ROWS: tuple[tuple[str, str, int, int, dict[str, int]], ...] = (
     ("videomae_classifier", "videomae_vit_b", 16, 224, {"classes": 400}),
     ("videomae_classifier", "videomae_vit_l", 16, 224, {"classes": 400}),
 )
-"""The table's lines: kind, architecture, frames, side in pixels, further arguments."""
+"""The table's rows: kind, architecture, frames, side in pixels, further arguments."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """What one clip (and its text) costs in training."""
+    """Training cost of one clip (and its text)."""
 
     parameters: int
-    """Numbers in the weights."""
+    """Number of parameters."""
     multiply_adds: int
-    """Of the matrix products of the forward pass; the backward pass has twice as many."""
+    """In matrix products of the forward pass; the backward pass has twice as many."""
     activation_bytes: int
     """Kept from the forward pass for the backward pass."""
     checkpointed_bytes: int
-    """The same with gradient checkpointing; one block's share comes back while it is computed again."""
+    """The same with gradient checkpointing, plus one block's share while it is recomputed."""
 
 
 def measure(kind: str, architecture: str | Architecture, *, bf16: bool = False, **arguments: Any) -> Size:
@@ -64,13 +64,13 @@ def measure(kind: str, architecture: str | Architecture, *, bf16: bool = False, 
 
 
 def flop_counter() -> FlopCounterMode:
-    """As a context it counts the operations of what runs in it, torch's attention on the CPU too."""
+    """Context manager that counts operations, also of torch's attention on the CPU."""
     kernel = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
     return FlopCounterMode(display=False, custom_mapping=kernel)
 
 
 def _attention_flops(q_shape: Any, k_shape: Any, v_shape: Any, *_: Any, **__: Any) -> int:
-    """torch has a formula for the GPU's kernels only."""
+    """Operations of CPU attention: torch has formulas for GPU kernels only."""
     return int(sdpa_flop_count(q_shape, k_shape, v_shape))
 
 
@@ -80,7 +80,7 @@ def _forward(model: VideoModel, *, clips: int) -> Tensor:
 
 
 def _kept_bytes(model: VideoModel, *, clips: int) -> int:
-    """Bytes of what the forward pass keeps, each storage once: of the weights' casts too."""
+    """Bytes kept by the forward pass, each storage once, including casts of weights."""
     kept: dict[int, torch.UntypedStorage] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ def _kept_bytes(model: VideoModel, *, clips: int) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         result = _forward(model, clips=clips)
-    del result  # alive until here, so that no storage gives its place to another
+    del result  # alive until here, so that no storage is reused
     return sum(storage.nbytes() for storage in kept.values())
 
 

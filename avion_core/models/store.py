@@ -1,4 +1,4 @@
-"""Models on disk: a folder with `model.safetensors` and `model.json`, and the rules for starting from one."""
+"""Models on disk: a folder with `model.safetensors` and `model.json`, and rules for starting from one."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ DESCRIPTION_FILE = "model.json"
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """What `model.json` says beside the architecture's values."""
+    """Fields of `model.json` besides the architecture's values."""
 
     kind: str
     """Name in `architecture.MODELS`."""
     architecture: str
-    """Name of the architecture's file, for the reader; its values are stored beside it."""
+    """Name of the architecture's file, for information; its values are stored beside it."""
     frames: int
     """Frames of a clip."""
     image_size_px: int
@@ -44,17 +44,17 @@ class ModelDescription:
     label: str = ""
     """What a classifier predicts: action, verb, noun or label."""
     task: str = ""
-    """What it was trained for."""
+    """Task it was trained for."""
     sampling: str | None = None
-    """Rule by which it was shown frames (`media.sample`); None where that is not known."""
+    """Sampling rule of its frames (`media.sample`); None if unknown."""
     stride: int | None = None
-    """Distance of a window's frames; None where that is not known."""
+    """Distance of a window's frames; None if unknown."""
 
 
 def build_model(kind: str, architecture: str | Architecture, **arguments: Any) -> VideoModel:
     """A fresh model from torch's generator; `arguments` go to the class (frames, image_size_px, …).
 
-    Raises ValueError for an unknown kind or architecture, or one that the kind cannot be built from.
+    Raises ValueError for an unknown kind or architecture, or an architecture of another kind.
     """
     wanted = MODELS[kind].architecture
     config = load_architecture(architecture) if isinstance(architecture, str) else architecture
@@ -77,10 +77,10 @@ def save_model(folder: str | Path, model: VideoModel, description: ModelDescript
 def load_model(
     folder: str | Path, *, frames: int | None = None, image_size_px: int | None = None
 ) -> tuple[VideoModel, ModelDescription]:
-    """The model of a folder in evaluation mode, with its description.
+    """Load the model of a folder in evaluation mode, with its description.
 
-    With `frames` or `image_size_px` it is built for these, its position tables interpolated.
-    Raises ModelError when a file is missing, cut short, or of another architecture.
+    `frames` and `image_size_px` override the stored values; position tables are interpolated.
+    Raises ModelError if a file is missing, cut short, or of another architecture.
     """
     description, config = read_description(folder)
     description = replace(
@@ -91,7 +91,7 @@ def load_model(
     sizes = {"frames": description.frames, "image_size_px": description.image_size_px}
     tensors = read_tensors(Path(folder) / WEIGHTS_FILE)
     optional: dict[str, Any] = {"classes": description.classes} if description.classes else {}
-    if "logit_bias" in tensors:  # of a dual encoder that was trained with the sigmoid loss
+    if "logit_bias" in tensors:  # a dual encoder trained with the sigmoid loss
         optional["logit_bias"] = 0.0
     model = build_model(description.kind, config, **sizes, **optional)
     load_weights(model, tensors, source=str(folder))
@@ -116,7 +116,7 @@ def read_description(folder: str | Path) -> tuple[ModelDescription, Architecture
 
 
 def _flat(raw: dict[str, Any]) -> dict[str, Any]:
-    """Fields of a description, those included that earlier versions kept under `extras`."""
+    """Fields of a description, including those that earlier versions kept under `extras`."""
     extras = raw.pop("extras", {})
     return {**raw, **{name: extras[name] for name in ("task", "sampling", "stride") if name in extras}}
 
@@ -132,7 +132,7 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path, **metadata: str) ->
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file. Raises ModelError when it is missing, cut short or something else."""
+    """Tensors of a safetensors file. Raises ModelError if it is missing, cut short or something else."""
     if not Path(path).is_file():
         raise ModelError(f"{path}: no such file")
     try:
@@ -151,9 +151,9 @@ def start_from(
 ) -> LoadReport:
     """Fill `model` with the weights of a previous stage's folder.
 
-    The same kind takes everything, another what `ModelKind.starts` does not leave behind; a fresh head must
-    be waived as missing. Raises ModelError when the kinds do not fit, when the source was made with
-    values that its shapes do not show (activation, heads, pixel normalisation), and as load_weights.
+    From another kind, the weights in `ModelKind.starts` are left out; a fresh head must be waived as missing.
+    Raises ModelError if the kinds do not fit or the source has another activation, number of heads or pixel
+    normalisation (which shapes do not show), and as load_weights.
     """
     description, config = read_description(folder)
     try:

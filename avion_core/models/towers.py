@@ -1,7 +1,7 @@
-"""The towers that dual encoders and classifiers are made of: their architecture fields, by kind.
+"""Towers of dual encoders and classifiers: their architecture fields, by kind.
 
-A tower is its fields and a line here, and a module with its class (`models.base.VisionTower`, `TextTower`).
-Nothing here needs torch: the class is imported when a model is built.
+A tower has its fields and one line here, and its class (`models.base.VisionTower`, `TextTower`) in a module
+of its own. Nothing here needs torch: the class is imported when a model is built.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from avion_core.config import Count, NotNegative, Positive, Section
 from avion_core.registry import Registry
 
 DEFAULT_KIND = "clip"
-"""The tower of an architecture that names no kind; it goes without saying in what is written, too."""
+"""Tower of architectures that name no kind; not written to model.json either."""
 
 
 class TowerConfig(Section):
-    """What every tower has."""
+    """Fields common to all towers."""
 
     kind: ClassVar[str]
     """Name in the registry."""
@@ -36,7 +36,7 @@ class TowerConfig(Section):
     """Fields that change a tower's results but not the shapes of its weights."""
 
     width: Count
-    """Numbers in a token."""
+    """Size of a token."""
     layers: Count
     """Transformer blocks."""
     heads: Count
@@ -57,7 +57,7 @@ class VisionTowerConfig(TowerConfig):
     """A tower over the frames of a clip."""
 
     fixed_frames: ClassVar[bool] = False
-    """Whether it takes only as many frames a clip as it was trained with."""
+    """Whether it needs as many frames per clip as it was trained with."""
     drops_patches: ClassVar[bool] = False
     """Whether it can leave out patches in training."""
 
@@ -110,8 +110,8 @@ class VisionConfig(VisionTowerConfig):
     norm_eps: Positive = 1e-6
     """Epsilon of the layer norms; AVION's vision tower has 1e-6."""
     temporal_std: NotNegative = 0.0
-    """Standard deviation of a fresh temporal embedding; AVION's is zero, so that one frame gives the
-    embedding of the image model whose weights the rest takes."""
+    """Standard deviation of a fresh temporal embedding; zero in AVION, so that one frame gives the embedding
+    of the image model that the other weights come from."""
     positional_std: Positive | None = None
     """Standard deviation of a fresh spatial table; null for CLIP's width ** -0.5."""
 
@@ -133,7 +133,7 @@ TEXT_TOWERS.register(TextConfig.kind, Tower(TextConfig, "avion_core.models.clip:
 
 
 def _chosen(towers: Registry[Tower[Any]], raw: Any) -> Any:
-    """The fields of an architecture file's tower as the class that its `kind` names."""
+    """Validate a tower's fields in an architecture file as the class named by `kind`."""
     if not isinstance(raw, Mapping):
         return raw
     fields = dict(raw)

@@ -1,11 +1,11 @@
-"""VideoMAE: an autoencoder that sees a tenth of a clip's tubelets, and the classifier made from it.
+"""VideoMAE: an autoencoder that sees a tenth of a clip's tubelets, and the classifier built on its encoder.
 
 Tong et al., "VideoMAE: Masked Autoencoders are Data-Efficient Learners for Self-Supervised Video
-Pre-Training", NeurIPS 2022; as there, no bias of keys is trained. Decoder masking: Wang et al.,
+Pre-Training", NeurIPS 2022; as there, biases of keys are not trained. Decoder masking: Wang et al.,
 "VideoMAE V2", CVPR 2023, section 3.2.
 
-N tokens, V visible, M masked and predicted, P numbers in a patch. A mask says of each token: 0 the encoder
-sees it, 1 the decoder predicts it, 2 neither; without decoder masking it is as good as a boolean.
+N tokens, V visible, M masked and predicted, P values of a patch. A mask has one value per token: 0 visible to
+the encoder, 1 predicted by the decoder, 2 neither; without decoder masking it is boolean.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from avion_core.models.layers import Block, patchify, pick, run_blocks
 from avion_core.models.names import Names, Part, Same
 
 HEAD_SCALE = 0.001
-"""Factor on the classifier's fresh head, VideoMAE's `init_scale`."""
+"""Scale of the classifier's fresh head, VideoMAE's `init_scale`."""
 CELL = 4
-"""Places of a running cell, 2×2, and the time steps after which it repeats."""
+"""Positions of a running cell, 2×2, and its period in time steps."""
 DRY_MASK_RATIO = 0.9
-"""Share of the tubelets that is hidden in a dry run."""
+"""Share of masked tubelets in a dry run."""
 PLAIN: Names = (Same(".attn.qkv.bias", (".attn.q_bias", None, ".attn.v_bias")),)
-"""A block's names in the original, whose keys have no bias, which attention does not notice."""
+"""A block's names in the original, whose keys have no bias (it does not affect attention)."""
 FLASH: Names = (Same(".attn.qkv.", ".attn.Wqkv."), Same(".attn.proj.", ".attn.out_proj."))
 """A block's names in AVION with flash attention."""
 
 
 class VideoMAEEncoder(Tower):
-    """Tubelet embedding, fixed positions and blocks, over all tubelets or the visible ones only."""
+    """Tubelet embedding, fixed positions and blocks, over all tubelets or only the visible ones."""
 
     positions: Tensor
 
@@ -95,7 +95,7 @@ class VideoMAEDecoder(nn.Module):
 
 
 class VideoMAE(VideoModel):
-    """Encoder on visible tubelets, decoder on all, prediction of the masked ones' normalised pixels."""
+    """Encoder on visible tubelets, decoder on all; predicts the masked ones' normalised pixels."""
 
     kind: ClassVar[str] = "videomae"
     towers: ClassVar[tuple[str, ...]] = ("encoder",)
@@ -111,9 +111,9 @@ class VideoMAE(VideoModel):
         drop_path: float = 0.0,
         decoder_mask_ratio: float = 0.0,
     ) -> None:
-        """`decoder_mask_ratio`, a multiple of ¼, is the share of the hidden tubelets that is not predicted.
+        """`decoder_mask_ratio`, a multiple of ¼, is the share of masked tubelets that is not predicted.
 
-        Raises ValueError when the clip is no whole number of the running cell's periods.
+        Raises ValueError if the clip is not a whole number of the running cell's periods.
         """
         super().__init__(config, frames=frames, image_size_px=image_size_px)
         period = CELL * config.tubelet_frames
@@ -142,10 +142,10 @@ class VideoMAE(VideoModel):
         return len(self.encoder.positions)
 
     def tube_mask(self, batch: int, ratio: float, generator: torch.Generator) -> Tensor:
-        """mask_BN, not 0 where hidden: in each clip the same share of places in all its frames.
+        """Random tube mask_BN, non-zero where masked: the same positions in all frames of a clip.
 
-        Of the places of a frame, the whole number below `ratio` times them is hidden. Raises ValueError
-        when that leaves nothing hidden or nothing visible.
+        Masks floor(`ratio` × positions of a frame) positions. Raises ValueError if that masks nothing or
+        everything.
         """
         side = self.image_size_px // self.config.patch_px
         places = side**2
@@ -163,8 +163,8 @@ class VideoMAE(VideoModel):
     def target(self, frames: Tensor, mask_BN: Tensor, *, epsilon: float = 1e-6) -> Tensor:
         """Pixels of the tubelets to predict, normalised per tubelet and channel: target_BMP.
 
-        `frames` are uint8 frames_BTHWC, or the float frames_BCTHW that `normalise` made of them. P is in
-        order (tubelet, h, w, c); the variance is the unbiased one, and `epsilon` is added to its root, of
+        `frames` are uint8 frames_BTHWC, or float frames_BCTHW from `normalise`. P is in order
+        (tubelet, h, w, c); the variance is unbiased, and `epsilon` is added to the standard deviation of
         pixels on 0…255.
         """
         if frames.dtype == torch.uint8:
@@ -179,12 +179,12 @@ class VideoMAE(VideoModel):
         return ((patches_BMCx - mean) / (std + epsilon)).transpose(-1, -2).flatten(-2)
 
     def forward(self, frames_BCTHW: Tensor, mask_BN: Tensor) -> Tensor:
-        """Normalised frames and a mask to prediction_BMP of the tubelets marked 1, in order."""
+        """Normalised frames and a mask to prediction_BMP of the tubelets with value 1, in order."""
         self.check_frames(frames_BCTHW)
         return self.reconstruct(frames_BCTHW, *split_mask(mask_BN.to(frames_BCTHW.device)))
 
     def reconstruct(self, frames_BCTHW: Tensor, visible_BV: Tensor, masked_BM: Tensor) -> Tensor:
-        """prediction_BMP of the tubelets `masked_BM` from the tubelets `visible_BV`, both by number."""
+        """prediction_BMP of the tubelets `masked_BM` from the tubelets `visible_BV`, both by index."""
         x_BVD = self.encoder_to_decoder(self.norm(self.encoder(frames_BCTHW, visible_BV)))
         x_BVD = x_BVD + self.decoder_positions[visible_BV]
         hidden_BMD = self.mask_token + self.decoder_positions[masked_BM]
@@ -193,7 +193,7 @@ class VideoMAE(VideoModel):
         return prediction_BMP
 
     def dry_run(self, frames_BCTHW: Tensor) -> Tensor:
-        """Prediction of DRY_MASK_RATIO of the tubelets."""
+        """Predict DRY_MASK_RATIO of the tubelets."""
         places = (self.image_size_px // self.config.patch_px) ** 2
         masked = int(DRY_MASK_RATIO * places) * (self.tokens // places)
         order_BN = torch.zeros(len(frames_BCTHW), self.tokens, dtype=torch.long)
@@ -248,7 +248,7 @@ class VideoMAEClassifier(VideoModel):
 
 
 def _part(config: VideoMAEConfig, *rows: Same, patch: str) -> Part:
-    """A whole model's names in AVION and the original, where the tubelet embedding's begin with `patch`."""
+    """A whole model's names in AVION and the original; `patch` is the prefix of the tubelet embedding."""
     kernel = (-1, 3, config.tubelet_frames, config.patch_px, config.patch_px)
     convolution, matrix = (Same("encoder.patch.weight", f"{patch}weight", shape) for shape in (kernel, None))
     rows = (*rows, Same("encoder.patch.bias", f"{patch}bias"))
@@ -264,9 +264,9 @@ def sine_cosine(tokens: int, width: int) -> Tensor:
 
 
 def split_mask(mask_BN: Tensor) -> tuple[Tensor, Tensor]:
-    """Token numbers visible_BV and masked_BM (marked 0 and 1), each ascending.
+    """Indices visible_BV and masked_BM of tokens with mask values 0 and 1, each ascending.
 
-    Raises ValueError unless all clips have equally many of each, and some.
+    Raises ValueError unless all clips have the same non-zero number of each.
     """
     visible, masked = ((mask_BN == mark).sum(dim=1).tolist() for mark in (0, 1))
     if len(set(visible)) != 1 or len(set(masked)) != 1 or not visible[0] or not masked[0]:
@@ -276,9 +276,9 @@ def split_mask(mask_BN: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def running_cells(phase_B: Tensor, ratio: float, *, times: int, side: int) -> Tensor:
-    """left_out_BN: in each cell of 2×2 places `ratio` of them, moving on by one place at each time step.
+    """left_out_BN: `ratio` of the positions in each 2×2 cell, moving on by one at each time step.
 
-    `phase_B`, 0…3, is where a clip starts. Over four time steps each place is left out equally often.
+    `phase_B`, 0…3, is a clip's first position. Over four time steps each is left out equally often.
     """
     row = torch.arange(side, device=phase_B.device) % 2
     place_G = (2 * row[:, None] + row).flatten()

@@ -1,7 +1,6 @@
-"""Weights into a model, completely or not at all.
+"""Weights load completely or not at all.
 
-Those that are missing, left over or of another shape are listed, and fail unless the recipe waived them by
-name.
+Missing, unexpected and mis-shaped weights are listed and fail the load, unless waived by name in the recipe.
 """
 
 from __future__ import annotations
@@ -20,17 +19,17 @@ LISTED = 8
 
 
 class ModelError(ValueError):
-    """A model folder cannot be read, or does not fit. The message names the file and the reason."""
+    """A model folder cannot be read or does not fit. The message names the file and the reason."""
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What `load_weights` did besides copying equal names and shapes."""
+    """Exceptions that `load_weights` made beyond copying equal names and shapes."""
 
     missing: tuple[str, ...]
-    """Waived weights of the model that were not given and stay fresh."""
+    """Waived weights of the model that were missing and stay fresh."""
     unexpected: tuple[str, ...]
-    """Waived weights that were given and not used."""
+    """Waived weights that were given but not used."""
     adapted: tuple[str, ...]
     """Position tables that were interpolated, cut or lengthened."""
 
@@ -50,10 +49,9 @@ def load_weights(
 ) -> LoadReport:
     """Copy `tensors` into `model` by name, all or nothing.
 
-    Position tables of another length or image size are adapted (`model.adapters`). A weight whose name
-    matches `waive_missing` (fnmatch) may be absent or of another shape and stays fresh; one that
-    matches `fresh` stays so in any case; one that matches `waive_unexpected` is passed over. Raises
-    ModelError listing everything else that differs.
+    Position tables of another length or image size are adapted (`model.adapters`). By name (fnmatch):
+    `waive_missing` weights may be absent or of another shape and stay fresh, `fresh` ones always stay fresh,
+    `waive_unexpected` ones are ignored. Raises ModelError listing every other difference.
     """
     own = model.state_dict()
     tensors, waive_missing = without(tensors, fresh), (*waive_missing, *fresh)
@@ -87,7 +85,7 @@ def load_weights(
 
 
 def without(tensors: Mapping[str, Tensor], patterns: Sequence[str]) -> dict[str, Tensor]:
-    """Those of `tensors` whose name matches none of the fnmatch patterns."""
+    """`tensors` without names that match any of the fnmatch patterns."""
     return {name: tensor for name, tensor in tensors.items() if not _matches(name, patterns)}
 
 
@@ -96,7 +94,7 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    """Whether it holds numbers alone; without contents (on the device "meta") there is nothing to see."""
+    """Whether all values are finite; True without contents (on the device "meta")."""
     return tensor.is_meta or bool(torch.isfinite(tensor).all())
 
 

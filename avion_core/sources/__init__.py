@@ -1,1 +1,1 @@
-"""Where data sets come from: downloads, users' own files, and the toy kitchen, each in its owner's layout."""
+"""Sources of data sets: downloads, the user's own files and the toy kitchen, each in its owner's layout."""

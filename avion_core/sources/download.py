@@ -1,7 +1,7 @@
-"""The rule `download`: from any source, the owner's file layout under `raw/` and the list of the videos.
+"""The rule `download`: fetch any source into the owner's file layout under `raw/`, and list its videos.
 
-The user's files stay where they are and as they are. What was fetched is recorded (`source_state`), so
-that a changed source is noticed, and one that is away blocks nothing.
+The user's files are neither moved nor changed. The fetched state is recorded (`source_state`), so that a
+changed source is noticed and a missing one blocks nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from avion_core.sources.state import SourceRecord, SourceState, found_state, mad
 
 @dataclass(frozen=True)
 class DataSet:
-    """One data set of the configuration and its folder, which holds `raw/` and `videos.parquet`."""
+    """One data set of the configuration, with its folder (`raw/`, `videos.parquet`)."""
 
     name: str
     settings: DatasetSettings
@@ -44,22 +44,22 @@ class DataSet:
 
     @property
     def recipe(self) -> str:
-        """Fingerprint of the settings that decide the files, not where they are or who may fetch them."""
+        """Fingerprint of the settings that affect the files, without paths and accounts."""
         settings = self.settings
         decisive: dict[str, object] = {"layout": settings.layout, "source": settings.source}
         return fingerprint(decisive | settings.source_settings.recipe())
 
     def source(self) -> Source[Any]:
-        """Its source, which gets its own settings and nothing of the others."""
+        """Its source, built from the source's own settings only."""
         allow_missing = self.settings.allow_missing_ego4d_json
         target = Target(self.settings.layout, self.raw_dir, self.recipe, allow_missing)
         return SOURCES[self.settings.source](self.settings.source_settings, target)
 
 
 def download(dataset: DataSet) -> None:
-    """Bring a data set's official files to its raw folder and publish `videos.parquet` last.
+    """Bring a data set's official files into its raw folder, then publish `videos.parquet`.
 
-    What is complete is not fetched or rendered again. Raises SourceError, naming the data set.
+    Complete files are not fetched or rendered again. Raises SourceError, naming the data set.
     """
     record, source = SourceRecord.read(dataset.home), dataset.source()
     before = dict(zip(record.videos, marks_of(record.others([]), recorded=record.videos), strict=True))
@@ -93,7 +93,7 @@ def download(dataset: DataSet) -> None:
 
 
 def source_problems(dataset: DataSet, state: SourceState | None = None) -> Iterator[str]:
-    """All that a source lacks, found in seconds and before any work; nothing where `state` is as fetched."""
+    """Problems of a source, found in seconds before any work; none if `state` is as fetched."""
     record, now = SourceRecord.read(dataset.home), state or source_state(dataset)
     if (dataset.home / VIDEO_LIST).is_file() and record.state == now:
         return
@@ -105,7 +105,7 @@ def source_problems(dataset: DataSet, state: SourceState | None = None) -> Itera
 
 
 def source_state(dataset: DataSet) -> SourceState:
-    """What of the source decides results, as it is now. Takes a `stat` for each file, and writes nothing."""
+    """The source's present state, as far as it affects results. Takes one `stat` per file, writes nothing."""
     return _state(dataset.source(), SourceRecord.read(dataset.home))
 
 
@@ -130,7 +130,7 @@ def _state(source: Source[Any], record: SourceRecord) -> SourceState:
 def _there_or_away(
     wanted: Sequence[SourceVideo], record: SourceRecord
 ) -> tuple[dict[SourceVideo, FileMark], list[SourceVideo]]:
-    """The videos with their marks, recorded ones for those that are away; and the places of the missing."""
+    """The videos with their marks (recorded ones if they are away), and the paths of missing ones."""
     marks = dict(zip(wanted, marks_of(wanted, recorded=record.videos), strict=True))
     there = {video: mark for video, mark in marks.items() if mark}
     names = {video.video_id for video in there}

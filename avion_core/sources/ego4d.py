@@ -1,4 +1,4 @@
-"""The source `ego4d`: the official download, held against its manifests."""
+"""The source `ego4d`: the official download, checked against its manifests."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from avion_core.sources.source import Source
 from avion_core.sources.state import SourceRecord
 
 UNFINISHED = ".before_download.json"
-"""Beside files that the official program downloads, until it ends: those that look like unfinished ones."""
+"""Written during a download: lists earlier files that look like unfinished downloads."""
 
 
 class Ego4DDownload(Source[Ego4DSource]):
-    """Downloads with the official program; EgoMCQ's file, which is not in the release, is copied."""
+    """Downloads with the official program, and copies EgoMCQ's file, which is not in the release."""
 
     def checks(self, record: SourceRecord) -> Sequence[Callable[[], object]]:
-        """The account, unless all has arrived, and EgoMCQ's file, unless it was copied."""
+        """Check the account unless everything was downloaded, and EgoMCQ's file unless it was copied."""
         checks: list[Callable[[], object]] = []
         if not self._has_arrived(record):
             checks.append(lambda: check_download(self.own))
@@ -40,11 +40,11 @@ class Ego4DDownload(Source[Ego4DSource]):
         return checks
 
     def _has_arrived(self, record: SourceRecord) -> bool:
-        """Whether a download with these settings was whole; videos may have been deleted to save space."""
+        """Whether a download with these settings was complete; videos may have been deleted since."""
         return record.state.recipe == self.target.recipe and narration_path(self.target.raw_dir).is_file()
 
     def fetch(self, record: SourceRecord) -> list[SourceVideo]:
-        """Download what has not arrived, copy EgoMCQ's file, and read all before anything is made of it."""
+        """Download missing files, copy EgoMCQ's file, and read all annotations before they are used."""
         raw_dir, questions = self.target.raw_dir, self.own.egomcq
         raw = RawFolder(raw_dir)
         if self._has_arrived(record):
@@ -59,23 +59,23 @@ class Ego4DDownload(Source[Ego4DSource]):
         return videos
 
     def annotations(self) -> dict[str, Path]:
-        """All that was downloaded, and the user's EgoMCQ."""
+        """The downloaded files, and the user's EgoMCQ."""
         questions = self.own.egomcq
         return RawFolder(self.target.raw_dir).files() | ({EGOMCQ: Path(questions)} if questions else {})
 
     def clips_at_most(self, recorded: Collection[str]) -> dict[str, int]:
-        """Without EgoMCQ's file there are no questions; the rest is known after the download."""
+        """No questions without EgoMCQ's file; other tables are counted after the download."""
         return {} if self.own.egomcq else {"egomcq": 0}
 
 
 def command_path() -> str | None:
-    """Where the `ego4d` program is: in this environment, else on the PATH."""
+    """Path of the `ego4d` program: in this environment, else on the PATH."""
     beside = Path(sys.executable).with_name("ego4d")
     return str(beside) if beside.is_file() else shutil.which("ego4d")
 
 
 def check_download(source: Ego4DSource) -> None:
-    """Raise SourceError unless the program and the AWS profile are there."""
+    """Raise SourceError unless the program and the AWS profile exist."""
     if command_path() is None:
         raise SourceError("the program `ego4d` is not installed; run: pip install ego4d==1.7.3")
     if source.aws_profile not in _profiles():
@@ -86,7 +86,7 @@ def check_download(source: Ego4DSource) -> None:
 
 
 def check_questions(source: Ego4DSource) -> None:
-    """Raise SourceError unless the EgoMCQ file that the settings name is there and can be read."""
+    """Raise SourceError unless the EgoMCQ file of the settings exists and can be read."""
     if source.egomcq is not None and not Path(source.egomcq).is_file():
         raise SourceError(
             f"{source.egomcq}: EgoMCQ's file is not there; correct `ego4d.egomcq` or set it to null"
@@ -96,7 +96,7 @@ def check_questions(source: Ego4DSource) -> None:
 
 
 def _profiles() -> set[str]:
-    """Names of the AWS profiles in the two files that the AWS tools read."""
+    """Names of the AWS profiles in the AWS tools' two files."""
     names: set[str] = set()
     for variable, default in (("AWS_SHARED_CREDENTIALS_FILE", "credentials"), ("AWS_CONFIG_FILE", "config")):
         parser = configparser.ConfigParser(interpolation=None, strict=False)
@@ -111,10 +111,10 @@ def _profiles() -> set[str]:
 
 
 def fetch(source: Ego4DSource, raw_dir: Path) -> list[SourceVideo]:
-    """Download annotations and videos with the official program, and hold them against its manifests.
+    """Download annotations and videos with the official program, and check them against its manifests.
 
-    The program ends with success even when files failed, so success is what the manifest lists being
-    there. Files that are complete are not fetched again. Raises SourceError.
+    The program reports success even when files failed, so success means that every file of the manifest is
+    there. Complete files are not fetched again. Raises SourceError.
     """
     release = raw_dir / source.version.split("_")[0]
     for dataset in ("annotations", source.videos):
@@ -135,7 +135,7 @@ def fetch(source: Ego4DSource, raw_dir: Path) -> list[SourceVideo]:
 
 @contextmanager
 def _own_leftovers(folder: Path) -> Iterator[None]:
-    """Delete the unfinished files that a killed download left in `folder`, and none that was there before."""
+    """Delete unfinished files that a killed download left in `folder`, but none that was there before."""
     record, similar = folder / UNFINISHED, {file.name for file in folder.glob("*.mp4.*")}
     users = set(json.loads(record.read_text())) if record.is_file() else similar
     write_json(record, sorted(users))
@@ -155,7 +155,7 @@ def download_command(
 
 
 def listed_files(manifest: Path, *, benchmarks: Sequence[str]) -> list[str]:
-    """File names that a manifest promises, of the given benchmarks if there are any.
+    """File names in a manifest, only of the given benchmarks if there are any.
 
     As in the program: rows with a `file_uid` (or of type file or json) keep their object's name, the
     others are `<video_uid>.mp4`; `benchmarks` is written `[EM|FHO]`.
@@ -177,7 +177,7 @@ def listed_files(manifest: Path, *, benchmarks: Sequence[str]) -> list[str]:
 
 
 def missing_files(folder: Path, *, benchmarks: Sequence[str]) -> list[str]:
-    """Files of the manifest in `folder` that are not beside it."""
+    """Files of the manifest in `folder` that are missing there."""
     names = listed_files(folder / "manifest.csv", benchmarks=benchmarks)
     return sorted({name for name in names if not (folder / name).is_file()})
 
@@ -186,7 +186,7 @@ EXPIRED = ("ExpiredToken", "InvalidAccessKeyId", "403", "Forbidden", "AccessDeni
 
 
 def _run(command: Sequence[str], *, profile: str) -> None:
-    """Run the program, show what it says, and explain the failures that users meet."""
+    """Run the program, show its output, and explain common failures."""
     said: deque[str] = deque(maxlen=50)
     with subprocess.Popen(
         command,

@@ -1,4 +1,4 @@
-"""The source `folder`: the user's own videos, which stay where they are, and their CSV of narrations."""
+"""The source `folder`: the user's own videos, left in place, and a CSV of narrations."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ class OwnVideos(Source[FolderSource]):
         return [self.own.videos]
 
     def checks(self, record: SourceRecord) -> Sequence[Callable[[], object]]:
-        """The folder, and the CSV with its videos."""
+        """Check the folder, and the CSV with its videos."""
         away = record.videos
         return [lambda: self.check_videos(away=away), lambda: self.check_narrations(away=away)]
 
     def check_videos(self, *, away: Collection[str] = ()) -> None:
-        """Raise SourceError where the folder of the videos is not there, unless they are `away`."""
+        """Raise SourceError if the folder of the videos is missing, unless the videos are `away`."""
         if not self._videos.is_dir() and not away:
             raise SourceError(
                 f"{self._videos}: no such folder; set `folder.videos` to the one that holds the videos"
             )
 
     def check_narrations(self, *, away: Collection[str] = ()) -> None:
-        """Read the whole CSV and look for every video but those that are `away`. Raises SourceError.
+        """Read the whole CSV and look for every video that is not `away`. Raises SourceError.
 
-        Where the folder itself is not there, only the CSV is read.
+        If the folder itself is missing, only the CSV is read.
         """
         videos = self._videos if self._videos.is_dir() or away else None
         narrations = read_narrations(self._narrations, videos=videos, away=away)
@@ -60,7 +60,7 @@ class OwnVideos(Source[FolderSource]):
         return {NARRATIONS: self._narrations}
 
     def list_videos(self) -> list[SourceVideo]:
-        """The narrated videos, there or not."""
+        """The narrated videos, present or not."""
         names = sorted({row.video for row in read_narrations(self._narrations, videos=None)})
         folder = self._videos
         return [SourceVideo(video_id_of(name), find_file(folder, name) or folder / name) for name in names]

@@ -1,4 +1,4 @@
-"""The source `local`: official files that are on disk already. Videos stay where they are."""
+"""The source `local`: official files already on disk. Videos are left in place."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from avion_core.sources.state import SourceRecord
 
 
 class LocalFiles(Source[LocalSource]):
-    """Checked and found as their layout says."""
+    """Checks and finds files by the rules of their layout."""
 
     external = True
 
@@ -33,7 +33,7 @@ class LocalFiles(Source[LocalSource]):
 
     @property
     def named(self) -> bool:
-        """Whether the annotations name all videos: so it is where their layout has no quick list."""
+        """Whether the annotations name all videos: true for layouts without a quick list."""
         return self._files.list_videos is None
 
     def checks(self, record: SourceRecord) -> Sequence[Callable[[], object]]:
@@ -50,11 +50,11 @@ class LocalFiles(Source[LocalSource]):
         return wanted if self.named else [*wanted, *record.others(wanted)]
 
     def annotations(self) -> dict[str, Path]:
-        """Those of the layout."""
+        """The layout's annotation files."""
         return {name: self._origin / name for name in self._files.annotation_files(self._origin)}
 
     def list_videos(self) -> list[SourceVideo]:
-        """All that are named, or those that are there."""
+        """All videos named by the annotations, or else those on disk."""
         origin = self._origin.resolve()
         if self._files.list_videos is not None:
             return self._files.list_videos(origin)
@@ -62,7 +62,7 @@ class LocalFiles(Source[LocalSource]):
         return [*found, *missing]
 
     def clips_at_most(self, recorded: Collection[str]) -> dict[str, int]:
-        """Those whose videos are all there."""
+        """Clips whose videos are all on disk."""
         clips, videos = self._files.clips(self._origin)
         there = {*recorded, *videos}
         return {table: sum(there.issuperset(needed) for needed in rows) for table, rows in clips.items()}

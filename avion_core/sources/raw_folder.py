@@ -1,8 +1,8 @@
-"""A data set's raw folder, in which the pipeline replaces and removes only what it wrote itself.
+"""A data set's raw folder, where the pipeline replaces and removes only files that it wrote itself.
 
-The folder may be the user's own, a link to it, or hold files that were there before. A file is replaced if
-its content is one that the pipeline wrote, left alone if it has the wanted content already, and otherwise an
-error. What was written is recorded in `.written.json`.
+The folder may be the user's own, a link to it, or hold earlier files. A file is replaced if its content was
+written by the pipeline, and kept if it already has the wanted content; anything else is an error.
+`.written.json` records the written contents.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from avion_core.data.source_videos import SourceError
 from avion_core.files import publish, read_json, sha256, write_json
 
 WRITTEN = ".written.json"
-"""In the raw folder: by name, the digests of the last two contents that the pipeline gave a file."""
+"""In the raw folder: digests of the last two contents written to each file, by name."""
 
 
 class RawFolder:
@@ -37,28 +37,28 @@ class RawFolder:
         self._place(name, digest, lambda draft: draft.write_bytes(content))
 
     def copy(self, source: Path, name: str) -> None:
-        """Copy a file; nothing happens if it is the same file. Raises SourceError as `write` does."""
+        """Copy a file, unless it is the same file. Raises SourceError as `write` does."""
         target = self.path / name
         if target.exists() and target.samefile(source):
             return
         self._place(name, sha256(source), lambda draft: shutil.copyfile(source, draft))
 
     def files(self) -> dict[str, Path]:
-        """All files that were written, by name."""
+        """All written files, by name."""
         return {name: self.path / name for name in self._written}
 
     def edited(self, digests: Mapping[str, str]) -> dict[str, str]:
-        """Those of the files' present digests that are not of the content they were given."""
+        """Present digests of the files that differ from what was written."""
         last = {name: written[-1] for name, written in self._written.items()}
         return {name: digest for name, digest in digests.items() if last.get(name, digest) != digest}
 
     def adopt(self, names: Iterable[str]) -> None:
-        """Record files that a program wrote here for the pipeline."""
+        """Record files that an external program wrote here for the pipeline."""
         for name in names:
             self._record(name, sha256(self.path / name))
 
     def check_unedited(self) -> None:
-        """Raise SourceError if a file was edited since it was written: a program is about to replace it."""
+        """Raise SourceError if a file that a program is about to replace was edited since it was written."""
         there = {name: sha256(path) for name, path in self.files().items() if path.is_file()}
         for name in self.edited(there):
             raise SourceError(f"{self.path / name}: {EDITED}; move it away, or set the old settings again")

@@ -1,4 +1,4 @@
-"""The sources, by the name that `source` has in the configuration (settings: `SOURCE_SETTINGS`)."""
+"""Sources by their name in the configuration, `source` (settings: `SOURCE_SETTINGS`)."""
 
 from __future__ import annotations
 

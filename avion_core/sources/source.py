@@ -1,4 +1,4 @@
-"""What a source does: cheap checks before any work, the work, and what it consists of now."""
+"""Interface of a source: cheap checks, fetching, and the present files."""
 
 from __future__ import annotations
 
@@ -16,50 +16,50 @@ Own = TypeVar("Own", bound=SourceSettings)
 
 @dataclass(frozen=True)
 class Target:
-    """What a source brings a data set's files for."""
+    """The data set for which a source fetches files."""
 
     layout: str
     """Layout of the files."""
     raw_dir: Path
-    """Folder that gets them."""
+    """Folder to fetch them into."""
     recipe: str
-    """Fingerprint of the settings that decide them."""
+    """Fingerprint of the settings that affect them."""
     allow_missing_metadata: bool = False
-    """Go on without files that the annotations can be read without."""
+    """Whether optional metadata files may be missing."""
 
 
 class Source(Generic[Own]):
-    """The source of one data set. The class is in `SOURCES` under the name that the configuration gives."""
+    """The source of one data set. The class is in `SOURCES` under its name in the configuration."""
 
     external: ClassVar[bool] = False
-    """Somebody else keeps the videos, and may change them; else the pipeline makes them in the raw folder."""
+    """Whether others keep the videos and may change them; else the pipeline makes them in the raw folder."""
 
     def __init__(self, own: Own, target: Target) -> None:
         self.own = own
         self.target = target
 
     def checks(self, record: SourceRecord) -> Sequence[Callable[[], object]]:
-        """Each looks at one thing of the user's, in seconds, and raises SourceError.
+        """Functions that each check one requirement in seconds and raise SourceError.
 
-        Videos of the record, that of the last fetch, may be away.
+        Videos recorded at the last fetch may be away.
         """
         return []
 
     def fetch(self, record: SourceRecord) -> list[SourceVideo]:
-        """Bring the annotation files to the raw folder. Returns all videos, there or not."""
+        """Bring the annotation files into the raw folder. Returns all videos, present or not."""
         raise NotImplementedError
 
     def annotations(self) -> Mapping[str, Path]:
-        """The annotation files by their name in the raw folder; those that are away may be missing."""
+        """The annotation files by their name in the raw folder; files that are away may be missing."""
         raise NotImplementedError
 
     def list_videos(self) -> list[SourceVideo]:
-        """All videos of an external source, there or not."""
+        """All videos of an external source, present or not."""
         raise NotImplementedError
 
     @property
     def named(self) -> bool:
-        """The annotations name all videos of an external source."""
+        """Whether the annotations name all videos of an external source."""
         return True
 
     @property
@@ -68,9 +68,9 @@ class Source(Generic[Own]):
         return []
 
     def clips_at_most(self, recorded: Collection[str]) -> dict[str, int]:
-        """Clips of each table whose videos are on disk or `recorded` (by name), before any video is read.
+        """Clips of each table whose videos are on disk or `recorded` (by name), without reading videos.
 
-        Annotation may leave out more. Only tables that are quickly counted. Raises SourceError for
-        annotations that cannot be read.
+        Annotation may leave out more. Only tables that can be counted quickly. Raises SourceError for
+        unreadable annotations.
         """
         return {}

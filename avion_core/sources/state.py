@@ -1,9 +1,8 @@
-"""What a data set's source was when it was fetched, and what it is now.
+"""State of a data set's source: when it was fetched, and now.
 
 `source.json` beside `videos.parquet` records it. A file that is away (its disk unmounted, deleted or emptied
-to save space) counts as it was recorded, so nothing made from it is remade. An external source, which
-somebody else keeps, is compared file by file. Of a source that the pipeline makes in its raw folder, the
-settings count, and files that differ from what it made.
+to save space) counts as recorded, so nothing made from it is remade. An external source is compared file by
+file. For a source that the pipeline makes in its raw folder, the settings count, and files that were edited.
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ RECORD = "source.json"
 
 @dataclass(frozen=True)
 class SourceState:
-    """What of a source decides results."""
+    """The part of a source's state that affects results."""
 
     recipe: str = ""
-    """Fingerprint of the settings that decide the files."""
+    """Fingerprint of the settings that affect the files."""
     where: Sequence[str] = ()
-    """Folders of the source: a moved one is fetched again, which reruns nothing else."""
+    """Folders of the source; a moved one is fetched again, without other reruns."""
     annotations: Mapping[str, str] = field(default_factory=dict)
-    """Digests by name; of files that the pipeline made, only those that differ from what it made."""
+    """Digests by name; of files that the pipeline made, only edited ones."""
     videos_digest: str = ""
-    """Changes when a video comes, goes or is replaced."""
+    """Changes when a video is added, removed or replaced."""
 
     @property
     def digest(self) -> str:
@@ -40,7 +39,7 @@ class SourceState:
         return fingerprint([self.videos_digest, self.annotations_digest(), self.where])
 
     def annotations_digest(self, names: Collection[str] | None = None) -> str:
-        """Changes with the annotation files, all or those of `names`."""
+        """Changes with the annotation files: all, or those in `names`."""
         chosen = {name: digest for name, digest in self.annotations.items() if not names or name in names}
         return fingerprint([self.recipe, chosen])
 
@@ -60,15 +59,15 @@ class SourceRecord:
     annotations: Mapping[str, tuple[FileMark, str]] = field(default_factory=dict)
     """Annotation files by name: mark and sha256."""
     videos: Mapping[str, tuple[Path, FileMark]] = field(default_factory=dict)
-    """Videos by name; those that the pipeline made as it made them."""
+    """Videos by name; files that the pipeline made have their original marks."""
     missing: Sequence[SourceVideo] = ()
-    """Annotated videos that were not there, and where they would have been."""
+    """Annotated videos that were missing, and their expected paths."""
 
     @classmethod
     def read(cls, folder: Path) -> SourceRecord:
-        """The record in a data set's folder; an empty one where there is none.
+        """Read the record in a data set's folder; an empty one if there is none.
 
-        Raises SourceError, naming the file, where it is damaged.
+        Raises SourceError, naming the file, if it is damaged.
         """
         path = folder / RECORD
         if not path.is_file():
@@ -105,11 +104,11 @@ class SourceRecord:
         write_json(folder / RECORD, content)
 
     def away(self) -> dict[str, FileMark]:
-        """Marks of the recorded videos, for those whose file is away."""
+        """Marks of recorded videos whose file is away."""
         return {name: mark for name, (_, mark) in self.videos.items()}
 
     def others(self, videos: Iterable[SourceVideo]) -> list[SourceVideo]:
-        """The recorded videos that are not among `videos`."""
+        """Recorded videos that are not in `videos`."""
         names = {video.video_id for video in videos}
         return [SourceVideo(name, path) for name, (path, _) in self.videos.items() if name not in names]
 
@@ -121,7 +120,7 @@ class SourceRecord:
         known = self.annotations.get(name)
         try:
             return known if known and known[0] == mark else (mark, sha256(path))
-        except OSError:  # which is for the source's check to say
+        except OSError:  # reported by the source's check
             return None
 
 
@@ -136,8 +135,8 @@ def found_state(
 ) -> SourceState:
     """State of an external source.
 
-    `annotations` are its files by name, but for those that are away; `list_videos` lists its videos, there or
-    not. With `named`, the annotations name all of them, and it is called only if these are not as recorded.
+    `annotations` are its files by name, except those away; `list_videos` lists its videos, present or not.
+    With `named`, the annotations name all videos, and it is called only if the annotations have changed.
     """
     seen = {name: record.digest_of(name, path) for name, path in annotations.items()}
     recorded = {name: digest for name, (_, digest) in record.annotations.items()}
@@ -149,7 +148,7 @@ def found_state(
         try:
             listed = list(list_videos())
         except (OSError, ValueError):
-            pass  # away, or unreadable, which the source's check reports
+            pass  # away, or unreadable: reported by the source's check
         else:
             wanted = listed if named else [*listed, *record.others(listed)]
     away, videos = record.away(), {}
@@ -162,7 +161,7 @@ def found_state(
 def made_state(
     record: SourceRecord, raw_dir: Path, *, recipe: str, annotations: Mapping[str, Path]
 ) -> SourceState:
-    """State of a source that the pipeline makes in `raw_dir`. Of files elsewhere, the content counts."""
+    """State of a source that the pipeline makes in `raw_dir`. Files elsewhere are compared by content."""
     seen = {name: record.digest_of(name, path) for name, path in annotations.items()}
     digests = {name: entry[1] for name, entry in seen.items() if entry}
     users = {name for name, path in annotations.items() if path != raw_dir / name}

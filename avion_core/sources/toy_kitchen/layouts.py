@@ -1,9 +1,9 @@
-"""Toy kitchen in the files and formats of the data sets it stands for.
+"""Toy kitchen in the files and formats of the data sets it imitates.
 
-Each function renders one data set's videos under `raw_dir` and writes its annotation files exactly as
-their owners lay them out (the Ego4D release, EgoMCQ, the EPIC-KITCHENS-100 annotation and retrieval
-challenge files, Kinetics lists). Pretraining, fine-tuning and evaluation use different videos, and
-unseen people are among those of validation.
+Each function renders one data set's videos under `raw_dir` and writes annotation files exactly in the
+owners' formats (the Ego4D release, EgoMCQ, the EPIC-KITCHENS-100 annotation and retrieval challenge files,
+Kinetics lists). Pretraining, fine-tuning and evaluation use different videos, and validation includes people
+who are not in training.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ KINETICS_CLASSES: dict[str, str] = {
     "stirring": "stir",
     "shaking": "shake",
 }
-"""Activities of the trimmed clips, in the order of their labels, each with the verb it consists of."""
+"""Activities of the trimmed clips in order of their labels, each with its verb."""
 
 
 # ------------------------------------------------------------------------------------------------ Ego4D
@@ -131,7 +131,7 @@ def _ego4d_json(
 
 
 def narration_json(uids: Sequence[str], scripts: Sequence[Script], *, seed: int) -> dict[str, Any]:
-    """Two annotators' narrations of every video, as `narration.json` holds them."""
+    """Two annotators' narrations of every video, in the form of `narration.json`."""
     videos = {}
     for uid, script in zip(uids, scripts, strict=True):
         passes = {
@@ -261,7 +261,7 @@ def make_ek100(settings: ToyKitchenSettings, raw_dir: Path) -> list[SourceVideo]
 
 
 def epic_video_ids(train_videos: int, validation_videos: int) -> tuple[list[str], list[str]]:
-    """Names of the videos of both splits: two a person; half of validation's people are not in train."""
+    """Names of the videos of both splits: two per person; half of validation's people are not in train."""
     train = [f"P{index // 2 + 1:02}_{index % 2 + 1:02}" for index in range(train_videos)]
     people = (train_videos + 1) // 2
     seen = validation_videos // 2
@@ -386,4 +386,4 @@ LAYOUTS: dict[str, Callable[[ToyKitchenSettings, Path], list[SourceVideo]]] = {
     "ek100": make_ek100,
     "kinetics": make_kinetics,
 }
-"""What makes each layout."""
+"""Functions that make each layout."""

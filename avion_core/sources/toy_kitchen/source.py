@@ -13,12 +13,12 @@ from avion_core.sources.toy_kitchen.layouts import LAYOUTS
 
 
 class ToyKitchen(Source[ToyKitchenSettings]):
-    """Videos and annotations made from a seed; there is nothing of the user's to check."""
+    """Videos and annotations made from a seed; needs no checks."""
 
     def fetch(self, record: SourceRecord) -> list[SourceVideo]:
-        """Render what is not there yet."""
+        """Render missing files."""
         return LAYOUTS[self.target.layout](self.own, self.target.raw_dir)
 
     def annotations(self) -> dict[str, Path]:
-        """All that was written."""
+        """All written files."""
         return RawFolder(self.target.raw_dir).files()
