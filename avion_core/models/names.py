@@ -23,15 +23,15 @@ WRAPPERS: tuple[tuple[str, str], ...] = (
 class Same(NamedTuple):
     """A name, or a fragment of names, in our form and in another project's.
 
-    A fragment is a prefix (`blocks.`, or the empty one for all names) or an infix (`.norm1.`). The first matching
-    infix row and the first matching other row apply to a name.
+    A fragment is a prefix (`blocks.`, or the empty one for all names) or an infix (`.norm1.`). The first
+    matching infix row and the first matching other row apply to a name.
     """
 
     ours: str
     """Without the prefix of the part."""
     theirs: str | tuple[str | None, ...]
-    """From the start of the whole name, unless it is an infix. Several names: one weight of ours is split there
-    along its first dimension; None stands for zeros that are not stored."""
+    """From the start of the whole name, unless it is an infix. Several names: one weight of ours is split
+    there along its first dimension; None stands for zeros that are not stored."""
     shape: tuple[int, ...] | None = None
     """Their shape, for `reshape`; None for ours. Import needs none."""
 
