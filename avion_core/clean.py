@@ -1,7 +1,7 @@
-"""`make clean`: remove what the pipeline made in this checkout, after naming sizes and asking.
+"""`make clean`: list what the pipeline made in this checkout with sizes, ask, and remove it.
 
-Raw data and journals of paid answers stay unless they are asked for, and so does everything that the pipeline
-did not make. Links are never followed. Only the standard library is needed, as `.venv` may be gone already.
+Raw data and journals of paid answers stay unless requested. Files that the pipeline did not make always stay.
+Links are never followed. Only the standard library is needed, as `.venv` may be gone already.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pathlib import Path
 from avion_core.command import run
 
 TOP = (".venv", ".snakemake", "results")
-"""What is made in the checkout itself, beside `data`."""
+"""Made in the checkout itself, besides `data`."""
 DATASET = ("chunks", "chunks.parquet", "packets.npy", "quarantine.json", "clips")
-"""What is made in `data/<dataset>`, beside `raw`, `narrations` and MARKS."""
+"""Made in `data/<dataset>`, besides `raw`, `narrations` and MARKS."""
 MARKS = ("videos.parquet", "source.json")
 """Written when a data set is fetched, and removed last. A folder with neither is the user's own."""
 
@@ -32,7 +32,7 @@ class Removal:
     keep: dict[Path, str] = field(default_factory=dict)
 
     def add(self, path: Path, *, keep: str | None = None) -> None:
-        """Remove `path` if it is there, unless there is a reason to keep it."""
+        """Remove `path` if it exists, unless there is a reason to keep it."""
         if path.is_symlink():
             self.keep[path] = "a link"
         elif path.exists() and keep:
@@ -42,7 +42,7 @@ class Removal:
 
 
 def planned_removal(root: Path, *, everything: bool) -> Removal:
-    """What to remove from the checkout `root`; with `everything`, raw data and journals too."""
+    """Paths to remove from the checkout `root`; with `everything`, raw data and journals too."""
     removal = Removal()
     for name in TOP:
         removal.add(root / name)
@@ -63,7 +63,7 @@ def planned_removal(root: Path, *, everything: bool) -> Removal:
 
 
 def _folders(parent: Path, removal: Removal) -> Iterator[Path]:
-    """Folders in `parent`; links are noted as kept."""
+    """Folders in `parent`; links are recorded as kept."""
     if parent.is_symlink():
         removal.add(parent)
     elif parent.is_dir():
@@ -82,7 +82,7 @@ def size(path: Path) -> int:
 
 
 def readable(count: int) -> str:
-    """A number of bytes in the unit that fits: 1.5 GB."""
+    """A number of bytes in a readable unit: 1.5 GB."""
     value = float(count)
     for unit in ("bytes", "kB", "MB", "GB"):
         if value < 1000:
@@ -92,7 +92,7 @@ def readable(count: int) -> str:
 
 
 def clean(root: Path, *, everything: bool, confirm: Callable[[str], bool]) -> None:
-    """Say what goes and what stays, ask with `confirm`, and remove."""
+    """Print what is removed and what is kept, ask with `confirm`, and remove."""
     removal = planned_removal(root, everything=everything)
     for path, reason in removal.keep.items():
         print(f"keep    {'' if path.is_symlink() else readable(size(path)):>10}  {path}  ({reason})")

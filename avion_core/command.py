@@ -1,4 +1,4 @@
-"""How a command ends when its input is at fault, or the user stops it: one line or none, not a traceback."""
+"""Run a command: bad input or a request to stop ends it with at most one line, not a traceback."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from avion_core.processes import end_cleanly_when_asked
 from avion_core.registry import load_plugins
 
 TRACEBACK_VARIABLE = "AVION_TRACEBACK"
-"""Set it to anything to see where an error arose."""
+"""Set it to any value to see an error's traceback."""
 
 
 def run(main: Callable[[], None]) -> None:
     """Load plug-ins and call `main`; a ValueError or OSError becomes `error: …` on standard error and code 1.
 
-    A request to stop ends it with its temporary files removed.
+    A request to stop ends it and removes its temporary files.
     """
     end_cleanly_when_asked()
     try:

@@ -1,4 +1,4 @@
-"""Configuration files: read strictly, and laid over the demo of `config.yaml`.
+"""Configuration files: strict reading, and merging over the demo of `config.yaml`.
 
 An experiment changes the demo's entries or adds its own. An entry with a setting of `NEW_ENTRY` is new and
 inherits nothing from the demo's entry of the same name; any other entry changes the demo's.
@@ -21,8 +21,8 @@ from avion_core.config import NEW_ENTRY, SettingsError
 def read_config(path: Path) -> dict[str, Any]:
     """Settings of a YAML (or JSON) file.
 
-    Raises SettingsError that names the file, and the line where there is one: for a file that is missing,
-    unreadable or empty, for what is not YAML, and for a setting that appears twice.
+    Raises SettingsError, naming the file and if possible the line, for a file that is missing, unreadable,
+    empty or not YAML, and for a setting that appears twice.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -47,7 +47,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's, with a place also for what is no value of its kind, such as the date 2026-13-01."""
+    """PyYAML's loader; errors for invalid values, such as the date 2026-13-01, have a place too."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         if node.tag.endswith((":int", ":float")) and re.match(r"[-+]?0[0-9_]|.*:", str(node.value)):
@@ -62,7 +62,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def check_command_line(files: Iterable[str], values: Iterable[str]) -> None:
-    """End the process with one line if a file of `--configfile` or a value of `--config` is unusable."""
+    """Exit with one line if a file of `--configfile` or a value of `--config` is unusable."""
     try:
         for path in files:
             read_config(Path(path))
@@ -73,7 +73,7 @@ def check_command_line(files: Iterable[str], values: Iterable[str]) -> None:
 
 
 def check_value(value: str) -> None:
-    """Raise SettingsError unless `value`, a value of `--config`, is one that Snakemake takes."""
+    """Raise SettingsError unless Snakemake accepts `value` for `--config`."""
     name, equals, _ = value.partition("=")
     if not equals or not re.fullmatch(r"[A-Za-z_][\w-]*\w", name):
         raise SettingsError(
@@ -85,8 +85,8 @@ def check_value(value: str) -> None:
 def lay_over(demo: Mapping[str, Any], experiment: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration of an experiment over the demo's.
 
-    Entries merge by the rule above. The experiment's common `transcode` settings reach the demo's data sets
-    too. An experiment with runs of its own selects those, unless it says which.
+    Entries merge by the rule above. The experiment's common `transcode` settings apply to the demo's data
+    sets too. An experiment with runs of its own selects those, unless it has `selected_runs`.
     """
     merged = _merge(_with_chunks(demo, _mapping(experiment.get("transcode"))), experiment)
     own_runs = []
@@ -101,7 +101,7 @@ def lay_over(demo: Mapping[str, Any], experiment: Mapping[str, Any]) -> dict[str
 
 
 def _with_chunks(demo: Mapping[str, Any], common: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The demo with common chunk settings over those of its data sets."""
+    """The demo with common chunk settings laid over those of its data sets."""
     if not common or "datasets" not in demo:
         return demo
     changed = {"transcode": common}
@@ -109,7 +109,7 @@ def _with_chunks(demo: Mapping[str, Any], common: Mapping[str, Any]) -> Mapping[
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` laid over `base`, mappings into mappings; anything else replaces."""
+    """`over` merged over `base`: mappings merge, other values replace."""
     merged = dict(base)
     for name, value in over.items():
         inside = merged.get(name)
@@ -123,7 +123,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _repeated_keys(node: yaml.Node | None) -> Iterator[yaml.ScalarNode]:
-    """Keys that their mapping already has; each node of the tree is visited once."""
+    """Keys that appear twice in their mapping; visits each node once."""
     seen: set[int] = set()
     waiting = [node]
     while waiting:
@@ -141,7 +141,7 @@ def _repeated_keys(node: yaml.Node | None) -> Iterator[yaml.ScalarNode]:
 
 
 def _is_json(text: str) -> bool:
-    """Whether it is JSON, in which tabs are white space like any other."""
+    """Whether the text is JSON, where tabs are ordinary white space."""
     try:
         json.loads(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Environment variables of the user's shell: what jobs see of them, and where caches go."""
+"""Environment variables that jobs see, and the place of caches."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 
 FOREIGN_VARIABLES = (
-    "BASH_ENV",  # a script that every shell runs first, such as one that loads another Python
+    "BASH_ENV",  # a script that every shell runs first; it may load another Python
     "PYTHONHOME",
-    *("FFREPORT", "AV_LOG_FORCE_COLOR"),  # FFmpeg writes a report beside the chunks, or colours its messages
+    *(
+        "FFREPORT",
+        "AV_LOG_FORCE_COLOR",
+    ),  # make FFmpeg write a report beside the chunks, or colour its messages
     *(
         "RANK",
         "LOCAL_RANK",
@@ -25,17 +28,17 @@ FOREIGN_VARIABLES = (
 
 
 def prepare_environment(variables: MutableMapping[str, str], *, code: str | Path) -> None:
-    """Make the shell's `variables` those of jobs: this code, this interpreter, no other packages, UTF-8."""
+    """Set the shell's `variables` for jobs: this code, this interpreter, no other packages, UTF-8."""
     for name in FOREIGN_VARIABLES:
         variables.pop(name, None)
     variables["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path(variables)])
     variables["PYTHONPATH"] = str(code)
-    variables["PYTHONNOUSERSITE"] = "1"  # conda's Python would read the user's
+    variables["PYTHONNOUSERSITE"] = "1"  # conda's Python would read the user's packages
     variables["PYTHONUTF8"] = "1"
 
 
 def use_writable_cache(variables: MutableMapping[str, str], *, instead: str | Path) -> None:
-    """Set XDG_CACHE_HOME to `instead` where the cache folder cannot be written, as in a read-only home."""
+    """Set XDG_CACHE_HOME to `instead` if the cache folder is not writable, as in a read-only home."""
     cache = Path(variables.get("XDG_CACHE_HOME") or Path(variables.get("HOME", "/"), ".cache"))
     with suppress(OSError):
         cache.mkdir(parents=True, exist_ok=True)

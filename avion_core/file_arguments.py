@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 VALIDATION = "validation_"
-"""Prefix of the files of the evaluation that validates a training."""
+"""Prefix of the validation's files."""
 
 
 def file_words(files: Mapping[str, str]) -> str:
@@ -17,7 +17,7 @@ def file_words(files: Mapping[str, str]) -> str:
 
 
 def named_files(items: Iterable[tuple[str, object]], leave_out: Sequence[str] = ()) -> dict[str, str]:
-    """A rule's inputs by name, less those that are absent or left out."""
+    """A rule's inputs by name, without absent and left-out ones."""
     return {name: str(path) for name, path in items if name not in leave_out and path}
 
 

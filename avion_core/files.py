@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, checksums, and the manifest that says where a result came from."""
+"""Atomic publication of files, checksums, and the manifest that records where a result came from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 PARTIAL = ".partial-"
-"""Prefix of names that are being written; a name with it is never a result."""
+"""Prefix of unfinished files; a name with it is never a result."""
 CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 """Error numbers of a full or read-only disk."""
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -29,10 +29,9 @@ READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 def publish(path: str | Path, *, key: str | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is synced and renamed to `path`.
 
-    The body writes one file there (or makes one folder). After an exception or a kill, `path` is
-    what it was before. The temporary name keeps the suffix, so that writers which look at it work.
-    Permissions follow the umask, whatever the writer set: some libraries make private files.
-    With a `key`, what an unfinished body wrote is kept, and the next one with this key finds it there.
+    The body writes one file there (or makes one folder). After an exception or a kill, `path` is unchanged.
+    The temporary name keeps the suffix, as some writers depend on it. Permissions follow the umask, as some
+    libraries make private files. With a `key`, an unfinished draft is kept for the next body with this key.
     The OSError of a full disk names `path`.
     """
     target = Path(path)
@@ -63,10 +62,10 @@ def publish(path: str | Path, *, key: str | None = None) -> Iterator[Path]:
 
 @contextmanager
 def claim(path: str | Path) -> Iterator[None]:
-    """Run the body under an exclusive lock on `path`, held against all processes that see this file system.
+    """Run the body under an exclusive lock on `path`, held against all processes on this file system.
 
     Raises BlockingIOError at once while another process holds it. The kernel releases the lock of a killed
-    process. Where the file system has no locks, or nothing may be written, there is no lock.
+    process. On a file system without locks, or where nothing may be written, there is no lock.
     """
     target = Path(path)
     lock = target.with_name(f".{target.name}.lock")
@@ -81,7 +80,7 @@ def claim(path: str | Path) -> Iterator[None]:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            busy = not os.fstat(file.fileno()).st_nlink  # it was opened just before its owner deleted it
+            busy = not os.fstat(file.fileno()).st_nlink  # opened just before its owner deleted it
         except OSError as error:
             busy = isinstance(error, BlockingIOError)
         if busy:
@@ -93,7 +92,7 @@ def claim(path: str | Path) -> Iterator[None]:
 
 
 def _staging(target: Path, key: str) -> Path:
-    """Where the draft of `target` with this key lies; what was half written or half deleted is removed."""
+    """Staging folder of `target` for this key; removes half-written and half-deleted files."""
     staging = target.parent / f"{PARTIAL}{key}"
     staging.mkdir(exist_ok=True)
     remove_partials(staging / target.name)
@@ -102,7 +101,7 @@ def _staging(target: Path, key: str) -> Path:
 
 
 def _mode_of_new_files(folder: Path) -> int:
-    """Permissions that the system gives a new file in `folder`, by the umask or the folder's default ACL."""
+    """Permissions of a new file in `folder`, by the umask or the folder's default ACL."""
     with tempfile.TemporaryDirectory(dir=folder) as probe:
         new = Path(probe) / "new"
         new.touch()
@@ -110,7 +109,7 @@ def _mode_of_new_files(folder: Path) -> int:
 
 
 def _set_mode(path: Path, mode: int) -> None:
-    """Give a file `mode`, and a folder the same with search permission; links are left alone."""
+    """Give a file `mode`, and a folder the same plus search permission; leave links alone."""
     found = path.lstat().st_mode
     if stat.S_ISDIR(found):
         mode |= (mode & 0o444) >> 2 | found & stat.S_ISGID
@@ -120,7 +119,7 @@ def _set_mode(path: Path, mode: int) -> None:
 
 
 def restore(path: str | Path) -> None:
-    """Put back what a `publish` with a key had moved aside when it was killed before its own was in place."""
+    """Put back the old `path` that a killed `publish` with a key had moved aside."""
     target = Path(path)
     for aside in target.parent.glob(f"{PARTIAL}*/{target.name}.old"):
         if not target.exists():
@@ -136,25 +135,25 @@ def _sync(path: Path) -> None:
 
 
 def remove_partials(folder: str | Path, *, except_key: str | None = None) -> None:
-    """Delete what killed writers left in `folder`, except drafts with this key."""
+    """Delete leftovers of killed writers in `folder`, except drafts with this key."""
     for leftover in Path(folder).glob(f"{PARTIAL}*"):
         if leftover.name != f"{PARTIAL}{except_key}":
             shutil.rmtree(leftover, ignore_errors=True)
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Publish `value` as `json_text` has it."""
+    """Publish `value` as `json_text`."""
     with publish(path) as draft:
         draft.write_text(json_text(value), encoding="utf-8")
 
 
 def json_text(value: Any) -> str:
-    """`value` as JSON, indented, keys in their order."""
+    """`value` as indented JSON, keys in order."""
     return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
 
 
 def read_json(path: str | Path) -> Any:
-    """Parse a JSON file; ValueError names the file when it is not JSON."""
+    """Parse a JSON file; a ValueError for other content names the file."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -168,13 +167,13 @@ def sha256(path: str | Path) -> str:
 
 
 def fingerprint(value: Any) -> str:
-    """Short digest of a JSON-able value; equal values have equal digests."""
+    """Short digest of a JSON-able value."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def code_fingerprint(paths: Iterable[str | Path]) -> str:
-    """Digest of what sources do: in Python, comments, docstrings and formatting do not count."""
+    """Digest of source files; in Python, comments, docstrings and formatting do not count."""
     texts = {Path(path).name: Path(path).read_text(encoding="utf-8") for path in paths}
     return fingerprint({name: _bare(text) if name.endswith(".py") else text for name, text in texts.items()})
 
@@ -191,11 +190,11 @@ def _bare(source: str) -> str:
 
 
 def code_revision() -> str:
-    """Git revision of this code, with `+changes` where files differ; 'unknown' outside a checkout."""
+    """Git revision of this code, with `+changes` if files differ; 'unknown' outside a checkout."""
     here = Path(__file__).resolve().parent
     try:
         command = ["git", "-C", str(here), "describe", "--always", "--abbrev=12", "--dirty=+changes"]
-        # In a hook of git's these name the repository that is committed to.
+        # In a git hook these name the repository being committed to.
         others = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR")
         here_only = {name: value for name, value in os.environ.items() if name not in others}
         return subprocess.run(
@@ -217,10 +216,10 @@ def write_manifest(
     inputs: Mapping[str, Path],
     identity: Mapping[str, Any],
 ) -> None:
-    """Publish what a result was made of: code revision, settings, and each input's path and checksum.
+    """Publish a result's provenance: code revision, settings, and each input's path and checksum.
 
-    `identity` is all that decides the result, the inputs' checksums as `inputs`. They were taken when the
-    work began: an input may have changed since.
+    `identity` is everything that affects the result, with the inputs' checksums as `inputs`. They were taken
+    when the work began: an input may have changed since.
     """
     digests = identity["inputs"]
     entries = {name: {"path": str(file), "sha256": digests[name]} for name, file in inputs.items()}

@@ -1,10 +1,9 @@
-"""Finished results that are made of the very same things again are kept, not made anew.
+"""Keep finished results whose recipe and inputs are unchanged.
 
 Snakemake plans everything downstream of a job that runs, and deletes a job's outputs before it starts. (Its
-flag `update()` copies them first, gigabytes, and restores them after a failure, which it then takes for the
-new result.) So before the first job, hard links of the outputs are set aside. A job with the identity that
-their manifest has takes them back; any other leaves them there, where they are no outputs, and removes them
-once it has made its own.
+flag `update()` copies them first, gigabytes, and restores them after a failure as if they were the new
+result.) So before the first job, hard links of the outputs are set aside. A job with the identity in their
+manifest takes them back; any other job leaves them there and removes them once it has made its own.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ ASIDE = ".finished"
 
 
 def set_planned_aside(dag: Any) -> None:
-    """Set aside what planned jobs with a manifest have made, and forget it where the user forces them.
+    """Set aside the outputs of planned jobs with a manifest, and remove those of jobs that the user forces.
 
     `dag` is Snakemake's.
     """
@@ -36,9 +35,9 @@ def set_planned_aside(dag: Any) -> None:
 
 
 def set_aside(outputs: Iterable[Path]) -> None:
-    """Link the outputs of one job, its manifest among them, into ASIDE beside them.
+    """Link the outputs of one job, including its manifest, into ASIDE beside them.
 
-    Where some are missing, or the file system has no hard links, nothing changes: the job makes its own.
+    If some are missing, or the file system has no hard links, nothing changes: the job makes its own.
     """
     paths = sorted(outputs, key=lambda path: path.name == MANIFEST)
     if not all(path.is_file() for path in paths):
@@ -56,10 +55,10 @@ def set_aside(outputs: Iterable[Path]) -> None:
 def keep(
     folder: Path, names: Sequence[str], *, identity: Callable[[Mapping[str, Any]], str], title: str
 ) -> bool:
-    """Whether the finished files `names` of `folder` were made of this identity; they then count as new.
+    """Whether the finished files `names` of `folder` have this identity; they then count as new.
 
-    They are looked for in `folder` and set aside. The manifest comes back last, so that a kill in between
-    leaves nothing that passes as finished. `identity` is called with the manifest, only where there is one.
+    Looks in `folder` and among the files set aside. The manifest comes back last, so that a kill in between
+    leaves nothing that looks finished. `identity` is called with the manifest, if there is one.
     """
     for place in (folder, folder / ASIDE):
         if not all((place / name).is_file() for name in (*names, MANIFEST)):
@@ -81,17 +80,17 @@ def keep(
 
 
 def unfinish(folder: Path) -> None:
-    """Remove the manifest before other files of `folder` are replaced: it must not speak for them."""
+    """Remove the manifest before other files of `folder` are replaced: it does not describe those."""
     (folder / MANIFEST).unlink(missing_ok=True)
 
 
 def forget(folder: Path) -> None:
-    """Remove what was set aside in `folder`."""
+    """Remove the files set aside in `folder`."""
     shutil.rmtree(folder / ASIDE, ignore_errors=True)
 
 
 def _manifest(folder: Path) -> Mapping[str, Any] | None:
-    """The manifest of a folder, None where it is none."""
+    """The manifest of a folder; None if there is none or it is damaged."""
     try:
         return read_manifest(folder)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Who holds Snakemake's lock on this folder, so that the lock of a killed Snakemake stops nobody."""
+"""Record the owner of Snakemake's lock on this folder, to remove the lock of a killed Snakemake."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import psutil
 from avion_core.files import write_json
 
 OWNER = Path(".snakemake/owner.json")
-"""Host, process and when it began. There while work goes on."""
+"""Host, process and its start time. Exists while Snakemake runs."""
 
 
 def claim_folder() -> None:
@@ -27,11 +27,11 @@ def release_folder() -> None:
 
 
 def forget_dead_owner() -> None:
-    """Remove the lock of a Snakemake that was killed on this machine, so that the same command goes on."""
+    """Remove the lock of a Snakemake that was killed on this machine, so that the same command continues."""
     try:
         host, pid, began = json.loads(OWNER.read_text())
     except (OSError, ValueError, TypeError):
-        return  # nobody's, or cut; a lock is then Snakemake's to explain
+        return  # no owner, or a damaged record; Snakemake explains a lock itself
     alive = psutil.pid_exists(pid) and psutil.Process(pid).create_time() == began
     if host == socket.gethostname() and not alive:
         release_folder()

@@ -1,4 +1,4 @@
-"""How a training's processes are started, and what jobs request from Slurm."""
+"""Launch commands of trainings, and the resources that jobs request from Slurm."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from avion_core.config import StageSettings
 from avion_core.shards import shard_numbers
 
 TORCHRUN = "python -m workflow_scripts.torchrun"
-"""torchrun, with an exit code of its own for a training that was stopped and has saved."""
+"""torchrun with a separate exit code for a training that was stopped and has saved."""
 TRANSCODE_BASE_MINUTES = 120
-"""A shard's time limit before the size of its videos counts: many short ones take longer than their bytes."""
+"""A shard's base time limit: many short videos take longer than their size suggests."""
 ONE_NODE = "--standalone --local-addr=127.0.0.1"
-"""Processes of one node meet on its loopback: its host name need not resolve."""
+"""Processes of one node meet on its loopback, as its host name need not resolve."""
 
 
 def launcher(stage: StageSettings) -> str:
     """The shell words before `-m module`.
 
-    One process is plain Python; more on one node are started by our torchrun, and on several nodes by one
-    each, which srun starts. These meet on the first node, where the job's script runs, at a port that belongs
-    to the job and is below those that systems hand out (from 32768). srun ends all when one has failed.
+    One process is plain Python; several on one node are started by our torchrun; on several nodes srun starts
+    one torchrun each. These meet on the first node, where the job's script runs, at a port derived from the
+    job id, below the ephemeral ports (from 32768). srun ends all when one fails.
     """
     processes = f"--nproc-per-node={stage.processes}"
     if stage.nodes > 1:
@@ -41,11 +41,11 @@ def launcher(stage: StageSettings) -> str:
 
 
 def slurm_resources(stage: StageSettings) -> dict[str, int | str | None]:
-    """Snakemake resources of which the Slurm executor makes `sbatch` options; None leaves one out.
+    """Snakemake resources that the Slurm executor turns into `sbatch` options; None leaves one out.
 
-    On one node the job is a single step, which the executor starts. On several it is an `mpi` job, whose
-    command calls srun itself: one task a node. Its GPUs are asked for by the node, as Slurm may divide those
-    of `gpu` unevenly; and the executor reads `tasks` as tasks a GPU unless `tasks_per_gpu` says otherwise.
+    On one node the job is a single step, started by the executor. On several it is an `mpi` job, whose
+    command calls srun itself with one task per node. Its GPUs are requested per node, as Slurm may divide
+    those of `gpu` unevenly; and the executor reads `tasks` as tasks per GPU unless `tasks_per_gpu` is set.
     """
     if stage.nodes == 1:  # without `nodes` Slurm may take the GPUs from several nodes
         absent = dict.fromkeys(("mpi", "tasks", "tasks_per_gpu", "gres"))
@@ -61,13 +61,13 @@ def slurm_resources(stage: StageSettings) -> dict[str, int | str | None]:
 
 
 def growing(amount: int) -> Callable[[Any, int], int]:
-    """A rule's resource that doubles at each further attempt."""
+    """A rule's resource that doubles with each further attempt."""
     return lambda wildcards, attempt: amount * 2 ** (attempt - 1)
 
 
 def shard_minutes(videos: Path, shard: str, *, minutes_per_gb: float) -> int:
-    """Time to transcode the videos of the shard "k-of-n" of the list `videos`, by their sizes in it."""
+    """Minutes to transcode the shard "k-of-n" of the list `videos`, by its videos' sizes."""
     first, shards = shard_numbers(shard)
-    with videos.open("rb") as stream:  # names the file where it is missing, which Snakemake's planning needs
+    with videos.open("rb") as stream:  # an error for a missing file must name it, for Snakemake's planning
         sizes = pq.read_table(stream, columns=["bytes"])["bytes"].to_numpy()[first - 1 :: shards]
     return TRANSCODE_BASE_MINUTES + math.ceil(minutes_per_gb * float(sizes.sum()) / 1e9)

@@ -1,7 +1,7 @@
-"""Annotation layouts: what annotate makes of each, and which tasks and evaluations that serves.
+"""Annotation layouts: the tables that annotate makes of each, and the tasks and evaluations they serve.
 
-Pure data, which the configuration, the rules and the report look up. Adding a layout is a record and its line
-below, and the module that `reader` names.
+Pure data for the configuration, the rules and the report. To add a layout, add its record below and the
+module that `reader` names.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from avion_core.registry import Registry
 Files = Mapping[str, str]
 """Files in a data set's folder `clips/` by role: `clips`, `sentences`, `classes`."""
 SUFFIX = ".arrow"
-"""Of the tables' file names."""
+"""Suffix of the tables' file names."""
 CLASSES = "classes.json"
 """File with the class names of each label."""
 
@@ -26,27 +26,27 @@ class Layout:
     reader: str
     """`package.module:NAME` of the layout's `avion_core.data.layout_files.LayoutReader`."""
     tables: tuple[str, ...]
-    """Tables that annotate makes; `train` holds the training clips."""
+    """Tables made by annotate; `train` holds the training clips."""
     evaluations: Mapping[str, Files]
-    """Kinds of evaluation that the layout serves, each with the files it reads."""
+    """Kinds of evaluation that the layout supports, each with its files."""
     narrated: bool = True
     """Whether the training clips have narrations."""
     training: Files = field(default_factory=dict)
     """Files that tasks read beside the training clips."""
     labels: tuple[str, ...] = ()
-    """Labels of the clips, which annotate lists in CLASSES; empty where there are no classes."""
+    """Labels of the clips, listed by annotate in CLASSES; empty without classes."""
     class_lists: Files = field(default_factory=dict)
-    """Official verb and noun class lists by label, from which the lexicon takes synonyms."""
+    """Official verb and noun class lists by label, used as synonyms by the lexicon."""
     why_nothing_to_evaluate: str = "its evaluation table is empty"
     """Why there may be no clips to evaluate, for a message."""
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Names of all files that annotate makes."""
+        """Names of all files made by annotate."""
         return (*(f"{table}{SUFFIX}" for table in self.tables), *((CLASSES,) if self.labels else ()))
 
     def evaluation_table(self, kind: str) -> str:
-        """The table with the clips, or questions, of a kind of evaluation."""
+        """The table with the clips or questions of a kind of evaluation."""
         return self.evaluations[kind]["clips"].removesuffix(SUFFIX)
 
 

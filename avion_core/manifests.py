@@ -1,7 +1,7 @@
-"""What results were made with: their manifests are the only source, whatever the configuration says now.
+"""Provenance of results, read from their manifests and not from the present configuration.
 
 Each result's folder holds a `manifest.json` (`avion_core.files.write_manifest`). A setting that a manifest
-lacks is one that did not exist yet: it counts as its default.
+lacks did not exist yet and counts as its default.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from avion_core.files import read_json
 
 MANIFEST = "manifest.json"
 NARRATIONS = "narrations"
-"""Folder of a data set that holds a folder of clip tables for each provider."""
+"""Folder of a data set with one folder of clip tables per provider."""
 NOT_RECORDED = "not recorded"
-"""Stands for what a manifest does not say."""
+"""Marks a value that a manifest does not have."""
 
 _Settings = TypeVar("_Settings", bound=Section)
 
@@ -40,7 +40,7 @@ class _Recorded(BaseModel, strict=True):
 
 
 class _Manifest(BaseModel, strict=True):
-    """What every manifest must be if it says these things at all; of older versions, some say less."""
+    """Types of a manifest's entries; manifests of older versions may lack some."""
 
     settings: _Recorded = _Recorded()
     inputs: dict[str, _Input] = {}
@@ -51,7 +51,7 @@ class StageRecord:
     """What a stage was trained with."""
 
     recipe: StageSettings | None
-    """None where the manifest holds no recipe that this version can read."""
+    """None if the manifest has no recipe that this version can read."""
     seed: int | None
     clips: int | None
     """Rows of its clip tables."""
@@ -61,7 +61,7 @@ class StageRecord:
 
 @dataclass(frozen=True)
 class Difference:
-    """A result on disk that was made with another value than the configuration has."""
+    """A setting whose value in a result on disk differs from the configuration."""
 
     folder: Path
     """Folder of the result."""
@@ -79,10 +79,10 @@ class Difference:
 
 
 def differences(settings: Settings) -> list[Difference]:
-    """Results of the selected runs on disk that were made with other values than the configuration has.
+    """Differences between the selected runs' results on disk and the configuration.
 
-    Results that are not there yet, or have no manifest, differ in nothing. A difference is in order where
-    the result is about to be remade. Raises ValueError, naming the file, for a manifest that is not JSON.
+    Missing results, and results without a manifest, have no differences. A difference is expected if the
+    result is about to be remade. Raises ValueError, naming the file, for a manifest that is not JSON.
     """
     results = Path(settings.results_dir)
     found: list[Difference] = []
@@ -99,7 +99,7 @@ def differences(settings: Settings) -> list[Difference]:
 
 
 def read_manifest(folder: Path) -> Mapping[str, Any]:
-    """The manifest of a result's folder. Raises ValueError, naming the file, where it is not one."""
+    """The manifest of a result's folder. Raises ValueError, naming the file, if it is not one."""
     try:
         manifest = read_json(folder / MANIFEST)
     except ValueError as error:
@@ -118,7 +118,7 @@ def read_manifest(folder: Path) -> Mapping[str, Any]:
 
 
 def stage_record(manifest: Mapping[str, Any]) -> StageRecord:
-    """What a stage's manifest says, None or empty where it says nothing."""
+    """Read a stage's manifest; missing entries are None or empty."""
     settings = _mapping(manifest.get("settings"))
     seed, clips = (
         value if isinstance(value, int) else None for value in map(settings.get, ("seed", "clips"))
@@ -140,14 +140,14 @@ def recorded_recipe(raw: Any) -> StageSettings | None:
 
 
 def evaluation_record(manifest: Mapping[str, Any]) -> EvaluationSettings | None:
-    """The settings in an evaluation's manifest, None where there are none that this version can read."""
+    """The settings in an evaluation's manifest; None if this version can read none."""
     return _parsed(EvaluationSettings, _mapping(manifest.get("settings")))
 
 
 def stage_differences(
     folder: Path, manifest: Mapping[str, Any], settings: Settings, *, run: str, stage: str
 ) -> list[Difference]:
-    """Where a stage's manifest and the configuration disagree: recipe, seed, provider of narrations."""
+    """Differences between a stage's manifest and the configuration: recipe, seed, narration provider."""
     recorded, recipe = stage_record(manifest), settings.stage(run, stage)
     found = _differences(folder, recorded.recipe, recipe)
     if recorded.seed is not None and recorded.seed != settings.seed:
@@ -162,7 +162,7 @@ def stage_differences(
 def evaluation_differences(
     folder: Path, manifest: Mapping[str, Any], entry: EvaluationSettings
 ) -> list[Difference]:
-    """Where an evaluation's manifest and the configuration disagree."""
+    """Differences between an evaluation's manifest and the configuration."""
     return _differences(folder, evaluation_record(manifest), entry)
 
 
@@ -180,7 +180,7 @@ def _differences(
 
 
 def _providers(manifest: Mapping[str, Any]) -> Iterator[str]:
-    """Providers by the paths of the clip tables, `…/narrations/<provider>/<table>`."""
+    """Providers from the paths of clip tables, `…/narrations/<provider>/<table>`."""
     for entry in _mapping(manifest.get("inputs")).values():
         parents = Path(str(_mapping(entry).get("path", ""))).parents
         if len(parents) > 1 and parents[1].name == NARRATIONS:

@@ -1,4 +1,4 @@
-"""Texts that others wrote, as one line of visible characters: no terminal or page can be fooled by them."""
+"""Third-party text as one line of visible characters, safe to show on a terminal or page."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ _SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\
 def plain(text: str) -> str:
     """`text` on one line, words one space apart.
 
-    Terminal sequences go, and so do characters without a shape: control, zero-width and bidirectional ones,
-    lone surrogates, and code points that stand for no character.
+    Removes terminal sequences and invisible characters: control, zero-width and bidirectional ones, lone
+    surrogates and unassigned code points.
     """
     text = _SEQUENCE.sub(" ", text)
     if not text.isprintable():

@@ -1,7 +1,7 @@
-"""What would fail later, found before any job: one list of everything, each entry with the way out.
+"""Find what would fail later, before any job: one list of all problems, each with a way out.
 
-A check is a function that yields problems; adding one is that function and its line in `CHECKS`. Checks take
-seconds: they read settings and annotations, never videos.
+A check is a function that yields problems, listed in `CHECKS`. Checks take seconds: they read settings and
+annotations, never videos.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from avion_core.workflow import PlannedStage, Workflow
 
 
 def check(workflow: Workflow, *, trains: bool, narrates: bool) -> str:
-    """Print warnings; the list of all problems as one text, empty when all is well.
+    """Print warnings; return all problems as one text, empty if there are none.
 
-    Raises ValueError where a record of the pipeline's own is damaged.
+    Raises ValueError if one of the pipeline's own records is damaged.
     """
     for line in warnings(workflow, trains=trains):
         print(f"warning: {line}", file=sys.stderr)
@@ -40,10 +40,10 @@ def check(workflow: Workflow, *, trains: bool, narrates: bool) -> str:
 
 
 def problems(workflow: Workflow, *, trains: bool = True, narrates: bool = True) -> list[str]:
-    """Everything known now that would make a job fail, in the order of the work; empty when all is well.
+    """Everything known now that would make a job fail, in order of the work.
 
-    Too few clips are a problem only if something is trained; otherwise they are among the `warnings`. A
-    provider and its key are needed only if narrations are rephrased.
+    Too few clips are a problem only if something is trained; otherwise a warning. A provider and its key are
+    needed only if narrations are rephrased.
     """
     spared = [check for check, needed in ((check_clips, trains), (check_narrations, narrates)) if not needed]
     checks = [check for check in CHECKS if check not in spared]
@@ -51,7 +51,7 @@ def problems(workflow: Workflow, *, trains: bool = True, narrates: bool = True) 
 
 
 def check_folders(workflow: Workflow) -> Iterator[str]:
-    """Names of the folders for data and results, which tables hold."""
+    """Names of the folders for data and results, which are stored in tables."""
     for setting in ("data_dir", "results_dir"):
         path = Path(getattr(workflow.settings, setting)).absolute()
         if not is_utf8(str(path)):
@@ -66,7 +66,7 @@ def check_sources(workflow: Workflow) -> Iterator[str]:
 
 
 def check_ffmpeg(workflow: Workflow) -> Iterator[str]:
-    """The FFmpeg program, where there are videos left to transcode."""
+    """The FFmpeg program, if there are videos left to transcode."""
     data = Path(workflow.settings.data_dir)
     if all((data / dataset / "chunks.parquet").exists() for dataset in workflow.used_datasets()):
         return
@@ -77,7 +77,7 @@ def check_ffmpeg(workflow: Workflow) -> Iterator[str]:
 
 
 def check_narrations(workflow: Workflow) -> Iterator[str]:
-    """The provider, where narrations are left to rephrase, and its key, where one still has to be asked."""
+    """The provider, if narrations are left to rephrase, and its key, if requests are left to send."""
     narrate = workflow.settings.narrate
     left = [name for name in workflow.rephrased_datasets() if not _exists(workflow.narration_table(name))]
     if not left:
@@ -86,14 +86,14 @@ def check_narrations(workflow: Workflow) -> Iterator[str]:
         check_provider(narrate)
         check_key(narrate)
     except ProviderError as error:
-        if any(_must_ask(workflow, dataset) for dataset in left):  # which reads all texts
+        if any(_must_ask(workflow, dataset) for dataset in left):  # reads all texts
             yield str(error)
     except ValueError as error:
         yield str(error)
 
 
 def _must_ask(workflow: Workflow, dataset: str) -> bool:
-    """Whether some narration has no answer yet, so far as that is known."""
+    """Whether some narration has no answer yet, as far as known."""
     settings = workflow.settings
     if settings.narrate.provider == "lexicon":
         return False
@@ -109,7 +109,7 @@ def _exists(path: str) -> bool:
 
 
 def check_models(workflow: Workflow) -> Iterator[str]:
-    """Architectures against tasks, sizes and the stages they start from."""
+    """Architectures that do not fit their task, sizes or start."""
     for stage in workflow.stages():
         try:
             kind = kind_of(stage.recipe)
@@ -120,13 +120,13 @@ def check_models(workflow: Workflow) -> Iterator[str]:
 
 
 def check_layouts(workflow: Workflow) -> Iterator[str]:
-    """Tasks and evaluations against the layouts of their data sets, of the runs named as targets too."""
+    """Tasks and evaluations that their data set's layout does not support, also of runs named as targets."""
     for run in workflow.runs:
         yield from unserved(workflow.settings, run)
 
 
 def check_evaluations(workflow: Workflow) -> Iterator[str]:
-    """Kinds of evaluation against the model they measure."""
+    """Evaluations that do not fit the model they measure."""
     datasets = workflow.settings.datasets
     for where, entry, stage in workflow.measured_stages():
         layout = datasets[entry.dataset].layout
@@ -140,12 +140,12 @@ def check_evaluations(workflow: Workflow) -> Iterator[str]:
 
 
 def _wrong_length(where: str, entry: EvaluationSettings, stage: PlannedStage) -> Iterator[str]:
-    """Clips of another length than the model can take."""
+    """Clips with a number of frames that the model does not take."""
     try:
         model = load_architecture(stage.recipe.model)
         model.check_input(frames=entry.frames, image_size_px=stage.recipe.image_size_px)
     except ValueError as error:
-        if entry.frames != stage.recipe.frames:  # else the stage has this problem, and is listed with it
+        if entry.frames != stage.recipe.frames:  # otherwise listed as the stage's problem
             yield f"{where}: {error}"
         return
     if model.fixed_frames and entry.frames != stage.recipe.frames:
@@ -157,7 +157,7 @@ def _wrong_length(where: str, entry: EvaluationSettings, stage: PlannedStage) ->
 
 
 def check_start_files(workflow: Workflow) -> Iterator[str]:
-    """Files of third-party weights of the stages that are still to be trained, their content included."""
+    """Files of third-party weights for stages still to be trained, including their content."""
     for stage in workflow.stages():
         fetched = workflow.fetched_weights(stage.recipe)
         path = fetched or stage.recipe.start_file
@@ -166,7 +166,7 @@ def check_start_files(workflow: Workflow) -> Iterator[str]:
         if not fetched and not Path(path).is_file():
             yield f"{stage.where}: start_weights: {path}: no such file; correct the path"
             continue
-        from avion_core.models.foreign import check_weights  # torch, in seconds
+        from avion_core.models.foreign import check_weights  # imports torch, which takes seconds
         from avion_core.models.open_clip_weights import check_name
 
         try:
@@ -179,7 +179,7 @@ def check_start_files(workflow: Workflow) -> Iterator[str]:
 
 
 def check_clips(workflow: Workflow) -> Iterator[str]:
-    """Clips that fill a batch and clips to evaluate on, so far as they are known before annotation."""
+    """Too few clips for a batch or an evaluation, as far as known before annotation."""
     settings, counts = workflow.settings, {}
     for dataset in {s.recipe.dataset for s in workflow.stages()} | workflow.evaluated_datasets():
         counts[dataset] = _known_clips(workflow, dataset)
@@ -204,8 +204,8 @@ def check_clips(workflow: Workflow) -> Iterator[str]:
 
 
 def _known_clips(workflow: Workflow, dataset: str) -> dict[str, int]:
-    """Clips by table: those of the tables where the source is as they were made of, else at most as many as
-    its annotations have."""
+    """Clips by table: counted in tables made from the present source, else an upper bound from its
+    annotations."""
     data_set = workflow.data_set(dataset)
     record, layout = SourceRecord.read(data_set.home), LAYOUTS[data_set.settings.layout]
     names = {"train"} | {layout.evaluation_table(kind) for kind in layout.evaluations}
@@ -215,11 +215,11 @@ def _known_clips(workflow: Workflow, dataset: str) -> dict[str, int]:
     try:
         return data_set.source().clips_at_most(record.videos)
     except (OSError, ValueError):
-        return {}  # which check_sources lists
+        return {}  # listed by check_sources
 
 
 def missing_here(executor: str, jobs: Iterable[Any]) -> str | None:
-    """What this machine lacks that Snakemake's jobs need: Slurm, several nodes, GPUs; or None."""
+    """What Snakemake's jobs need and this machine lacks: Slurm, several nodes, GPUs; or None."""
     if executor == "slurm" and shutil.which("sbatch") is None:
         return (
             "this machine has no Slurm (no program `sbatch`): start Snakemake on a login node of the "
@@ -240,10 +240,10 @@ def missing_here(executor: str, jobs: Iterable[Any]) -> str | None:
 
 
 def missing_gpus(wanted: int) -> str | None:
-    """The problem where jobs of this machine need more GPUs at once than it shows, or None."""
+    """The problem if jobs of this machine need more GPUs at once than it has; or None."""
     if wanted == 0:
         return None
-    import torch  # in seconds
+    import torch  # takes seconds
 
     here = torch.cuda.device_count()
     if wanted <= here:
@@ -256,7 +256,7 @@ def missing_gpus(wanted: int) -> str | None:
 
 
 def warnings(workflow: Workflow, *, trains: bool = True) -> list[str]:
-    """What runs but is rarely intended, or will be a problem later."""
+    """Settings that work but are rarely intended, or will be a problem later."""
     measured = [(where, entry.dataset, stage.recipe) for where, entry, stage in workflow.measured_stages()]
     trained = [(stage.where, stage.recipe.dataset, stage.recipe) for stage in workflow.stages()]
     found = [] if trains else list(check_clips(workflow))
@@ -297,4 +297,4 @@ CHECKS: tuple[Callable[[Workflow], Iterator[str]], ...] = (
     check_evaluations,
     check_clips,
 )
-"""Every check, in the order of the work."""
+"""All checks, in order of the work."""

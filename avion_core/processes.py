@@ -1,4 +1,4 @@
-"""Signals that ask a process to stop, and processes that do not outlive the one that they work for."""
+"""Stop signals, and child processes that end with their parent."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from contextlib import contextmanager
 from types import FrameType
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
-"""What all processes of a job get when it is to end: SIGTERM from a queue, SIGINT by Ctrl-C, SIGHUP from a
-terminal that closes, SIGUSR1 from a queue some time before the limit (Slurm: `--signal=USR1@120`)."""
+"""Sent to all processes of a job to end it: SIGTERM from a queue, SIGINT from Ctrl-C, SIGHUP from a closing
+terminal, SIGUSR1 from a queue some time before the limit (Slurm: `--signal=USR1@120`)."""
 KEPT_IGNORED = (signal.SIGINT, signal.SIGHUP)
-"""Signals that stay ignored where the process began with them ignored: SIGHUP under `nohup`, SIGINT in what a
-shell without job control starts with `&`."""
+"""Signals that stay ignored if they were at the start: SIGHUP under `nohup`, SIGINT in jobs that a shell
+without job control starts with `&`."""
 PR_SET_PDEATHSIG = 1
 SAME_REQUEST_SECONDS = 0.5
-"""A terminal or a queue may signal all processes at once, and Snakemake forwards the signal to its jobs."""
+"""Signals this close together are one request: a terminal or queue may signal all processes at once, and
+Snakemake forwards the signal to its jobs."""
 
 
 def end_with_parent(number: int = signal.SIGKILL, *, parent: int | None = None) -> None:
     """Have the kernel send this process `number` when its parent dies, even by kill -9 (Linux only).
 
-    `parent` is its process id: if it is dead already, the signal comes at once. Call this in the child; in a
-    forked one before anything else.
+    `parent` is the parent's process id; if it is dead already, the signal comes at once. Call this in the
+    child; in a forked one before anything else.
     """
     if sys.platform != "linux":
         return
@@ -37,9 +38,9 @@ def end_with_parent(number: int = signal.SIGKILL, *, parent: int | None = None) 
 
 
 def end_cleanly_when_asked() -> None:
-    """Let SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does, so that no half written file stays.
+    """Let SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does, so that no half-written file is left.
 
-    Only the first signal does: a further one would interrupt the cleaning up. Ctrl-\\ ends a process at once.
+    Only the first signal counts: another would interrupt the cleanup. Ctrl-\\ ends a process at once.
     """
     numbers = [number for number in heard_stop_signals() if number != signal.SIGUSR1]
 
@@ -65,11 +66,11 @@ def heard_stop_signals() -> list[signal.Signals]:
 
 @contextmanager
 def finishing_when_stopped(on_stop: Callable[[], object]) -> Iterator[None]:
-    """Let the body finish when this process is asked to stop, before the signal does what it does otherwise.
+    """Let the body finish before a stop signal takes effect.
 
-    The first signal calls `on_stop`, which makes the body finish early; a second one is not kept back, unless
-    it comes so soon that it is the same request. Only the main thread hears signals; in another one this
-    does nothing.
+    The first signal calls `on_stop`, which makes the body finish early; a second one takes effect at once,
+    unless it comes so soon that it is the same request. Does nothing outside the main thread, which alone
+    receives signals.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,4 +1,4 @@
-"""Progress of long work with an estimate of what is left: a bar on a terminal, plain lines in a log."""
+"""Progress of long work with an estimate of the remaining time: a bar on a terminal, plain lines in a log."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import TracebackType
 from tqdm import tqdm
 
 LINE_SECONDS = 10.0
-"""Distance between the lines of a log."""
+"""Seconds between lines of a log."""
 
 
 class Progress:
@@ -42,7 +42,7 @@ class Progress:
             self._line()
 
     def advance(self, count: int = 1, *, note: str = "") -> None:
-        """Record that `count` more pieces are done; `note` (such as a loss) joins the display."""
+        """Record that `count` more pieces are done; `note` (such as a loss) is shown too."""
         self.done += count
         self._note = note
         if self._bar is not None:

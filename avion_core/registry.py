@@ -1,4 +1,4 @@
-"""Records by name. What grows (layouts, tasks, towers, providers …) is registered here, by a plug-in too."""
+"""Registries of records by name, for everything that grows (layouts, tasks, towers, providers …)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any, Generic, TypeVar
 Record = TypeVar("Record")
 
 PLUGINS_VARIABLE = "AVION_PLUGINS"
-"""Modules with registrations of their own, separated by commas; the workflow sets it for its jobs."""
+"""Plug-in modules, separated by commas; the workflow sets it for its jobs."""
 
 
 class Registry(Generic[Record]):
-    """Records of one kind by name, in the order in which they were registered."""
+    """Records of one class by name, in order of registration."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -55,7 +55,7 @@ class Registry(Generic[Record]):
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """The end of a message about an unknown name: the known one that is meant, or all."""
+    """End of a message about an unknown name: the nearest known name, or all."""
     choices = list(choices)
     close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
     if close:
@@ -69,9 +69,9 @@ def plugin_names(modules: Iterable[str] = ()) -> list[str]:
 
 
 def load_plugins(modules: Iterable[str] = ()) -> None:
-    """Import these modules, and those of PLUGINS_VARIABLE, so that their registrations are known.
+    """Import these modules and those of PLUGINS_VARIABLE, which register their records.
 
-    They may lie in the working directory. Raises ValueError for one that cannot be imported.
+    They may be in the working directory. Raises ValueError for one that cannot be imported.
     """
     for module in plugin_names(modules):
         if (here := str(Path.cwd())) not in sys.path:
@@ -83,6 +83,6 @@ def load_plugins(modules: Iterable[str] = ()) -> None:
 
 
 def load(reference: str) -> Any:
-    """What `package.module:Name` names; only this imports the module."""
+    """Import the module of `package.module:Name` and return the object."""
     module, _, name = reference.partition(":")
     return getattr(importlib.import_module(module), name)

@@ -1,4 +1,4 @@
-"""What Snakemake shows: no shell commands, lines that fit a screen, and in the end the error and the way out.
+"""Snakemake's output: no shell commands, lines that fit a screen, and at the end the error and a way out.
 
 Its log file (.snakemake/log) has everything. `-p` still prints the commands.
 """
@@ -18,23 +18,23 @@ import psutil
 from avion_core.processes import heard_stop_signals
 
 LONGEST_LINE = 300
-"""Characters of a line; of a longer one the rest is left out."""
+"""Longest line in characters; longer ones are cut."""
 TRACEBACK = re.compile(r"^Traceback \(most recent call last\):\n(?:[ \t].*\n|\n)*(\S.*)", re.MULTILINE)
 """A traceback and the error at its end."""
 RANK = re.compile(r"\[rank\d+\]: ?")
-"""What torch writes before each line of a process's traceback."""
+"""Prefix of each line in torch's traceback of a process."""
 TORCHRUNS = "torch.distributed.elastic"
-"""torchrun's own error, when a process has failed, begins so."""
+"""Start of torchrun's own error after a process has failed."""
 SILENT = """\
   This is not an error message: the process may have been killed, most often for lack of memory. Run fewer
   jobs at once (--cores), or request more memory (memory_mb)."""
-"""What is said below the last line of a log without an error."""
+"""Shown below the last line of a log without an error."""
 SAVED = re.compile(r"(\S+): asked to stop; (saved after step \d+ of \d+)")
-"""What a training prints when it was asked to stop."""
+"""A training's last line after a request to stop."""
 
 
 class Screen(logging.Formatter):
-    """Formats Snakemake's records for the screen and remembers which jobs have failed."""
+    """Formats Snakemake's records for the screen and records failed jobs."""
 
     def __init__(self, inner: logging.Formatter) -> None:
         """`inner` is Snakemake's own formatter."""
@@ -50,7 +50,7 @@ class Screen(logging.Formatter):
         event = getattr(fields.get("event"), "value", None)
         if event in ("job_info", "job_error"):
             job = fields["rule_msg"] or fields["rule_name"], [Path(path).absolute() for path in fields["log"]]
-            self._jobs.setdefault(fields["jobid"], job)  # of an error the message is not known
+            self._jobs.setdefault(fields["jobid"], job)  # an error record has no message
         if event == "job_error":
             self._failed.add(fields["jobid"])
             record = logging.makeLogRecord(fields | {"shellcmd": None})
@@ -63,16 +63,16 @@ class Screen(logging.Formatter):
         return _clipped(text) if event in ("job_info", "job_error", "group_error") else text
 
     def stop(self) -> None:
-        """The user has asked to stop: from now on, the ends of jobs are no failures."""
+        """Note the user's request to stop: jobs that end from now on did not fail."""
         self._stopping = True
         print("Stopping: trainings save first (Ctrl-\\ ends them without that).", file=sys.stderr, flush=True)
 
     def watch(self) -> None:
-        """Have `ending()` printed after all that Snakemake says, unless `succeed` is called before."""
+        """Print `ending()` after Snakemake's output, unless `succeed` is called first."""
         atexit.register(self._print_ending)
 
     def succeed(self) -> None:
-        """All went well."""
+        """Note that the run succeeded."""
         atexit.unregister(self._print_ending)
 
     def _print_ending(self) -> None:
@@ -93,7 +93,7 @@ class Screen(logging.Formatter):
         for title, logs in (self._jobs[job] for job in sorted(self._failed)):
             messages = [f"  {_last_message(log) or 'no message'}\n  ({log})" for log in logs]
             lines += [f"{title}:", *messages]
-        lines.append("Finished work is kept. When the cause is mended, the same command goes on from there.")
+        lines.append("Finished work is kept. Once the cause is fixed, the same command goes on from there.")
         return "\n".join(lines)
 
 
@@ -103,7 +103,7 @@ def _clipped(text: str) -> str:
 
 
 def _last_message(log: Path) -> str:
-    """The error with which a program ended, from its log: `error: …`, or a traceback's, or the last line."""
+    """A program's error from its log: `error: …`, or a traceback's error, or the last line."""
     if not log.is_file():
         return ""
     text = log.read_text(errors="replace").replace("\r", "\n")
@@ -118,7 +118,7 @@ def _last_message(log: Path) -> str:
 
 
 def _by_rank(text: str) -> str:
-    """The lines of each process together, which several write at once; its mark is left out."""
+    """Regroup interleaved lines by process, without their prefix."""
     lines = text.splitlines()
     marks = [found[0] if (found := RANK.match(line)) else "" for line in lines]
     order = sorted(range(len(lines)), key=marks.__getitem__)
@@ -126,7 +126,7 @@ def _by_rank(text: str) -> str:
 
 
 def take_over(logger: logging.Logger) -> Screen:
-    """Put a Screen before Snakemake's own output; with a logger plugin instead of that, it does nothing."""
+    """Filter Snakemake's own output through a Screen; does nothing with a logger plugin."""
     screen = Screen(logging.Formatter())
     for handler in logger.handlers:
         if handler.name == "DefaultStreamHandler" and handler.formatter is not None:
@@ -138,8 +138,8 @@ def take_over(logger: logging.Logger) -> Screen:
 def stop_gently(screen: Screen, *, jobs_here: bool) -> None:
     """Make SIGTERM and SIGHUP to Snakemake act like Ctrl-C, and ignore all but the first signal.
 
-    `jobs_here` says that jobs are processes of this machine: signals are forwarded to them, as the terminal
-    does with Ctrl-C. Snakemake then waits for them to end.
+    With `jobs_here`, jobs are processes of this machine: signals are forwarded to them, as the terminal does
+    with Ctrl-C. Snakemake then waits for them to end.
     """
 
     def handler(number: int, frame: FrameType | None) -> None:

@@ -22,7 +22,7 @@ from avion_core.config import (
 
 
 def settings_schema() -> dict[str, Any]:
-    """JSON schema of the configuration; a stage is that of a task, a data set has its source's section."""
+    """JSON schema of the configuration, with stages by task and data sets with their source's section."""
     schema = Settings.model_json_schema()
     sections = schema["$defs"]
     dataset = _schema(DatasetSettings)
@@ -44,7 +44,7 @@ def _schema(section: type[Section]) -> dict[str, Any]:
     """A section's schema, with the names of tasks, losses and sources."""
     schema = section.model_json_schema()
     if section is DatasetSettings:
-        schema["additionalProperties"] = False  # but for the section of its source
+        schema["additionalProperties"] = False  # except the section of its source
         for name, own in SOURCE_SETTINGS.items():
             about = {"$ref": f"#/$defs/{own.__name__}", "description": f"Settings of the source `{name}`."}
             schema["properties"][name] = about
@@ -76,7 +76,7 @@ def settings_table() -> str:
 
 
 def _tables() -> Iterator[tuple[type[Section], str, Collection[str]]]:
-    """Every section, what to say before its description, and its settings that stand in another table."""
+    """Every section, the text before its description, and its settings shown in another table."""
     for section in dict.fromkeys(_sections(Settings)):
         if section is not StageSettings:
             yield section, "", ()
@@ -90,7 +90,7 @@ def _tables() -> Iterator[tuple[type[Section], str, Collection[str]]]:
 
 
 def _sections(annotation: Any) -> Iterator[type[Section]]:
-    """The sections that an annotation names, each followed by those inside it."""
+    """The sections named by an annotation, each followed by its subsections."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         yield annotation
         for inner in annotation.types().values():
@@ -112,7 +112,7 @@ def _type_name(field: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    """Write the generated schema and table beside their sources."""
+    """Write the generated schema and table."""
     Path("docs/settings.md").write_text(settings_table(), encoding="utf-8")
     Path("config.schema.json").write_text(json.dumps(settings_schema(), indent=1) + "\n", encoding="utf-8")
 

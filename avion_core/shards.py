@@ -1,4 +1,4 @@
-"""Shards: videos and texts are worked off by a fixed number of jobs, `1-of-n` to `n-of-n`."""
+"""Shards: videos and texts are divided among a fixed number of jobs, `1-of-n` to `n-of-n`."""
 
 from __future__ import annotations
 

@@ -15,29 +15,29 @@ from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
 
 PATIENCE = 3
-"""Queries in a row that must miss a job before it counts as forgotten; they are 40 s apart, or more."""
+"""Consecutive queries, at least 40 s apart, that must miss a job before it counts as forgotten."""
 
 
 class Absences:
-    """How often in a row the queue has not named a job."""
+    """Counts consecutive queries that did not list a job."""
 
     def __init__(self) -> None:
         self._missed: dict[str, int] = {}
 
     def forgotten(self, jobs: Iterable[str], named: Iterable[str]) -> set[str]:
-        """Those of `jobs` that this and the PATIENCE - 1 queries before have missed."""
+        """The `jobs` that this and the previous PATIENCE - 1 queries have missed."""
         known = {_array_of(job) for job in named}
         self._missed = {job: self._missed.get(job, 0) + 1 for job in jobs if _array_of(job) not in known}
         return {job for job, times in self._missed.items() if times >= PATIENCE}
 
 
 def _array_of(job: str) -> str:
-    """The queue names waiting tasks of an array together, as 12_[3-9]."""
+    """Expand array jobs: the queue lists waiting tasks of an array together, as 12_[3-9]."""
     return job.partition("_")[0]
 
 
 class PatientExecutor(Executor):
-    """The Slurm executor; a job that the queue has forgotten has succeeded if its outputs are there."""
+    """The Slurm executor; a forgotten job has succeeded if its outputs exist."""
 
     def __post_init__(self, test_mode: bool = False) -> None:
         self._ended: set[str] = set()
@@ -47,7 +47,7 @@ class PatientExecutor(Executor):
     async def check_active_jobs(
         self, active_jobs: Sequence[SubmittedJobInfo]
     ) -> AsyncIterator[SubmittedJobInfo]:
-        """Report the jobs that have ended and yield the others."""
+        """Report finished jobs and yield the others."""
         if not active_jobs:  # perhaps before __post_init__ has given the queries their name
             return
         async for _ in super().check_active_jobs(active_jobs):
@@ -79,5 +79,5 @@ class PatientExecutor(Executor):
 
 
 def use_patient_executor() -> None:
-    """Have Snakemake's `slurm` executor be the patient one."""
+    """Replace Snakemake's `slurm` executor with the patient one."""
     ExecutorPluginRegistry().get_plugin("slurm").executor = PatientExecutor

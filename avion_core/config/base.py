@@ -1,4 +1,4 @@
-"""What the settings are made of: types of values, and the class of sections, which refuses unknown names."""
+"""Base classes of settings: types of values, and sections that refuse unknown names."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _folder(path: str) -> str:
 
 
 def _address(url: str) -> str:
-    """A server's address. What may hold a key or password is refused, as addresses are shown and stored."""
+    """A server's address, without parts that may hold a key or password: addresses are shown and stored."""
     if "@" in url or "?" in url or "#" in url:
         raise ValueError(
             "give the address alone, without user, password, '?' and '#': it is shown and stored; the key is "
@@ -41,7 +41,7 @@ Address = Annotated[str, AfterValidator(_address)]
 
 
 class SettingsError(ValueError):
-    """A setting is unknown, missing or out of range. The message names it and the way out."""
+    """A setting is unknown, missing or out of range. The message names it and a way out."""
 
 
 class Section(BaseModel):
@@ -63,7 +63,7 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _no_truth_value_for_a_number(cls, raw: Any) -> Any:
-        """YAML reads `yes` and `on` as true, which would count as 1."""
+        """Refuse booleans as numbers: YAML reads `yes` and `on` as true, which would count as 1."""
         for name, value in raw.items() if isinstance(raw, Mapping) else ():
             field = cls.model_fields.get(name)
             if field and isinstance(value, bool) and field.annotation in (int, float):
@@ -72,7 +72,7 @@ class Section(BaseModel):
 
 
 def known(names: Iterable[str], among: Iterable[str], where: str) -> None:
-    """Raise ValueError for the first of `names` that is not `among` the known ones, with the nearest."""
+    """Raise ValueError for the first of `names` that is not known, with the nearest known name."""
     choices = list(among)
     for name in names:
         if name not in choices:

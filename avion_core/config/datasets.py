@@ -1,4 +1,4 @@
-"""Data sets: the layout of their files, where these come from, and how videos become chunks."""
+"""Data sets: the layout and source of their files, and how videos are cut into chunks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from avion_core.layouts import LAYOUTS
 
 def _layout(name: str) -> str:
     """A registered layout."""
-    LAYOUTS[name]  # raises ValueError for an unknown one
+    LAYOUTS[name]  # raises ValueError if unknown
     return name
 
 
@@ -34,11 +34,11 @@ CHUNK_FORMATS: dict[str, dict[str, Any]] = {
     },
     "all_intra": {"keyframe_interval_frames": 1, "b_frames": 0, "crf": 27.0},
 }
-"""What `transcode.format` sets where the settings below it are left out."""
+"""Defaults by `transcode.format`, for settings that are left out."""
 
 
 class TranscodeSettings(Section):
-    """How source videos become chunks."""
+    """How source videos are transcoded into chunks."""
 
     format: Literal["random_access", "avion", "all_intra"] = "random_access"
     """Defaults of the settings below: chunks made for reading single frames; AVION's, by x264's own
@@ -51,19 +51,18 @@ class TranscodeSettings(Section):
     """Constant frame rate of every chunk, frames per second; null keeps each video's own rate (the average of
     a varying one), so that windows count the frames of the source."""
     keyframe_interval_frames: Count = 14
-    """A keyframe every so many frames: smaller is faster to read and larger on disk."""
+    """Frames between keyframes: smaller is faster to read and larger on disk."""
     b_frames: Annotated[int, Field(ge=0, le=16)] = 13
-    """B frames between two references, at most."""
+    """Most B frames between two references."""
     skippable_frames: bool = True
-    """Nothing refers to B frames, so that the decoder skips those not asked for, and they refer across
-    keyframes, so that few other frames are needed; false leaves references and scene cuts to x264, which
-    makes smaller files."""
+    """No frame refers to B frames, so that the decoder can skip them, and B frames refer across keyframes, so
+    that few other frames are needed; false leaves references and scene cuts to x264, for smaller files."""
     crf: Annotated[float, Field(ge=0, le=51)] = 19.5
     """x264 quality: lower is better and larger."""
     preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"] = "slow"
     """x264 effort."""
     tune: Literal["psnr,fastdecode", "fastdecode", "psnr", "none"] = "psnr,fastdecode"
-    """x264 tuning: `fastdecode` leaves out the costly filters, `psnr` what only pleases the eye."""
+    """x264 tuning: `fastdecode` omits the costly filters, `psnr` the psychovisual ones."""
     ffmpeg_threads: Count = 1
     """Threads of one FFmpeg process; shards process videos in parallel."""
 
@@ -76,23 +75,23 @@ class TranscodeSettings(Section):
 
 
 class DatasetSettings(Section):
-    """One data set: the layout its files have, where they come from, how it is transcoded."""
+    """One data set: the layout and source of its files, and its chunk settings."""
 
-    model_config = ConfigDict(extra="allow")  # the section of its source, and nothing else
+    model_config = ConfigDict(extra="allow")  # only for the section of its source
 
     layout: Layout
     """Annotation formats and file layout."""
     source: str
-    """`toy_kitchen` renders it, `ego4d` downloads it, `local` and `folder` find it on disk. The section with
-    this name holds the source's own settings; that of `toy_kitchen` begins with the common one."""
+    """`toy_kitchen` renders it, `ego4d` downloads it, `local` and `folder` find it on disk. The section of
+    this name holds the source's own settings; for `toy_kitchen` it overrides the common one."""
     allow_missing_ego4d_json: bool = False
     """Layout `ego4d`: continue without `ego4d.json`, which lists the benchmarks' validation and test videos.
     They are then trained on, and zero-shot figures come out too high."""
     transcode: TranscodeSettings = TranscodeSettings()
-    """Chunk settings; what is left out comes from the section `transcode`."""
+    """Chunk settings; those left out come from the section `transcode`."""
     class_lists: str | None = None
-    """Data set (layout ek100) whose verb and noun class lists give the provider `lexicon` further synonyms
-    for this one's narrations."""
+    """Data set (layout ek100) whose verb and noun class lists are further synonyms for the provider
+    `lexicon`."""
 
     @property
     def source_settings(self) -> SourceSettings:
@@ -101,23 +100,23 @@ class DatasetSettings(Section):
         return own
 
     def source_json(self) -> str:
-        """What decides the raw files, without transcoding and narration, as JSON."""
+        """Settings that affect the raw files, without transcoding and narration, as JSON."""
         return self.model_dump_json(exclude={"transcode", "class_lists"})
 
     def annotation_recipe(self) -> dict[str, Any]:
-        """What decides the clip tables beside the files themselves."""
+        """Settings that affect the clip tables, besides the files themselves."""
         layout = {"layout": self.layout, "allow_missing_ego4d_json": self.allow_missing_ego4d_json}
         return {**layout, **self.source_settings.annotation_recipe()}
 
     @classmethod
     def types(cls) -> dict[str, Any]:
-        """Types of the settings by name, the sections of sources included."""
+        """Types of the settings by name, including the sections of sources."""
         return {**super().types(), **dict(SOURCE_SETTINGS.items())}
 
     @model_validator(mode="before")
     @classmethod
     def _only_the_section_of_its_source(cls, raw: Any) -> Any:
-        """Others are refused; the own one is there when the settings are made."""
+        """Refuse other sources' sections, and require the own one."""
         if not isinstance(raw, Mapping) or raw.get("source") not in SOURCE_SETTINGS:
             return raw
         source = str(raw["source"])
@@ -136,7 +135,7 @@ class DatasetSettings(Section):
 
     @model_validator(mode="after")
     def _source_brings_the_layout(self) -> DatasetSettings:
-        own = SOURCE_SETTINGS[self.source]  # which raises ValueError for an unknown one
+        own = SOURCE_SETTINGS[self.source]  # raises ValueError if unknown
         owner = next(
             (n for n, o in SOURCE_SETTINGS.items() if o.exclusive and self.layout in o.layouts), None
         )

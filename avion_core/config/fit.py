@@ -1,4 +1,4 @@
-"""Whether the data sets of a run serve its tasks and evaluations, by the records of their layouts."""
+"""Check that a run's data sets support its tasks and evaluations, by the records of their layouts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def unserved(settings: Settings, run: str) -> Iterator[str]:
-    """Tasks, labels and evaluations of a run that the layout of their data set does not serve."""
+    """Tasks, labels and evaluations of a run that their data set's layout does not support."""
     for name in settings.runs[run].stages:
         recipe, where = settings.stage(run, name), f"runs.{run}.stages.{name}"
         layout = settings.datasets[recipe.dataset].layout
@@ -39,7 +39,7 @@ def unserved(settings: Settings, run: str) -> Iterator[str]:
 
 
 def _serves(layout: Layout, task: type[StageSettings]) -> bool:
-    """Whether a layout has all that a task reads."""
+    """Whether a layout has everything that a task reads."""
     return set(task.files) <= layout.training.keys() and (layout.narrated or not task.reads_narrations)
 
 

@@ -1,4 +1,4 @@
-"""How jobs run, not what they compute: changing one of these settings repeats nothing."""
+"""How jobs run, not what they compute: changing one of these settings triggers no rerun."""
 
 from __future__ import annotations
 
@@ -13,61 +13,61 @@ class ReadingJob(Section):
     """A job that reads clips."""
 
     clip_timeout_seconds: Positive = 60.0
-    """A clip that takes longer to read counts as one that cannot be decoded."""
+    """A clip that takes longer to read counts as undecodable."""
     max_bad_share: Fraction = 0.05
-    """The job stops when more than this share of the clips cannot be decoded."""
+    """The job stops if more than this share of the clips cannot be decoded."""
 
 
 class EvaluationJob(ReadingJob):
-    """How an evaluation runs. Changing one of these settings repeats nothing."""
+    """How an evaluation runs. Changing one of these settings triggers no rerun."""
 
     memory_mb: Count = 2000
-    """Memory the job asks the scheduler for."""
+    """Memory requested from the scheduler."""
     threads: Count = 1
     """CPU threads."""
     gpus: Literal[0, 1] = 0
-    """GPUs the job asks for."""
+    """GPUs requested."""
 
 
 class StageJob(ReadingJob):
-    """How a training runs. Changing one of these settings repeats nothing, but for `nodes` and `processes`
-    where `negatives` are local."""
+    """How a training runs. Changing one of these settings triggers no rerun, except `nodes` and `processes`
+    with local `negatives`."""
 
     nodes: Count = 1
     """Machines of the job; more than one needs Slurm."""
     processes: Count = 1
-    """Processes on each node, started by torchrun; with `gpus` one of them each."""
+    """Processes on each node, started by torchrun; with `gpus` one per GPU."""
     gpus: Annotated[int, Field(ge=0)] = 0
-    """GPUs the job asks for on each node; 0 trains on the CPU."""
+    """GPUs requested on each node; 0 trains on the CPU."""
     threads: Count = 1
-    """CPU threads a process."""
+    """CPU threads per process."""
     loader_workers: Annotated[int, Field(ge=0)] = 0
-    """Processes that decode, per training process; 0 decodes in the training process."""
+    """Decoding processes per training process; 0 decodes in the training process itself."""
     attention: Literal["sdpa", "flash"] = "sdpa"
     """Attention kernels: torch's own, or the package flash-attn on a GPU in half precision."""
     gradient_checkpointing: bool = False
-    """Compute each block a second time in the backward pass instead of keeping it in memory."""
+    """Recompute each block in the backward pass instead of keeping its activations in memory."""
     compile: bool = False
     """Run the blocks through torch.compile, which needs a C++ compiler."""
     memory_mb: Count = 2000
-    """Memory the job asks the scheduler for, on each node."""
+    """Memory requested from the scheduler, per node."""
     runtime_minutes: Count = 60
-    """Time limit the job asks the scheduler for, doubled at each further attempt."""
+    """Time limit requested from the scheduler, doubled at each further attempt."""
     log_every_steps: Count = 10
     """Steps between log lines."""
     wandb_project: str | None = None
-    """Weights & Biases project that gets the log's lines too; the package `wandb` must be installed."""
+    """Weights & Biases project to log to as well; needs the package `wandb`."""
     peak_tflops: Positive | None = None
-    """Peak arithmetic of one device, for the logged utilisation; null looks GPUs up, in bf16 and fp16."""
+    """Peak TFLOPS of a device, for the logged utilisation; null: looked up for known GPUs, bf16 and fp16."""
     checkpoint_every_steps: Count = 100
     """Steps between resumable checkpoints."""
     checkpoint_every_minutes: Positive | None = 10.0
     """Also checkpoint after this many minutes; null for steps alone."""
     accumulation_steps: Count = 1
-    """Micro-batches that each process makes of its share of `batch_size`, for less memory: the gradient is
-    that of the whole batch, contrastive negatives included. Mixup mixes the clips of the whole share."""
+    """Micro-batches of each process's share of `batch_size`, to save memory: the gradient is that of the
+    whole batch, including contrastive negatives. Mixup mixes clips of the whole share."""
     shard_optimizer: bool = False
-    """Each process keeps a part of the optimiser's state (ZeRO stage 1) instead of all of it."""
+    """Shard the optimiser's state over the processes (ZeRO stage 1)."""
 
     @property
     def world_size(self) -> int:

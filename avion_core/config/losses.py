@@ -1,4 +1,4 @@
-"""Losses that a task may choose from: their own settings, with the values published for them.
+"""Losses of the tasks: their own settings, with published values as defaults.
 
 Sources: AVION (arXiv 2309.16669), SigLIP (arXiv 2303.15343), EPIC-KITCHENS-100 MIR, and symmetric
 multi-similarity (arXiv 2406.12256).
@@ -13,7 +13,7 @@ from avion_core.registry import Registry
 
 
 class LossSettings(Section):
-    """Settings of one loss; they stand beside those of its stage, and null is as published."""
+    """Settings of one loss, written beside those of its stage; null: the published value."""
 
     function: ClassVar[str]
     """What computes it, `package.module:name`; `train/losses.py` says what it is called with."""
@@ -25,7 +25,7 @@ Losses = Registry[type[LossSettings]]
 
 
 class InfoNCE(LossSettings):
-    """Softmax over all clips and all texts of a batch, as CLIP's."""
+    """Softmax over all clips and all texts of a batch, as in CLIP."""
 
     function: ClassVar[str] = "avion_core.train.losses:info_nce"
     of_the_model: ClassVar[tuple[str, ...]] = ("temperature", "learn_temperature")
@@ -47,45 +47,45 @@ class Sigmoid(LossSettings):
     learn_temperature: bool = True
     """Whether the temperature is trained."""
     logit_bias: float = -10.0
-    """Trained bias where it begins fresh."""
+    """Initial value of the trained bias."""
 
 
 class SymmetricMultiSimilarity(LossSettings):
-    """Wants gaps of similarity as large as those of relevancy, in both directions (SMS)."""
+    """Gaps in similarity should equal those in relevancy, in both directions (SMS)."""
 
     function: ClassVar[str] = "avion_core.train.losses:symmetric_multi_similarity"
 
     margin: NotNegative = 0.6
-    """Gap wanted between two pairs whose relevancies are 1 apart."""
+    """Target gap between two pairs whose relevancies are 1 apart."""
     relaxation: NotNegative = 0.1
-    """Tau, by which the similarities of equally relevant pairs may differ."""
+    """Tau: allowed difference in similarity of equally relevant pairs."""
 
 
 class MaxMargin(LossSettings):
-    """One margin between a clip's own sentence and all others, AVION's."""
+    """One margin between a clip's own sentence and all others, as in AVION."""
 
     function: ClassVar[str] = "avion_core.train.losses:max_margin"
 
     margin: NotNegative = 0.2
-    """Gap wanted between a clip's own sentence and any other."""
+    """Target gap between a clip's own sentence and any other."""
 
 
 class AdaptiveMaxMargin(LossSettings):
-    """Max margin, multiplied by the relevancy of a clip to its own sentence."""
+    """Max margin, scaled by the relevancy of a clip to its own sentence."""
 
     function: ClassVar[str] = "avion_core.train.losses:adaptive_max_margin"
 
     margin: NotNegative = 0.4
-    """Gap wanted where that relevancy is 1."""
+    """Target gap at relevancy 1."""
 
 
 CONTRASTIVE_LOSSES: Losses = Registry("loss")
-"""Of the contrastive task, its default first."""
+"""Losses of the contrastive task, its default first."""
 CONTRASTIVE_LOSSES.register("info_nce", InfoNCE)
 CONTRASTIVE_LOSSES.register("sigmoid", Sigmoid)
 
 RELEVANCY_LOSSES: Losses = Registry("loss")
-"""Of the relevancy task, its default first."""
+"""Losses of the relevancy task, its default first."""
 RELEVANCY_LOSSES.register("symmetric_multi_similarity", SymmetricMultiSimilarity)
 RELEVANCY_LOSSES.register("max_margin", MaxMargin)
 RELEVANCY_LOSSES.register("adaptive_max_margin", AdaptiveMaxMargin)

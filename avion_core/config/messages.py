@@ -1,4 +1,4 @@
-"""Messages: a problem that pydantic found becomes one line that names the setting and the way out."""
+"""Messages: turn pydantic's errors into one line each, with the setting and a way out."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ NEW_ENTRY: dict[Any, tuple[str, ...]] = {
     "evaluations": ("kind",),
     "runs": ("title",),
 }
-"""Settings with which an experiment's entry of these sections is a new one (`configfile.lay_over`)."""
+"""Settings that make an experiment's entry in these sections a new one (`configfile.lay_over`)."""
 
 
 def explain(problem: Mapping[str, Any], settings: type[Section]) -> str:
-    """One line for a problem that pydantic found in settings of this class."""
+    """One line for a pydantic error in settings of this class."""
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "unknown_setting":
         return f"unknown setting '{where}'{problem['msg']}"
@@ -42,7 +42,7 @@ def explain(problem: Mapping[str, Any], settings: type[Section]) -> str:
 
 
 def _why_missing(location: tuple[int | str, ...], entry: Mapping[str, Any]) -> str:
-    """What an entry that lacks a setting may have been meant to be."""
+    """Hint for an entry that lacks a setting."""
     if len(location) != 3 or location[0] not in NEW_ENTRY:
         return ""
     marks = [mark for mark in NEW_ENTRY[location[0]] if mark in entry]
@@ -69,6 +69,6 @@ def _fields_at(settings: type[Section], location: tuple[int | str, ...]) -> list
 
 
 def without_passwords(text: str) -> str:
-    """A text whose addresses have no user, password and values of a query."""
+    """A text without user, password and query values in its addresses."""
     text = re.sub(r"//[^/@\s'\"]*@", "//***@", text)
     return re.sub(r"([?&][^=&\s'\"]+=)[^&\s'\"]+", r"\1***", text)

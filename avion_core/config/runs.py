@@ -1,4 +1,4 @@
-"""The whole configuration: its sections, its runs, and whether their names refer to something."""
+"""The whole configuration: its sections, its runs, and checks of references between them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from avion_core.layouts import LAYOUTS
 from avion_core.registry import load_plugins
 
 INHERITED = frozenset({"transcode", "toy_kitchen"})
-"""Common sections that data sets begin with."""
+"""Common sections that data sets inherit from."""
 
 
 class RunSettings(Section):
-    """One line of the report: the stages it trains, in order, and what is measured."""
+    """One row of the report: its stages in order, and its evaluations."""
 
     title: str
     """Name in the report."""
@@ -40,25 +40,25 @@ class Settings(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of every training run."""
     data_dir: Folder = "data"
-    """Where data sets are kept."""
+    """Folder of data sets."""
     results_dir: Folder = "results"
-    """Where runs and the report are written."""
+    """Folder of runs and the report."""
     shards: Count = 2
-    """Fixed number of jobs that videos and narrations are divided among."""
+    """Number of jobs that videos and narrations are divided among."""
     transcode_minutes_per_gb: Positive = 30.0
     """Time limit of a transcoding shard under a scheduler: two hours, plus this many minutes per gigabyte of
     its videos; doubled at each further attempt."""
     plugins: tuple[str, ...] = ()
-    """Python modules, installed or in the working directory, that register tasks, losses and the like of
-    their own. They are imported before the rest of the configuration is read."""
+    """Python modules, installed or in the working directory, that register tasks, losses and so on. They are
+    imported before the rest of the configuration is read."""
     preflight_clips: Count = 200
-    """Clips of each table that the target `preflight` decodes."""
+    """Clips of each table decoded by the target `preflight`."""
     selected_runs: Annotated[tuple[Name, ...], Field(min_length=1)]
-    """Runs that the report shows, and so the runs that are made."""
+    """Runs to make and show in the report."""
     toy_kitchen: ToyKitchenSettings = ToyKitchenSettings()
-    """The generator of data sets with the source `toy_kitchen`."""
+    """Generator of data sets with the source `toy_kitchen`."""
     transcode: TranscodeSettings = TranscodeSettings()
-    """Chunk settings of data sets that have none of their own."""
+    """Default chunk settings of data sets."""
     datasets: dict[Name, DatasetSettings]
     narrate: NarrateSettings = NarrateSettings()
     stages: dict[Name, SerializeAsAny[StageSettings]]
@@ -69,14 +69,14 @@ class Settings(Section):
     """Runs by name."""
 
     def stage(self, run: str, stage: str) -> StageSettings:
-        """The recipe of one stage of one run: the common one with the run's differences."""
+        """The recipe of a run's stage: the common one with the run's changes."""
         common = self.stages[stage].model_dump(exclude_unset=True)
         return StageSettings.model_validate({**common, **self.runs[run].stages[stage]})
 
     @model_validator(mode="before")
     @classmethod
     def _datasets_inherit(cls, raw: Any) -> Any:
-        """Their section `transcode`, and that of their source, begin with the common one."""
+        """Fill in the sections `transcode` and of the source from the common ones."""
         if not (isinstance(raw, Mapping) and isinstance(raw.get("datasets"), Mapping)):
             return raw
         datasets = dict(raw["datasets"])
@@ -111,7 +111,7 @@ class Settings(Section):
                     other for other, entry in self.datasets.items() if LAYOUTS[entry.layout].class_lists
                 ]
                 known([dataset.class_lists], listed, f"datasets.{name}.class_lists")
-        for selected in self.selected_runs:  # others may name data sets that this configuration has replaced
+        for selected in self.selected_runs:  # others may refer to data sets that this configuration replaced
             for problem in unserved(self, selected):
                 raise ValueError(problem)
         return self
@@ -142,7 +142,7 @@ class Settings(Section):
             )
 
     def _check_starts(self, run: str) -> None:
-        """Raise ValueError for a stage that starts, by way of others or not, from itself."""
+        """Raise ValueError for a stage that starts, directly or through others, from itself."""
         starts = {name: self.stage(run, name).start for name in self.runs[run].stages}
         for name in starts:
             before = starts[name]
@@ -165,9 +165,9 @@ class Settings(Section):
 
 
 def load_settings(raw: Mapping[str, Any]) -> Settings:
-    """Validate a merged configuration (as Snakemake hands it over).
+    """Validate a merged configuration, as given by Snakemake.
 
-    Raises SettingsError with one line a problem: where, what, and the nearest known name.
+    Raises SettingsError with one line per problem: where, what, and the nearest known name.
     """
     try:
         _load_plugins(raw.get("plugins", ()))
@@ -179,13 +179,13 @@ def load_settings(raw: Mapping[str, Any]) -> Settings:
 
 
 def _inherited(common: Any, own: Any) -> Any:
-    """A section laid over the common one; what is no section is refused later, where it is."""
+    """A section laid over the common one; other values are refused later, with their place."""
     mappings = isinstance(own, Mapping) and isinstance(common, Mapping)
     return {**common, **own} if mappings else own
 
 
 def _load_plugins(named: Any) -> None:
-    """Import what the setting names; what is no list of names is refused with the other settings."""
+    """Import the named modules; other values are refused with the other settings."""
     if isinstance(named, list | tuple) and all(isinstance(module, str) for module in named):
         try:
             load_plugins(named)
@@ -194,7 +194,7 @@ def _load_plugins(named: Any) -> None:
 
 
 def _is_inherited(problem: Any, problems: list[Any]) -> bool:
-    """Whether a data set's problem only repeats that of a common section."""
+    """Whether a data set's problem only repeats a common section's."""
     location = problem["loc"]
     return location[2:3] in {(name,) for name in INHERITED} and any(
         other["loc"] == location[2:] for other in problems

@@ -1,4 +1,4 @@
-"""Sources: each has its own settings, which a data set holds in a section with the source's name."""
+"""Sources: each has its own settings, in a data set's section with the source's name."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ class SourceSettings(Section):
     """The settings of one source."""
 
     layouts: ClassVar[tuple[str, ...]] = ()
-    """Layouts that it brings; empty for official files of any layout."""
+    """Layouts it provides; empty for official files of any layout."""
     exclusive: ClassVar[bool] = False
-    """No other source brings its layouts."""
+    """Whether no other source provides its layouts."""
 
     def recipe(self) -> dict[str, Any]:
-        """The settings that decide the files, not where they are or who may fetch them."""
+        """Settings that affect the files, without paths and accounts."""
         return self.model_dump(mode="json")
 
     def annotation_recipe(self) -> dict[str, Any]:
-        """The settings that decide clip tables beside the files."""
+        """Settings that affect clip tables, besides the files."""
         return {}
 
 
 SOURCE_SETTINGS: Registry[type[SourceSettings]] = Registry("source")
-"""Settings of a source by its name. What it does is in `avion_core.sources.registry` under the same name."""
+"""Settings of a source by its name; the source itself is in `avion_core.sources.registry`."""
 
 
 class ToyKitchenSettings(SourceSettings):
@@ -37,7 +37,7 @@ class ToyKitchenSettings(SourceSettings):
     layouts = ("ego4d", "ek100", "kinetics")
 
     seed: Annotated[int, Field(ge=0)] = 0
-    """Decides every scene, sentence and pixel."""
+    """Seed of every scene, sentence and pixel."""
     short_side_px: Annotated[int, Field(ge=64, multiple_of=2)] = 144
     """Shorter side of most rendered videos."""
     ego4d_videos: Count = 40
@@ -57,16 +57,16 @@ class ToyKitchenSettings(SourceSettings):
 
 
 class Ego4DSource(SourceSettings):
-    """What the official `ego4d` command downloads."""
+    """Download with the official `ego4d` command."""
 
     layouts = ("ego4d",)
 
     version: Literal["v1", "v2", "v2_1"] = "v2_1"
     """Release of the data set."""
     aws_profile: str = "default"
-    """Named AWS profile that holds the licence's keys (they expire after 14 days)."""
+    """AWS profile with the licence's keys (they expire after 14 days)."""
     videos: Literal["full_scale", "video_540ss"] = "full_scale"
-    """Which rendition to fetch."""
+    """Rendition to fetch."""
     egomcq: str | None = None
     """Path of EgoMCQ's `egomcq.json`, which Ego4D does not distribute."""
     benchmarks: tuple[str, ...] = ()
@@ -78,10 +78,10 @@ class Ego4DSource(SourceSettings):
 
 
 class LocalSource(SourceSettings):
-    """Official files that are on disk already, in their owners' layout."""
+    """Official files already on disk, in their owners' layout."""
 
     path: str
-    """Folder with the layout that `docs/` describes for this data set."""
+    """Folder with the layout described in `docs/` for this data set."""
 
     def recipe(self) -> dict[str, Any]:
         """Nothing: the files are compared themselves."""
@@ -95,19 +95,19 @@ class FolderSource(SourceSettings):
     exclusive = True
 
     videos: str
-    """Folder that holds the videos named in the CSV."""
+    """Folder of the videos named in the CSV."""
     narrations: str
     """CSV with the columns `video,start,end,text` and optionally `split` (train or validation);
     times in seconds or hh:mm:ss."""
     validation_fraction: Fraction = 0.2
-    """Share of the videos held out when the CSV has no `split` column."""
+    """Share of the videos held out if the CSV has no `split` column."""
 
     def recipe(self) -> dict[str, Any]:
         """Nothing: the files are compared themselves."""
         return {}
 
     def annotation_recipe(self) -> dict[str, Any]:
-        """How the clips are split."""
+        """Settings of the split."""
         return {"validation_fraction": self.validation_fraction}
 
 
