@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 CORES ?= all
 
-# What the user's shell and pip's settings hold for other work changes nothing here.
+# Settings of the user's shell and of pip do not apply here.
 unexport PYTHONPATH PYTHONHOME SNAKEMAKE_PROFILE PIP_TARGET PIP_PREFIX
 export PYTHONNOUSERSITE := 1
 export PYTHONUTF8 := 1
@@ -18,7 +18,7 @@ demo: .venv/.ready
 	@echo
 	@echo "The report: $(CURDIR)/results/report/index.html"
 
-# A file of tests at a time on every core, long ones first; one thread each, as more would only take turns.
+# One test file at a time on every core, long ones first; one thread each, as more would only take turns.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --maxprocesses 8 \
 	--dist loadfile --no-loadscope-reorder
 
@@ -44,7 +44,7 @@ bench: .venv/.ready
 	@test -n "$(NAME)" || { echo "usage: make bench NAME=<$$(cd benchmarks && ls [a-z]*.py | sed "s/\.py//" | paste -sd'|')>"; exit 2; }
 	$(BIN)/python -m benchmarks.$(NAME)
 
-# Pins of everything, from the names in requirements.in.
+# Pin everything, from the names in requirements.in.
 lock:
 	rm -rf .venv-lock && "$(PYTHON)" -m venv .venv-lock
 	.venv-lock/bin/pip install -r requirements.in

@@ -1,7 +1,7 @@
 """From raw first-person video to trained and evaluated video-language models.
 
-snakemake --cores 2                       everything the selected runs need, and the report
-snakemake --cores 2 pretrain              one stage with what it needs
+snakemake --cores 2                       all selected runs, and the report
+snakemake --cores 2 pretrain              one stage and its prerequisites
 snakemake --cores 2 --configfile configs/folder.yaml
 """
 

@@ -16,7 +16,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Description of the machine."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return {
@@ -28,9 +28,9 @@ def machine() -> dict[str, Any]:
 
 
 def median_seconds(work: Mapping[str, Callable[[], None]], *, rounds: int) -> dict[str, float]:
-    """Median seconds of each piece of work, after one call of it that is not measured (caches, first state).
+    """Median seconds of each piece of work, after one warm-up call.
 
-    In each round every piece has its turn, so that a slow minute of the machine meets them all.
+    Every round runs all pieces, so that a slow minute of the machine affects all alike.
     """
     measured: dict[str, list[float]] = {name: [] for name in work}
     for call in work.values():
@@ -44,7 +44,7 @@ def median_seconds(work: Mapping[str, Callable[[], None]], *, rounds: int) -> di
 
 
 def write_result(name: str, *, figures: dict[str, Any], ratios: dict[str, float]) -> Path:
-    """Publish `benchmarks/results/<name>.json`; `ratios` are those within this one run."""
+    """Publish `benchmarks/results/<name>.json`; `ratios` are within this one run."""
     path = RESULTS / f"{name}.json"
     entry = {"name": name, "machine": machine(), "revision": code_revision()}
     write_json(path, {**entry, "figures": figures, "ratios": ratios})

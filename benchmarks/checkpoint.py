@@ -1,7 +1,7 @@
-"""How long does a checkpoint hold the training up, at the size of CLIP ViT-B/16 with AdamW's state?
+"""How long does a checkpoint pause training, at the size of CLIP ViT-B/16 with AdamW's state?
 
-The training thread copies the state to memory and goes on; a thread writes it. Measured are the stall of
-`Training.save` and the seconds until the state lies on the disk, the latter without training beside it.
+The training thread copies the state to memory and goes on; another thread writes it. Measures the stall of
+`Training.save`, and the seconds until the state is on disk, the latter without concurrent training.
 """
 
 from __future__ import annotations

@@ -1,15 +1,14 @@
 """A table of 35 million clips, built in a stream and opened by eight workers, against a pickled list.
 
-The rows are made up but of Ego4D's form: 36-character video ids, times, one narration of 5 to 12 words.
-The parent opens the table, eight workers are forked as the loader's are, and each reads the metadata of
-10,000 random rows, all at once, on as many cores as there are; `alone` is one process that does both,
-`cold` the same when the file is not in the page cache. LaViLa and AVION keep such rows as a pickled list
-of tuples: it is measured on a tenth of them, and ten times its seconds and memory are compared (`ratios`:
-list over table).
+The rows are synthetic but of Ego4D's form: 36-character video ids, times, one narration of 5 to 12 words.
+The parent opens the table, eight workers are forked as in the loader, and each reads the metadata of 10,000
+random rows, all at once, on all available cores; `alone` is one process that does both, `cold` the same
+without the file in the page cache. LaViLa and AVION keep such rows as a pickled list of tuples, measured here
+on a tenth of them, and ten times its seconds and memory are compared (`ratios`: list over table).
 
-A worker's memory is what it has more than when it was forked: `private` is its own alone (USS), of which
-`anonymous` is no page of a file; `mapped` are the file's pages that it has looked at, which the workers
-share and the kernel takes back when memory is short.
+A worker's memory is its growth since the fork: `private` is unshared (USS), of which `anonymous` is not
+backed by the file; `mapped` are the file's pages that it has touched, which workers share and the kernel
+reclaims when memory is short.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ def batches(clips: int) -> Iterator[pa.RecordBatch]:
 
 
 def memory_mb() -> dict[str, float]:
-    """Of this process; `peak` since it began."""
+    """Memory of this process; `peak` since its start."""
     lines = Path("/proc/self/status").read_text().splitlines()
     status = dict(line.split(":", 1) for line in lines)
     names = {"anonymous": "RssAnon", "mapped": "RssFile", "peak": "VmHWM"}
@@ -72,7 +71,7 @@ def memory_mb() -> dict[str, float]:
 
 
 def added_mb(before: dict[str, float], *names: str) -> dict[str, float]:
-    """What this process has more than before."""
+    """Growth of this process's memory."""
     now = memory_mb()
     return {f"{name}_mb": now[name] - before[name] for name in names}
 
@@ -85,7 +84,7 @@ def build(path: Path) -> dict[str, float]:
 
 
 def draw(clips: ClipTable, seed: int) -> dict[str, float]:
-    """What the metadata of random rows takes."""
+    """Read the metadata of random rows."""
     rows = np.random.default_rng(seed).integers(len(clips), size=SAMPLES).tolist()
     start, cpu_start = time.monotonic(), time.process_time()
     for row in rows:
@@ -101,7 +100,7 @@ def alone(path: Path) -> dict[str, float]:
 
 
 def alone_cold(path: Path) -> dict[str, float]:
-    """The same with nothing of the file in the page cache."""
+    """The same without the file in the page cache."""
     with path.open("rb") as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     return alone(path)
@@ -117,7 +116,7 @@ def with_workers(path: Path) -> dict[str, Any]:
         before = memory_mb()
         barrier.wait()
         spent = draw(clips, seed)
-        barrier.wait()  # memory is looked at when all have drawn and none has left
+        barrier.wait()  # measure memory once all have drawn and none has ended
         answers.put({**spent, **added_mb(before, "private", "anonymous", "mapped")})
         barrier.wait()
 
@@ -154,7 +153,7 @@ def open_list(path: Path) -> dict[str, float]:
 
 
 def in_fresh_process(function: Callable[[Path], Any], path: Path) -> Any:
-    """`function(path)` in a process that has done nothing before."""
+    """`function(path)` in a fresh process."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, path).result()
 

@@ -1,7 +1,7 @@
-"""Clips per CPU second of our decoder against decord used as AVION's loader uses it.
+"""Clips per CPU second of our decoder against decord as used in AVION's loader.
 
 Three requests on the same footage: 4 frames of 1 second and 16 frames of 3 seconds (segments with
-jitter), and Kinetics' window of 16 frames at a distance of 4. decord opens the file twice, decodes whole
+jitter), and Kinetics' window of 16 frames, 4 apart. decord opens the file twice, decodes whole
 frames, and torch crops and resizes them, on chunks of the format `avion`; ours reads the packet index of
 `random_access` and of `all_intra` chunks. One thread; every round times all of them in turn, and
 the medians of the rounds are compared. Picture quality is measured against a lossless transcoding.
@@ -33,7 +33,7 @@ from benchmarks.footage import VIDEO, Chunks, street, transcode
 
 SECONDS, FPS, SIZE_PX = 60, 30, 224
 ROUNDS, CLIPS, FASTER = 7, 24, 8
-"""Rounds; clips that decord reads in one; and how many times as many the others read in about that time."""
+"""Rounds; clips per round for decord; and how many times as many for the others in about that time."""
 REQUESTS = ("four_frames", "sixteen_frames", "kinetics_window")
 
 
@@ -94,7 +94,7 @@ def rates(baseline: Chunks, ours: Chunks, intra: Chunks) -> dict[str, dict[str, 
             for reader, read in readers.items():
                 clips = CLIPS if reader == "decord_avion" else FASTER * CLIPS
                 rate = clips_per_second(read, name, round_number, clips=clips)
-                if round_number:  # the first warms caches up
+                if round_number:  # the first round warms caches
                     measured[name][reader].append(rate)
     return {
         name: {reader: statistics.median(values) for reader, values in entry.items()}
@@ -103,7 +103,7 @@ def rates(baseline: Chunks, ours: Chunks, intra: Chunks) -> dict[str, dict[str, 
 
 
 class Stopwatch:
-    """CPU seconds by the part of the work they were spent on."""
+    """CPU seconds by part of the work."""
 
     def __init__(self) -> None:
         self.spent: dict[str, float] = {}
@@ -121,7 +121,7 @@ class Stopwatch:
 def where_our_time_goes(chunks: Chunks) -> dict[str, dict[str, float]]:
     """Milliseconds a clip for each step of a read, done one by one, and for the whole read.
 
-    `decode` is what the packets cost libavcodec alone, `everything_else` what the steps do not explain.
+    `decode` is libavcodec's time for the packets, `everything_else` the remainder.
     """
     result = {}
     for name in REQUESTS:
@@ -137,7 +137,7 @@ def where_our_time_goes(chunks: Chunks) -> dict[str, dict[str, float]]:
 def _step_by_step(
     chunks: Chunks, numbers: NDArray[np.int64], rng: np.random.Generator, watch: Stopwatch
 ) -> int:
-    """Time the steps of one clip's read; returns the number of frames that were decoded."""
+    """Time the steps of reading one clip; returns the number of decoded frames."""
     crop = random_resized_crop(*chunks.index.size(VIDEO), scale=(0.5, 1.0), rng=rng)
     row, local = int(numbers[0]) // (15 * FPS), sorted(set((numbers % (15 * FPS)).tolist()))
     index, path = chunks.index.packet_index(row), chunks.paths[row]

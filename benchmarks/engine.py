@@ -1,8 +1,8 @@
 """What does the engine cost over a bare loop, and what does a resume cost?
 
-A small dual encoder takes the same batches, made beforehand, through `Training.run` and through a loop of
-nothing but rate, forward, backward and step. The engine seeds, checks, logs and saves beside that. Rounds
-alternate; the figure is the median of each round's ratio. A resume reads the state and nothing is repeated.
+A small dual encoder trains on the same prepared batches through `Training.run` and through a bare loop of
+rate, forward, backward and step. The engine also seeds, checks, logs and saves. Rounds alternate; the figure
+is the median of the rounds' ratios. A resume reads the state and repeats no step.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SCHEDULE = Schedule("constant", peak=1e-4, steps=STEPS)
 
 
 class Premade:
-    """Batches that lie in memory."""
+    """Batches in memory."""
 
     steps_per_epoch = STEPS
 
@@ -56,7 +56,7 @@ class Premade:
         ]
 
     def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[Batch]:
-        """The same every time."""
+        """The same batches every time."""
         return iter(self.batches[first_step:])
 
 
@@ -69,7 +69,7 @@ def fresh() -> tuple[ContrastiveTask, torch.optim.Optimizer]:
 
 
 def training(folder: Path, batches: Premade) -> Training:
-    """The engine's side, with the settings' usual distances of log and checkpoint."""
+    """The engine, with the default intervals of log and checkpoint."""
     task, optimizer = fresh()
     return Training(
         task,
@@ -83,7 +83,7 @@ def training(folder: Path, batches: Premade) -> Training:
 
 
 def engine_seconds(batches: Premade) -> float:
-    """Seconds of a whole training, its only checkpoint at the end included."""
+    """Seconds of a whole training, including its only checkpoint at the end."""
     with tempfile.TemporaryDirectory(prefix="avion-engine-") as folder:
         ready = training(Path(folder), batches)
         start = time.monotonic()
@@ -105,7 +105,7 @@ def bare_seconds(batches: Premade) -> float:
 
 
 def resume_seconds(batches: Premade) -> float:
-    """Seconds from a fresh process's model to the state that was saved."""
+    """Seconds from a fresh process's model to the saved state."""
     with tempfile.TemporaryDirectory(prefix="avion-engine-") as folder:
         with contextlib.redirect_stderr(io.StringIO()):
             training(Path(folder), batches).run("engine")

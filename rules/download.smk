@@ -1,4 +1,4 @@
-"""Official files as their owners publish them; the toy kitchen renders its own."""
+"""Fetch official files as published by their owners; the toy kitchen renders its own."""
 
 
 rule fetch_dataset:

@@ -1,4 +1,4 @@
-"""Metrics of trained stages, zero-shot and fine-tuned."""
+"""Evaluate trained stages, zero-shot and fine-tuned."""
 
 
 rule evaluate_stage:

@@ -1,4 +1,4 @@
-"""Fine-tuning is training that starts from an earlier stage: the same rule, other stages."""
+"""Fine-tune: train from an earlier stage's weights, with the same rule for other stages."""
 
 
 use rule pretrain_stage as finetune_stage with:

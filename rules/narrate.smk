@@ -1,4 +1,4 @@
-"""Rephrased narrations: each distinct text once, in shards, then aligned with the clips."""
+"""Rephrase narrations: each distinct text once, in shards, then aligned with the clips."""
 
 
 rule rephrase_narrations:
@@ -33,7 +33,7 @@ rule rephrase_narrations:
 
 
 rule estimate:
-    """What a language model will cost, before anything is sent. It has no output, so that it looks every time."""
+    """Estimate a language model's bill before anything is sent. Without an output, so that it always runs."""
     input:
         clips=[WORKFLOW.clip_table(dataset, "train") for dataset in REPHRASED],
     log:

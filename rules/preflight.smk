@@ -1,6 +1,6 @@
-"""What would fail, found before any training begins: `snakemake --cores 2 preflight`.
+"""Find what would fail before any training starts: `snakemake --cores 2 preflight`.
 
-It has no output, so that it looks every time. (Snakemake would also delete the page where something would fail.)
+Without an output, so that it always runs. (Snakemake would also delete the page if something would fail.)
 """
 
 

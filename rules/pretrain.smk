@@ -1,4 +1,4 @@
-"""Training of a stage from nothing or from an earlier stage's weights: contrastive and VideoMAE."""
+"""Train a stage from scratch or from an earlier stage's weights: contrastive and VideoMAE."""
 
 
 rule pretrain_stage:

@@ -1,4 +1,4 @@
-"""One page and one table of figures over the selected runs."""
+"""Report on the selected runs: one page and one table of figures."""
 
 
 rule build_report:

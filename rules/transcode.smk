@@ -1,4 +1,4 @@
-"""Chunks made for random access, and their index. Bad videos are set aside with their reason."""
+"""Transcode videos into chunks for random access, with an index. Bad videos are quarantined with a reason."""
 
 
 rule transcode_videos:

@@ -1,4 +1,4 @@
-"""Thin programs, one a rule: parse, call one library function."""
+"""Thin programs, one per rule: parse, call one library function."""
 
 import sys
 from types import TracebackType

@@ -1,4 +1,4 @@
-"""Print what rephrasing the narrations that have no answer yet will cost. Nothing is sent."""
+"""Print the cost of rephrasing the narrations that have no answer yet. Nothing is sent."""
 
 import argparse
 import json

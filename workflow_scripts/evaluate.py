@@ -1,4 +1,4 @@
-"""Measure one trained stage."""
+"""Evaluate one trained stage."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""Write a trained stage's model for others: AVION's checkpoint, or a folder for open_clip and the hub."""
+"""Export a trained stage's model: AVION's checkpoint, or a folder for open_clip and the hub."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Fetch weights that open_clip publishes, for stages to start from."""
+"""Fetch open_clip's published weights, for stages to start from."""
 
 import argparse
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""Check every clip against its chunks, decode a sample, and write one page about what would fail.
+"""Check every clip against its chunks, decode a sample, and write a page of problems.
 
-Exits with 1 when something would fail.
+Exits with 1 if something would fail.
 """
 
 import argparse

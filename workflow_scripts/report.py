@@ -17,7 +17,7 @@ SNAKEFILE = Path(__file__).parents[1] / "Snakefile"
 
 
 def rule_graph(config: dict[str, Any]) -> Dag:
-    """Rules and their order as Snakemake plans them for this configuration."""
+    """Rule graph that Snakemake plans for this configuration."""
     with tempfile.TemporaryDirectory() as folder:
         settings = Path(folder) / "config.json"
         settings.write_text(json.dumps(config))

@@ -1,4 +1,4 @@
-"""Start a training on several processes; options as torchrun's."""
+"""Start a training on several processes; same options as torchrun."""
 
 from avion_core.train.torchrun import main
 

@@ -143,7 +143,12 @@ def test_validation_of_a_task_that_nothing_measures(setting: str) -> None:
 
 @pytest.mark.parametrize(
     ("task", "kind"),
-    [(task, kind) for task in KINDS for kind in dict.fromkeys(sum(KINDS.values(), ())) if kind not in KINDS[task]],
+    [
+        (task, kind)
+        for task in KINDS
+        for kind in dict.fromkeys(sum(KINDS.values(), ()))
+        if kind not in KINDS[task]
+    ],
 )
 def test_an_evaluation_of_another_tasks_models(task: str, kind: str) -> None:
     dataset = {"retrieval": "ek100", "recognition": "kinetics", "multiple_choice": "ego4d"}[kind]
