@@ -139,6 +139,12 @@ def recorded_recipe(raw: Any) -> StageSettings | None:
         return None
 
 
+def same_recipe(raw: Any, recipe: Mapping[str, Any]) -> bool:
+    """Whether a stage's recorded settings mean what `recipe` does, in whatever form they are."""
+    recorded = recorded_recipe(raw)
+    return recorded is not None and recorded.recipe() == recipe
+
+
 def evaluation_record(manifest: Mapping[str, Any]) -> EvaluationSettings | None:
     """The settings in an evaluation's manifest; None if this version can read none."""
     return _parsed(EvaluationSettings, _mapping(manifest.get("settings")))

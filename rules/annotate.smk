@@ -1,6 +1,6 @@
 """One clip table per split, one schema for all layouts."""
 
-for layout, record in LAYOUTS.items():
+for layout, names in WORKFLOW.by_layout().items():
 
     rule:
         name:
@@ -12,7 +12,7 @@ for layout, record in LAYOUTS.items():
             chunks=f"{DATA}/{{dataset}}/chunks.parquet",
             packets=f"{DATA}/{{dataset}}/packets.npy",
         output:
-            [WORKFLOW.clips("{dataset}", file) for file in record.files],
+            [WORKFLOW.clips("{dataset}", file) for file in LAYOUTS[layout].files],
             dropped=f"{DATA}/{{dataset}}/clips/dropped.json",
             listed=f"{DATA}/{{dataset}}/clips/dropped.csv",
         log:
@@ -20,7 +20,7 @@ for layout, record in LAYOUTS.items():
         benchmark:
             f"{LOGS}/benchmark/annotate-{{dataset}}.tsv"
         wildcard_constraints:
-            dataset=one_of(WORKFLOW.of_layout(layout)),
+            dataset=one_of(names),
         priority: 10
         conda:
             "../envs/media.yaml"
@@ -29,7 +29,10 @@ for layout, record in LAYOUTS.items():
             runtime=growing(60),
         params:
             code=annotation_code(layout),
-            recipe=lambda wildcards: json.dumps(SETTINGS.datasets[wildcards.dataset].annotation_recipe()),
+            record=lambda wildcards: annotation_record(SETTINGS.datasets[wildcards.dataset]),
+            recipe=lambda wildcards, input: json.dumps(
+                SETTINGS.datasets[wildcards.dataset].annotation_recipe()
+            ),
             annotations=lambda wildcards: SOURCES.annotations(wildcards.dataset),
             raw=f"{DATA}/{{dataset}}/raw",
             clips=f"{DATA}/{{dataset}}/clips",

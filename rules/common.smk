@@ -17,6 +17,7 @@ sys.path.insert(0, workflow.basedir)
 
 import workflow_scripts  # no traceback at Ctrl-C from here on
 
+from snakemake.io import IOFile
 from snakemake.logging import logger
 
 from avion_core import precheck
@@ -34,6 +35,7 @@ from avion_core.screen import stop_gently, take_over
 from avion_core.slurm import use_patient_executor
 from avion_core.workflow import Workflow, inputs, narrates, planned_runs, trains
 from avion_core.workflow.code import annotation_code, library_code, provider_code
+from avion_core.workflow.records import Records, annotation_record
 from avion_core.workflow.remakes import Remakes
 from avion_core.workflow.report_plan import report_plan
 from avion_core.workflow.source_watch import SourceWatch
@@ -71,6 +73,7 @@ SOURCES = SourceWatch(WORKFLOW, looks=workflow.is_main_process)
 REMAKES = Remakes(
     WORKFLOW, looks=workflow.is_main_process, force=lambda path: workflow.dag.forcefiles.add(path)
 )
+RECORDS = Records(lambda path: workflow.persistence.params(IOFile(path)))
 USED, REPHRASED = WORKFLOW.used_datasets(), WORKFLOW.rephrased_datasets()
 PRETRAIN_STAGES = [name for name, stage in SETTINGS.stages.items() if stage.pretrains]
 FINETUNE_STAGES = [name for name in SETTINGS.stages if name not in PRETRAIN_STAGES]

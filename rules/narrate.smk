@@ -21,14 +21,14 @@ rule rephrase_narrations:
     params:
         code=provider_code(PROVIDER),
         recipe=lambda wildcards: json.dumps(SETTINGS.narrate.recipe()),  # a prompt may have braces
-        lists=lambda wildcards: WORKFLOW.class_list_files(wildcards.dataset),
+        lists=lambda wildcards: inputs.class_list_words(WORKFLOW, wildcards.dataset),
         list_files=lambda wildcards: SOURCES.class_lists(wildcards.dataset),
         journal=lambda wildcards: WORKFLOW.narration_journal(wildcards.dataset),
     message:
         "Rephrase narrations of {wildcards.dataset} with {PROVIDER}, shard {wildcards.scatteritem}"
     shell:
         "python -m workflow_scripts.narrate {input.clips:q} --recipe {params.recipe:q} --machine {resources.machine:q}"
-        " --shard {wildcards.scatteritem} --class-lists {params.lists:q} --journal {params.journal:q} --out {output:q}"
+        " --shard {wildcards.scatteritem} {params.lists} --journal {params.journal:q} --out {output:q}"
         " 2>&1 | to_log {log:q}"
 
 

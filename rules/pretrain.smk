@@ -34,12 +34,15 @@ rule pretrain_stage:
         launcher=lambda wildcards: launcher(stage_of(wildcards)),
         machine=lambda wildcards: json.dumps(stage_of(wildcards).machine()),
     params:
-        recipe=lambda wildcards: json.dumps(stage_of(wildcards).recipe()),
+        record=lambda wildcards: RECORDS.recipe(
+            WORKFLOW.model(wildcards.run, wildcards.stage), stage_of(wildcards)
+        ),
+        recipe=lambda wildcards, input: json.dumps(stage_of(wildcards).recipe()),
         architecture=lambda wildcards: load_architecture(stage_of(wildcards).model).model_dump_json(),
         seed=SETTINGS.seed,
         folder=lambda wildcards, output: os.path.dirname(output.model),
         files=lambda wildcards, input: file_words(named_files(input.items(), leave_out=["packets", "anew"])),
-        validation=lambda wildcards: inputs.validation_words(WORKFLOW, wildcards.run, wildcards.stage),
+        validation=lambda wildcards, input: inputs.validation_words(WORKFLOW, wildcards.run, wildcards.stage),
     message:
         "Train {wildcards.stage} of the run {wildcards.run}"
     shell:

@@ -114,6 +114,8 @@ class Settings(Section):
         for selected in self.selected_runs:  # others may refer to data sets that this configuration replaced
             for problem in unserved(self, selected):
                 raise ValueError(problem)
+        for name in self.runs:  # a kind that no task could measure there has been refused by its layout
+            self._check_measured(name)
         return self
 
     def _check_stage(self, run: str, stage: str) -> None:
@@ -125,7 +127,9 @@ class Settings(Section):
             raise ValueError(f"{where}: {problem}") from None
         known([recipe.dataset], self.datasets, f"{where}.dataset")
         if recipe.validate_with is not None:
-            self._check_validation(recipe, recipe.validate_with, where)
+            known([recipe.validate_with], self.evaluations, f"{where}.validate_with")
+            measured = self.evaluations[recipe.validate_with].dataset
+            known([measured], self.datasets, f"evaluations.{recipe.validate_with}.dataset")
         if recipe.start is not None:
             known([recipe.start], self.runs[run].stages, f"{where}.start")
 
@@ -133,13 +137,6 @@ class Settings(Section):
         entry, stages = self.evaluations[name], self.runs[run].stages
         known([entry.stage], stages, f"runs.{run}: evaluation '{name}' needs the stage")
         known([entry.dataset], self.datasets, f"evaluations.{name}.dataset")
-        recipe = self.stage(run, entry.stage)
-        if entry.kind not in recipe.measured_by:
-            fits = " or ".join(recipe.measured_by) or "no evaluation"
-            raise ValueError(
-                f"evaluations.{name}: {entry.kind} of the stage '{entry.stage}', whose task {recipe.task} "
-                f"allows {fits}"
-            )
 
     def _check_starts(self, run: str) -> None:
         """Raise ValueError for a stage that starts, directly or through others, from itself."""
@@ -151,17 +148,29 @@ class Settings(Section):
                     raise ValueError(f"runs.{run}.stages.{name}.start: the stage would start from itself")
                 before = starts[before] if before else None
 
-    def _check_validation(self, recipe: StageSettings, name: str, where: str) -> None:
-        known([name], self.evaluations, f"{where}.validate_with")
-        known([self.evaluations[name].dataset], self.datasets, f"evaluations.{name}.dataset")
-        kind = self.evaluations[name].kind
-        if kind not in recipe.measured_by:
-            fits = " or ".join(recipe.measured_by)
-            raise ValueError(
-                f"{where}.validate_with: '{name}' measures {kind}; {recipe.task} is validated by {fits}"
-            )
-        if recipe.best_metric is not None:
-            known([recipe.best_metric], figure_names(kind, recipe.predicts), f"{where}.best_metric")
+    def _check_measured(self, run: str) -> None:
+        """Raise ValueError for a kind of evaluation that the task of its stage does not allow."""
+        for stage in self.runs[run].stages:
+            recipe, where = self.stage(run, stage), f"runs.{run}.stages.{stage}"
+            if recipe.validate_with is None:
+                continue
+            kind = self.evaluations[recipe.validate_with].kind
+            if kind not in recipe.measured_by:
+                raise ValueError(
+                    f"{where}.validate_with: '{recipe.validate_with}' measures {kind}; {recipe.task} is "
+                    f"validated by {' or '.join(recipe.measured_by)}"
+                )
+            if recipe.best_metric is not None:
+                known([recipe.best_metric], figure_names(kind, recipe.predicts), f"{where}.best_metric")
+        for name in self.runs[run].evaluations:
+            entry = self.evaluations[name]
+            recipe = self.stage(run, entry.stage)
+            if entry.kind not in recipe.measured_by:
+                fits = " or ".join(recipe.measured_by) or "no evaluation"
+                raise ValueError(
+                    f"evaluations.{name}: {entry.kind} of the stage '{entry.stage}', whose task "
+                    f"{recipe.task} allows {fits}"
+                )
 
 
 def load_settings(raw: Mapping[str, Any]) -> Settings:

@@ -147,10 +147,13 @@ def choose_queries(texts_M: Sequence[str], relevancy_MN: NDArray[np.float32], co
 
 
 def seen_frames(result: EvaluationResult) -> Sampling:
-    """How the evaluation chose the frames that the model saw."""
+    """How the evaluation chose the frames that the model saw, as far as its manifest says."""
     settings, stage = result.manifest["settings"], result.stages[-1].settings
     return Sampling(
-        frames=settings["frames"], sampling=stage.sampling, stride=stage.stride, clips=settings["clips"]
+        frames=settings.get("frames", FRAMES_A_STRIP),
+        sampling=stage.sampling,
+        stride=stage.stride,
+        clips=settings.get("clips", 1),
     )
 
 

@@ -11,13 +11,13 @@ from typing import Any
 
 from avion_core.config import StageJob
 from avion_core.files import fingerprint, read_json
-from avion_core.manifests import recorded_recipe
+from avion_core.manifests import same_recipe
 
 
 def finished_identity(identity: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
     """The fingerprint that a manifest has if its result is of this identity."""
     recorded = manifest.get("settings", {}).get("stage")
-    if not _means(recorded, identity["recipe"]):
+    if not same_recipe(recorded, identity["recipe"]):
         return fingerprint(identity)
     job = StageJob.model_fields.keys() - identity["recipe"].keys()
     return fingerprint({**identity, "recipe": {name: recorded[name] for name in recorded.keys() - job}})
@@ -28,11 +28,6 @@ def begun_identity(identity: Mapping[str, Any], checkpoints: Path) -> Mapping[st
     for path in sorted(checkpoints.glob("*/recipe.json")):
         begun: dict[str, Any] = read_json(path)
         recipe = begun.get("recipe")
-        if {**begun, "recipe": identity["recipe"]} == identity and _means(recipe, identity["recipe"]):
+        if {**begun, "recipe": identity["recipe"]} == identity and same_recipe(recipe, identity["recipe"]):
             return begun
     return identity
-
-
-def _means(recorded: Any, recipe: Mapping[str, Any]) -> bool:
-    found = recorded_recipe(recorded)
-    return found is not None and found.recipe() == recipe

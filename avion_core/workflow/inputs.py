@@ -71,3 +71,9 @@ def start_weights(workflow: Workflow, run: str, stage: str) -> tuple[str | None,
     if fetched:
         return (fetched if Path(fetched).exists() or not made else None), False
     return (path if path and (Path(path).exists() or made) else None), True
+
+
+def class_list_words(workflow: Workflow, dataset: str) -> str:
+    """The option with the class lists that the lexicon reads for a data set, or nothing."""
+    files = workflow.class_list_files(dataset)
+    return f"--class-lists {shlex.join(files)}" if files else ""

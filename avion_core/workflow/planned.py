@@ -188,9 +188,12 @@ class Workflow(Paths):
             found.setdefault(result, []).append(difference)
         return found
 
-    def of_layout(self, layout: str) -> list[str]:
-        """Data sets of a layout."""
-        return [name for name, dataset in self.settings.datasets.items() if dataset.layout == layout]
+    def by_layout(self) -> dict[str, list[str]]:
+        """Data sets of every layout."""
+        found: dict[str, list[str]] = {layout: [] for layout in LAYOUTS}
+        for name, dataset in self.settings.datasets.items():
+            found[dataset.layout].append(name)
+        return found
 
     def clips_needed(self, dataset: str) -> dict[str, int]:
         """Training clips that fill a batch of every stage: rows of each table, where stages join several."""

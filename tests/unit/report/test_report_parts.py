@@ -276,8 +276,8 @@ def test_a_strip_shows_the_frames_that_the_model_sees(
     settings = EvaluationSettings(
         kind="retrieval", dataset="any", stage="any", frames=frames, clips=clips, batch_size=2
     )
-    extras = {"sampling": sampling, "stride": stride}
-    view = evaluation_view(settings, SimpleNamespace(extras=extras, image_size_px=32))
+    chosen = {"sampling": sampling, "stride": stride}
+    view = evaluation_view(settings, SimpleNamespace(**chosen, image_size_px=32))
     asked, read = [], chunks.read
     monkeypatch.setattr(chunks, "read", lambda *a, **options: asked.append(a[1]) or read(*a, **options))
     ClipDataset(table, chunks, view).sample(0, np.random.default_rng(0))
@@ -285,7 +285,7 @@ def test_a_strip_shows_the_frames_that_the_model_sees(
     asked.clear()
     evaluation = SimpleNamespace(
         manifest={"settings": settings.model_dump(mode="json")},
-        stages=[SimpleNamespace(settings=SimpleNamespace(**extras))],
+        stages=[SimpleNamespace(settings=SimpleNamespace(**chosen))],
     )
     strip = clip_strip(table, 0, chunks, seen_frames(evaluation))
     assert asked[0].tolist() == [seen[place] for place in shown]
