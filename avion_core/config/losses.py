@@ -15,6 +15,8 @@ from avion_core.registry import Registry
 class LossSettings(Section):
     """Settings of one loss, written beside those of its stage; null: the published value."""
 
+    title: ClassVar[str] = ""
+    """What the report calls it; its name if empty."""
     function: ClassVar[str]
     """What computes it, `package.module:name`; `train/losses.py` says what it is called with."""
     of_the_model: ClassVar[tuple[str, ...]] = ()
@@ -27,6 +29,7 @@ Losses = Registry[type[LossSettings]]
 class InfoNCE(LossSettings):
     """Softmax over all clips and all texts of a batch, as in CLIP."""
 
+    title: ClassVar[str] = "InfoNCE"
     function: ClassVar[str] = "avion_core.train.losses:info_nce"
     of_the_model: ClassVar[tuple[str, ...]] = ("temperature", "learn_temperature")
 
@@ -39,6 +42,7 @@ class InfoNCE(LossSettings):
 class Sigmoid(LossSettings):
     """A binary decision for every pair of clip and text (SigLIP)."""
 
+    title: ClassVar[str] = "sigmoid"
     function: ClassVar[str] = "avion_core.train.losses:sigmoid"
     of_the_model: ClassVar[tuple[str, ...]] = ("temperature", "learn_temperature", "logit_bias")
 
@@ -53,6 +57,7 @@ class Sigmoid(LossSettings):
 class SymmetricMultiSimilarity(LossSettings):
     """Gaps in similarity should equal those in relevancy, in both directions (SMS)."""
 
+    title: ClassVar[str] = "symmetric multi-similarity"
     function: ClassVar[str] = "avion_core.train.losses:symmetric_multi_similarity"
 
     margin: NotNegative = 0.6
@@ -64,6 +69,7 @@ class SymmetricMultiSimilarity(LossSettings):
 class MaxMargin(LossSettings):
     """One margin between a clip's own sentence and all others, as in AVION."""
 
+    title: ClassVar[str] = "max margin"
     function: ClassVar[str] = "avion_core.train.losses:max_margin"
 
     margin: NotNegative = 0.2
@@ -73,6 +79,7 @@ class MaxMargin(LossSettings):
 class AdaptiveMaxMargin(LossSettings):
     """Max margin, scaled by the relevancy of a clip to its own sentence."""
 
+    title: ClassVar[str] = "adaptive max margin"
     function: ClassVar[str] = "avion_core.train.losses:adaptive_max_margin"
 
     margin: NotNegative = 0.4

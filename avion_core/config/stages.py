@@ -32,6 +32,8 @@ class StageSettings(StageJob):
     """Losses that the task may choose from, the default first; none where it has but one."""
     measured_by: ClassVar[tuple[str, ...]] = ()
     """Kinds of evaluation that measure the task's models."""
+    title: ClassVar[str] = ""
+    """What the report calls the task; its name if empty."""
     setup: ClassVar[str]
     """What makes the task, `package.module:Name` of its `train.tasks.TaskSetup`."""
     files: ClassVar[tuple[str, ...]] = ()
@@ -198,6 +200,11 @@ class StageSettings(StageJob):
     def process_batch_size(self) -> int:
         """Clips of one process in a step."""
         return self.batch_size // self.world_size
+
+    @property
+    def objective(self) -> str:
+        """The task, for the report, with its loss where there is a choice."""
+        return self.title or self.task
 
     @property
     def loss_name(self) -> str:

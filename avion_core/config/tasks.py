@@ -51,6 +51,11 @@ class ComparingStage(StageSettings):
         return {**super().model_arguments(), **patches, **values}
 
     @property
+    def objective(self) -> str:
+        """The task, for the report, with its loss."""
+        return f"{super().objective} ({self.losses[self.loss_name].title or self.loss_name})"
+
+    @property
     def loss_name(self) -> str:
         """The chosen loss."""
         return self.loss or next(iter(self.losses))
@@ -95,6 +100,7 @@ class ContrastiveStage(ComparingStage):
 class RelevancyStage(ComparingStage):
     """Ranking of clips and sentences by their relevancy, by a dual encoder (multi-instance retrieval)."""
 
+    title: ClassVar[str] = "retrieval"
     losses: ClassVar[Losses] = RELEVANCY_LOSSES
     setup: ClassVar[str] = "avion_core.train.tasks.relevancy:RelevancySetup"
     files: ClassVar[tuple[str, ...]] = ("sentences",)
@@ -152,6 +158,7 @@ class ClassificationStage(StageSettings):
 class ReconstructionStage(StageSettings):
     """Masked pixels, by VideoMAE."""
 
+    title: ClassVar[str] = "masked reconstruction"
     setup: ClassVar[str] = "avion_core.train.tasks.reconstruction:ReconstructionSetup"
     trains: ClassVar[str] = "pixels"
     pretrains: ClassVar[bool] = True

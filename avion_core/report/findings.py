@@ -167,11 +167,9 @@ def _videomae(results: Results) -> list[Finding]:
             for result in _trained(results.named(name))
             if result.planned.kind == "recognition"
             and not result.imported
-            and not any(stage.task in ("contrastive", "relevancy") for stage in result.lineage)
+            and not any(stage.compares_texts for stage in result.lineage)
         ]
-        pair = _two_sides(
-            trained, lambda result: any(stage.task == "reconstruction" for stage in result.lineage)
-        )
+        pair = _two_sides(trained, lambda result: any(stage.trains == "pixels" for stage in result.lineage))
         if pair is not None:
             made.append(_compared(*pair, "VideoMAE pretraining", "training from scratch"))
     return made

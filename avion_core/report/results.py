@@ -175,7 +175,7 @@ class EvaluationResult:
     @property
     def texts_trained(self) -> bool:
         """Whether narrations took part at all."""
-        return any(stage.task == "contrastive" for stage in self.lineage)
+        return any(stage.reads_narrations for stage in self.lineage)
 
     @property
     def rephrased(self) -> bool:

@@ -33,18 +33,6 @@ LABELS = {
 }
 """Column headings of our figures, in the order of the columns."""
 
-OBJECTIVES = {
-    "info_nce": "contrastive (InfoNCE)",
-    "sigmoid": "contrastive (sigmoid)",
-    "symmetric_multi_similarity": "retrieval (symmetric multi-similarity)",
-    "max_margin": "retrieval (max margin)",
-    "adaptive_max_margin": "retrieval (adaptive max margin)",
-    "classification": "classification",
-    "reconstruction": "masked reconstruction",
-}
-"""What a stage trains, by the name of its loss."""
-
-
 TITLES = {
     "zero_shot_retrieval": "Zero-shot multi-instance retrieval",
     "imported_retrieval": "Multi-instance retrieval",
@@ -282,7 +270,7 @@ def _stage_row(stage: StageResult) -> Row:
     recipe, log = stage.settings, stage.log
     start = recipe.start or recipe.start_weights
     name = Cell(stage.name, (f"from {start}" if start else "from a fresh model") + _chosen(stage))
-    row: list[str | int] = [OBJECTIVES[recipe.loss_name], recipe.dataset, recipe.model, _narrations(stage)]
+    row: list[str | int] = [recipe.objective, recipe.dataset, recipe.model, _narrations(stage)]
     if stage.trained:
         losses = log.curve("loss")
         row += [

@@ -1,9 +1,6 @@
 """Stages of the toy models over few, small frames: seconds a training."""
 
-from pathlib import Path
 from typing import Any
-
-from avion_core.config import StageSettings
 
 CONTRASTIVE: dict[str, Any] = {
     "task": "contrastive",
@@ -31,15 +28,3 @@ MASKED: dict[str, Any] = {
     "epochs": 2,
     "checkpoint_every_steps": 2,
 }
-FILES = {"sentences": "sentences.arrow", "classes": "classes.json"}
-"""Those that a task may read, by role."""
-
-
-def stage_files(
-    home: Path, settings: StageSettings, *, start: Path | None = None, start_weights: Path | None = None
-) -> dict[str, Path]:
-    """Files of a stage over the clips of the folder `home`, from the stage's folder `start`, by role."""
-    files = {"clips_1": home / "clips.arrow", "chunks": home / "chunks.parquet"}
-    files |= {role: home / FILES[role] for role in settings.files}
-    optional = {"start": start and start / "model.safetensors", "start_weights": start_weights}
-    return files | {role: path for role, path in optional.items() if path}

@@ -17,8 +17,7 @@ from avion_core.models.store import build_model, load_model, start_from
 from avion_core.models.towers import TEXT_TOWERS, VISION_TOWERS
 from avion_core.models.weights import ModelError
 from avion_core.registry import PLUGINS_VARIABLE, load_plugins
-from avion_core.train.stages import train_stage
-from tests.support.recipes import stage_files
+from tests.support.training import train
 
 RECIPE = {
     "task": "contrastive",
@@ -47,13 +46,6 @@ def _plugin():
         yield
         for name in ("stub_towers", "stub_modules"):
             sys.modules.pop(name, None)
-
-
-def train(home, out, recipe, *, start=None):
-    settings = StageSettings.model_validate(recipe)
-    files = stage_files(home, settings, start=start)
-    train_stage(settings, title="run/stage", seed=0, files=files, out=out)
-    return out
 
 
 @pytest.fixture(scope="module")

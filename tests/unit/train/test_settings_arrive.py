@@ -9,7 +9,8 @@ from avion_core.train.checkpoint import CheckpointStore
 from avion_core.train.distributed import alone
 from avion_core.train.parts import choose_kernels
 from avion_core.train.tasks import classification, reconstruction, relevancy
-from tests.support.recipes import CLASSIFICATION, CONTRASTIVE, MASKED, stage_files
+from tests.support.recipes import CLASSIFICATION, CONTRASTIVE, MASKED
+from tests.support.training import stage_files
 
 VIEW = {
     "frames": 3,

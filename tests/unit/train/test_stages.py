@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from avion_core import command
-from avion_core.config import RELEVANCY_LOSSES, EvaluationSettings, StageSettings, figure_names
+from avion_core.config import RELEVANCY_LOSSES, EvaluationSettings, figure_names
 from avion_core.files import read_json, sha256
 from avion_core.models import architecture
 from avion_core.models.export import EXPORTS
@@ -26,46 +26,11 @@ from avion_core.models.store import load_model
 from avion_core.train.checkpoint import CheckpointStore
 from avion_core.train.engine import Training
 from avion_core.train.preemption import PREEMPTED_EXIT_CODE
-from avion_core.train.stages import train_stage
 from avion_core.train.validation import ValidationData
-from tests.support.recipes import CLASSIFICATION, CONTRASTIVE, MASKED, stage_files
+from tests.support.recipes import CLASSIFICATION, CONTRASTIVE, MASKED
+from tests.support.training import equal, lines, train, weights
 
 PUBLISHED = ["manifest.json", "model.json", "model.safetensors", "train.jsonl"]
-
-
-def train(
-    home: Path,
-    out: Path,
-    recipe: dict,
-    *,
-    start: Path | None = None,
-    seed: int = 0,
-    validation: ValidationData | None = None,
-    start_weights: Path | None = None,
-) -> Path:
-    settings = StageSettings.model_validate(recipe)
-    train_stage(
-        settings,
-        title="run/stage",
-        seed=seed,
-        files=stage_files(home, settings, start=start, start_weights=start_weights),
-        out=out,
-        validation=validation,
-    )
-    return out
-
-
-def lines(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_model(folder)[0].state_dict()
-
-
-def equal(one: Path, other: Path) -> bool:
-    left, right = weights(one), weights(other)
-    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
 @pytest.fixture(scope="module")
