@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -80,6 +81,13 @@ def load_plugins(modules: Iterable[str] = ()) -> None:
             importlib.import_module(module)
         except ImportError as error:
             raise ValueError(f"the module '{module}' cannot be imported ({error})") from None
+
+
+def source_file(reference: str) -> Path:
+    """The file of the module of `package.module:Name`, which is not imported."""
+    module = importlib.util.find_spec(reference.partition(":")[0])
+    assert module is not None and module.origin is not None, f"{reference}: a plug-in has imported it"
+    return Path(module.origin)
 
 
 def load(reference: str) -> Any:

@@ -34,7 +34,7 @@ from avion_core.registry import PLUGINS_VARIABLE, plugin_names
 from avion_core.screen import stop_gently, take_over
 from avion_core.slurm import use_patient_executor
 from avion_core.workflow import Workflow, inputs, narrates, planned_runs, trains
-from avion_core.workflow.code import annotation_code, library_code, provider_code
+from avion_core.workflow.code import annotation_code, evaluation_code, library_code, provider_code
 from avion_core.workflow.records import Records, annotation_record
 from avion_core.workflow.remakes import Remakes
 from avion_core.workflow.report_plan import report_plan

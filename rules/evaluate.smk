@@ -24,7 +24,7 @@ rule evaluate_stage:
         gpu=lambda wildcards: evaluated(wildcards).gpus,
         machine=lambda wildcards: json.dumps(evaluated(wildcards).machine()),
     params:
-        code=library_code("evaluate/*.py"),
+        code=lambda wildcards: evaluation_code(evaluated(wildcards).kind),
         recipe=lambda wildcards: json.dumps(evaluated(wildcards).recipe()),
         model=lambda wildcards, input: os.path.dirname(input.model),
         files=lambda wildcards, input: file_words(

@@ -22,7 +22,7 @@ from avion_core.config.datasets import (
     Layout,
     TranscodeSettings,
 )
-from avion_core.config.evaluations import EvaluationSettings, figure_names
+from avion_core.config.evaluations import EvaluationSettings
 from avion_core.config.fit import unserved
 from avion_core.config.jobs import EvaluationJob, StageJob
 from avion_core.config.losses import CONTRASTIVE_LOSSES, RELEVANCY_LOSSES, LossSettings
@@ -85,7 +85,6 @@ __all__ = [
     "StageSettings",
     "ToyKitchenSettings",
     "TranscodeSettings",
-    "figure_names",
     "known",
     "load_settings",
     "stage_class",

@@ -1,33 +1,31 @@
-"""Evaluations: kinds, their figures, and one evaluation's settings."""
+"""One evaluation's settings."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
 
 from avion_core.config.base import Count, Name
 from avion_core.config.jobs import EvaluationJob
+from avion_core.evaluations import EVALUATIONS
 
 
-def figure_names(kind: str, label: str = "") -> list[str]:
-    """Figures of an evaluation of this kind, of a recognition by the label it predicts."""
-    if kind == "retrieval":
-        directions = ("video_to_text", "text_to_video", "mean")
-        return [f"{figure}.{direction}" for figure in ("mAP", "nDCG") for direction in directions]
-    if kind == "multiple_choice":
-        return ["inter_video", "intra_video"]
-    if label == "action":
-        return [
-            f"{name}_{figure}"
-            for figure in ("top1", "class_mean_top1")
-            for name in ("verb", "noun", "action")
-        ]
-    return ["top1", "top5", "class_mean_top1"]
+def _kind(name: str) -> str:
+    """A registered kind."""
+    EVALUATIONS[name]  # raises ValueError for an unknown one
+    return name
+
+
+Kind = Annotated[
+    str, AfterValidator(_kind), Field(json_schema_extra=lambda schema: schema.update(enum=list(EVALUATIONS)))
+]
 
 
 class EvaluationSettings(EvaluationJob):
     """One evaluation of a trained stage."""
 
-    kind: Literal["retrieval", "recognition", "multiple_choice"]
+    kind: Kind
     """MIR, top-k classification, or EgoMCQ."""
     dataset: Name
     """Data set whose evaluation split is used."""

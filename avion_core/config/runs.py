@@ -10,12 +10,13 @@ from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
 from avion_core.config.base import Count, Folder, Name, Positive, Section, SettingsError, known
 from avion_core.config.datasets import DatasetSettings, TranscodeSettings
-from avion_core.config.evaluations import EvaluationSettings, figure_names
+from avion_core.config.evaluations import EvaluationSettings
 from avion_core.config.fit import unserved
 from avion_core.config.messages import explain, without_passwords
 from avion_core.config.narration import NarrateSettings
 from avion_core.config.sources import ToyKitchenSettings
 from avion_core.config.stages import StageSettings
+from avion_core.evaluations import EVALUATIONS
 from avion_core.layouts import LAYOUTS
 from avion_core.registry import load_plugins
 
@@ -161,7 +162,8 @@ class Settings(Section):
                     f"validated by {' or '.join(recipe.measured_by)}"
                 )
             if recipe.best_metric is not None:
-                known([recipe.best_metric], figure_names(kind, recipe.predicts), f"{where}.best_metric")
+                figures = EVALUATIONS[kind].figure_names(recipe.predicts)
+                known([recipe.best_metric], figures, f"{where}.best_metric")
         for name in self.runs[run].evaluations:
             entry = self.evaluations[name]
             recipe = self.stage(run, entry.stage)

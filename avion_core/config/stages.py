@@ -18,6 +18,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from avion_core.config.base import Count, Fraction, Name, NotNegative, Positive
 from avion_core.config.jobs import StageJob
 from avion_core.config.losses import Losses
+from avion_core.evaluations import EVALUATIONS
 from avion_core.registry import Registry, nearest
 
 OPEN_CLIP = "open_clip:"
@@ -30,8 +31,6 @@ class StageSettings(StageJob):
 
     losses: ClassVar[Losses] = Registry("loss")
     """Losses that the task may choose from, the default first; none where it has but one."""
-    measured_by: ClassVar[tuple[str, ...]] = ()
-    """Kinds of evaluation that measure the task's models."""
     title: ClassVar[str] = ""
     """What the report calls the task; its name if empty."""
     setup: ClassVar[str]
@@ -39,7 +38,8 @@ class StageSettings(StageJob):
     files: ClassVar[tuple[str, ...]] = ()
     """Roles of the files that the task reads beside clips and chunks, as layouts name them: `sentences` …"""
     trains: ClassVar[str] = ""
-    """Output of the models that the task trains (`ModelKind.output`): `embeddings`, `classes`, `pixels` …"""
+    """Output of the models that the task trains (`ModelKind.output`): `embeddings`, `classes`, `pixels` …;
+    kinds of evaluation that need it measure them."""
     pretrains: ClassVar[bool] = False
     """Whether the stage is pretraining rather than fine-tuning."""
     compares_texts: ClassVar[bool] = False
@@ -185,6 +185,11 @@ class StageSettings(StageJob):
         """How the model is built, but for the number of classes."""
         sizes = {"frames": self.frames, "image_size_px": self.image_size_px}
         return {**sizes, "drop_path": self.drop_path}
+
+    @property
+    def measured_by(self) -> tuple[str, ...]:
+        """Kinds of evaluation that measure the task's models."""
+        return tuple(kind for kind, record in EVALUATIONS.items() if record.needs == self.trains)
 
     @property
     def clip_tables(self) -> tuple[str, ...]:

@@ -81,7 +81,6 @@ class ContrastiveStage(ComparingStage):
     """Clips against their narrations, by a dual encoder."""
 
     losses: ClassVar[Losses] = CONTRASTIVE_LOSSES
-    measured_by: ClassVar[tuple[str, ...]] = ("retrieval", "multiple_choice")
     setup: ClassVar[str] = "avion_core.train.tasks.contrastive:ContrastiveSetup"
     pretrains: ClassVar[bool] = True
     reads_narrations: ClassVar[bool] = True
@@ -104,7 +103,6 @@ class RelevancyStage(ComparingStage):
     losses: ClassVar[Losses] = RELEVANCY_LOSSES
     setup: ClassVar[str] = "avion_core.train.tasks.relevancy:RelevancySetup"
     files: ClassVar[tuple[str, ...]] = ("sentences",)
-    measured_by: ClassVar[tuple[str, ...]] = ("retrieval", "multiple_choice")
 
     task: Literal["relevancy"]
     """What is learned."""
@@ -117,7 +115,6 @@ class ClassificationStage(StageSettings):
 
     setup: ClassVar[str] = "avion_core.train.tasks.classification:ClassificationSetup"
     files: ClassVar[tuple[str, ...]] = ("classes",)
-    measured_by: ClassVar[tuple[str, ...]] = ("recognition",)
     trains: ClassVar[str] = "classes"
 
     task: Literal["classification"]

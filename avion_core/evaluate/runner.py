@@ -8,10 +8,8 @@ The results:
   `chance`; `clips` that could be read, of `clips_in_table`, in `videos`; `frames`; and `bad_clips`, those
   that could not be read, with reasons. Figures and intervals are over the clips that could.
 - `outputs.safetensors`: what the figures were computed from. `rows_N` are the clips' rows in the table.
-  retrieval `video_embed_ND, text_embed_MD`, and the M sentences as a JSON list in the header's metadata;
-  recognition `probabilities_NK, labels_N`;
-  multiple_choice `similarity_QC, answers_Q, types_Q, questions_Q` (rows of the question table);
-  all of them each query's score by figure (`avion_core.evaluate.bootstrap.Scores`), for comparisons.
+  The rest is each evaluator's own, and for comparisons each query's score by figure
+  (`avion_core.evaluate.bootstrap.Scores`).
 - `manifest.json`: the code, settings and inputs behind them.
 """
 
@@ -26,11 +24,12 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
-from avion_core.config import EvaluationSettings, known
+from avion_core.config import EvaluationSettings
 from avion_core.data.chunks import ChunkIndex
-from avion_core.evaluate.evaluators import EVALUATORS, EvaluationError, Measurement, Subject
 from avion_core.evaluate.figures import numbers
 from avion_core.evaluate.inference import choose_device
+from avion_core.evaluate.subject import EvaluationError, Measurement, Subject, measure
+from avion_core.evaluations import EVALUATIONS
 from avion_core.files import checksums, code_fingerprint, fingerprint, publish, write_json, write_manifest
 from avion_core.finished import forget, keep, unfinish
 from avion_core.manifests import MANIFEST
@@ -42,6 +41,7 @@ from avion_core.models.store import (
     load_model,
     read_description,
 )
+from avion_core.registry import source_file
 
 METRICS, OUTPUTS = "metrics.json", "outputs.safetensors"
 
@@ -64,7 +64,6 @@ def evaluate(
     Raises ValueError when the model, the data and the kind do not fit together, and when nothing can be
     measured.
     """
-    known([settings.kind], EVALUATORS, "kind of evaluation")
     torch.set_num_threads(settings.threads)
     device = choose_device(settings.gpus)
     network, description = load_for(model, frames=settings.frames)
@@ -85,7 +84,7 @@ def evaluate(
     identity = _identity(settings, inputs)
     if keep(out, (METRICS, OUTPUTS), identity=lambda _: fingerprint(identity), title=title):
         return
-    found = EVALUATORS[settings.kind](subject).run()
+    found = measure(subject)
     _check_measured(found.figures, title)
     unfinish(out)
     with publish(out / OUTPUTS) as draft:
@@ -101,7 +100,8 @@ def evaluate(
 
 def _identity(settings: EvaluationSettings, inputs: Mapping[str, Path]) -> dict[str, Any]:
     """What decides the figures if every clip can be read; a clip that could not be may be readable now."""
-    code = code_fingerprint(Path(__file__).parent.glob("*.py"))
+    own = source_file(EVALUATIONS[settings.kind].evaluator)
+    code = code_fingerprint({own, *Path(__file__).parent.glob("*.py")})
     return {"recipe": settings.recipe(), "code": code, "inputs": checksums(inputs), "bad_clips": []}
 
 

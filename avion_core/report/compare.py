@@ -61,7 +61,7 @@ def _gaps(ours: EvaluationResult, theirs: EvaluationResult) -> dict[str, Gap]:
         found = paired_differences(mine, other)
     except ValueError:
         return {}
-    scale = ours.scale
+    scale = ours.kind.per_cent
     return {
         name: Gap(scale * each.value, scale * each.low, scale * each.high, each.clear, each.clips)
         for name, each in found.items()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from avion_core.report import formats
 from avion_core.report.compare import Gap, beats_chance, gap
 from avion_core.report.results import EvaluationResult, Results
-from avion_core.report.tables import LABELS, TITLES, measure
+from avion_core.report.tables import title
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def tiles(results: Results) -> list[Tile]:
         ]
         if key in top.chance:
             beside.append(f"chance {formats.percent(top.chance[key])}")
-        label = f"{_short_title(top)}, {LABELS[key]}"
+        label = f"{_short_title(top)}, {top.kind.columns[key]}"
         made.append(Tile(label, formats.share(top.figures[key]), ", ".join(beside)))
     return made
 
@@ -74,14 +74,14 @@ def _trained(results: Sequence[EvaluationResult]) -> list[EvaluationResult]:
 
 
 def _short_title(result: EvaluationResult) -> str:
-    title = TITLES[measure(result)].removesuffix(" (multiple choice)")
-    return title.replace(" multi-instance", "")
+    return title(result).partition(" (")[0].replace(" multi-instance", "")
 
 
 def _against_guessing(top: EvaluationResult, everyone: Sequence[EvaluationResult]) -> Finding:
     """The best run beside the untrained model and chance, figure by figure."""
     untrained = next((result for result in everyone if result.untrained), None)
     words: list[str] = []
+    labels = top.kind.columns
     not_above: dict[str, list[str]] = {"an untrained model": [], "guessing": []}
     for key in _spoken(top):
         value, chance = top.figures[key], top.chance[key]
@@ -92,14 +92,14 @@ def _against_guessing(top: EvaluationResult, everyone: Sequence[EvaluationResult
                 f"{formats.times(value, base)} the untrained model ({formats.percent(base)}) and {beside}"
             )
             if not gap(top, untrained, key).above:
-                not_above["an untrained model"].append(LABELS[key])
+                not_above["an untrained model"].append(labels[key])
         if not beats_chance(top, key):
-            not_above["guessing"].append(LABELS[key])
-        words.append(f"{LABELS[key]} {formats.share(value)}{_within(top, key)}, {beside}")
+            not_above["guessing"].append(labels[key])
+        words.append(f"{labels[key]} {formats.share(value)}{_within(top, key)}, {beside}")
     text = f"{_short_title(top)}, best with “{top.run_title}”: {'; '.join(words)}."
-    for other, labels in not_above.items():
-        if labels:
-            text += f" {_listed(labels)}: not clearly better than {other}."
+    for other, figures in not_above.items():
+        if figures:
+            text += f" {_listed(figures)}: not clearly better than {other}."
     return Finding(text, NEGATIVE if any(not_above.values()) else "")
 
 
@@ -108,8 +108,8 @@ def _within(result: EvaluationResult, key: str) -> str:
 
 
 def _spoken(result: EvaluationResult) -> list[str]:
-    """Figures worth a sentence: of retrieval only the headline, which sums up the others."""
-    keys = [result.headline] if result.planned.kind == "retrieval" else list(LABELS)
+    """Figures worth a sentence: only the headline where it sums up the others."""
+    keys = [result.headline] if result.kind.headline_is_mean else list(result.kind.columns)
     return [key for key in keys if key in result.figures and key in result.chance]
 
 
@@ -128,31 +128,32 @@ def _rephrasing(results: Results) -> list[Finding]:
 
 
 def _fine_tuning(results: Results) -> list[Finding]:
-    """How much of the gap that a run's zero-shot retrieval leaves does fine-tuning close?"""
+    """How much of the gap that a run's zero-shot figure leaves does fine-tuning close?"""
     made = []
-    retrieval = [result for result in _trained(results.evaluations) if result.planned.kind == "retrieval"]
-    for tuned in retrieval:
+    trained = [result for result in _trained(results.evaluations) if "zero_shot" in result.kind.titles]
+    for tuned in trained:
         before = [
             other
-            for other in retrieval
-            if other.run == tuned.run
+            for other in trained
+            if (other.run, other.planned.kind) == (tuned.run, tuned.planned.kind)
             and other.planned.dataset == tuned.planned.dataset
             and not other.fine_tuned
         ]
         if not tuned.fine_tuned or not before:
             continue
-        start, end = before[0].figures["mAP.mean"], tuned.figures["mAP.mean"]
-        difference = gap(tuned, before[0], "mAP.mean")
+        key = tuned.headline
+        label, start, end = tuned.kind.columns[key], before[0].figures[key], tuned.figures[key]
+        difference = gap(tuned, before[0], key)
         closed = 100 * (end - start) / (100 - start) if start < 100 else 0.0
-        subject = f"Fine-tuning “{tuned.run_title}” for retrieval"
+        subject = f"Fine-tuning “{tuned.run_title}” for {tuned.planned.kind.replace('_', ' ')}"
         if difference.above:
             text = (
-                f"{subject} lifts mAP from {formats.percent(start)} to {formats.share(end)}, {difference}, "
-                f"which closes {formats.share(closed)} of the gap to 100."
+                f"{subject} lifts {label} from {formats.percent(start)} to {formats.share(end)}, "
+                f"{difference}, which closes {formats.share(closed)} of the gap to 100."
             )
         else:
             helps = "makes no clear difference" if difference.clear is False else "does not help"
-            figures = f"mAP {formats.percent(end)} against {formats.share(start)} before"
+            figures = f"{label} {formats.percent(end)} against {formats.share(start)} before"
             text = f"{subject} {helps}: {figures}, {difference}."
         made.append(Finding(text, _tag(difference)))
     return made
@@ -165,7 +166,7 @@ def _videomae(results: Results) -> list[Finding]:
         trained = [
             result
             for result in _trained(results.named(name))
-            if result.planned.kind == "recognition"
+            if result.kind.needs == "classes"
             and not result.imported
             and not any(stage.compares_texts for stage in result.lineage)
         ]
@@ -178,12 +179,11 @@ def _videomae(results: Results) -> list[Finding]:
 def _compared(ours: EvaluationResult, theirs: EvaluationResult, subject: str, other: str) -> Finding:
     """`<subject> beats <other>: top-1 41.7 against 35.0 %, +6.7 points (…).`, or what else is true."""
     key = ours.headline
+    label, counted = ours.kind.columns[key], ours.kind.counted
     difference = gap(ours, theirs, key)
-    figures = (
-        f"{LABELS[key]} {formats.percent(ours.figures[key])} against {formats.share(theirs.figures[key])}"
-    )
-    if ours.planned.kind == "recognition" and key in ours.counts:
-        figures += f" of {formats.count(ours.counts[key], 'clip')}"
+    figures = f"{label} {formats.percent(ours.figures[key])} against {formats.share(theirs.figures[key])}"
+    if counted and key in ours.counts:
+        figures += f" of {formats.count(ours.counts[key], counted)}"
     return Finding(f"{subject} {difference.word} {other}: {figures}, {difference}.", _tag(difference))
 
 

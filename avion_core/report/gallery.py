@@ -97,11 +97,9 @@ class _Ranking:
 
 
 def choose_evaluation(results: Results) -> EvaluationResult | None:
-    """The retrieval to show: fine-tuned before zero-shot, then the highest mAP."""
-    retrieval = [result for result in results.evaluations if result.planned.kind == "retrieval"]
-    return max(
-        retrieval, key=lambda result: (result.fine_tuned, result.figures[result.headline]), default=None
-    )
+    """The retrieval to show: fine-tuned before zero-shot, then the highest headline figure."""
+    shown = [result for result in results.evaluations if result.kind.in_gallery]
+    return max(shown, key=lambda result: (result.fine_tuned, result.figures[result.headline]), default=None)
 
 
 def build_gallery(result: EvaluationResult, *, queries: int = QUERIES, clips: int = CLIPS_A_QUERY) -> Gallery:
@@ -149,12 +147,8 @@ def choose_queries(texts_M: Sequence[str], relevancy_MN: NDArray[np.float32], co
 def seen_frames(result: EvaluationResult) -> Sampling:
     """How the evaluation chose the frames that the model saw, as far as its manifest says."""
     settings, stage = result.manifest["settings"], result.stages[-1].settings
-    return Sampling(
-        frames=settings.get("frames", FRAMES_A_STRIP),
-        sampling=stage.sampling,
-        stride=stage.stride,
-        clips=settings.get("clips", 1),
-    )
+    frames, clips = settings.get("frames", stage.frames), settings.get("clips", 1)  # not recorded: the likely
+    return Sampling(frames=frames, sampling=stage.sampling, stride=stage.stride, clips=clips)
 
 
 def clip_strip(clips: ClipTable, row: int, chunks: ChunkIndex, sampling: Sampling) -> Strip:

@@ -49,7 +49,7 @@ class Comparison:
     anchor: str
     title: str
     ours: Table
-    published: Table
+    published: Table | None
 
 
 def build_report(plan: Plan, *, out: Path) -> None:

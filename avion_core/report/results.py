@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from avion_core.config import Settings, StageSettings
 from avion_core.evaluate.bootstrap import Scores, load_scores
 from avion_core.evaluate.figures import is_number, numbers
+from avion_core.evaluations import EVALUATIONS, EvaluationKind
 from avion_core.files import read_json
 from avion_core.manifests import (
     MANIFEST,
@@ -30,27 +31,6 @@ from avion_core.manifests import (
     stage_record,
 )
 from avion_core.report.plan import Plan, PlannedEvaluation, ReportError, require
-
-DIRECTIONS = ("video_to_text", "text_to_video", "mean")
-FIGURES: dict[str, tuple[tuple[str, ...], ...]] = {
-    "retrieval": (tuple(f"{figure}.{side}" for figure in ("mAP", "nDCG") for side in DIRECTIONS),),
-    "recognition": (("verb_top1", "noun_top1", "action_top1"), ("top1", "top5")),
-    "multiple_choice": (("inter_video", "intra_video"),),
-}
-"""Figures that each kind of evaluation must have: one of the groups, whole."""
-
-GROUPS = {"chance", "mAP", "nDCG"}
-"""Objects in metrics.json that hold figures."""
-OPTIONAL = {f"{name}class_mean_top1" for name in ("", "verb_", "noun_", "action_")}
-"""Figures of recognition that results of older versions lack."""
-
-
-HEADLINES = {
-    "retrieval": ("mAP.mean", "nDCG.mean"),
-    "recognition": ("action_top1", "top1"),
-    "multiple_choice": ("inter_video", "intra_video"),
-}
-"""The figure that sums an evaluation up: the first that could be measured."""
 
 
 @dataclass(frozen=True)
@@ -128,13 +108,13 @@ class EvaluationResult:
     @cached_property
     def strict(self) -> dict[str, float]:
         """The same where clips that could not be read count as wrong; empty when all could."""
-        return {name: value * self.scale for name, value in self._beside("with_unreadable").items()}
+        return {name: value * self.kind.per_cent for name, value in self._beside("with_unreadable").items()}
 
     @cached_property
     def intervals(self) -> dict[str, tuple[float, float]]:
         """Interval of each figure in per cent, of those that have one."""
-        bounds = self._beside("interval")
-        return {name: (low * self.scale, high * self.scale) for name, (low, high) in bounds.items()}
+        bounds, scale = self._beside("interval"), self.kind.per_cent
+        return {name: (low * scale, high * scale) for name, (low, high) in bounds.items()}
 
     @cached_property
     def counts(self) -> dict[str, int]:
@@ -145,6 +125,11 @@ class EvaluationResult:
     def scores(self) -> Scores | None:
         """Score of every query, None in results of older versions."""
         return load_scores(self.planned.folder / "outputs.safetensors")
+
+    @property
+    def kind(self) -> EvaluationKind:
+        """What is known of its kind of evaluation."""
+        return EVALUATIONS[self.planned.kind]
 
     @property
     def lineage(self) -> tuple[StageSettings, ...]:
@@ -165,7 +150,7 @@ class EvaluationResult:
     @property
     def headline(self) -> str:
         """Name of the figure that sums the evaluation up."""
-        return next(name for name in HEADLINES[self.planned.kind] if name in self.figures)
+        return next(name for name in self.kind.headlines if name in self.figures)
 
     @property
     def fine_tuned(self) -> bool:
@@ -187,11 +172,6 @@ class EvaluationResult:
         """Who rephrased them."""
         return tuple(dict.fromkeys(name for stage in self.stages for name in stage.providers))
 
-    @property
-    def scale(self) -> float:
-        """What turns a figure as measured into per cent."""
-        return 100.0 if self.planned.kind == "retrieval" else 1.0
-
     def _beside(self, what: str) -> dict[str, Any]:
         """Values beside the figures under `<figure>_<what>`, by the figure's dotted name."""
         groups = {f"{name}.": part for name, part in self.metrics.items() if isinstance(part, Mapping)}
@@ -206,9 +186,8 @@ class EvaluationResult:
         return {name: value for name, value in named.items() if name in self.figures}
 
     def _percent(self, values: Mapping[str, Any]) -> dict[str, float]:
-        wanted = {name for group in FIGURES[self.planned.kind] for name in group} | OPTIONAL
-        pairs = numbers(values)
-        return {name: value * self.scale for name, value in pairs if name in wanted and math.isfinite(value)}
+        found = {name: value for name, value in numbers(values) if math.isfinite(value)}
+        return {name: found[name] * self.kind.per_cent for name in found if name in self.kind.columns}
 
 
 @dataclass(frozen=True)
@@ -346,21 +325,26 @@ def _check_figures(metrics: Any, evaluation: PlannedEvaluation) -> None:
     path = evaluation.folder / "metrics.json"
     if not isinstance(metrics, dict) or not isinstance(metrics.get("chance"), dict):
         raise ReportError(f"{path}: an object with a section 'chance' is expected")
-    _check_types(metrics, path)
+    objects = {name.partition(".")[0] for name in EVALUATIONS[evaluation.kind].columns if "." in name}
+    _check_types(metrics, path, objects={"chance", *objects})
     values = dict(numbers(metrics))
-    groups = FIGURES[evaluation.kind]
+    kind = EVALUATIONS[evaluation.kind]
+    groups = [kind.required(label) for label in kind.figures]
     if not any(set(group) <= set(values) for group in groups):
         wanted = " or ".join(", ".join(group) for group in groups)
         raise ReportError(f"{path}: {evaluation.kind} needs the figures {wanted}")
-    if all(math.isnan(values.get(name, math.nan)) for name in HEADLINES[evaluation.kind]):
-        raise ReportError(f"{path}: {' and '.join(HEADLINES[evaluation.kind])} have no value")
+    if all(math.isnan(values.get(name, math.nan)) for name in kind.headlines):
+        raise ReportError(f"{path}: {' and '.join(kind.headlines)} have no value")
 
 
-def _check_types(values: Mapping[str, Any], path: Path, *, place: str = "") -> None:
-    """Raise ReportError for a figure that is no number, an interval that is no pair, and the like."""
+def _check_types(values: Mapping[str, Any], path: Path, *, objects: Set[str], place: str = "") -> None:
+    """Raise ReportError for a figure that is no number, an interval that is no pair, and the like.
+
+    `objects` names what holds figures.
+    """
     for name, value in values.items():
-        if isinstance(value, Mapping) and name in GROUPS:
-            _check_types(value, path, place=f"{place}{name}.")
+        if isinstance(value, Mapping) and name in objects:
+            _check_types(value, path, objects=objects, place=f"{place}{name}.")
             continue
         if name == "bad_clips":
             sound = _are_bad_clips(value)

@@ -12,37 +12,6 @@ from avion_core.report.compare import gap
 from avion_core.report.published import PUBLISHED, PublishedTable
 from avion_core.report.results import EvaluationResult, StageResult, TrainingLog
 
-LABELS = {
-    "mAP.mean": "mAP",
-    "mAP.video_to_text": "v→t",
-    "mAP.text_to_video": "t→v",
-    "nDCG.mean": "nDCG",
-    "nDCG.video_to_text": "v→t",
-    "nDCG.text_to_video": "t→v",
-    "verb_top1": "verb top-1",
-    "noun_top1": "noun top-1",
-    "action_top1": "action top-1",
-    "verb_class_mean_top1": "verb class mean",
-    "noun_class_mean_top1": "noun class mean",
-    "action_class_mean_top1": "action class mean",
-    "top1": "top-1",
-    "top5": "top-5",
-    "class_mean_top1": "class mean",
-    "inter_video": "inter-video",
-    "intra_video": "intra-video",
-}
-"""Column headings of our figures, in the order of the columns."""
-
-TITLES = {
-    "zero_shot_retrieval": "Zero-shot multi-instance retrieval",
-    "imported_retrieval": "Multi-instance retrieval",
-    "retrieval": "Fine-tuned multi-instance retrieval",
-    "in_domain_retrieval": "Multi-instance retrieval",
-    "action_recognition": "Action classification",
-    "recognition": "Video classification",
-    "multiple_choice": "EgoMCQ (multiple choice)",
-}
-"""Headings by what is measured."""
 
 
 @dataclass(frozen=True)
@@ -106,23 +75,31 @@ def table(
     return Table(caption, tuple(columns), groups, places)
 
 
-def measure(result: EvaluationResult) -> str:
-    """Which published table a result belongs to."""
-    kind = result.planned.kind
-    if kind == "retrieval" and result.imported and not result.lineage:
-        return "imported_retrieval"  # what others trained the weights on is not known here
-    if kind == "retrieval" and not result.fine_tuned:
-        return "zero_shot_retrieval"
-    if kind == "retrieval" and all(stage.dataset == result.planned.dataset for stage in result.lineage):
-        return "in_domain_retrieval"
-    if kind == "recognition" and "action_top1" in result.figures:
-        return "action_recognition"
-    return kind
+def variant(result: EvaluationResult) -> str:
+    """Which of its kind's titles and published tables a result belongs to, by label or by weights."""
+    found = result.figures.keys()
+    labels = [label for label in result.kind.figures if label and found >= set(result.kind.required(label))]
+    return next((name for name in (*labels, _weights(result)) if name in result.kind.titles), "")
+
+
+def _weights(result: EvaluationResult) -> str:
+    """How the weights come to the data that are measured."""
+    if result.imported and not result.lineage:
+        return "imported"  # what others trained the weights on is not known here
+    if not result.fine_tuned:
+        return "zero_shot"
+    own = all(stage.dataset == result.planned.dataset for stage in result.lineage)
+    return "in_domain" if own else ""
+
+
+def title(result: EvaluationResult) -> str:
+    """What was measured, in words."""
+    return result.kind.titles[variant(result)]
 
 
 def result_title(results: Sequence[EvaluationResult]) -> str:
     """Heading of one evaluation."""
-    return TITLES[_kind_of_group(results)]
+    return title(_typical(results))
 
 
 def results_table(results: Sequence[EvaluationResult]) -> Table:
@@ -130,7 +107,8 @@ def results_table(results: Sequence[EvaluationResult]) -> Table:
 
     Below a run with clips that could not be read stand its figures once they count as wrong.
     """
-    names = [name for name in LABELS if any(name in result.figures for result in results)]
+    columns = results[0].kind.columns
+    names = [name for name in columns if any(name in result.figures for result in results)]
     rows = []
     for result in results:
         marked = {name for name in names if _clearly_best(result, results, name)}
@@ -141,7 +119,7 @@ def results_table(results: Sequence[EvaluationResult]) -> Table:
     rows.append(Row((Cell("Chance"), *chance), reference=True))
     return Table(
         f"Ours, on {results[0].planned.dataset}",
-        ("run", *(LABELS[name] for name in names)),
+        ("run", *(columns[name] for name in names)),
         (Group(tuple(rows)),),
         frozenset(range(1, len(names) + 1)),
         _notes(results[0], names),
@@ -194,19 +172,16 @@ def _notes(result: EvaluationResult, names: Sequence[str]) -> str:
     by_count: dict[int, list[str]] = {}
     for name in names:
         if name in result.counts:
-            by_count.setdefault(result.counts[name], []).append(_full_label(name))
+            by_count.setdefault(result.counts[name], []).append(_full_label(result, name))
     if by_count:
         notes.append("n: " + "; ".join(f"{', '.join(of)} {n:,}" for n, of in by_count.items()) + ".")
-    if result.planned.kind == "retrieval":
-        notes.append("v→t: from video to text; t→v: from text to video; mAP and nDCG are their means.")
-    if any("class_mean" in name for name in names):
-        notes.append("Class mean: mean over the classes that occur, which are its n.")
-    return " ".join(notes)
+    return " ".join(filter(None, (*notes, result.kind.note)))
 
 
-def _full_label(name: str) -> str:
+def _full_label(result: EvaluationResult, name: str) -> str:
     metric, _, side = name.partition(".")
-    return LABELS[name] if side in ("", "mean") else f"{metric} {LABELS[name]}"
+    label = result.kind.columns[name]
+    return label if side in ("", "mean") else f"{metric} {label}"
 
 
 def published_table(published: PublishedTable, *, tag: str) -> Table:
@@ -235,9 +210,12 @@ def published_table(published: PublishedTable, *, tag: str) -> Table:
     )
 
 
-def published_for(results: Sequence[EvaluationResult], source: str) -> Table:
+def published_for(results: Sequence[EvaluationResult], source: str) -> Table | None:
     """The published rows that belong to an evaluation, marked where ours cannot be compared with them."""
-    published = PUBLISHED[_kind_of_group(results)]
+    typical = _typical(results)
+    published = PUBLISHED.get((typical.planned.kind, variant(typical)))
+    if published is None:
+        return None
     if source not in ("ego4d", "local") or results[0].layout != published.layout:
         return published_table(published, tag="Another data set")
     measured = [result.metrics[published.unit] for result in results if published.unit in result.metrics]
@@ -310,10 +288,11 @@ def _narrations(stage: StageResult) -> str:
     )
 
 
-def _kind_of_group(results: Sequence[EvaluationResult]) -> str:
+def _typical(results: Sequence[EvaluationResult]) -> EvaluationResult:
+    """The result that says what the others measure too: a trained one, if there is any."""
     trained = [result for result in results if result.lineage]
     imported = [result for result in results if result.imported]
-    return measure((trained or imported or results)[0])
+    return (trained or imported or results)[0]
 
 
 def _rate(log: TrainingLog) -> str:

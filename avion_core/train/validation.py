@@ -13,8 +13,8 @@ import torch
 
 from avion_core.config import EvaluationSettings, known
 from avion_core.data.chunks import ChunkIndex
-from avion_core.evaluate.evaluators import EVALUATORS, Subject
 from avion_core.evaluate.figures import numbers
+from avion_core.evaluate.subject import Subject, measure
 from avion_core.models.base import VideoModel
 from avion_core.models.store import ModelDescription
 
@@ -91,7 +91,7 @@ class ValidationData:
             classes=self.classes,
             device=device,
         )
-        return flat(EVALUATORS[self.settings.kind](subject).run().figures)
+        return flat(measure(subject).figures)
 
 
 def best_and_last(log: Path, best_metric: str | None) -> dict[str, dict[str, Any]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from avion_core.evaluations import EVALUATIONS
 from avion_core.files import code_fingerprint
 from avion_core.layouts import LAYOUTS
+from avion_core.registry import source_file
 
 LIBRARY = Path(__file__).parents[1]
 ANNOTATE = (
@@ -55,12 +56,15 @@ def library_code(*patterns: str) -> str:
 
 def annotation_code(layout: str) -> str:
     """Digest of what makes a layout's tables: its reader, and modules named after it."""
-    module = LAYOUTS[layout].reader.partition(":")[0]
-    reader = importlib.util.find_spec(module)
-    assert reader is not None and reader.origin is not None, f"{module} is imported by its plug-in"
     shared = [LIBRARY / "data" / name for name in ANNOTATE]
-    own = {Path(reader.origin), *LIBRARY.glob(f"data/{layout}*.py")}
+    own = {source_file(LAYOUTS[layout].reader), *LIBRARY.glob(f"data/{layout}*.py")}
     return _recorded([*shared, *sorted(own)])
+
+
+def evaluation_code(kind: str) -> str:
+    """Digest of what measures: the library's evaluations, and the evaluator of a plug-in."""
+    own = source_file(EVALUATIONS[kind].evaluator)
+    return code_fingerprint(sorted({own, *LIBRARY.glob("evaluate/*.py")}))
 
 
 def provider_code(provider: str) -> str:

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from avion_core.config import EvaluationSettings
 from avion_core.data.clips import write_clips, write_questions, write_sentences
 from avion_core.data.tokenizer import tokenize
-from avion_core.evaluate import evaluators, runner
+from avion_core.evaluate import runner, subject
 from avion_core.evaluate.relevancy import relevancy_matrix
 from avion_core.evaluate.retrieval import mean_average_precision, ndcg
 from avion_core.files import read_json
@@ -58,7 +58,7 @@ class NoVideos:
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """A folder with a chunk index, and no real videos."""
-    monkeypatch.setattr(evaluators, "ClipDataset", NoVideos)
+    monkeypatch.setattr(subject, "ClipDataset", NoVideos)
     NoVideos.seen.clear()
     write_chunk_table(tmp_path / "chunks.parquet", [])
     return tmp_path

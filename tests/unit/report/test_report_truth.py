@@ -224,7 +224,7 @@ def test_a_part_of_a_benchmark_is_not_comparable(world, source, clips, tag):
     ],
 )
 def test_no_number_is_claimed_that_is_not_published(name, number, tag):
-    assert PUBLISHED[name].objection(number) == tag
+    assert PUBLISHED[name, ""].objection(number) == tag
 
 
 @pytest.mark.parametrize(

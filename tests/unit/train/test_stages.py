@@ -18,7 +18,8 @@ import pytest
 import torch
 
 from avion_core import command
-from avion_core.config import RELEVANCY_LOSSES, EvaluationSettings, figure_names
+from avion_core.config import RELEVANCY_LOSSES, EvaluationSettings
+from avion_core.evaluations import EVALUATIONS
 from avion_core.files import read_json, sha256
 from avion_core.models import architecture
 from avion_core.models.export import EXPORTS
@@ -290,7 +291,9 @@ def test_a_stage_is_validated_by_an_evaluation_and_publishes_its_best(
     device = torch.device("cpu")
     again = validation.measure(model.eval(), description, title="again", device=device)
     assert again[metric] == pytest.approx(max(found), abs=1e-6)
-    assert again.keys() - {"clips", "sentences"} == set(figure_names(kind, recipe.get("label", "")))
+    assert again.keys() - {"clips", "sentences"} == set(
+        EVALUATIONS[kind].figure_names(recipe.get("label", ""))
+    )
     manifest = read_json(published / "manifest.json")
     assert "validation_clips" in manifest["inputs"]
     recorded = manifest["settings"]["validation"]

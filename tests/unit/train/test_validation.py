@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from avion_core.config import figure_names
 from avion_core.evaluate.multiple_choice import choice_figures
 from avion_core.evaluate.recognition import class_right
+from avion_core.evaluations import EVALUATIONS
 from avion_core.train.log import TrainingLog
 from avion_core.train.preemption import PreemptedError
 from avion_core.train.validation import Validation, flat
@@ -78,8 +78,10 @@ def test_what_is_not_a_number_is_not_the_best_and_null_in_the_log(tmp_path):
 def test_the_names_of_figures_are_those_that_are_measured():
     labels, questions = np.array([0, 1]), np.zeros((2, 5))
     by_clip = list(class_right(np.eye(2), labels))
-    assert figure_names("recognition", "verb") == [*by_clip, "class_mean_top1"]
-    assert figure_names("multiple_choice") == list(flat(choice_figures(questions, labels, labels + 1)))
+    assert list(EVALUATIONS["recognition"].figure_names("verb")) == [*by_clip, "class_mean_top1"]
+    assert list(EVALUATIONS["multiple_choice"].figure_names()) == list(
+        flat(choice_figures(questions, labels, labels + 1))
+    )
 
 
 def test_what_is_measured_and_kept_is_the_average(tmp_path):

@@ -1,0 +1,106 @@
+"""Classification: from a subject's clips to top-1 of verb, noun and action, or top-1 and top-5 of one label.
+
+Shapes: N clips that could be read, M sentences, Q questions of C choices, K classes, D numbers in an
+embedding; A all clips or questions of a table, readable or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from avion_core.config import known
+from avion_core.data.clips import ClipTable
+from avion_core.evaluate.bootstrap import Scores
+from avion_core.evaluate.recognition import (
+    accuracy_figures,
+    action_chance,
+    action_classes,
+    action_right,
+    class_chance,
+    class_right,
+)
+from avion_core.evaluate.subject import (
+    Arrays,
+    EvaluationError,
+    Measurement,
+    Rows,
+    Subject,
+    clip_counts,
+    filled,
+    video_numbers,
+)
+from avion_core.files import read_json
+
+
+class Recognition:
+    """Top-1 of verb, noun and action (EPIC-KITCHENS), or top-1 and top-5 of one label.
+
+    Outputs: `probabilities_NK, labels_N`.
+    """
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+
+    def run(self) -> Measurement:
+        model = self.subject.classifier()
+        clips = ClipTable.load(self.subject.clips)
+        label = self.subject.description.label
+        names = self._class_names(label)
+        found = self.subject.classify_clips(clips, model)
+        rows = found.rows
+        labels_A = clips.column("label" if label == "action" else label)
+        if label == "action":
+            verbs_A, nouns_A = clips.column("verb"), clips.column("noun")
+            verbs_N, nouns_N = verbs_A[rows], nouns_A[rows]
+            right = action_right(
+                found.outputs, names, labels_N=labels_A[rows], verbs_N=verbs_N, nouns_N=nouns_N
+            )
+            chance = action_chance(verbs_N, nouns_N)
+            classes = action_classes(verbs_A, nouns_A)
+        else:
+            right = class_right(found.outputs, labels_A[rows])
+            chance = class_chance(labels_A[rows])
+            classes = {"top1": labels_A}
+        scores, strict = (_by_class(clips, rows, right, classes, unread) for unread in (np.nan, 0))
+        chance |= {name: 100 / scores.counts()[name] for name in scores.classes}
+        figures = {
+            **accuracy_figures(right, chance),
+            **{name: scores.values()[name] for name in scores.classes},
+            **clip_counts(clips, found),
+            "bad_clips": found.bad_clips(),
+        }
+        outputs: Arrays = {"rows_N": rows, "probabilities_NK": found.outputs, "labels_N": labels_A[rows]}
+        return Measurement(figures, outputs, scores, strict)
+
+    def _class_names(self, label: str) -> list[str]:
+        """Names of the model's classes, which must be as many as the head has outputs."""
+        where, description = self.subject.title, self.subject.description
+        if self.subject.classes is None:
+            raise EvaluationError(f"{where}: recognition needs the data set's classes.json")
+        classes = read_json(self.subject.classes)
+        known([label], classes, f"{self.subject.classes}: classes of the stage's label")
+        if len(classes[label]) != description.classes:
+            raise EvaluationError(
+                f"{where}: the model has {description.classes} classes of '{label}', "
+                f"{self.subject.classes} has {len(classes[label])}; were they made from other data?"
+            )
+        return [str(name) for name in classes[label]]
+
+
+def _by_class(
+    clips: ClipTable,
+    rows_N: Rows,
+    right: Mapping[str, npt.NDArray[Any]],
+    classes: Mapping[str, Rows],
+    unread: float,
+) -> Scores:
+    """Recognition's scores for each clip of the table, and once more for their mean over classes."""
+    scores = {name: filled(100 * right_N, rows_N, len(clips), unread) for name, right_N in right.items()}
+    means = {name: name.replace("top1", "class_mean_top1") for name in classes}
+    scores |= {mean: scores[name] for name, mean in means.items()}
+    by_class = {means[name]: class_A for name, class_A in classes.items()}
+    return Scores(np.arange(len(clips)), video_numbers(clips), scores, by_class)

@@ -1,0 +1,111 @@
+"""Multi-instance retrieval: from a subject's clips and sentences to mAP and nDCG.
+
+Shapes: N clips that could be read, M sentences, Q questions of C choices, K classes, D numbers in an
+embedding; A all clips or questions of a table, readable or not.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from avion_core.data.clips import ClipTable, Sentences
+from avion_core.evaluate.bootstrap import Scores
+from avion_core.evaluate.relevancy import equal_text_relevancy, relevancy_matrix
+from avion_core.evaluate.retrieval import (
+    RetrievalScores,
+    chance_figures,
+    count_unreadable,
+    score_retrieval,
+    sentence_clips,
+)
+from avion_core.evaluate.subject import (
+    Arrays,
+    EvaluationError,
+    Measurement,
+    Rows,
+    Subject,
+    clip_counts,
+    filled,
+    video_numbers,
+)
+
+
+class Retrieval:
+    """MIR: clips and sentences find each other by the cosine of their embeddings.
+
+    Outputs: `video_embed_ND, text_embed_MD`, and the M sentences as a JSON list in the header.
+    """
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+
+    def run(self) -> Measurement:
+        encoder = self.subject.embedder()
+        clips = ClipTable.load(self.subject.clips)
+        texts, relevancy = self._sentences(clips)
+        videos = self.subject.embed_clips(clips, encoder)
+        text_embed_MD = self.subject.embed_texts(texts, encoder)
+        relevancy_NM = relevancy[videos.rows] if videos.bad else relevancy
+        scores = score_retrieval(videos.outputs @ text_embed_MD.T, relevancy_NM)
+        figures = {
+            **scores.figures(),
+            "chance": chance_figures(relevancy_NM),
+            **clip_counts(clips, videos),
+            "sentences": len(texts),
+            "bad_clips": videos.bad_clips(),
+        }
+        outputs: Arrays = {
+            "rows_N": videos.rows,
+            "video_embed_ND": videos.outputs,
+            "text_embed_MD": text_embed_MD,
+        }
+        header = {"sentences": json.dumps(texts, ensure_ascii=False)}
+        found = strict = _both_directions(clips, relevancy, scores, videos.rows)
+        if videos.bad:
+            counted = count_unreadable(scores, relevancy, videos.rows)
+            strict = _both_directions(clips, relevancy, counted, np.arange(len(clips)))
+        return Measurement(figures, outputs, found, strict, header)
+
+    def _sentences(self, clips: ClipTable) -> tuple[list[str], npt.NDArray[np.float32]]:
+        """The sentences to rank, and the relevancy of each to every clip, N,M.
+
+        With a table of sentences, by verb and noun classes; without one, the clips' own distinct texts in
+        the order in which they first appear, by equal text.
+        """
+        if self.subject.sentences is None:
+            texts_N = [_first_text(clips, row) for row in range(len(clips))]
+            texts_M = list(dict.fromkeys(texts_N))
+            return texts_M, equal_text_relevancy(texts_N, texts_M)
+        sentences = Sentences.load(self.subject.sentences)
+        nouns_N = [clips.nouns(row) for row in range(len(clips))]
+        return sentences.texts, relevancy_matrix(
+            clips.column("verb"), nouns_N, sentences.verbs, sentences.nouns
+        )
+
+
+def _both_directions(
+    clips: ClipTable, relevancy_AM: npt.NDArray[np.float32], scores: RetrievalScores, rows_N: Rows
+) -> Scores:
+    """Retrieval's scores for each clip of the table and each sentence; `scores` has those of some clips."""
+    count, sentences = relevancy_AM.shape
+    clips_Q = np.concatenate([np.arange(count), sentence_clips(relevancy_AM)])
+    nothing_M = np.full(sentences, np.nan)
+    queries: dict[str, npt.NDArray[Any]] = {}
+    for metric, name in (("mAP", "average_precision"), ("nDCG", "ndcg")):
+        forth_A = filled(getattr(scores.video_to_text, name), rows_N, count, np.nan)
+        back_M = getattr(scores.text_to_video, name)
+        queries[f"{metric}.video_to_text"] = np.concatenate([forth_A, nothing_M])
+        queries[f"{metric}.text_to_video"] = np.concatenate([np.full(count, np.nan), back_M])
+    return Scores(clips_Q, video_numbers(clips)[clips_Q], queries, {}, top=1.0)
+
+
+def _first_text(clips: ClipTable, row: int) -> str:
+    texts = clips.texts(row)
+    if not texts:
+        where = f"clip {row} ({clips.video_id(row)} at {clips.start_s(row):g} s)"
+        raise EvaluationError(f"retrieval: {where} has no text to be found by")
+    return texts[0]

@@ -1,0 +1,134 @@
+"""Kinds of evaluation: their figures, and how these are named and compared.
+
+Pure data, which the configuration, the rules and the report look up. Adding a kind is a record and its line
+below, the module that `evaluator` names, and its files in the records of the layouts that serve it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from avion_core.registry import Registry
+
+
+@dataclass(frozen=True)
+class EvaluationKind:
+    """One kind of evaluation."""
+
+    evaluator: str
+    """`package.module:Name` of the `avion_core.evaluate.subject.Evaluator`."""
+    needs: str
+    """What the model must give: `embeddings` or `classes`, as `trains` of a task."""
+    figures: Mapping[str, tuple[str, ...]]
+    """Names of the figures by the label that a classifier learns; "" stands for any other, or for none."""
+    headlines: tuple[str, ...]
+    """The figure that sums a result up: the first of these that could be measured."""
+    columns: Mapping[str, str]
+    """Column headings by figure, in the order of the columns."""
+    titles: Mapping[str, str]
+    """What is measured, by `zero_shot`, `in_domain` or `imported` weights or by label; "" for all else."""
+    optional: frozenset[str] = frozenset()
+    """Figures that results of earlier versions lack."""
+    per_cent: float = 1.0
+    """Factor from a figure as measured to per cent."""
+    headline_is_mean: bool = False
+    """Whether the headline is the mean of other figures, so that it alone is put into words."""
+    counted: str = ""
+    """What the headline counts, such as `clip`, where that is worth saying."""
+    note: str = ""
+    """Explains the columns below a table."""
+    in_gallery: bool = False
+    """Whether the outputs are embeddings of clips and sentences, whose matches the report can show."""
+
+    def figure_names(self, label: str = "") -> tuple[str, ...]:
+        """Figures of a model that learned this label."""
+        return self.figures.get(label, self.figures[""])
+
+    def required(self, label: str = "") -> tuple[str, ...]:
+        """Those that every result has."""
+        return tuple(name for name in self.figure_names(label) if name not in self.optional)
+
+
+EVALUATIONS: Registry[EvaluationKind] = Registry("kind of evaluation")
+EVALUATIONS.register(
+    "retrieval",
+    EvaluationKind(
+        evaluator="avion_core.evaluate.retrieval_evaluator:Retrieval",
+        needs="embeddings",
+        figures={
+            "": (
+                "mAP.video_to_text",
+                "mAP.text_to_video",
+                "mAP.mean",
+                "nDCG.video_to_text",
+                "nDCG.text_to_video",
+                "nDCG.mean",
+            )
+        },
+        headlines=("mAP.mean", "nDCG.mean"),
+        columns={
+            "mAP.mean": "mAP",
+            "mAP.video_to_text": "v→t",
+            "mAP.text_to_video": "t→v",
+            "nDCG.mean": "nDCG",
+            "nDCG.video_to_text": "v→t",
+            "nDCG.text_to_video": "t→v",
+        },
+        titles={
+            "": "Fine-tuned multi-instance retrieval",
+            "zero_shot": "Zero-shot multi-instance retrieval",
+            "in_domain": "Multi-instance retrieval",
+            "imported": "Multi-instance retrieval",
+        },
+        per_cent=100.0,
+        headline_is_mean=True,
+        note="v→t: from video to text; t→v: from text to video; mAP and nDCG are their means.",
+        in_gallery=True,
+    ),
+)
+EVALUATIONS.register(
+    "recognition",
+    EvaluationKind(
+        evaluator="avion_core.evaluate.recognition_evaluator:Recognition",
+        needs="classes",
+        figures={
+            "action": (
+                "verb_top1",
+                "noun_top1",
+                "action_top1",
+                "verb_class_mean_top1",
+                "noun_class_mean_top1",
+                "action_class_mean_top1",
+            ),
+            "": ("top1", "top5", "class_mean_top1"),
+        },
+        headlines=("action_top1", "top1"),
+        columns={
+            "verb_top1": "verb top-1",
+            "noun_top1": "noun top-1",
+            "action_top1": "action top-1",
+            "verb_class_mean_top1": "verb class mean",
+            "noun_class_mean_top1": "noun class mean",
+            "action_class_mean_top1": "action class mean",
+            "top1": "top-1",
+            "top5": "top-5",
+            "class_mean_top1": "class mean",
+        },
+        titles={"": "Video classification", "action": "Action classification"},
+        optional=frozenset(f"{name}class_mean_top1" for name in ("", "verb_", "noun_", "action_")),
+        counted="clip",
+        note="Class mean: mean over the classes that occur, which are its n.",
+    ),
+)
+EVALUATIONS.register(
+    "multiple_choice",
+    EvaluationKind(
+        evaluator="avion_core.evaluate.multiple_choice_evaluator:MultipleChoice",
+        needs="embeddings",
+        figures={"": ("inter_video", "intra_video")},
+        headlines=("inter_video", "intra_video"),
+        columns={"inter_video": "inter-video", "intra_video": "intra-video"},
+        titles={"": "EgoMCQ (multiple choice)"},
+    ),
+)
