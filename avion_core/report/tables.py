@@ -13,7 +13,6 @@ from avion_core.report.published import PUBLISHED, PublishedTable
 from avion_core.report.results import EvaluationResult, StageResult, TrainingLog
 
 
-
 @dataclass(frozen=True)
 class Cell:
     """One cell; `detail` is small print below the text, `bar` (0…1) draws the value as a bar."""
