@@ -1,1 +1,1 @@
-"""One training engine, its tasks, and the five stages that are made of them."""
+"""The training engine, its tasks, and the stages built from them."""

@@ -3,7 +3,7 @@
 A loss that is a mean over clips is a mean over micro-batches. One that compares clips (`PairwiseTask`)
 needs all embeddings first: they are computed without a graph, the loss gives each its gradient, and a
 second pass with the same randomness carries those into the weights (GradCache, arXiv 2101.06983). Memory
-is that of one micro-batch, and the second forward pass is the price.
+is that of one micro-batch, at the cost of a second forward pass.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ class Accumulation:
     parts: int
     """Micro-batches of equal size."""
     reseed: Callable[[int], None]
-    """Seeds torch's generators for part i, so that its second pass repeats the first's randomness."""
+    """Seeds torch's generators for part i, so that its second pass repeats the randomness of the first."""
     autocast: Callable[[], AbstractContextManager[object]]
     """Precision of the forward pass; a new context each time, so that casts without a graph are not kept."""
     scale: Callable[[Tensor], Tensor]
     """The gradient scaler's factor on the loss, or the identity."""
 
     def backward(self, task: Task, batch: Batch) -> StepLoss:
-        """Add the gradient of the batch's loss to the weights' gradients; returns the loss, detached."""
+        """Add the gradient of the batch's loss to the weights' gradients; return the detached loss."""
         with self.autocast():
             prepared = task.prepare(batch)
         if self.parts > 1 and isinstance(task, PairwiseTask):
@@ -84,7 +84,7 @@ class Accumulation:
 def split(batch: Batch, parts: int) -> list[Batch]:
     """The batch's rows in `parts` equal runs; 0-d tensors go to each.
 
-    Raises ValueError when the rows do not divide.
+    Raises ValueError if the rows do not divide evenly.
     """
     rows = {len(value) for value in batch.values() if value.ndim}
     if any(count % parts for count in rows):

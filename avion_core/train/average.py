@@ -1,4 +1,4 @@
-"""A running average of the weights, which is often the better model: `ema_decay` in the settings."""
+"""Running average of the weights (`ema_decay`), often the better model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 class WeightAverage:
     """average <- decay * average + (1 - decay) * weights after each update (Polyak and Juditsky, 1992).
 
-    It begins with the weights that training starts from, and is kept in their precision.
+    It starts from the initial weights, and is kept in their precision.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -21,7 +21,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def take_in(self, model: nn.Module) -> None:
-        """Move the average towards the model's present weights; what is no float is copied."""
+        """Move the average towards the model's present weights; copy values that are not floats."""
         present = model.state_dict()
         floats = [name for name, value in self.weights.items() if value.is_floating_point()]
         torch._foreach_lerp_(
@@ -31,14 +31,14 @@ class WeightAverage:
             self.weights[name].copy_(present[name])
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
-        """Go on from an average that was saved."""
+        """Continue from a saved average."""
         for name, value in self.weights.items():
             value.copy_(weights[name])
 
 
 @contextmanager
 def evaluated(model: nn.Module, average: WeightAverage | None) -> Iterator[None]:
-    """For a while the model is in evaluation mode and has the average's weights, where there is one."""
+    """Put the model in evaluation mode, with the average's weights if there is one, for the body."""
     present = {name: value.clone() for name, value in model.state_dict().items()} if average else {}
     if average:
         model.load_state_dict(average.weights)

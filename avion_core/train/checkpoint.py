@@ -1,4 +1,4 @@
-"""Resumable states of a training: whole folders of safetensors and JSON, and the log that belongs to them.
+"""Resumable states of a training: folders of safetensors and JSON, and the log.
 
     checkpoints/<fingerprint>/recipe.json      what the fingerprint was made of
                               train.jsonl      the log so far
@@ -6,9 +6,9 @@
                                                average.safetensors (with ema_decay)
                               best-00000100.safetensors (with best_metric)
 
-The fingerprint is of everything that decides the result: recipe, seed and the inputs' checksums. States
-of another fingerprint are set aside by lying in another folder. Randomness inside a step comes from
-(seed, step, rank) alone, so no generator's state has to be kept.
+The fingerprint covers everything that affects the result: recipe, seed and the inputs' checksums. States of
+another fingerprint stay in their own folder, set aside. Randomness inside a step comes only from (seed, step,
+rank), so no generator's state has to be kept.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from avion_core.models.store import write_tensors
 
 MODEL, OPTIMIZER, NOTES = "model.safetensors", "optimizer.safetensors", "state.json"
 AVERAGE = "average.safetensors"
-"""The average of the weights, where there is one."""
+"""The average of the weights, if any."""
 
 STATES_KEPT = 2
-"""The newest and the one before it, in case the newest cannot be read."""
+"""The newest, and the one before it in case the newest cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,11 @@ class State:
     notes: Mapping[str, Any]
     """JSON-able: the log's length and open window, bad clips by rank, the scaler, the best figure."""
     average: Mapping[str, Tensor] = field(default_factory=dict)
-    """The average of the weights, empty without one."""
+    """The average of the weights; empty if there is none."""
 
 
 class CheckpointStore:
-    """The states of one training in `folder`; an identity other than the last one's starts anew."""
+    """The states of one training in `folder`; another identity starts anew."""
 
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
         self.folder = Path(folder)
@@ -62,11 +62,11 @@ class CheckpointStore:
 
     @property
     def log_path(self) -> Path:
-        """Where the log grows until the training is finished."""
+        """The log of an unfinished training."""
         return self.room / "train.jsonl"
 
     def open(self) -> None:
-        """Make the folder, sweep up after a kill, and say so when states of another recipe are set aside."""
+        """Make the folder, clean up after a kill, and report if states of another recipe are set aside."""
         strangers = [path.name for path in self.folder.glob("*") if path.is_dir() and path != self.room]
         if strangers and not self.room.exists():
             print(
@@ -85,11 +85,11 @@ class CheckpointStore:
         return self.room / f"step-{step:08}"
 
     def steps(self) -> list[int]:
-        """Steps of the states there are, oldest first."""
+        """Steps of the existing states, oldest first."""
         return sorted(int(path.name.removeprefix("step-")) for path in self.room.glob("step-*"))
 
     def save(self, state: State) -> None:
-        """Publish a state as a whole folder, then drop older ones, and later ones, which were broken."""
+        """Publish a state as a whole folder, then delete older ones, and later, broken ones."""
         with publish(self.path(state.step)) as draft:
             draft.mkdir()
             files = {MODEL: state.model, OPTIMIZER: state.optimizer, AVERAGE: state.average}
@@ -103,7 +103,7 @@ class CheckpointStore:
         self._drop_best()
 
     def save_best(self, step: int, model: Mapping[str, Tensor]) -> None:
-        """Publish the weights that validation found best so far; states refer to them by their step."""
+        """Publish the best weights so far by validation; states refer to them by their step."""
         with publish(self._best_path(step)) as draft:
             write_tensors(model, draft)
 
@@ -112,7 +112,7 @@ class CheckpointStore:
         return load_file(self._best_path(step))
 
     def newest(self) -> State | None:
-        """The newest state that can be read; one that cannot is named on standard error."""
+        """The newest readable state; unreadable ones are named on standard error."""
         for step in reversed(self.steps()):
             try:
                 return self.load(step)
@@ -132,15 +132,15 @@ class CheckpointStore:
         )
 
     def remove(self) -> None:
-        """Delete all states, those set aside too: the training is finished and published."""
+        """Delete all states, including those set aside: the training is finished and published."""
         shutil.rmtree(self.folder)
 
     @contextmanager
     def claim(self) -> Iterator[None]:
-        """Hold the folder for this process. Raises ValueError while another one trains into it.
+        """Hold the folder for this process. Raises ValueError while another process trains into it.
 
         A killed workflow may leave its job running on a cluster; the second job must not write beside it.
-        The claim ends with the process, however that ends.
+        The claim ends with the process, in any case.
         """
         with ExitStack() as stack:
             try:
@@ -153,7 +153,7 @@ class CheckpointStore:
             yield
 
     def _drop_best(self) -> None:
-        """Delete best weights that no state refers to any more; newer ones may not be referred to yet."""
+        """Delete best weights that states no longer refer to; newer ones may not be referred to yet."""
         try:
             referred = read_json(self.path(self.steps()[0]) / NOTES).get("best")
         except (OSError, ValueError):
@@ -173,9 +173,9 @@ def to_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 class BackgroundWriter:
-    """Saves states to a store in a thread while training goes on; as a context it waits for the last.
+    """Saves states to a store in a thread during training; as a context manager it waits for the last.
 
-    A state must be a copy (`to_memory`). A save that failed is one clear ValueError at the next call.
+    A state must be a copy (`to_memory`). A failed save raises ValueError at the next call.
     """
 
     def __init__(self, store: CheckpointStore) -> None:
@@ -184,7 +184,7 @@ class BackgroundWriter:
         self._failure: str | None = None
 
     def save(self, state: State) -> None:
-        """Begin to save, when the save before is done."""
+        """Start saving, after the previous save is done."""
         self.wait()
         self._thread = threading.Thread(target=self._write, args=(state,), name="checkpoint")
         self._thread.start()

@@ -1,8 +1,8 @@
 """One process or many: the same path with a larger world.
 
-`torchrun` starts the processes and says through the environment who they are; without it the world
-has one member and every function here is the identity. Gradients are averaged by hand, which keeps
-the tasks free to call the model as they like; gathered tensors carry gradients back to their owners.
+`torchrun` starts the processes and tells each its rank through the environment; without it the world has one
+member and every function here is the identity. Gradients are averaged explicitly, so that tasks may call the
+model as they like; gathered tensors carry gradients back to their owners.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from torch import Tensor, nn
 from avion_core.processes import end_with_parent
 
 TIMEOUT_SECONDS = 600
-"""A process that waits longer for another in a step gives up, and with it the job."""
+"""Longest wait for another process within a step; after it the job fails."""
 LAUNCHER_VARIABLE = "AVION_LAUNCHER_PID"
 """Process id of the torchrun that started this process (train/torchrun.py sets it)."""
 LONGEST_WAIT = timedelta(days=7)
-"""The same where one process works and the others wait: torchrun ends the job when that one dies."""
+"""The same while one process works and the others wait: torchrun ends the job if that one dies."""
 
 
 @dataclass(frozen=True)
 class World:
-    """The processes of this job and the place of this one among them."""
+    """The processes of this job, and this one's rank."""
 
     rank: int
     size: int
     device: torch.device
     patient: dist.ProcessGroup | None = None
-    """The processes as a group that waits up to LONGEST_WAIT."""
+    """Process group with the timeout LONGEST_WAIT."""
 
     @property
     def leads(self) -> bool:
@@ -60,7 +60,7 @@ class World:
             gradient.copy_(part.view_as(gradient))
 
     def mean(self, values: Sequence[Tensor]) -> list[float]:
-        """Mean over the processes of a few scalars; also the point where the processes meet each step."""
+        """Mean over the processes of a few scalars; also the barrier of each step."""
         stacked = torch.stack([value.detach().to(self.device, torch.float64) for value in values])
         if self.size > 1:
             dist.all_reduce(stacked)
@@ -68,14 +68,14 @@ class World:
         return [float(value) for value in stacked.cpu()]
 
     def same_weights(self, model: nn.Module) -> None:
-        """Give every process the weights and buffers of rank 0, which may first have downloaded them."""
+        """Broadcast the weights and buffers of rank 0, which may have downloaded them first."""
         self.wait()
         if self.size > 1:
             for tensor in model.state_dict().values():
                 dist.broadcast(tensor, src=0)
 
     def from_leader(self, value: Any) -> Any:
-        """The JSON-able value of rank 0, which may have worked for it long and alone."""
+        """The JSON-able value of rank 0, which may have computed it alone for long."""
         self.wait()
         box = [value]
         if self.size > 1:
@@ -119,12 +119,11 @@ def alone(device: str = "cpu") -> World:
 
 @contextmanager
 def join_world(*, processes: int, gpus: int, nodes: int = 1) -> Iterator[World]:
-    """Take part in the job that torchrun started, or be alone; gloo on the CPU, NCCL on GPUs.
+    """Join the job that torchrun started, or a world of one; gloo on the CPU, NCCL on GPUs.
 
-    `processes` and `gpus` are those of each node. Raises ValueError when the number of processes is not the
-    settings', or GPUs are asked for and absent.
-    On an error the group is left as it is: the process ends, and torchrun ends the others. When torchrun is
-    killed, its processes get SIGTERM, which makes them save and end.
+    `processes` and `gpus` are per node. Raises ValueError if the number of processes differs from the
+    settings, or requested GPUs are absent. On an error the process ends, and torchrun ends the others. If
+    torchrun is killed, its processes get SIGTERM, which makes them save and end.
     """
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if size != nodes * processes:

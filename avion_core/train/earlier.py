@@ -1,6 +1,6 @@
-"""Trainings of earlier versions stay valid: their recipes had the settings of all tasks, ours has its own.
+"""Keep trainings of earlier versions valid: their recipes had the settings of all tasks.
 
-Where a recorded recipe means what the present one does, the identity is compared with the recorded one in it.
+A recorded recipe that means the same as the present one replaces it in the identity to compare.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from avion_core.manifests import same_recipe
 
 
 def finished_identity(identity: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
-    """The fingerprint that a manifest has if its result is of this identity."""
+    """The fingerprint in a manifest whose result has this identity."""
     recorded = manifest.get("settings", {}).get("stage")
     if not same_recipe(recorded, identity["recipe"]):
         return fingerprint(identity)
@@ -24,7 +24,7 @@ def finished_identity(identity: Mapping[str, Any], manifest: Mapping[str, Any]) 
 
 
 def begun_identity(identity: Mapping[str, Any], checkpoints: Path) -> Mapping[str, Any]:
-    """This identity as an earlier version wrote it into `checkpoints`, else as it is."""
+    """This identity as an earlier version wrote it to `checkpoints`, if one did; else unchanged."""
     for path in sorted(checkpoints.glob("*/recipe.json")):
         begun: dict[str, Any] = read_json(path)
         recipe = begun.get("recipe")

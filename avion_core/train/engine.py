@@ -1,11 +1,11 @@
-"""The one training loop. It owns time: schedule, update, log, checkpoint, resume and the end.
+"""The training loop: schedule, update, log, checkpoint, resume and end.
 
-What a step computes is the task's affair (`tasks.py`), what it is made of the stage's (`stages.py`). The
-same loop serves one process and many (`distributed.World`).
+Tasks define what a step computes (`tasks.py`), stages its parts (`stages.py`). The same loop serves one
+process and many (`distributed.World`).
 
 Every step seeds torch's generators from (seed, step, rank) before it draws anything, and the loader's
-batches depend on (seed, epoch) alone, so a training that was killed at any point ends in the same bits
-as one that was not.
+batches depend only on (seed, epoch), so a training that was killed at any point ends in the same bits as an
+uninterrupted one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from avion_core.train.sinks import Sink
 from avion_core.train.validation import Validation
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""What autocast computes in; None for no autocast."""
+"""Autocast's dtype; None for no autocast."""
 
 
 @dataclass(frozen=True)
@@ -47,34 +47,34 @@ class Plan:
     """Updates of the whole training."""
     seed: int
     batch_size: int
-    """Clips a step over all processes."""
+    """Clips per step over all processes."""
     log_every_steps: int
     checkpoint_every_steps: int
     checkpoint_every_minutes: float | None = None
-    """None for steps alone."""
+    """None: by steps only."""
     accumulation_steps: int = 1
-    """Micro-batches that a process makes of its share of a step's clips."""
+    """Micro-batches of a process's share of a step's clips."""
     ema_decay: float | None = None
-    """Decay of the average of the weights, None for no average."""
+    """Decay of the running average of the weights; None for no average."""
     peak_tflops: float | None = None
-    """Of one device, for the log's utilisation; None leaves it unknown."""
+    """Of one device, for the logged utilisation; None if unknown."""
     gradient_clip: float | None = None
-    """Largest gradient norm, None for no clipping."""
+    """Largest gradient norm; None for no clipping."""
     precision: str = "fp32"
-    """One of PRECISIONS; `fp16` scales the loss so that small gradients are not lost."""
+    """One of PRECISIONS; `fp16` scales the loss, or small gradients would be lost."""
 
 
 @dataclass(frozen=True)
 class Update:
-    """What one step measured, the same on every process."""
+    """Measurements of one step, the same on every process."""
 
     values: dict[str, float]
-    """Loss and the task's metrics, means over the processes."""
+    """Loss and the task's metrics, averaged over the processes."""
     learning_rate: float
     gradient_norm: float
-    """Of all gradients together, before clipping; not finite where the update was skipped."""
+    """Of all gradients together, before clipping; not finite if the update was skipped."""
     skipped: bool
-    """Whether the weights were not moved, as scaled fp16 gradients overflowed; the scale is lower now."""
+    """Whether scaled fp16 gradients overflowed, so that the weights stayed and the scale was lowered."""
     stop_requested: bool
     """Whether any process has been asked to stop."""
     checkpoint_due: bool
@@ -82,7 +82,7 @@ class Update:
 
 
 class Training:
-    """A training in progress: model, optimiser, and how far they are."""
+    """A training in progress: model, optimiser and current step."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class Training:
         sinks: Sequence[Sink] = (),
         validation: Validation | None = None,
     ) -> None:
-        """`sinks` take rank 0's lines of the log."""
+        """`sinks` receive rank 0's log lines."""
         self.task, self.batches, self.optimizer = task, batches, optimizer
         self.schedule, self.plan, self.world, self.store = schedule, plan, world, store
         self.log = TrainingLog(store.log_path)
@@ -121,8 +121,8 @@ class Training:
     def run(self, title: str) -> None:
         """Train from the newest checkpoint, if there is one, to the end.
 
-        Raises ValueError when a loss or gradient is not finite, before it reaches the weights, and when a
-        checkpoint could not be written; PreemptedError after one of STOP_SIGNALS, when the state is saved.
+        Raises ValueError if a loss or gradient is not finite, before it reaches the weights, and if a
+        checkpoint could not be written; PreemptedError after one of STOP_SIGNALS, once the state is saved.
         """
         self.resume()
         with (
@@ -146,11 +146,11 @@ class Training:
                 if self._due(self.plan.log_every_steps):
                     self._write_log(update)
                 due = self._due(self.plan.checkpoint_every_steps) or update.checkpoint_due
-                if due or self._validation_due():  # which may take longer than a queue waits
+                if due or self._validation_due():  # validation may take longer than a queue waits
                     self.save()
                 self.writer.check()
                 stopped = (update.stop_requested and self.step < self.plan.steps) or not self._validate(stop)
-                if not (stopped or update.stop_requested):  # else the reader may have been ended too
+                if not (stopped or update.stop_requested):  # otherwise the reader may have ended too
                     advance(f"loss {update.values['loss']:.4f}")
             if stopped:
                 self._save_and_meet()
@@ -159,7 +159,7 @@ class Training:
                 )
 
     def update(self, batch: Batch, stop: StopFlag | None = None) -> Update:
-        """One step: rate, forward, backward, average, check, and move the weights."""
+        """One step: rate, forward, backward, average, check, and update the weights."""
         rate = self.schedule.apply(self.optimizer, self.step)
         on_device = _on_device(batch, self.world.device)
         if self.world.leads:
@@ -200,7 +200,7 @@ class Training:
         )
 
     def save(self) -> None:
-        """Hand the state after `self.step` updates to the writer; all processes take part."""
+        """Pass the state after `self.step` updates to the writer; every rank must call this."""
         self._bad.take_in(self.batches.bad)
         bad_by_rank = self.world.collect(self._bad.state())
         optimizer = tensor_state(self.optimizer)
@@ -230,7 +230,7 @@ class Training:
         self.world.wait()
 
     def resume(self) -> None:
-        """Take up the newest state of the store, or start at step 0."""
+        """Resume from the newest state of the store, or start at step 0."""
         if self.world.leads:
             self.store.open()
         state = self.store.newest() if self.world.leads else None
@@ -251,7 +251,7 @@ class Training:
                 print(f"resumed after step {step} of {self.plan.steps}", file=sys.stderr, flush=True)
 
     def _remaining_batches(self) -> Generator[tuple[Batch, float]]:
-        """Batches from the present step to the end, each with the seconds it was waited for."""
+        """Batches from the present step to the end, each with the seconds spent waiting for it."""
         while self.step < self.plan.steps:
             epoch, first = divmod(self.step, self.batches.steps_per_epoch)
             watch = Stopwatch()
@@ -269,10 +269,10 @@ class Training:
         return self.validation is not None and self.step > 0 and self._due(self.validation.every_steps)
 
     def _validate(self, stop: StopFlag) -> bool:
-        """Where it is due, measure the average of the weights, or the weights, on rank 0; the others wait.
+        """If due, validate the averaged weights, or else the weights, on rank 0; the others wait.
 
-        False when a request to stop cut it short. The state of this step is saved before and knows nothing
-        of the figures: what resumes from it measures them.
+        Returns False if a request to stop interrupted it. The state of this step was saved before, without
+        the figures; a resumed training measures them.
         """
         if not self._validation_due():
             return True
@@ -303,18 +303,18 @@ class Training:
             self.average.take_in(self.task.model)
 
     def _overflowed(self, loss: float, gradient_norm: float) -> bool:
-        """Whether the scaler's factor made the gradient overflow; at a factor of 1 the loss is broken."""
+        """Whether the scaler made the gradient overflow; at a scale of 1 the loss itself is not finite."""
         fine = math.isfinite(gradient_norm) or not math.isfinite(loss)
         return self.scaler.is_enabled() and not fine and self.scaler.get_scale() > 1
 
     def _seed(self, part: int = 0) -> None:
         """Seed torch's generators for one step of one process: dropout, drop path, masks, mixup.
 
-        Part 0 is the whole batch, the micro-batches follow it.
+        Part 0 is the whole batch; the micro-batches are parts 1 and up.
         """
         entropy = [self.plan.seed, self.step, self.world.rank, part]
         seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
-        # torch.manual_seed would keep a formatted stack for GPUs that are not used, a millisecond each time
+        # torch.manual_seed formats a stack trace for unused GPUs, a millisecond each time
         torch.default_generator.manual_seed(seed)
         if self.world.device.type == "cuda":
             torch.cuda.manual_seed(seed)
@@ -347,7 +347,7 @@ class Training:
                 sink(line)
 
     def _not_finite(self, batch: Batch, own_loss: Tensor, loss: float, gradient_norm: float) -> str:
-        """What to tell the user. Of the processes' shares it names those whose own loss is broken."""
+        """Message for the user, with the rows of those processes whose own loss is not finite."""
         shares = self.world.collect((batch["rows"].tolist(), math.isfinite(own_loss)))
         broken = [share for share, fine in shares if not fine] or [share for share, _ in shares]
         rows = ", ".join(str(row) for share in broken for row in share)
@@ -368,7 +368,7 @@ def _on_device(batch: Batch, device: torch.device) -> Batch:
 
 @contextmanager
 def _progress(title: str, steps: int, done: int, world: World) -> Iterator[Callable[[str], None]]:
-    """What to call after each step with a note; only rank 0 shows anything."""
+    """Function to call after each step with a note; only rank 0 shows anything."""
     if not world.leads:
         yield lambda note: None
         return

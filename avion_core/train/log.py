@@ -1,11 +1,11 @@
 """The training log: JSON lines that survive a kill without a gap or a repetition.
 
-One line every few steps, all values flat: `step` (updates done), `epoch` (from 0), `loss` and the task's
+One line every few steps, with flat values: `step` (updates done), `epoch` (from 0), `loss` and the task's
 own metrics (means since the last line, over all processes), `learning_rate` and `gradient_norm` (of the
 line's step, null where fp16 overflowed), `skipped_steps` (overflows since the last line), `clips_per_s`,
 `data_wait_share` (part of the time spent waiting for the loader), `elapsed_s` (time spent in steps, over
 all legs), the readings of `meter.Meter`, and `bad_clips` (those that could not be decoded since the last
-line). Between them stand lines of what validation measured.
+line). Validation adds lines of its own.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from avion_core.train.meter import Meter
 
 @dataclass
 class Window:
-    """What has been measured since the last line."""
+    """Measurements since the last line."""
 
     steps: int = 0
     skipped: int = 0
@@ -35,7 +35,7 @@ class Window:
 
 
 class TrainingLog:
-    """Appends lines to a file, and gives back its own state for a checkpoint."""
+    """Appends lines to a file; its state is part of a checkpoint."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -45,9 +45,9 @@ class TrainingLog:
     def add(
         self, values: Mapping[str, float], *, clips: int, wait_s: float, work_s: float, skipped: bool = False
     ) -> None:
-        """Take in one step: its loss and metrics, its clips over all processes, and how long it took.
+        """Add one step: its loss and metrics, its clips over all processes, and its duration.
 
-        `skipped` says that it left the weights where they were.
+        `skipped`: the step did not change the weights.
         """
         seconds = wait_s + work_s
         window = self._window
@@ -71,7 +71,7 @@ class TrainingLog:
         steps_left: int,
         meter: Meter,
     ) -> dict[str, Any]:
-        """Append the line of the window, which is returned, and open the next."""
+        """Append and return the window's line, and open the next window."""
         window, self._window = self._window, Window()
         seconds = max(window.seconds, 1e-9)
         clips_per_s = window.clips / seconds
@@ -92,12 +92,12 @@ class TrainingLog:
         return line
 
     def write_validation(self, step: int, figures: Mapping[str, float]) -> None:
-        """Append a line `{"step", "validation": {…}}`; what there was nothing to measure on is null."""
+        """Append a line `{"step", "validation": {…}}`; figures without data are null."""
         found = {name: value if math.isfinite(value) else None for name, value in figures.items()}
         self._append({"step": step, "validation": found})
 
     def state(self) -> dict[str, Any]:
-        """The log's place, safely on disk: what `restore` needs to go on from here."""
+        """Sync the log to disk and return its position, for `restore`."""
         with self._path.open("a", encoding="utf-8") as stream:
             os.fsync(stream.fileno())
         return {
@@ -117,13 +117,13 @@ class TrainingLog:
         try:
             with self._path.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(line, ensure_ascii=False) + "\n")
-        except OSError as error:  # of a full disk, which names no file
+        except OSError as error:  # a full disk's error names no file
             error.filename = str(self._path)
             raise
 
 
 class BadClips:
-    """The clips this process could not decode, over all legs of a training, each logged once."""
+    """Clips that this process could not decode, over all legs of a training, each logged once."""
 
     def __init__(self) -> None:
         self._clips: list[dict[str, Any]] = []
@@ -134,12 +134,12 @@ class BadClips:
         self._clips += [clip for clip in map(asdict, met) if clip not in self._clips]
 
     def not_yet_logged(self) -> list[dict[str, Any]]:
-        """Those that came after the last call."""
+        """New ones since the last call."""
         new, self._logged = self._clips[self._logged :], len(self._clips)
         return new
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs."""
+        """State for `restore`."""
         return {"clips": list(self._clips), "logged": self._logged}
 
     def restore(self, by_rank: Sequence[Mapping[str, Any]], *, rank: int, size: int) -> None:

@@ -1,15 +1,15 @@
-"""The objectives, as pure functions of embeddings, logits and targets.
+"""Losses as pure functions of embeddings, logits and targets.
 
-A stage chooses a contrastive or a ranking loss by name; `config/losses.py` has its settings and names its
-function. A contrastive loss is called with (video_BD, text_BD, scale=, bias=, gather=), a ranking loss with
-(video_BD, text_BD, relevancy_GG, gather=), and both with their own settings by name.
+A stage selects a contrastive or a ranking loss by name; `config/losses.py` has its settings and its function.
+A contrastive loss is called with (video_BD, text_BD, scale=, bias=, gather=), a ranking loss with (video_BD,
+text_BD, relevancy_GG, gather=), and both with their own settings by name.
 
 Shapes: B clips of this process, G clips of all processes, K classes, D embedding size. The ranking
 losses, InfoNCE and the sigmoid loss take embeddings of unit length, row i of `video` belonging to row i of
 `text`. With `gather` (see `distributed.World.gather`) the means over the processes of their values and
 gradients are those of one process that holds all G clips.
 
-All losses are computed in 32-bit floats at least, whatever the precision of the forward pass.
+All losses are computed in at least 32-bit floats, whatever the precision of the forward pass.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch.autograd.function import once_differentiable
 Gather = Callable[[Tensor], Tensor]
 
 LOGITS_AT_ONCE = 2**22
-"""Logits of InfoNCE and of the sigmoid loss that exist at a time, 16 MiB of 32-bit floats."""
+"""Most logits of InfoNCE and of the sigmoid loss in memory at a time, 16 MiB of 32-bit floats."""
 
 RELEVANCY_RESOLUTION = 1.1 / 240
 """Relevancies that differ by less count as equal: EPIC-KITCHENS' values are multiples of 1/240."""
@@ -46,8 +46,8 @@ def info_nce(
 ) -> Tensor:
     """Symmetric InfoNCE (CLIP, arXiv 2103.00020, figure 3): `scale` is the inverse temperature.
 
-    A bias on all logits changes no softmax and is left out. A process compares its own clips with all texts
-    and its own texts with all clips.
+    A bias on all logits does not change the softmax and is ignored. A process compares its own clips with all
+    texts, and its own texts with all clips.
     """
     with _plain_precision(video_BD):
         video_BD, text_BD, video_GD, text_GD = _own_and_all(video_BD, text_BD, gather)
@@ -60,10 +60,10 @@ def info_nce(
 def sigmoid(
     video_BD: Tensor, text_BD: Tensor, *, scale: Tensor | float, bias: Tensor | float, gather: Gather = local
 ) -> Tensor:
-    """Sigmoid loss (SigLIP, arXiv 2303.15343, equation 1): each pair alone is told to match or not.
+    """Sigmoid loss (SigLIP, arXiv 2303.15343, equation 1): a binary decision for each pair.
 
-    A process compares its own clips with all texts. A pair that should match costs softplus(−logit), which
-    is softplus(logit) − logit, and any other softplus(logit).
+    A process compares its own clips with all texts. A matching pair costs softplus(−logit), which is
+    softplus(logit) − logit, any other softplus(logit).
     """
     with _plain_precision(video_BD):
         video_BD, text_BD, text_GD = _wide(video_BD), _wide(text_BD), _wide(gather(text_BD))
@@ -80,9 +80,9 @@ def max_margin(
     margin: float,
     gather: Gather = local,
 ) -> Tensor:
-    """Max-margin ranking in both directions, the diagonal left out (MI-MM of EPIC-KITCHENS-100).
+    """Max-margin ranking in both directions, without the diagonal (MI-MM of EPIC-KITCHENS-100).
 
-    One margin whatever the relevancy.
+    The margin does not depend on the relevancy.
     """
     gap_2GG = _gaps(cosine_similarity(gather(video_BD), gather(text_BD)))
     return _mean_off_diagonal(F.relu(margin - gap_2GG))
@@ -91,9 +91,9 @@ def max_margin(
 def adaptive_max_margin(
     video_BD: Tensor, text_BD: Tensor, relevancy_GG: Tensor, *, margin: float, gather: Gather = local
 ) -> Tensor:
-    """Max margin whose margin is multiplied by the relevancy of each clip to its own sentence.
+    """Max margin with the margin scaled by the relevancy of each clip to its own sentence.
 
-    `relevancy_GG` as in `symmetric_multi_similarity`; only its diagonal is looked at.
+    `relevancy_GG` as in `symmetric_multi_similarity`; only its diagonal is used.
     """
     gap_2GG = _gaps(cosine_similarity(gather(video_BD), gather(text_BD)))
     margin_G1 = margin * relevancy_GG.diagonal().to(gap_2GG)[:, None]
@@ -111,10 +111,10 @@ def symmetric_multi_similarity(
 ) -> Tensor:
     """Symmetric multi-similarity loss (arXiv 2406.12256).
 
-    `relevancy_GG[i, j]` is the relevancy of clip i to sentence j, over the gathered batch. The wanted
-    gap between a clip's own sentence and another is `margin` times the difference of their
-    relevancies: a lower bound where the own one is more relevant, an upper bound where the other is,
-    and, where both are the same, a value to be met within `relaxation` (the paper's tau).
+    `relevancy_GG[i, j]` is the relevancy of clip i to sentence j, over the gathered batch. The target gap
+    between a clip's own sentence and another is `margin` times the difference of their relevancies: a lower
+    bound if the own one is more relevant, an upper bound if the other is, and if both are equal, a value to
+    meet within `relaxation` (the paper's tau).
     """
     similarity_GG = cosine_similarity(gather(video_BD), gather(text_BD))
     difference_2GG = _gaps(relevancy_GG.to(similarity_GG))
@@ -132,13 +132,13 @@ def symmetric_multi_similarity(
 
 
 def soft_target_cross_entropy(logits_BK: Tensor, targets_BK: Tensor) -> Tensor:
-    """Cross-entropy against a distribution over the classes, such as mixup makes."""
+    """Cross-entropy against a distribution over the classes, as from mixup."""
     with _plain_precision(logits_BK):
         return F.cross_entropy(_wide(logits_BK), _wide(targets_BK))
 
 
 def masked_pixels(prediction_BMP: Tensor, target_BMP: Tensor) -> Tensor:
-    """Mean squared error over the M hidden patches of P pixels (VideoMAE, arXiv 2203.12602)."""
+    """Mean squared error over the M masked patches of P pixels (VideoMAE, arXiv 2203.12602)."""
     with _plain_precision(prediction_BMP):
         return F.mse_loss(prediction_BMP.float(), target_BMP.float())
 
@@ -187,8 +187,8 @@ def _sum_over_rows(
 class _RowBlocks(torch.autograd.Function):
     """A sum over rows and its gradient, block by block.
 
-    What a row adds needs no other row, so a block's gradient is taken as soon as its value is there, and
-    nothing of size B×G waits for the backward pass.
+    Rows are independent, so a block's gradient is computed right after its value, and nothing of size B×G is
+    kept for the backward pass.
     """
 
     @staticmethod

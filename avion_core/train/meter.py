@@ -1,4 +1,4 @@
-"""What a line of the log says of the machine: memory, utilisation, and when training will be done."""
+"""Machine readings for the log: memory, utilisation, and the expected end of training."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ HALF_PRECISION_TFLOPS = {
     "RTX A5000": 111.1,
     "V100": 125.0,
 }
-"""Peak of dense bf16 or fp16 arithmetic by a part of the GPU's name, from NVIDIA's data sheets."""
+"""Peak dense bf16 or fp16 TFLOPS by part of the GPU's name, from NVIDIA's data sheets."""
 
 CLIPS_COUNTED = 2
-"""The smallest batch that mixup can take; a process that has one clip counts that."""
+"""Clips to count operations on: the smallest batch that mixup can take, or one clip if there is one."""
 
 
 def peak_tflops(device: torch.device, precision: str) -> float | None:
-    """The device's peak where it is known: GPUs of the table in half precision."""
+    """The device's peak, if known: GPUs of the table in half precision."""
     if device.type != "cuda" or precision == "fp32":
         return None
     name = torch.cuda.get_device_name(device)
@@ -38,10 +38,10 @@ def peak_tflops(device: torch.device, precision: str) -> float | None:
 
 
 class Meter:
-    """Reads memory and time; of the model it learns the operations a clip from the first batch it sees."""
+    """Reads memory and time; counts the model's operations per clip on the first batch."""
 
     def __init__(self, *, device: torch.device, processes: int, peak_tflops: float | None) -> None:
-        """`peak_tflops` is of one device; None leaves the utilisation unknown and counts nothing."""
+        """`peak_tflops` is of one device; None: no utilisation and no counting."""
         self._device, self._processes, self._peak_tflops = device, processes, peak_tflops
         self._flops_per_clip: float | None = None
 
@@ -69,8 +69,8 @@ class Meter:
 def flops_per_clip(task: Task, batch: Batch, autocast: Callable[[], AbstractContextManager[object]]) -> float:
     """Operations of a clip's forward and backward pass: three times those of the forward pass.
 
-    Recomputation is no work of the model (PaLM, arXiv 2204.02311, appendix B), so that of gradient
-    checkpointing and of accumulation does not count.
+    Recomputation for gradient checkpointing and accumulation does not count (PaLM, arXiv 2204.02311,
+    appendix B).
     """
     some = {name: value[:CLIPS_COUNTED] if value.ndim else value for name, value in batch.items()}
     clips = len(some["rows"])

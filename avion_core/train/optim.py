@@ -1,4 +1,4 @@
-"""Update rules, parameter groups and the course of the learning rate."""
+"""Update rules, parameter groups and the learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ EPSILON = 1e-8
 
 
 class LayeredModel(Protocol):
-    """What parameter groups need to know of a model."""
+    """Interface of a model for parameter groups."""
 
     def named_parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
         """Parameters with their names."""
 
     def no_decay(self) -> set[str]:
-        """Names of the parameters that do not decay."""
+        """Names of parameters without weight decay."""
 
     def layer_of(self, parameter_name: str) -> int:
         """0 for the embeddings, rising towards the head."""
@@ -34,8 +34,8 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """The trained parameters, grouped by (layer, decay); each group carries its `names` and `rate_scale`.
 
-    The model names those that do not decay, the fnmatch patterns `no_decay` further ones. Raises ValueError
-    for a pattern that matches none. The rate of a layer is `layer_decay` to the power of its
+    The model names parameters without decay; the fnmatch patterns `no_decay` add to them. Raises ValueError
+    for a pattern without a match. The rate of a layer is `layer_decay` to the power of its
     distance from the last one (BEiT, arXiv 2106.08254).
     """
     trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
@@ -74,9 +74,9 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """`adamw` and `lion` decay decoupled from the gradient; `sgd` adds the decay to it, as torch's does.
 
-    With `shard` each process keeps the state of its part of the weights, updates those and sends them to
-    the others (ZeRO stage 1, arXiv 1910.02054); the processes' group must exist. The rate comes from a
-    `Schedule` before each step. Raises ValueError for another name.
+    With `shard` each process keeps the state of its part of the weights, updates those and broadcasts them
+    (ZeRO stage 1, arXiv 1910.02054); the process group must exist. A `Schedule` sets the rate before each
+    step. Raises ValueError for another name.
     """
     kind, options = _update_rule(rule, betas, momentum)
     if shard:
@@ -99,7 +99,7 @@ def _update_rule(
 
 
 def tensor_state(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The optimiser's state as flat tensors, `<quantity>/<parameter name>`, fit for a safetensors file.
+    """The optimiser's state as flat tensors, `<quantity>/<parameter name>`, for a safetensors file.
 
     With a sharded optimiser every rank must call this; rank 0 gets the whole state, the others none.
     """
@@ -117,7 +117,7 @@ def tensor_state(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
 
 
 def load_tensor_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Put back what `tensor_state` took; the groups and their rates stay as they are."""
+    """Restore the result of `tensor_state`; groups and rates stay unchanged."""
     order = {name: index for index, name in enumerate(_names(optimizer))}
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():
@@ -129,11 +129,11 @@ def load_tensor_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, to
     ]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     if isinstance(optimizer, ZeroRedundancyOptimizer):
-        optimizer.state.clear()  # the wrapper's copy of what its inner optimiser now holds
+        optimizer.state.clear()  # the wrapper's copy of its inner optimiser's state
 
 
 def _names(optimizer: torch.optim.Optimizer) -> list[str]:
-    """Names of the parameters in the order of torch's own numbers for them."""
+    """Names of the parameters in torch's order."""
     return [name for group in optimizer.param_groups for name in group["names"]]
 
 
@@ -148,11 +148,11 @@ class Schedule:
     steps: int
     """Steps of the whole training."""
     warmup_steps: int = 0
-    """Steps of the rise; the last of them has the peak rate."""
+    """Steps of the warm-up; the last of them has the peak rate."""
     start: float = 0.0
-    """Rate of the first step of the rise."""
+    """Rate of the first step of the warm-up."""
     final: float = 0.0
-    """Rate that the cosine would reach one step after the last."""
+    """Rate of the cosine one step after the last."""
 
     def rate(self, step: int) -> float:
         """Rate of the update with index `step` (from 0)."""

@@ -1,4 +1,4 @@
-"""What a stage's settings make: kernels, data, loader, optimiser, schedule, plan, validation."""
+"""Build a stage's parts from its settings: kernels, data, loader, optimiser, schedule, loop, validation."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from avion_core.train.validation import Validation, ValidationData
 
 
 def fix_arithmetic(threads: int, world: World) -> None:
-    """Threads, and on the CPU only algorithms that give the same bits each time."""
+    """Set the number of threads, and on the CPU use only deterministic algorithms."""
     torch.set_num_threads(threads)
     if world.device.type == "cpu":
         torch.use_deterministic_algorithms(True)
-        # filling every new tensor first would cost time and guard nothing here
+        # filling every new tensor would cost time and is not needed here
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def choose_kernels(settings: StageSettings, model: VideoModel) -> None:
-    """How the model computes, which changes neither its weights nor, but for rounding, its results."""
+    """Set the model's kernels, which change neither its weights nor, except for rounding, its results."""
     set_attention(model, settings.attention)
     set_checkpointing(model, settings.gradient_checkpointing)
     if settings.compile:
@@ -39,7 +39,7 @@ def choose_kernels(settings: StageSettings, model: VideoModel) -> None:
 
 
 def view_of(settings: StageSettings) -> View:
-    """How training looks at a clip."""
+    """The training view of a clip."""
     return View(
         frames=settings.frames,
         sampling=settings.sampling,
@@ -63,7 +63,7 @@ def dataset_of(
     model: VideoModel,
     choose_text: ChooseText | None,
 ) -> ClipDataset:
-    """The clips as training looks at them, each with a text that `choose_text` chooses."""
+    """The clips in the training view, each with a text from `choose_text`."""
     return ClipDataset(
         clips,
         ChunkIndex.load(chunks),
@@ -108,7 +108,7 @@ def optimizer_of(settings: StageSettings, model: VideoModel, world: World) -> to
 
 
 def schedule_of(settings: StageSettings, *, steps_per_epoch: int) -> Schedule:
-    """The stage's rates, all of them multiplied by batch_size / learning_rate_batch where that is set."""
+    """The stage's rates, scaled by batch_size / learning_rate_batch if that is set."""
     factor = settings.batch_size / settings.learning_rate_batch if settings.learning_rate_batch else 1.0
     return Schedule(
         kind=settings.schedule,
@@ -121,7 +121,7 @@ def schedule_of(settings: StageSettings, *, steps_per_epoch: int) -> Schedule:
 
 
 def plan_of(settings: StageSettings, steps_per_epoch: int, *, seed: int, device: torch.device) -> Plan:
-    """How long to train, how often to write, and how to compute."""
+    """Length of the training, intervals of logs and checkpoints, and arithmetic."""
     return Plan(
         steps=settings.epochs * steps_per_epoch,
         seed=seed,

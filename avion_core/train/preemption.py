@@ -1,4 +1,4 @@
-"""A queue's or user's request to stop, turned into a flag that the engine looks at after each step."""
+"""Turn a queue's or user's request to stop into a flag that the engine checks after each step."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from typing import NoReturn
 from avion_core.processes import heard_stop_signals
 
 PREEMPTED_EXIT_CODE = 3
-"""Exit code of a training that was asked to stop, has saved its state, and waits to be started again."""
+"""Exit code of a training that was asked to stop and has saved its state."""
 SAVED_VARIABLE = "AVION_SAVED_FILE"
-"""Names the file that a process touches before it ends with this code; train/torchrun.py looks for it."""
+"""Variable with the path of a file that a process touches before it exits with this code; see torchrun.py."""
 
 
 class Interrupt(BaseException):
-    """What `StopFlag.interrupting` raises."""
+    """Raised by `StopFlag.interrupting`."""
 
 
 class PreemptedError(Exception):
@@ -37,7 +37,7 @@ class StopFlag:
 
     @contextmanager
     def interrupting(self) -> Iterator[None]:
-        """Raise Interrupt inside as soon as a stop is requested, at once if it was before."""
+        """Raise Interrupt in the body as soon as a stop is requested, or at once if it was before."""
         self._interrupts = True
         try:
             self._raise_if_asked()
@@ -58,7 +58,7 @@ class StopFlag:
 
 @contextmanager
 def stop_requests() -> Iterator[StopFlag]:
-    """Turn the signals heard into a flag while the context lasts."""
+    """Turn stop signals into a flag for the body."""
     flag = StopFlag()
     previous = {number: signal.signal(number, flag.on_signal) for number in heard_stop_signals()}
     try:
@@ -69,12 +69,12 @@ def stop_requests() -> Iterator[StopFlag]:
 
 
 def exit_preempted() -> NoReturn:
-    """End with PREEMPTED_EXIT_CODE, when the state of all processes is saved."""
+    """Exit with PREEMPTED_EXIT_CODE, once the state of all processes is saved."""
     if file := os.environ.get(SAVED_VARIABLE):
         Path(file).touch()
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except OSError:  # nobody reads it any more; what is left in it would change the exit code
+        except OSError:  # its reader has ended; unflushed output would change the exit code
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(PREEMPTED_EXIT_CODE)

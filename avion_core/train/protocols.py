@@ -1,4 +1,4 @@
-"""What the engine asks of a task and of the batches: the seams between time, loss and data."""
+"""Interfaces between the engine, a task's loss and the data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Batch = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class StepLoss:
-    """What a task makes of a batch."""
+    """A task's loss for a batch."""
 
     loss: Tensor
     """0-d, with a gradient; a mean over the clips, or over pairs of them."""
@@ -29,10 +29,10 @@ class Task(Protocol):
         """The model that is trained."""
 
     def prepare(self, batch: Batch) -> Batch:
-        """The batch that `loss` takes: what is drawn for all its clips together, such as mixup, is in it."""
+        """The batch for `loss`, with draws for the whole batch applied, such as mixup."""
 
     def loss(self, batch: Batch) -> StepLoss:
-        """Loss of a prepared batch, or of a part of it, on the model's device."""
+        """Loss of a prepared batch or a part of it, on the model's device."""
 
     def after_update(self) -> None:
         """Called after the optimiser's step, for bounds on parameters."""
@@ -46,17 +46,17 @@ class PairwiseTask(Task, Protocol):
     """
 
     def embed(self, batch: Batch) -> tuple[Tensor, ...]:
-        """Embeddings, one row a clip, that depend on each clip alone."""
+        """Embeddings, one row per clip, each independent of other clips."""
 
     def loss_of(self, embeddings: tuple[Tensor, ...], batch: Batch) -> StepLoss:
         """Loss of the whole batch from its embeddings."""
 
 
 class Batches(Protocol):
-    """Where batches come from: `avion_core.data.loader.BatchLoader`."""
+    """Source of batches: `avion_core.data.loader.BatchLoader`."""
 
     bad: list[Any]
-    """Clips that could not be decoded, in the order they were met: dataclasses of JSON-able fields."""
+    """Clips that could not be decoded, in order of occurrence: dataclasses of JSON-able fields."""
 
     @property
     def steps_per_epoch(self) -> int:

@@ -1,7 +1,7 @@
-"""Relevancy of a training batch's clips to its sentences, worked out on the model's device at each step.
+"""Relevancy of a training batch's clips to its sentences, computed on the model's device at each step.
 
-The formula is that of `avion_core.evaluate.relevancy`, value for value. What is kept is a row of classes for
-each clip and each sentence (20 MB for the clips of EPIC-KITCHENS-100); a matrix of all pairs would be a GB.
+It equals `avion_core.evaluate.relevancy`, value for value. Only a row of classes per clip and sentence is
+kept (20 MB for the clips of EPIC-KITCHENS-100); a matrix of all pairs would take a GB.
 
 Shapes: N clips and M sentences of a batch, C noun classes.
 """
@@ -18,10 +18,10 @@ from avion_core.data.clips import ClipTable, Sentences
 
 
 class PairRelevancy:
-    """Called with rows of the clip table and of the sentences, gives the relevancy of every pair."""
+    """Function from rows of the clip table and of the sentences to the relevancy of every pair."""
 
     def __init__(self, clips: ClipTable, sentences: Sentences, *, device: torch.device) -> None:
-        """Raises ValueError (a TableError) when the clips have no verb and noun classes."""
+        """Raises ValueError (a TableError) if the clips have no verb and noun classes."""
         clip_nouns = [clips.nouns(row) for row in range(len(clips))]
         classes = 1 + max((noun for nouns in (*clip_nouns, *sentences.nouns) for noun in nouns), default=0)
         self._clip_verbs = torch.from_numpy(clips.column("verb")).to(device)
@@ -39,7 +39,7 @@ class PairRelevancy:
 
 
 def _members(sets: Sequence[Sequence[int]], classes: int) -> Tensor:
-    """Which classes each set holds, bool[sets, classes]."""
+    """The classes in each set, bool[sets, classes]."""
     holds = np.zeros((len(sets), classes), bool)
     rows = np.repeat(np.arange(len(sets)), [len(members) for members in sets])
     holds[rows, [member for members in sets for member in members]] = True

@@ -1,4 +1,4 @@
-"""Where the log's lines go beside `train.jsonl`: TensorBoard, and Weights & Biases when it is asked for."""
+"""Sinks of the log besides `train.jsonl`: TensorBoard, and Weights & Biases on request."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Sink = Callable[[Mapping[str, Any]], None]
 def open_sinks(folder: Path, *, title: str, identity: str, wandb_project: str | None) -> list[Sink]:
     """TensorBoard's folder, and a W&B run if `wandb_project` is set.
 
-    `identity` is the same for all legs of a training. Raises ValueError when `wandb_project` is set and
-    Weights & Biases, which is not among the requirements, is not installed.
+    `identity` is the same for all legs of a training. Raises ValueError if `wandb_project` is set and
+    Weights & Biases, which is not a requirement, is not installed.
     """
     sinks: list[Sink] = [TensorBoard(folder / "tensorboard" / identity)]
     if wandb_project is not None:
@@ -35,7 +35,7 @@ class TensorBoard:
 
     def __call__(self, line: Mapping[str, Any]) -> None:
         """Write the line's numbers at its step."""
-        if self._writer is None:  # a leg that begins with a validation has the loss of that step already
+        if self._writer is None:  # a leg that starts with a validation has the loss of that step already
             first_step = line["step"] + any(name.startswith("validation/") for name in line)
             self._writer = SummaryWriter(str(self._folder), purge_step=first_step)
         for name, value in numbers(line).items():
@@ -61,5 +61,5 @@ class WeightsAndBiases:
 
 
 def numbers(line: Mapping[str, Any]) -> dict[str, float]:
-    """What can be drawn of a line."""
+    """The values of a line that can be plotted."""
     return {name: value for name, value in line.items() if isinstance(value, int | float) and name != "step"}

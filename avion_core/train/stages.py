@@ -1,8 +1,8 @@
-"""A stage: which task, data, model and start weights belong together, and what is published at the end.
+"""A stage: its task, data, model and start weights, and the files it publishes.
 
     <out>/model.safetensors  model.json  train.jsonl  tensorboard/  manifest.json
 
-Until these are there, `<out>/checkpoints/` holds what a restart needs.
+Until these exist, `<out>/checkpoints/` has the state for a restart.
 """
 
 from __future__ import annotations
@@ -65,14 +65,14 @@ def train_stage(
     out: Path,
     validation: ValidationData | None = None,
 ) -> None:
-    """Train a stage and publish it in the folder `out`, going on from its checkpoints if it has any.
+    """Train a stage and publish it in the folder `out`, continuing from its checkpoints if any.
 
     `files` by role: `clips_1` …, `chunks`, what the task reads (`sentences`, `classes`), `start` (weights of
     the stage to start from) and `start_weights` (third-party ones, needed for those of open_clip).
-    `validation` is what `validate_with` names. Started by torchrun, every process calls this.
+    `validation` is the evaluation of `validate_with`. Under torchrun, every process calls this.
 
     Raises ValueError for settings that do not fit the data or the start weights, and for a loss that is
-    not finite; exits with PREEMPTED_EXIT_CODE after SIGTERM or SIGUSR1, when the state is saved.
+    not finite; exits with PREEMPTED_EXIT_CODE after SIGTERM or SIGUSR1, once the state is saved.
     """
     if settings.start_file is not None:
         files = {**files, "start_weights": files.get("start_weights", Path(settings.start_file))}
@@ -82,17 +82,17 @@ def train_stage(
         try:
             _Stage(settings, files, validation, title=title, seed=seed, out=Path(out), world=world).run()
         except PreemptedError as stop:
-            ignore(STOP_SIGNALS)  # a further one would interrupt the ending
+            ignore(STOP_SIGNALS)  # another one would interrupt the exit
             preempted = stop
     if preempted is not None:
         if world.leads:
-            with suppress(BrokenPipeError):  # the same signal may have ended what reads it
+            with suppress(BrokenPipeError):  # the same signal may have ended its reader
                 print(f"{preempted}; start it again to go on", file=sys.stderr, flush=True)
         exit_preempted()
 
 
 class _Stage:
-    """One stage on its way from settings to published files."""
+    """One stage, from settings to published files."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class _Stage:
         self.setup = task_setup(settings, self.files)
 
     def run(self) -> None:
-        """Train, publish, and drop the checkpoints, unless the finished files are of this identity."""
+        """Train, publish and delete the checkpoints, unless the finished files have this identity."""
         if self.world.from_leader(self.world.leads and self.keep_finished()):
             return
         model = self.fresh_model().to(self.world.device)
@@ -126,7 +126,7 @@ class _Stage:
         choose_kernels(self.settings, model)
         with store.claim() if self.world.leads else nullcontext():
             if self.world.leads:
-                remove_partials(self.out)  # of a kill while the results were published
+                remove_partials(self.out)  # left by a kill during publication
             training = self.training(model, store)
             training.run(self.title)
             if self.world.leads:
@@ -136,7 +136,7 @@ class _Stage:
             store.remove()
 
     def keep_finished(self) -> bool:
-        """Whether the stage is finished, with all that decides its result as it is now. For rank 0."""
+        """Whether the stage is finished, with its present identity. For rank 0."""
         return keep(
             self.out,
             (WEIGHTS_FILE, DESCRIPTION_FILE, CURVE),
@@ -145,15 +145,15 @@ class _Stage:
         )
 
     def fresh_model(self) -> VideoModel:
-        """The model that the training starts from: the seed's, on rank 0 with the start weights."""
+        """The initial model: from the seed, on rank 0 with the start weights."""
         torch.manual_seed(self.seed)
         model = build_model(self.kind, self.settings.model, **self.setup.model_arguments())
-        if self.world.leads:  # one download, one error; `World.same_weights` hands them on
+        if self.world.leads:  # one download, one error; `World.same_weights` broadcasts them
             fill_from_start(model, self.settings, self.files, title=self.title)
         return model
 
     def training(self, model: VideoModel, store: CheckpointStore) -> Training:
-        """Model, data and update rule put together. Raises ValueError for too few clips or too short ones."""
+        """Combine model, data and update rule. Raises ValueError for too few or too short clips."""
         settings, clips = self.settings, ClipTable.load(*self._clip_files())
         if len(clips) < settings.batch_size:
             raise ValueError(
@@ -214,7 +214,7 @@ class _Stage:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What decides the result: checkpoints of another identity are not taken up. For rank 0."""
+        """Everything that affects the result; checkpoints of another identity are not resumed. For rank 0."""
         measured = {"validation": self.validation.settings.recipe()} if self.validation else {}
         return {
             "recipe": self.settings.recipe(),

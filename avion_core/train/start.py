@@ -1,4 +1,4 @@
-"""Weights that a stage starts from: those of an earlier stage, or third-party ones."""
+"""Start weights of a stage: an earlier stage's, or third-party ones."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from avion_core.models.store import start_from
 def fill_from_start(
     model: VideoModel, settings: StageSettings, files: Mapping[str, Path], *, title: str
 ) -> None:
-    """Fill a fresh model from the files `start` or `start_weights`, and print what was taken.
+    """Fill a fresh model from the files `start` or `start_weights`, and print a summary.
 
-    Raises ValueError for weights that do not fit, and for third-party ones whose file is not there.
+    Raises ValueError for weights that do not fit, and for third-party ones whose file is missing.
     """
     waived = {
         "fresh": settings.start_fresh,

@@ -1,4 +1,4 @@
-"""Which sentence a clip is trained with: the choosers that the data set calls for each sample."""
+"""Choosers of the sentence that a clip is trained with, called by the data set for each sample."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from avion_core.evaluate.relevancy import relevancy_matrix
 
 
 class AnyText:
-    """One of the row's own texts at random, as pretraining takes them (LaViLa, CVPR 2023)."""
+    """One of the row's own texts at random, as in pretraining (LaViLa, CVPR 2023)."""
 
     def __init__(self, clips: ClipTable) -> None:
-        """Raises ValueError when a row has no text."""
+        """Raises ValueError if a row has no text."""
         without = clips.first_without_text()
         if without is not None:
             raise ValueError(
@@ -30,10 +30,10 @@ class AnyText:
 
 
 class RelevantSentence:
-    """One of the sentences whose relevancy to the clip is above a bound (EPIC-KITCHENS-100 MIR)."""
+    """One of the sentences with a relevancy to the clip above a bound (EPIC-KITCHENS-100 MIR)."""
 
     def __init__(self, clips: ClipTable, sentences: Sentences, *, min_relevancy: float) -> None:
-        """Raises ValueError (a TableError) when the clips have no verb and noun classes."""
+        """Raises ValueError (a TableError) if the clips have no verb and noun classes."""
         self._verbs, self._clips, self._sentences = clips.column("verb"), clips, sentences
         if len(clips):
             clips.nouns(0)
@@ -63,7 +63,7 @@ class RelevantSentence:
         return sentence, self._sentences.texts[sentence]
 
     def _groups_above(self, kind: tuple[int, frozenset[int]]) -> NDArray[np.int64]:
-        """Numbers of the groups of like sentences that are relevant enough to clips of this kind."""
+        """Groups of equal sentences that are relevant enough to clips with this verb and these nouns."""
         verbs, nouns = [verb for verb, _ in self._rows_of], [nouns for _, nouns in self._rows_of]
         relevancy = relevancy_matrix([kind[0]], [kind[1]], verbs, nouns)[0]
         return np.flatnonzero(relevancy > self._min_relevancy)

@@ -1,8 +1,8 @@
-"""torchrun that hands signals on and tells a job that was asked to stop, and has saved, from one that failed.
+"""torchrun with forwarded signals and a separate exit code for trainings that were stopped and have saved.
 
 `python -m workflow_scripts.torchrun OPTIONS -m module …` has torchrun's options. On a signal torchrun gives
-its processes 30 seconds and ends with 1. This waits until they have saved, however often it is told to stop,
-and ends with PREEMPTED_EXIT_CODE. If it is killed itself, its processes save and end (`join_world`).
+its processes 30 seconds and ends with 1. This program waits until they have saved, however often it is told
+to stop, and ends with PREEMPTED_EXIT_CODE. If it is killed itself, its processes save and end (`join_world`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main() -> None:
     def hand_on(number: int, frame: FrameType | None) -> None:
         nonlocal asked
         asked = True
-        logging.disable()  # torchrun calls every process that ends now a failure
+        logging.disable()  # torchrun reports every process that ends now as a failure
         processes = psutil.Process().children()
         for process in processes:
             process.send_signal(number)
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def check_meeting_point(arguments: list[str]) -> None:
-    """End with one error where the first node's name does not resolve: torchrun would wait ten minutes."""
+    """Exit with one error if the first node's name does not resolve: torchrun would wait ten minutes."""
     for argument in arguments:
         name = argument.removeprefix("--master-addr=")
         if name == argument:

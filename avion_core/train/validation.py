@@ -1,4 +1,4 @@
-"""Measuring a model while it is trained: one of the config's evaluations, on a schedule."""
+"""Validation during training: one of the config's evaluations, on a schedule."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from avion_core.models.base import VideoModel
 from avion_core.models.store import ModelDescription
 
 NOT_MEASURED = {"chance", "bad_clips", "clips_in_table", "videos"}
-"""Parts of an evaluation's figures that say nothing of the model."""
+"""Figures of an evaluation that do not depend on the model."""
 
 
 @dataclass(frozen=True)
 class Validation:
-    """What the engine does on a schedule."""
+    """A validation that the engine runs on a schedule."""
 
     measure: Callable[[], Mapping[str, float]]
-    """Called on rank 0 while the model holds the weights that would be published."""
+    """Called on rank 0 with the weights to publish in the model."""
     every_steps: int
-    """Its distance; the last step is measured too."""
+    """Steps between validations; the last step is validated too."""
     best_metric: str | None = None
-    """The weights that are highest in this figure are the result; None for the last ones."""
+    """The result is the weights with the highest value of this figure; None: the last weights."""
 
     def rank(self, figures: Mapping[str, float]) -> float | None:
-        """The figure that decides, None where it is not a number. Raises ValueError for an unknown name."""
+        """The deciding figure; None if it is not a number. Raises ValueError for an unknown name."""
         if self.best_metric is None:
             return None
         known([self.best_metric], figures, "best_metric")
@@ -44,7 +44,7 @@ class Validation:
 
 @dataclass(frozen=True)
 class ValidationData:
-    """One of the config's evaluations and the files that it reads."""
+    """One of the config's evaluations and its files."""
 
     settings: EvaluationSettings
     chunks: Path
@@ -54,7 +54,7 @@ class ValidationData:
 
     @classmethod
     def parse(cls, settings: str, files: Mapping[str, Path]) -> ValidationData:
-        """From the evaluation's settings as JSON and its files by the names of the fields here."""
+        """From the evaluation's settings as JSON, and its files by the names of these fields."""
         return cls(EvaluationSettings.model_validate_json(settings), **files)
 
     def files(self) -> dict[str, Path]:
@@ -73,7 +73,7 @@ class ValidationData:
         clip_timeout_seconds: float = 60.0,
         max_bad_share: float = 0.05,
     ) -> dict[str, float]:
-        """Figures of the model with as many frames as it is trained with, by dotted names (`mAP.mean`)."""
+        """Figures of the model with its number of frames in training, by dotted names (`mAP.mean`)."""
         own = {
             "frames": description.frames,
             "threads": torch.get_num_threads(),

@@ -1,4 +1,4 @@
-"""What the selected runs need: stages, data sets, paths, files. The rules read it here, without a DAG."""
+"""Needs of the selected runs for the rules: stages, data sets, paths, files. Works without a DAG."""
 
 from avion_core.workflow.planned import PlannedStage, Workflow
 from avion_core.workflow.targets import narrates, planned_runs, trains

@@ -1,4 +1,4 @@
-"""Digests of the code that cheap rules depend on: they rerun when it changes."""
+"""Digests of code, for cheap rules that rerun when it changes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ANNOTATE = (
     "tables.py",
     "source_videos.py",
 )
-"""Modules of the room `data` by which every layout's tables are made."""
+"""Modules of the package `data` that make every layout's tables."""
 LEXICON = (
     "narrate/lexicon.py",
     "narrate/analysis.py",
@@ -33,7 +33,7 @@ LEXICON = (
     "narrate/sentences.py",
     "data/ek100.py",
 )
-"""Files by which the lexicon answers."""
+"""Files that determine the lexicon's answers."""
 
 SAME_RESULTS: Mapping[str, str] = {
     "10f4c325c91f89c5": "def7eee8f0db1aca",  # ego4d
@@ -50,12 +50,12 @@ not here counts as new code.
 
 
 def library_code(*patterns: str) -> str:
-    """Digest of files of the library that match one of the patterns."""
+    """Digest of the library's files that match one of the patterns."""
     return _recorded(path for pattern in patterns for path in sorted(LIBRARY.glob(pattern)) if path.is_file())
 
 
 def annotation_code(layout: str) -> str:
-    """Digest of what makes a layout's tables: its reader, and modules named after it."""
+    """Digest of the code behind a layout's tables: its reader, and modules named after it."""
     shared = [LIBRARY / "data" / name for name in ANNOTATE]
     own = {source_file(LAYOUTS[layout].reader), *LIBRARY.glob(f"data/{layout}*.py")}
     return _recorded([*shared, *sorted(own)])

@@ -1,4 +1,4 @@
-"""Files that a training and an evaluation read, by the names that they have on its command line."""
+"""Files that trainings and evaluations read, by their names on the command line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def training_files(workflow: Workflow, run: str, stage: str) -> dict[str, str]:
 
 
 def validation_files(workflow: Workflow, run: str, stage: str) -> dict[str, str]:
-    """`validation_chunks`, `validation_clips` …; nothing where no evaluation validates the stage."""
+    """`validation_chunks`, `validation_clips` …; empty if no evaluation validates the stage."""
     name = workflow.settings.stage(run, stage).validate_with
     if name is None:
         return {}
@@ -35,7 +35,7 @@ def validation_files(workflow: Workflow, run: str, stage: str) -> dict[str, str]
 
 
 def validation_words(workflow: Workflow, run: str, stage: str) -> str:
-    """The option with the settings of that evaluation, or nothing."""
+    """The command-line option with that evaluation's settings, or nothing."""
     name = workflow.settings.stage(run, stage).validate_with
     if name is None:
         return ""
@@ -51,7 +51,7 @@ def training_packets(workflow: Workflow, run: str, stage: str) -> list[str]:
 
 
 def evaluation_files(workflow: Workflow, entry: EvaluationSettings) -> dict[str, str]:
-    """`chunks`, `clips`, and what the kind reads beside them (`sentences`, `classes`)."""
+    """`chunks`, `clips`, and the evaluation's further files (`sentences`, `classes`)."""
     layout = LAYOUTS[workflow.settings.datasets[entry.dataset].layout]
     files = layout.evaluations.get(entry.kind, {})
     return {"chunks": workflow.chunks(entry.dataset)} | {
@@ -62,8 +62,8 @@ def evaluation_files(workflow: Workflow, entry: EvaluationSettings) -> dict[str,
 def start_weights(workflow: Workflow, run: str, stage: str) -> tuple[str | None, bool]:
     """The file of third-party weights that a stage starts from, and whether its age counts.
 
-    Where it is gone, Snakemake takes a finished model for a plain file. That is right for one that was made
-    with it; any other is a problem of `precheck`, and the dry run's plan goes without the file.
+    If the file is gone, it is left out for a model that was made with it. For any other, `precheck` reports
+    the problem, and the dry run's plan leaves it out.
     """
     planned = workflow.stage(run, stage)
     path, made = planned.recipe.start_file, workflow.is_made(planned)

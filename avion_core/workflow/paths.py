@@ -1,4 +1,4 @@
-"""Where the workflow keeps everything. A name may be one of Snakemake's wildcards, such as "{dataset}"."""
+"""Paths of the workflow's files. A name may be one of Snakemake's wildcards, such as "{dataset}"."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Paths:
         return self.data(dataset, "packets.npy")
 
     def clips(self, dataset: str, file: str) -> str:
-        """A file that annotate makes, by its name in the layout's record."""
+        """A file made by annotate, by its name in the layout's record."""
         return self.data(dataset, f"clips/{file}")
 
     def result(self, run: str, name: str, file: str) -> str:
@@ -55,7 +55,7 @@ class Paths:
         return self.result(run, stage, "model.safetensors")
 
     def fetched_weights(self, recipe: StageSettings) -> str | None:
-        """The file into which the weights of open_clip that a stage starts from are fetched."""
+        """The fetched file of open_clip's weights that a stage starts from."""
         source = recipe.start_weights or ""
         if not source.startswith(OPEN_CLIP):
             return None
@@ -70,7 +70,7 @@ class Paths:
         return f"{self.settings.data_dir}/{dataset}/narrations/{self._provider}/{table}{SUFFIX}"
 
     def narration_files(self, dataset: str) -> dict[str, str]:
-        """What comes of a data set's narrations: the table, those without a sentence, their counts."""
+        """Results of narrating a data set: the table, narrations without a sentence, their counts."""
         folder = f"{self.settings.data_dir}/{dataset}/narrations/{self._provider}"
         return {
             "table": self.narration_table(dataset),

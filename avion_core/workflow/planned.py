@@ -1,4 +1,4 @@
-"""What the selected runs need: stages, evaluations, data sets; and whether results on disk are up to date."""
+"""Needs of the selected runs: stages, evaluations, data sets; and whether results on disk are up to date."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class PlannedStage:
 
 @dataclass(frozen=True)
 class Workflow(Paths):
-    """The configuration as the rules see it. `runs` are those that are made; the selected ones by default."""
+    """The configuration for the rules. `runs` are the runs to make, by default the selected ones."""
 
     runs: tuple[str, ...] = field(default=())
     _states: dict[str, SourceState] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -58,9 +58,9 @@ class Workflow(Paths):
         ]
 
     def is_made(self, stage: PlannedStage) -> bool:
-        """Whether a stage has its model, by these settings and since its file of weights last changed.
+        """Whether a stage has its model, made with these settings and newer than its file of weights.
 
-        Nothing is then needed of that file any more, which may be gone.
+        That file is then no longer needed and may be gone.
         """
         folder = Path(self.settings.results_dir) / stage.run / stage.name
         model, weights = folder / "model.safetensors", stage.recipe.start_file
@@ -72,7 +72,7 @@ class Workflow(Paths):
         return not stage_differences(folder, manifest, self.settings, run=stage.run, stage=stage.name)
 
     def report_is_outdated(self) -> bool:
-        """Whether the report on disk shows other runs, or results with other manifests than they have now."""
+        """Whether the report on disk shows other runs, or results whose manifests have changed since."""
         results = Path(self.settings.results_dir)
         figures = results / "report/metrics.json"
         if not figures.is_file():
@@ -103,21 +103,21 @@ class Workflow(Paths):
         return found
 
     def rephrased_datasets(self) -> list[str]:
-        """Data sets whose narrations some stage takes rephrased."""
+        """Data sets with a stage that uses rephrased narrations."""
         return sorted({s.recipe.dataset for s in self.stages() if "rephrased" in s.recipe.clip_tables})
 
     def evaluated_datasets(self) -> set[str]:
-        """Data sets that evaluations read, those that validate a stage too."""
+        """Data sets that evaluations read, including validations of stages."""
         return {entry.dataset for entry in self._measured()}
 
     def _measured(self) -> list[EvaluationSettings]:
-        """Settings of every evaluation of the runs and of those that validate a stage."""
+        """Settings of every evaluation of the runs and every validation of a stage."""
         validating = [s.recipe.validate_with for s in self.stages() if s.recipe.validate_with]
         names = dict.fromkeys([*validating, *(name for _, name, _ in self.evaluations())])
         return [self.settings.evaluations[name] for name in names]
 
     def evaluation_tables(self, dataset: str) -> list[str]:
-        """Tables of a data set whose clips or questions are evaluated on."""
+        """Tables of a data set that evaluations use."""
         layout = LAYOUTS[self.settings.datasets[dataset].layout]
         kinds = {entry.kind for entry in self._measured() if entry.dataset == dataset}
         return sorted({layout.evaluation_table(kind) for kind in kinds})
@@ -132,7 +132,7 @@ class Workflow(Paths):
         return {tables[kind]: paths[tables[kind]] for kind in recipe.clip_tables}
 
     def clip_tables(self, dataset: str) -> dict[str, str]:
-        """Clip tables of a data set that the runs read, by the names that preflight shows."""
+        """Clip tables of a data set that the runs read, by their names in preflight."""
         stages = [stage.recipe for stage in self.stages() if stage.recipe.dataset == dataset]
         trained = {name: path for recipe in stages for name, path in self.training_tables(recipe).items()}
         evaluated = self.evaluation_tables(dataset)
@@ -142,7 +142,7 @@ class Workflow(Paths):
         }
 
     def shortest_clip_timeout(self) -> float:
-        """Seconds that every stage and evaluation of the runs gives a clip."""
+        """Shortest time limit for a clip over all stages and evaluations, in seconds."""
         readers = [stage.recipe.clip_timeout_seconds for stage in self.stages()]
         return min(readers + [entry.clip_timeout_seconds for _, _, entry in self.evaluations()])
 
@@ -160,7 +160,7 @@ class Workflow(Paths):
         return sorted(trained | self.evaluated_datasets() | self.listed_datasets())
 
     def listed_datasets(self) -> set[str]:
-        """Data sets that are needed for their class lists, by the lexicon."""
+        """Data sets whose class lists the lexicon needs."""
         lists = {self.class_lists(dataset) for dataset in self.rephrased_datasets()}
         return {name for name in lists if name}
 
@@ -169,16 +169,16 @@ class Workflow(Paths):
         return self.settings.datasets[dataset].class_lists if self._provider == "lexicon" else None
 
     def class_list_names(self, dataset: str) -> tuple[str, ...]:
-        """Official names of the class lists of a data set that has some."""
+        """Official names of a data set's class lists."""
         return tuple(LAYOUTS[self.settings.datasets[dataset].layout].class_lists.values())
 
     def class_list_files(self, dataset: str) -> list[str]:
-        """Those lists for a data set whose narrations are rephrased, if it has any."""
+        """Class list files for rephrasing a data set's narrations, if any."""
         lists = self.class_lists(dataset)
         return [self.data(lists, f"raw/{name}") for name in self.class_list_names(lists)] if lists else []
 
     def differences(self) -> Mapping[tuple[str, str], list[Difference]]:
-        """Where manifests on disk and the configuration disagree, by run and name of the result.
+        """Differences between manifests on disk and the configuration, by run and name of the result.
 
         Raises ValueError, naming the file, for a manifest that is damaged.
         """
@@ -196,7 +196,7 @@ class Workflow(Paths):
         return found
 
     def clips_needed(self, dataset: str) -> dict[str, int]:
-        """Training clips that fill a batch of every stage: rows of each table, where stages join several."""
+        """Rows that each table needs to fill a batch of every stage; a stage may join several tables."""
         needed = {"train": 1, "narrations": 1}
         for recipe in (stage.recipe for stage in self.stages()):
             if recipe.dataset == dataset and recipe.epochs:
@@ -206,11 +206,11 @@ class Workflow(Paths):
         return needed
 
     def source_state(self, dataset: str) -> SourceState:
-        """The source of a data set as it is now; looked at once."""
+        """The present state of a data set's source, read once."""
         if dataset not in self._states:
             self._states[dataset] = source_state(self.data_set(dataset))
         return self._states[dataset]
 
     def recorded_state(self, dataset: str) -> SourceState:
-        """The source of a data set as it was fetched."""
+        """The state of a data set's source when it was fetched."""
         return SourceRecord.read(self.data_set(dataset).home).state

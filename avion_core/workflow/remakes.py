@@ -1,6 +1,6 @@
-"""What must be made anew whatever Snakemake's records say, which may be absent or those of other results.
+"""Outputs to remake whatever Snakemake's records say, which may be absent or of other results.
 
-Each method is an input function that adds no input and forces the output where needed.
+Each method is an input function that adds no input and forces the output if needed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from avion_core.workflow.planned import Workflow
 
 @dataclass(frozen=True)
 class Remakes:
-    """Looks at what is on disk, and hands outputs that must be made anew to `force`."""
+    """Inspects the disk, and passes outputs to remake to `force`."""
 
     workflow: Workflow
     looks: bool
@@ -30,14 +30,14 @@ class Remakes:
         self._differences.update(self.workflow.differences() if self.looks else {})
 
     def shard(self, dataset: str, item: str) -> list[str]:
-        """Transcodes a shard again whose quarantined video was away and is back."""
+        """Retranscode a shard with a quarantined video that was away and is back."""
         shard = self.workflow.data(dataset, f"chunks/{item}")
         if self.looks and returned_sources(Path(f"{shard}.quarantine.json")):
             self.force(f"{shard}.parquet")
         return []
 
     def result(self, run: str, name: str, file: str) -> list[str]:
-        """Remakes a result whose manifest disagrees with the configuration, and says so once."""
+        """Remake a result whose manifest differs from the configuration, and print the differences once."""
         found = self._differences.pop((run, name), [])
         for difference in found:
             print(difference, file=sys.stderr)
@@ -46,7 +46,7 @@ class Remakes:
         return []
 
     def report(self) -> list[str]:
-        """Remakes the report where it shows other results."""
+        """Remake the report if it shows other results."""
         if self.looks and self.workflow.report_is_outdated():
             self.force(self.workflow.report("index.html"))
         return []

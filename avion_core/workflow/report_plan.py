@@ -1,4 +1,4 @@
-"""What the report shows and where each piece lies."""
+"""The report's plan: what it shows, and the paths."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from avion_core.workflow.planned import Workflow
 
 
 def report_plan(workflow: Workflow) -> Plan:
-    """The plan of the selected runs, as yet without revision and rule graph."""
+    """The plan of the selected runs, without revision and rule graph yet."""
     settings = workflow.settings
     provider = settings.narrate.provider
     return Plan(

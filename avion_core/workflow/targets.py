@@ -1,4 +1,4 @@
-"""What the targets of Snakemake's command line need."""
+"""Needs of the targets on Snakemake's command line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DATA_TARGETS = (*UNNARRATED_TARGETS, "narrate", "preflight")
 
 
 def planned_runs(settings: Settings, targets: Iterable[str]) -> tuple[str, ...]:
-    """The selected runs, and those of which a result is named as a target."""
+    """The selected runs, and runs with a result among the targets."""
     results = Path(settings.results_dir).absolute()
     paths = [Path(target).absolute() for target in targets]
     named = [path.relative_to(results).parts[:1] for path in paths if path.is_relative_to(results)]
@@ -26,7 +26,7 @@ def planned_runs(settings: Settings, targets: Iterable[str]) -> tuple[str, ...]:
 
 
 def trains(settings: Settings, targets: Iterable[str]) -> bool:
-    """Whether targets need a training or an evaluation: all but data and what looks at them; none is all."""
+    """Whether the targets need a training or an evaluation; no target means all."""
     data = Path(settings.data_dir).absolute()
     named = list(targets)
     return not named or not all(
@@ -35,6 +35,6 @@ def trains(settings: Settings, targets: Iterable[str]) -> bool:
 
 
 def narrates(targets: Iterable[str]) -> bool:
-    """Whether targets may need rephrased narrations; none is all."""
+    """Whether the targets may need rephrased narrations; no target means all."""
     named = list(targets)
     return not named or not all(target in UNNARRATED_TARGETS for target in named)
