@@ -18,7 +18,7 @@ from avion_core.models.architecture import DualEncoderConfig, load_architecture
 from avion_core.models.dual_encoder import DualEncoder
 from avion_core.train.checkpoint import CheckpointStore
 from avion_core.train.distributed import alone
-from avion_core.train.engine import Plan, Training
+from avion_core.train.engine import LoopSettings, Training
 from avion_core.train.optim import Schedule, make_optimizer, parameter_groups
 from avion_core.train.tasks import ContrastiveTask
 from benchmarks import write_result
@@ -54,7 +54,7 @@ def ready_to_save(folder: Path) -> Training:
         NoBatches(),
         optimizer,
         schedule=Schedule("constant", peak=1e-4, steps=SAVES),
-        plan=Plan(SAVES, seed=0, batch_size=1, log_every_steps=1, checkpoint_every_steps=1),
+        loop=LoopSettings(SAVES, seed=0, batch_size=1, log_every_steps=1, checkpoint_every_steps=1),
         world=alone(),
         store=CheckpointStore(folder, {}),
     )

@@ -23,7 +23,7 @@ from avion_core.models.dual_encoder import DualEncoder
 from avion_core.models.towers import TextConfig, VisionConfig
 from avion_core.train.checkpoint import CheckpointStore
 from avion_core.train.distributed import alone
-from avion_core.train.engine import Plan, Training
+from avion_core.train.engine import LoopSettings, Training
 from avion_core.train.optim import Schedule, make_optimizer, parameter_groups
 from avion_core.train.protocols import Batch
 from avion_core.train.tasks import ContrastiveTask
@@ -76,7 +76,7 @@ def training(folder: Path, batches: Premade) -> Training:
         batches,
         optimizer,
         schedule=SCHEDULE,
-        plan=Plan(STEPS, seed=0, batch_size=BATCH, log_every_steps=10, checkpoint_every_steps=100),
+        loop=LoopSettings(STEPS, seed=0, batch_size=BATCH, log_every_steps=10, checkpoint_every_steps=100),
         world=alone(),
         store=CheckpointStore(folder, {}),
     )

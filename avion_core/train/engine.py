@@ -40,7 +40,7 @@ PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
-class Plan:
+class LoopSettings:
     """How long to train and how often to write."""
 
     steps: int
@@ -91,7 +91,7 @@ class Training:
         optimizer: torch.optim.Optimizer,
         *,
         schedule: Schedule,
-        plan: Plan,
+        loop: LoopSettings,
         world: World,
         store: CheckpointStore,
         sinks: Sequence[Sink] = (),
@@ -99,20 +99,20 @@ class Training:
     ) -> None:
         """`sinks` receive rank 0's log lines."""
         self.task, self.batches, self.optimizer = task, batches, optimizer
-        self.schedule, self.plan, self.world, self.store = schedule, plan, world, store
+        self.schedule, self.loop, self.world, self.store = schedule, loop, world, store
         self.log = TrainingLog(store.log_path)
         self.step = 0
-        self.scaler = torch.amp.GradScaler(world.device.type, enabled=plan.precision == "fp16")
-        self.average = WeightAverage(task.model, plan.ema_decay) if plan.ema_decay is not None else None
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=loop.precision == "fp16")
+        self.average = WeightAverage(task.model, loop.ema_decay) if loop.ema_decay is not None else None
         self._accumulation = Accumulation(
-            parts=plan.accumulation_steps,
+            parts=loop.accumulation_steps,
             reseed=lambda part: self._seed(part + 1),
             autocast=self._autocast,
             scale=self.scaler.scale,
         )
         self.sinks, self.validation = sinks, validation
         self._best: dict[str, float] | None = None
-        self._meter = Meter(device=world.device, processes=world.size, peak_tflops=plan.peak_tflops)
+        self._meter = Meter(device=world.device, processes=world.size, peak_tflops=loop.peak_tflops)
         self.writer = BackgroundWriter(store)
         self._saved_at = time.monotonic()
         self._saved_step: int | None = None
@@ -128,34 +128,34 @@ class Training:
         with (
             stop_requests() as stop,
             self.writer,
-            _progress(title, self.plan.steps, self.step, self.world) as advance,
+            _progress(title, self.loop.steps, self.step, self.world) as advance,
             closing(self._remaining_batches()) as batches,
         ):
             stopped = not self._validate(stop)
-            while self.step < self.plan.steps and not stopped:
+            while self.step < self.loop.steps and not stopped:
                 batch, wait_seconds = next(batches)
                 watch = Stopwatch()
                 update = self.update(batch, stop)
                 self.log.add(
                     update.values,
-                    clips=self.plan.batch_size,
+                    clips=self.loop.batch_size,
                     skipped=update.skipped,
                     wait_s=wait_seconds,
                     work_s=watch.lap(),
                 )
-                if self._due(self.plan.log_every_steps):
+                if self._due(self.loop.log_every_steps):
                     self._write_log(update)
-                due = self._due(self.plan.checkpoint_every_steps) or update.checkpoint_due
+                due = self._due(self.loop.checkpoint_every_steps) or update.checkpoint_due
                 if due or self._validation_due():  # validation may take longer than a queue waits
                     self.save()
                 self.writer.check()
-                stopped = (update.stop_requested and self.step < self.plan.steps) or not self._validate(stop)
+                stopped = (update.stop_requested and self.step < self.loop.steps) or not self._validate(stop)
                 if not (stopped or update.stop_requested):  # otherwise the reader may have ended too
                     advance(f"loss {update.values['loss']:.4f}")
             if stopped:
                 self._save_and_meet()
                 raise PreemptedError(
-                    f"{title}: asked to stop; saved after step {self.step} of {self.plan.steps}"
+                    f"{title}: asked to stop; saved after step {self.step} of {self.loop.steps}"
                 )
 
     def update(self, batch: Batch, stop: StopFlag | None = None) -> Update:
@@ -184,8 +184,8 @@ class Training:
             if not (math.isfinite(values["loss"]) and math.isfinite(gradient_norm)):
                 self._save_and_meet()
                 raise ValueError(self._not_finite(batch, result.loss, values["loss"], gradient_norm))
-            if self.plan.gradient_clip is not None:
-                torch.nn.utils.clip_grads_with_norm_(weights, self.plan.gradient_clip, norm)
+            if self.loop.gradient_clip is not None:
+                torch.nn.utils.clip_grads_with_norm_(weights, self.loop.gradient_clip, norm)
             self._move_weights()
         if self.scaler.is_enabled():
             self.scaler.update()
@@ -248,11 +248,11 @@ class Training:
         if self.world.leads:
             self.log.restore(state.notes["log"] if state else None)
             if state:
-                print(f"resumed after step {step} of {self.plan.steps}", file=sys.stderr, flush=True)
+                print(f"resumed after step {step} of {self.loop.steps}", file=sys.stderr, flush=True)
 
     def _remaining_batches(self) -> Generator[tuple[Batch, float]]:
         """Batches from the present step to the end, each with the seconds spent waiting for it."""
-        while self.step < self.plan.steps:
+        while self.step < self.loop.steps:
             epoch, first = divmod(self.step, self.batches.steps_per_epoch)
             watch = Stopwatch()
             for batch in self.batches.epoch(epoch, first_step=first):
@@ -312,7 +312,7 @@ class Training:
 
         Part 0 is the whole batch; the micro-batches are parts 1 and up.
         """
-        entropy = [self.plan.seed, self.step, self.world.rank, part]
+        entropy = [self.loop.seed, self.step, self.world.rank, part]
         seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
         # torch.manual_seed formats a stack trace for unused GPUs, a millisecond each time
         torch.default_generator.manual_seed(seed)
@@ -320,15 +320,15 @@ class Training:
             torch.cuda.manual_seed(seed)
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        kind = PRECISIONS[self.plan.precision]
+        kind = PRECISIONS[self.loop.precision]
         return torch.autocast(self.world.device.type, dtype=kind, enabled=kind is not None)
 
     def _minutes_are_up(self) -> bool:
-        every = self.plan.checkpoint_every_minutes
+        every = self.loop.checkpoint_every_minutes
         return every is not None and time.monotonic() - self._saved_at >= 60 * every
 
     def _due(self, every: int) -> bool:
-        return self.step % every == 0 or self.step == self.plan.steps
+        return self.step % every == 0 or self.step == self.loop.steps
 
     def _write_log(self, update: Update) -> None:
         self._bad.take_in(self.batches.bad)
@@ -340,7 +340,7 @@ class Training:
                 learning_rate=update.learning_rate,
                 gradient_norm=update.gradient_norm,
                 bad_clips=bad_clips,
-                steps_left=self.plan.steps - self.step,
+                steps_left=self.loop.steps - self.step,
                 meter=self._meter,
             )
             for sink in self.sinks:

@@ -15,7 +15,7 @@ from avion_core.models.base import VideoModel
 from avion_core.models.layers import compile_blocks, set_attention, set_checkpointing
 from avion_core.models.store import ModelDescription
 from avion_core.train.distributed import World
-from avion_core.train.engine import Plan
+from avion_core.train.engine import LoopSettings
 from avion_core.train.meter import peak_tflops
 from avion_core.train.optim import Schedule, make_optimizer, parameter_groups
 from avion_core.train.validation import Validation, ValidationData
@@ -120,9 +120,11 @@ def schedule_of(settings: StageSettings, *, steps_per_epoch: int) -> Schedule:
     )
 
 
-def plan_of(settings: StageSettings, steps_per_epoch: int, *, seed: int, device: torch.device) -> Plan:
+def loop_settings(
+    settings: StageSettings, steps_per_epoch: int, *, seed: int, device: torch.device
+) -> LoopSettings:
     """Length of the training, intervals of logs and checkpoints, and arithmetic."""
-    return Plan(
+    return LoopSettings(
         steps=settings.epochs * steps_per_epoch,
         seed=seed,
         batch_size=settings.batch_size,

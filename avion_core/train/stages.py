@@ -41,8 +41,8 @@ from avion_core.train.parts import (
     dataset_of,
     fix_arithmetic,
     loader_of,
+    loop_settings,
     optimizer_of,
-    plan_of,
     schedule_of,
     validation_of,
 )
@@ -168,7 +168,7 @@ class _Stage:
             loader,
             optimizer_of(settings, model, self.world),
             schedule=schedule_of(settings, steps_per_epoch=loader.steps_per_epoch),
-            plan=plan_of(settings, loader.steps_per_epoch, seed=self.seed, device=self.world.device),
+            loop=loop_settings(settings, loader.steps_per_epoch, seed=self.seed, device=self.world.device),
             world=self.world,
             store=store,
             sinks=self._sinks(store) if self.world.leads else (),

@@ -21,7 +21,7 @@ from avion_core.models.store import build_model
 from avion_core.train.accumulation import Accumulation
 from avion_core.train.checkpoint import CheckpointStore
 from avion_core.train.distributed import World, alone, join_world
-from avion_core.train.engine import PRECISIONS, Plan, Training
+from avion_core.train.engine import PRECISIONS, LoopSettings, Training
 from avion_core.train.optim import Schedule, make_optimizer, parameter_groups
 from avion_core.train.tasks import ContrastiveTask
 from tests.unit.train.tiny_tasks import CLIPS, DUAL, FRAMES, SIZE_PX, STEPS, Batches, make_batch
@@ -79,7 +79,7 @@ def small_training(folder: Path, precision: str, *, steps: int = LEARNING_STEPS)
         Batches(alone()),
         make_optimizer("adamw", parameter_groups(model, weight_decay=0.01, layer_decay=1.0)),
         schedule=Schedule("constant", peak=3e-3, steps=steps),
-        plan=Plan(
+        loop=LoopSettings(
             steps,
             seed=0,
             batch_size=CLIPS,

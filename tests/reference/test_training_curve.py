@@ -15,7 +15,7 @@ from avion_core.models.towers import TextConfig, VisionConfig
 from avion_core.models.weights import load_weights
 from avion_core.train.checkpoint import CheckpointStore
 from avion_core.train.distributed import alone
-from avion_core.train.engine import Plan, Training
+from avion_core.train.engine import LoopSettings, Training
 from avion_core.train.optim import Schedule, make_optimizer, parameter_groups
 from avion_core.train.tasks import ContrastiveTask
 
@@ -58,7 +58,7 @@ def test_every_step_of_the_curve(tmp_path):
         RecordedBatches(tensors["inputs.frames_SBCTHW"], tensors["inputs.tokens_SBL"]),
         make_optimizer("adamw", parameter_groups(model, weight_decay=0.01, layer_decay=1.0)),
         schedule=Schedule("constant", peak=2e-4, steps=steps),
-        plan=Plan(steps=steps, seed=0, batch_size=4, log_every_steps=1, checkpoint_every_steps=100),
+        loop=LoopSettings(steps=steps, seed=0, batch_size=4, log_every_steps=1, checkpoint_every_steps=100),
         world=alone(),
         store=CheckpointStore(tmp_path / "checkpoints", {}),
     )

@@ -220,7 +220,7 @@ def stopped_after(steps: int, training):
 
 def without_dropout(training):
     training.task.model.dropout.p = 0.0
-    assert training.plan.steps == STEPS
+    assert training.loop.steps == STEPS
     return training
 
 

@@ -25,7 +25,7 @@ VIEW = {
     "rand_augment_whole_frame": True,
     "random_erasing": 0.25,
 }
-PLAN = {
+LOOP = {
     "log_every_steps": 3,
     "checkpoint_every_steps": 5,
     "checkpoint_every_minutes": 3.0,
@@ -80,12 +80,12 @@ def part(values, names):
 
 
 def test_of_a_classifier(kitchen, tmp_path, monkeypatch):
-    recipe = {**CLASSIFICATION, **VIEW, **PLAN, **MODEL, **TARGETS, **OTHERS}
+    recipe = {**CLASSIFICATION, **VIEW, **LOOP, **MODEL, **TARGETS, **OTHERS}
     monkeypatch.setattr(stages, "open_sinks", lambda folder, **named: [named["wandb_project"]])
     names = ((stages, "build_model"), (parts, "BatchLoader"), (classification, "ClassificationTask"))
     training, given = build(kitchen, tmp_path, recipe, monkeypatch, *names)
-    assert part(vars(training.plan), PLAN) == PLAN
-    assert training.plan.seed == given["BatchLoader"]["seed"] == 4
+    assert part(vars(training.loop), LOOP) == LOOP
+    assert training.loop.seed == given["BatchLoader"]["seed"] == 4
     assert part(given["build_model"], MODEL) == MODEL
     assert part(given["ClassificationTask"], TARGETS) == TARGETS
     assert given["BatchLoader"]["max_bad_share"] == 0.4

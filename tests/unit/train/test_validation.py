@@ -25,7 +25,7 @@ def lines(training) -> list[dict]:
     return [json.loads(line) for line in training.store.log_path.read_text().splitlines()]
 
 
-def validated(folder, *, best: str | None = "score", task: TinyTask | None = None, **plan):
+def validated(folder, *, best: str | None = "score", task: TinyTask | None = None, **loop):
     """A training with invented figures; `measured` collects the weights that were measured, by step."""
     measured = {}
 
@@ -37,7 +37,7 @@ def validated(folder, *, best: str | None = "score", task: TinyTask | None = Non
         return {"score": SCORES[step], "other": -SCORES[step]}
 
     validation = Validation(measure, every_steps=STEPS_PER_EPOCH, best_metric=best)
-    training = tiny_training(folder, task, validation=validation, **plan)
+    training = tiny_training(folder, task, validation=validation, **loop)
     return training, measured
 
 

@@ -19,7 +19,7 @@ from avion_core.models.towers import TextConfig, VisionConfig
 from avion_core.models.videomae import VideoMAE
 from avion_core.train.checkpoint import CheckpointStore
 from avion_core.train.distributed import World, alone
-from avion_core.train.engine import Plan, Training
+from avion_core.train.engine import LoopSettings, Training
 from avion_core.train.losses import symmetric_multi_similarity
 from avion_core.train.optim import Schedule, make_optimizer, parameter_groups
 from avion_core.train.protocols import Task
@@ -116,7 +116,7 @@ class Batches:
 
 
 def make_training(
-    folder: Path, name: str, *, world: World | None = None, drop_path: float = 0.0, **plan: Any
+    folder: Path, name: str, *, world: World | None = None, drop_path: float = 0.0, **loop: Any
 ) -> Training:
     torch.set_num_threads(1)
     world = world or alone()
@@ -133,7 +133,7 @@ def make_training(
         Batches(world),
         make_optimizer("adamw", parameter_groups(task.model, weight_decay=0.01, layer_decay=1.0)),
         schedule=Schedule("cosine", peak=0.01, steps=STEPS, warmup_steps=2),
-        plan=Plan(**{**settings, **plan}),
+        loop=LoopSettings(**{**settings, **loop}),
         world=world,
         store=CheckpointStore(folder / "checkpoints", {"task": name}),
     )

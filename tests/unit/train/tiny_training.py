@@ -21,7 +21,7 @@ from torch import nn
 
 from avion_core.train.checkpoint import CheckpointStore
 from avion_core.train.distributed import World, alone, join_world
-from avion_core.train.engine import Plan, Training
+from avion_core.train.engine import LoopSettings, Training
 from avion_core.train.optim import Schedule, make_optimizer, parameter_groups
 from avion_core.train.preemption import PreemptedError, exit_preempted
 from avion_core.train.protocols import StepLoss
@@ -143,7 +143,7 @@ def tiny_training(
     identity: str = "tiny",
     shard: bool = False,
     validation: Validation | None = None,
-    **plan,
+    **loop,
 ) -> Training:
     torch.set_num_threads(1)
     task = task or TinyTask(folder)
@@ -163,7 +163,7 @@ def tiny_training(
         TinyBatches(world or alone()),
         make_optimizer("adamw", groups, shard=shard),
         schedule=Schedule("cosine", peak=0.05, steps=STEPS, warmup_steps=2),
-        plan=Plan(**{**settings, **plan}),
+        loop=LoopSettings(**{**settings, **loop}),
         world=world or alone(),
         store=store,
         validation=validation,
