@@ -12,12 +12,12 @@ from avion_core.data import dropped
 from avion_core.data.tables import row_count
 from avion_core.files import read_json
 from avion_core.report import formats
-from avion_core.report.plan import Plan, PlannedDataset, ReportError, require
+from avion_core.report.plan import PlannedDataset, ReportError, ReportPlan, require
 from avion_core.report.results import Results
 from avion_core.report.tables import Table, table
 
 
-def datasets_table(plan: Plan) -> Table:
+def datasets_table(plan: ReportPlan) -> Table:
     """One row a data set: source, videos, chunks, length, size, clips of each split, what was left out."""
     rows: list[list[str | int]] = []
     for name, dataset in plan.datasets.items():
@@ -63,7 +63,7 @@ def datasets_table(plan: Plan) -> Table:
     return table("Data sets as they were prepared", columns, rows, numbers=numbers)
 
 
-def quarantine_table(plan: Plan) -> Table:
+def quarantine_table(plan: ReportPlan) -> Table:
     """Videos that could not be used."""
     rows = [
         [name, entry["video_id"], entry["reason"]]
@@ -73,7 +73,7 @@ def quarantine_table(plan: Plan) -> Table:
     return table("Quarantined videos", ("data set", "video", "reason"), rows)
 
 
-def dropped_table(plan: Plan) -> Table:
+def dropped_table(plan: ReportPlan) -> Table:
     """Clips that annotation left out, by table and reason, and the file that lists each of them."""
     rows: list[list[str | int]] = [
         [name, split, reason, number, str(dataset.dropped.with_name(dropped.LIST))]

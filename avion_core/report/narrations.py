@@ -12,7 +12,7 @@ from avion_core.data.clips import ClipTable
 from avion_core.files import read_json
 from avion_core.media.sample import spread
 from avion_core.report import formats
-from avion_core.report.plan import Plan, require
+from avion_core.report.plan import ReportPlan, require
 from avion_core.report.tables import Table, table
 
 SAMPLES = 6
@@ -41,7 +41,7 @@ class Narrations:
     """A language model's bill and its dead letters, where there are any."""
 
 
-def narrations(plan: Plan) -> list[Narrations]:
+def narrations(plan: ReportPlan) -> list[Narrations]:
     """Samples of rephrased narrations, spread over the distinct ones, and what a language model did."""
     made = []
     for dataset, planned in plan.narrations.items():

@@ -21,7 +21,7 @@ from avion_core.files import fingerprint, publish, sha256, write_json
 from avion_core.report import datasets, findings, formats, gallery, narrations
 from avion_core.report.dag import dag_svg
 from avion_core.report.figures import Chart, Series, line_chart
-from avion_core.report.plan import Plan
+from avion_core.report.plan import ReportPlan
 from avion_core.report.results import EvaluationResult, Results, StageResult, load_results
 from avion_core.report.tables import Table, published_for, result_title, results_table, stage_table, table
 
@@ -52,7 +52,7 @@ class Comparison:
     published: Table | None
 
 
-def build_report(plan: Plan, *, out: Path) -> None:
+def build_report(plan: ReportPlan, *, out: Path) -> None:
     """Write `out`/index.html and `out`/metrics.json from what the plan names.
 
     Raises ReportError naming the file that is wrong or missing, and SettingsError when the plan's
@@ -66,7 +66,7 @@ def build_report(plan: Plan, *, out: Path) -> None:
         draft.write_text(page, encoding="utf-8")
 
 
-def report_metrics(plan: Plan, results: Results) -> dict[str, Any]:
+def report_metrics(plan: ReportPlan, results: Results) -> dict[str, Any]:
     """Figures of every run and evaluation as they were measured, and where they come from."""
     runs: dict[str, dict[str, Any]] = {run: {} for run in plan.runs}
     for result in results.evaluations:
@@ -82,7 +82,7 @@ def report_metrics(plan: Plan, results: Results) -> dict[str, Any]:
     return {"runs": runs, "provenance": provenance}
 
 
-def render(plan: Plan, results: Results, provenance: Mapping[str, Any]) -> str:
+def render(plan: ReportPlan, results: Results, provenance: Mapping[str, Any]) -> str:
     """The page as HTML."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -120,7 +120,7 @@ def render(plan: Plan, results: Results, provenance: Mapping[str, Any]) -> str:
     )
 
 
-def comparisons(plan: Plan, results: Results) -> list[Comparison]:
+def comparisons(plan: ReportPlan, results: Results) -> list[Comparison]:
     """Every evaluation with all runs that have it."""
     made = []
     for name in results.evaluation_names:
@@ -134,7 +134,7 @@ def comparisons(plan: Plan, results: Results) -> list[Comparison]:
     return made
 
 
-def stages_by_run(plan: Plan, results: Results) -> Table:
+def stages_by_run(plan: ReportPlan, results: Results) -> Table:
     """Each run's stages with their clips, epochs and times."""
     runs = {}
     for run, planned in plan.runs.items():

@@ -81,7 +81,7 @@ class Dag(Section):
     edges: tuple[tuple[str, str], ...]
 
 
-class Plan(Section):
+class ReportPlan(Section):
     """Everything the report reads."""
 
     title: str = "Video and language models, from raw video to figures"
@@ -96,10 +96,10 @@ class Plan(Section):
     dag: Dag = Dag(nodes=(), edges=())
 
 
-def read_plan(text: str) -> Plan:
+def read_plan(text: str) -> ReportPlan:
     """A plan from JSON. Raises ReportError naming each entry that is missing, unknown or of another type."""
     try:
-        return Plan.model_validate(json.loads(text))
+        return ReportPlan.model_validate(json.loads(text))
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"

@@ -30,7 +30,7 @@ from avion_core.manifests import (
     stage_differences,
     stage_record,
 )
-from avion_core.report.plan import Plan, PlannedEvaluation, ReportError, require
+from avion_core.report.plan import PlannedEvaluation, ReportError, ReportPlan, require
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ class Results:
         return list(dict.fromkeys(result.name for result in self.evaluations))
 
 
-def load_results(plan: Plan, settings: Settings) -> Results:
+def load_results(plan: ReportPlan, settings: Settings) -> Results:
     """Read every run of the plan.
 
     Raises ReportError naming the file that is missing, or the figure that a `metrics.json` lacks.

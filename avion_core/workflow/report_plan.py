@@ -5,16 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 from avion_core.layouts import LAYOUTS
-from avion_core.report.plan import Plan, PlannedDataset, PlannedEvaluation, PlannedNarrations, PlannedRun
+from avion_core.report.plan import (
+    PlannedDataset,
+    PlannedEvaluation,
+    PlannedNarrations,
+    PlannedRun,
+    ReportPlan,
+)
 from avion_core.workflow.inputs import evaluation_files
 from avion_core.workflow.planned import Workflow
 
 
-def report_plan(workflow: Workflow) -> Plan:
+def report_plan(workflow: Workflow) -> ReportPlan:
     """The plan of the selected runs, without revision and rule graph yet."""
     settings = workflow.settings
     provider = settings.narrate.provider
-    return Plan(
+    return ReportPlan(
         config=settings.model_dump(mode="json"),
         runs={run: _run(workflow, run) for run in workflow.runs},
         datasets={name: _dataset(workflow, name) for name in workflow.used_datasets()},

@@ -23,7 +23,7 @@ from avion_core.data.dropped import DroppedClips
 from avion_core.evaluate.bootstrap import Scores
 from avion_core.files import fingerprint, write_json
 from avion_core.media.chunk_table import read_chunk_table, write_chunk_table
-from avion_core.report.plan import Plan, read_plan
+from avion_core.report.plan import ReportPlan, read_plan
 from tests.support.chunked import transcode_all
 
 VERBS = ("take", "put", "open", "close", "wash", "cut", "pour", "stir")
@@ -205,7 +205,7 @@ class World:
         other.config = other.plan["config"]
         return other
 
-    def read_plan(self) -> Plan:
+    def read_plan(self) -> ReportPlan:
         return read_plan(json.dumps(self.plan))
 
     def folder(self, run: str, name: str) -> Path:
