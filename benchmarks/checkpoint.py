@@ -74,7 +74,7 @@ def main() -> None:
             stalls.append(time.monotonic() - start)
             training.writer.wait()
             written.append(time.monotonic() - start)
-        newest = training.store.room / f"step-{SAVES:08}"
+        newest = training.store.states_dir / f"step-{SAVES:08}"
         size = sum(path.stat().st_size for path in newest.iterdir())
     figures = {
         "parameters": sum(weight.numel() for weight in training.task.model.parameters()),

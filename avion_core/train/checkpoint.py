@@ -57,36 +57,36 @@ class CheckpointStore:
 
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
         self.folder = Path(folder)
-        self.room = self.folder / fingerprint(identity)
+        self.states_dir = self.folder / fingerprint(identity)
         self._identity = identity
 
     @property
     def log_path(self) -> Path:
         """The log of an unfinished training."""
-        return self.room / "train.jsonl"
+        return self.states_dir / "train.jsonl"
 
     def open(self) -> None:
         """Make the folder, clean up after a kill, and report if states of another recipe are set aside."""
-        strangers = [path.name for path in self.folder.glob("*") if path.is_dir() and path != self.room]
-        if strangers and not self.room.exists():
+        strangers = [path.name for path in self.folder.glob("*") if path.is_dir() and path != self.states_dir]
+        if strangers and not self.states_dir.exists():
             print(
                 f"{self.folder}: checkpoints of another recipe, seed or input are set aside "
                 f"({', '.join(sorted(strangers))}); training starts anew",
                 file=sys.stderr,
                 flush=True,
             )
-        self.room.mkdir(parents=True, exist_ok=True)
-        remove_partials(self.room)
-        write_json(self.room / "recipe.json", self._identity)
+        self.states_dir.mkdir(parents=True, exist_ok=True)
+        remove_partials(self.states_dir)
+        write_json(self.states_dir / "recipe.json", self._identity)
         self.log_path.touch()
 
     def path(self, step: int) -> Path:
         """Folder of the state after `step` updates."""
-        return self.room / f"step-{step:08}"
+        return self.states_dir / f"step-{step:08}"
 
     def steps(self) -> list[int]:
         """Steps of the existing states, oldest first."""
-        return sorted(int(path.name.removeprefix("step-")) for path in self.room.glob("step-*"))
+        return sorted(int(path.name.removeprefix("step-")) for path in self.states_dir.glob("step-*"))
 
     def save(self, state: State) -> None:
         """Publish a state as a whole folder, then delete older ones, and later, broken ones."""
@@ -159,12 +159,12 @@ class CheckpointStore:
         except (OSError, ValueError):
             return  # `newest` names what cannot be read
         if referred:
-            for path in self.room.glob("best-*"):
+            for path in self.states_dir.glob("best-*"):
                 if path < self._best_path(int(referred["step"])):
                     path.unlink()
 
     def _best_path(self, step: int) -> Path:
-        return self.room / f"best-{step:08}.safetensors"
+        return self.states_dir / f"best-{step:08}.safetensors"
 
 
 def to_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -184,7 +184,7 @@ class _Stage:
         )
 
     def _sinks(self, store: CheckpointStore) -> list[Sink]:
-        identity = f"{self.title.replace('/', '-')}-{store.room.name}"
+        identity = f"{self.title.replace('/', '-')}-{store.states_dir.name}"
         return open_sinks(
             self.out, title=self.title, identity=identity, wandb_project=self.settings.wandb_project
         )

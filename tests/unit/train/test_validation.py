@@ -141,7 +141,7 @@ def test_a_stop_cuts_a_validation_short_which_is_repeated(tmp_path, step):
 def test_only_the_best_that_a_state_refers_to_is_kept(tmp_path):
     training, _ = validated(tmp_path)
     training.run("tiny")
-    assert [path.name for path in training.store.room.glob("best-*")] == ["best-00000010.safetensors"]
+    assert [path.name for path in training.store.states_dir.glob("best-*")] == ["best-00000010.safetensors"]
 
 
 def test_an_unknown_figure_is_named_with_the_known_ones(tmp_path):
