@@ -31,7 +31,7 @@ from avion_core.train.log import BadClips, Stopwatch, TrainingLog
 from avion_core.train.meter import Meter
 from avion_core.train.optim import Schedule, load_tensor_state, tensor_state
 from avion_core.train.preemption import Interrupt, PreemptedError, StopFlag, stop_requests
-from avion_core.train.protocols import Batch, Batches, Task
+from avion_core.train.protocols import Batch, BatchSource, Task
 from avion_core.train.sinks import Sink
 from avion_core.train.validation import Validation
 
@@ -87,7 +87,7 @@ class Training:
     def __init__(
         self,
         task: Task,
-        batches: Batches,
+        batches: BatchSource,
         optimizer: torch.optim.Optimizer,
         *,
         schedule: Schedule,

@@ -52,7 +52,7 @@ class PairwiseTask(Task, Protocol):
         """Loss of the whole batch from its embeddings."""
 
 
-class Batches(Protocol):
+class BatchSource(Protocol):
     """Source of batches: `avion_core.data.loader.BatchLoader`."""
 
     bad: list[Any]
