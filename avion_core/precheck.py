@@ -19,7 +19,7 @@ from avion_core.layouts import LAYOUTS
 from avion_core.media.program import ffmpeg_program
 from avion_core.media.source_file import returned_sources
 from avion_core.media.transcode import have_other_settings
-from avion_core.models.architecture import check_start, kind_of, load_architecture
+from avion_core.models.architecture import check_start, load_architecture, model_kind
 from avion_core.narrate.exchange import ProviderError
 from avion_core.narrate.rephrase import check_key, check_provider, estimate
 from avion_core.shards import shard_names
@@ -112,9 +112,9 @@ def check_models(workflow: Workflow) -> Iterator[str]:
     """Architectures that do not fit their task, sizes or start."""
     for stage in workflow.stages():
         try:
-            kind = kind_of(stage.recipe)
+            kind = model_kind(stage.recipe)
             if stage.recipe.start:
-                check_start(kind, kind_of(workflow.settings.stage(stage.run, stage.recipe.start)))
+                check_start(kind, model_kind(workflow.settings.stage(stage.run, stage.recipe.start)))
         except ValueError as error:
             yield f"{stage.where}: {error}"
 

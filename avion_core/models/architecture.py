@@ -240,7 +240,7 @@ def parse_architecture(raw: Any, *, where: str) -> Architecture:
         raise ValueError(f"{where}: not a known architecture: {error}") from None
 
 
-def kind_of(stage: StageSettings) -> str:
+def model_kind(stage: StageSettings) -> str:
     """Kind of the model that a stage trains.
 
     Raises ValueError for an unknown architecture, or one that does not fit the task, the frames, the image

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from avion_core.config import StageSettings
-from avion_core.models.architecture import MODELS, kind_of
+from avion_core.models.architecture import MODELS, model_kind
 from avion_core.models.base import VideoModel, model_class
 from avion_core.models.checkpoint_file import read_checkpoint
 from avion_core.models.names import Part, Reader, to_ours
@@ -74,7 +74,7 @@ def check_weights(stage: StageSettings, path: str | Path, *, classes: int | None
     Reads the whole file with values: about a second per gigabyte. Without `classes` a classifier has as many
     as the file's own head.
     """
-    kind = kind_of(stage)
+    kind = model_kind(stage)
     tensors = read_checkpoint(path, key=stage.start_weights_key)
     arguments = stage.model_arguments()
     if MODELS[kind].output == "classes":

@@ -22,7 +22,7 @@ from avion_core.data.clips import ClipTable
 from avion_core.files import checksums, publish, remove_partials, write_manifest
 from avion_core.finished import forget, keep, unfinish
 from avion_core.manifests import MANIFEST
-from avion_core.models.architecture import kind_of, load_architecture
+from avion_core.models.architecture import load_architecture, model_kind
 from avion_core.models.base import VideoModel
 from avion_core.models.store import (
     DESCRIPTION_FILE,
@@ -108,7 +108,7 @@ class _Stage:
         self.settings, self.validation = settings, validation
         self.files = {**files, **(validation.files() if validation else {})}
         self.title, self.seed, self.out, self.world = title, seed, out, world
-        self.kind = kind_of(settings)
+        self.kind = model_kind(settings)
         self.setup = task_setup(settings, self.files)
 
     def run(self) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from avion_core.config import Settings, load_settings
 from avion_core.configfile import lay_over, read_config
-from avion_core.models.architecture import DualEncoderConfig, kind_of, load_architecture
+from avion_core.models.architecture import DualEncoderConfig, load_architecture, model_kind
 from avion_core.models.sizes import Size, measure
 from avion_core.train.parts import schedule_of
 
@@ -204,7 +204,7 @@ def test_a_stage_fits_the_gpus_that_its_head_names(place: tuple[str, str, str]) 
     """By what a micro-batch keeps, weights, gradients and optimiser; an eighth is left for all else."""
     stage = experiment(place[0]).stage(*place[1:])
     config = load_architecture(stage.model)
-    size = size_of(kind_of(stage), stage.model, stage.frames, stage.image_size_px)
+    size = size_of(model_kind(stage), stage.model, stage.frames, stage.image_size_px)
     layers = config.vision.layers if isinstance(config, DualEncoderConfig) else config.layers
     clip = size.activation_bytes
     if stage.gradient_checkpointing:

@@ -9,7 +9,7 @@ import torch
 from avion_core.config import StageSettings
 from avion_core.data.tokenizer import TOKENIZERS
 from avion_core.models import architecture
-from avion_core.models.architecture import kind_of, load_architecture, parse_architecture
+from avion_core.models.architecture import load_architecture, model_kind, parse_architecture
 from avion_core.models.export import export_avion, export_open_clip
 from avion_core.models.foreign import check_weights, start_from_foreign
 from avion_core.models.sizes import measure
@@ -55,10 +55,10 @@ def pretrained(kitchen, tmp_path_factory):
 
 def test_a_plan_needs_the_fields_alone():
     settings = StageSettings.model_validate(RECIPE)
-    assert kind_of(settings) == "dual_encoder"
-    assert kind_of(StageSettings.model_validate(CLASSIFICATION)) == "video_classifier"
+    assert model_kind(settings) == "dual_encoder"
+    assert model_kind(StageSettings.model_validate(CLASSIFICATION)) == "video_classifier"
     with pytest.raises(ValueError, match="'stub' cannot leave out patches"):
-        kind_of(settings.model_copy(update={"patch_dropout": 0.5}))
+        model_kind(settings.model_copy(update={"patch_dropout": 0.5}))
     assert (load_architecture("stub").context_length, load_architecture("stub").tokenizer) == (10, "bytes")
 
 
