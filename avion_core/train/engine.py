@@ -320,8 +320,8 @@ class Training:
             torch.cuda.manual_seed(seed)
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        kind = PRECISIONS[self.loop.precision]
-        return torch.autocast(self.world.device.type, dtype=kind, enabled=kind is not None)
+        dtype = PRECISIONS[self.loop.precision]
+        return torch.autocast(self.world.device.type, dtype=dtype, enabled=dtype is not None)
 
     def _minutes_are_up(self) -> bool:
         every = self.loop.checkpoint_every_minutes

@@ -78,10 +78,10 @@ def make_optimizer(
     (ZeRO stage 1, arXiv 1910.02054); the process group must exist. A `Schedule` sets the rate before each
     step. Raises ValueError for another name.
     """
-    kind, options = _update_rule(rule, betas, momentum)
+    optimizer_class, options = _update_rule(rule, betas, momentum)
     if shard:
-        return ZeroRedundancyOptimizer(groups, kind, lr=0.0, **options)  # type: ignore[arg-type]
-    return kind(groups, lr=0.0, **options)
+        return ZeroRedundancyOptimizer(groups, optimizer_class, lr=0.0, **options)  # type: ignore[arg-type]
+    return optimizer_class(groups, lr=0.0, **options)
 
 
 def _update_rule(
@@ -141,7 +141,7 @@ def _names(optimizer: torch.optim.Optimizer) -> list[str]:
 class Schedule:
     """The learning rate of every step: a linear warm-up, then constant or half a cosine."""
 
-    kind: str
+    shape: str
     """`constant` or `cosine`."""
     peak: float
     """Rate at the end of the warm-up."""
@@ -159,7 +159,7 @@ class Schedule:
         if step < self.warmup_steps:
             rise = (self.peak - self.start) / max(self.warmup_steps - 1, 1)
             return self.start + rise * step
-        if self.kind == "constant":
+        if self.shape == "constant":
             return self.peak
         gone = (step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1)
         return self.final + 0.5 * (self.peak - self.final) * (1 + math.cos(math.pi * gone))

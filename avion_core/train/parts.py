@@ -111,7 +111,7 @@ def schedule_of(settings: StageSettings, *, steps_per_epoch: int) -> Schedule:
     """The stage's rates, scaled by batch_size / learning_rate_batch if that is set."""
     factor = settings.batch_size / settings.learning_rate_batch if settings.learning_rate_batch else 1.0
     return Schedule(
-        kind=settings.schedule,
+        shape=settings.schedule,
         peak=settings.learning_rate * factor,
         steps=settings.epochs * steps_per_epoch,
         warmup_steps=int(settings.warmup_epochs * steps_per_epoch),

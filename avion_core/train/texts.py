@@ -46,10 +46,10 @@ class RelevantSentence:
 
     def __call__(self, row: int, rng: np.random.Generator) -> tuple[int, str]:
         """(sentence_id, text), every candidate equally likely."""
-        kind = (int(self._verbs[row]), frozenset(self._clips.nouns(row)))
-        groups = self._candidates.get(kind)
+        classes = (int(self._verbs[row]), frozenset(self._clips.nouns(row)))
+        groups = self._candidates.get(classes)
         if groups is None:
-            groups = self._candidates[kind] = self._groups_above(kind)
+            groups = self._candidates[classes] = self._groups_above(classes)
         if not len(groups):
             raise ValueError(
                 f"row {row} of the clip tables: no sentence has a relevancy above {self._min_relevancy}; "
@@ -62,8 +62,8 @@ class RelevantSentence:
         sentence = int(rows[choice - int(ends[place])])
         return sentence, self._sentences.texts[sentence]
 
-    def _groups_above(self, kind: tuple[int, frozenset[int]]) -> NDArray[np.int64]:
+    def _groups_above(self, classes: tuple[int, frozenset[int]]) -> NDArray[np.int64]:
         """Groups of equal sentences that are relevant enough to clips with this verb and these nouns."""
         verbs, nouns = [verb for verb, _ in self._rows_of], [nouns for _, nouns in self._rows_of]
-        relevancy = relevancy_matrix([kind[0]], [kind[1]], verbs, nouns)[0]
+        relevancy = relevancy_matrix([classes[0]], [classes[1]], verbs, nouns)[0]
         return np.flatnonzero(relevancy > self._min_relevancy)

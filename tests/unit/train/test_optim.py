@@ -79,7 +79,7 @@ def test_cosine_schedule_has_the_recorded_values():
     recorded = REFERENCE["cosine_schedule"]
     args = recorded["args"]
     schedule = Schedule(
-        kind="cosine",
+        shape="cosine",
         peak=args["base"],
         steps=args["epochs"] * args["steps_per_epoch"],
         warmup_steps=args["warmup_epochs"] * args["steps_per_epoch"],
@@ -91,13 +91,13 @@ def test_cosine_schedule_has_the_recorded_values():
 
 
 def test_constant_schedule_rises_then_stays():
-    schedule = Schedule(kind="constant", peak=1.0, steps=6, warmup_steps=3, start=0.0)
+    schedule = Schedule(shape="constant", peak=1.0, steps=6, warmup_steps=3, start=0.0)
     assert [schedule.rate(step) for step in range(6)] == [0.0, 0.5, 1.0, 1.0, 1.0, 1.0]
 
 
 def test_a_rate_reaches_each_group_times_its_scale():
     optimizer = make_optimizer("sgd", parameter_groups(Layered(), weight_decay=0.0, layer_decay=0.5))
-    rate = Schedule(kind="constant", peak=0.8, steps=1).apply(optimizer, 0)
+    rate = Schedule(shape="constant", peak=0.8, steps=1).apply(optimizer, 0)
     assert rate == 0.8
     assert sorted({group["lr"] for group in optimizer.param_groups}) == [0.2, 0.4, 0.8]
 
@@ -108,7 +108,7 @@ def test_lion_by_hand():
     optimizer = make_optimizer("lion", groups, betas=(0.9, 0.95))
     expected, average = weight.detach().clone(), torch.zeros(1, 2)
     for gradient in (torch.tensor([[0.5, -2.0]]), torch.tensor([[-0.05, 3.0]])):
-        Schedule(kind="constant", peak=0.01, steps=2).apply(optimizer, 0)
+        Schedule(shape="constant", peak=0.01, steps=2).apply(optimizer, 0)
         weight.grad = gradient
         optimizer.step()
         direction = torch.sign(0.9 * average + 0.1 * gradient)
@@ -122,7 +122,7 @@ def test_state_goes_through_tensors_without_loss(rule):
     def steps(model, optimizer, seeds):
         for seed in seeds:
             torch.manual_seed(seed)
-            Schedule(kind="constant", peak=0.1, steps=9).apply(optimizer, seed)
+            Schedule(shape="constant", peak=0.1, steps=9).apply(optimizer, seed)
             optimizer.zero_grad()
             model.head(model.block(torch.randn(4, 2))).square().mean().backward()
             optimizer.step()

@@ -96,8 +96,8 @@ def test_of_a_classifier(kitchen, tmp_path, monkeypatch):
     assert {group["momentum"] for group in groups} == {0.7}
     assert {group["weight_decay"] for group in groups} == {0.0, 0.3}
     assert {0.5, 1.0} < {group["rate_scale"] for group in groups}
-    assert part(vars(training.schedule), ("kind", "peak", "warmup_steps")) == {
-        "kind": "cosine",
+    assert part(vars(training.schedule), ("shape", "peak", "warmup_steps")) == {
+        "shape": "cosine",
         "peak": 0.1,
         "warmup_steps": training.batches.steps_per_epoch,
     }
