@@ -22,7 +22,7 @@ rule evaluate_stage:
         mem_mb=lambda wildcards: evaluated(wildcards).memory_mb,
         runtime=growing(120),
         gpu=lambda wildcards: evaluated(wildcards).gpus,
-        machine=lambda wildcards: json.dumps(evaluated(wildcards).machine()),
+        job_settings=lambda wildcards: json.dumps(evaluated(wildcards).job_settings()),
     params:
         code=lambda wildcards: evaluation_code(evaluated(wildcards).kind),
         recipe=lambda wildcards: json.dumps(evaluated(wildcards).recipe()),
@@ -35,5 +35,5 @@ rule evaluate_stage:
         "Evaluate {wildcards.evaluation} of the run {wildcards.run}"
     shell:
         "python -m workflow_scripts.evaluate --title {wildcards.run:q}/{wildcards.evaluation:q}"
-        " --recipe {params.recipe:q} --machine {resources.machine:q} --model {params.model:q}"
+        " --recipe {params.recipe:q} --job {resources.job_settings:q} --model {params.model:q}"
         " --files {params.files} --out {params.folder:q} 2>&1 | to_log {log:q}"

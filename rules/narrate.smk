@@ -17,7 +17,7 @@ rule rephrase_narrations:
     resources:
         mem_mb=growing(1500),
         runtime=growing(720),
-        machine=lambda wildcards: json.dumps(SETTINGS.narrate.machine()),
+        job_settings=lambda wildcards: json.dumps(SETTINGS.narrate.job_settings()),
     params:
         code=provider_code(PROVIDER),
         recipe=lambda wildcards: json.dumps(SETTINGS.narrate.recipe()),  # a prompt may have braces
@@ -27,7 +27,7 @@ rule rephrase_narrations:
     message:
         "Rephrase narrations of {wildcards.dataset} with {PROVIDER}, shard {wildcards.scatteritem}"
     shell:
-        "python -m workflow_scripts.narrate {input.clips:q} --recipe {params.recipe:q} --machine {resources.machine:q}"
+        "python -m workflow_scripts.narrate {input.clips:q} --recipe {params.recipe:q} --job {resources.job_settings:q}"
         " --shard {wildcards.scatteritem} {params.lists} --journal {params.journal:q} --out {output:q}"
         " 2>&1 | to_log {log:q}"
 
@@ -54,12 +54,12 @@ rule estimate:
             }
         ),
         recipe=lambda wildcards: json.dumps(SETTINGS.narrate.recipe()),
-        machine=lambda wildcards: json.dumps(SETTINGS.narrate.machine()),
+        job_settings=lambda wildcards: json.dumps(SETTINGS.narrate.job_settings()),
     message:
         "Estimate what rephrasing the narrations will cost"
     shell:
         "python -m workflow_scripts.estimate --datasets {params.datasets:q} --recipe {params.recipe:q}"
-        " --machine {params.machine:q} 2>&1 | to_log {log:q}"
+        " --job {params.job_settings:q} 2>&1 | to_log {log:q}"
 
 
 rule gather_narrations:

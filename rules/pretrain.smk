@@ -32,7 +32,7 @@ rule pretrain_stage:
         gpu=slurm("gpu"),
         gres=slurm("gres"),
         launcher=lambda wildcards: launcher(stage_of(wildcards)),
-        machine=lambda wildcards: json.dumps(stage_of(wildcards).machine()),
+        job_settings=lambda wildcards: json.dumps(stage_of(wildcards).job_settings()),
     params:
         record=lambda wildcards: RECORDS.recipe(
             WORKFLOW.model(wildcards.run, wildcards.stage), stage_of(wildcards)
@@ -47,6 +47,6 @@ rule pretrain_stage:
         "Train {wildcards.stage} of the run {wildcards.run}"
     shell:
         "{resources.launcher} -m workflow_scripts.train --title {wildcards.run:q}/{wildcards.stage:q}"
-        " --recipe {params.recipe:q} --machine {resources.machine:q} --seed {params.seed}"
+        " --recipe {params.recipe:q} --job {resources.job_settings:q} --seed {params.seed}"
         " --files {params.files} {params.validation}"
         " --out {params.folder:q} 2>&1 | to_log {log:q}"

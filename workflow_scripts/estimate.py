@@ -15,9 +15,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--datasets", required=True, help="clip table and journal by data set, as JSON")
     parser.add_argument("--recipe", required=True, help="settings that decide the texts, as JSON")
-    parser.add_argument("--machine", default="{}", help="how a server is asked, as JSON")
+    parser.add_argument("--job", default="{}", help="how a server is asked, as JSON")
     arguments = parser.parse_args()
-    settings = NarrateSettings.join(json.loads(arguments.recipe), json.loads(arguments.machine))
+    settings = NarrateSettings.join(json.loads(arguments.recipe), json.loads(arguments.job))
     check_provider(settings)
     for name, files in json.loads(arguments.datasets).items():
         journal = Path(files["journal"])

@@ -14,7 +14,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--title", required=True, help="run/evaluation, for the progress line")
     parser.add_argument("--recipe", required=True, help="settings that decide the result, as JSON")
-    parser.add_argument("--machine", default="{}", help="settings of the job, as JSON")
+    parser.add_argument("--job", default="{}", help="settings of the job, as JSON")
     parser.add_argument("--model", type=Path, required=True, help="folder of the trained stage")
     add_files(
         parser,
@@ -24,7 +24,7 @@ def main() -> None:
     arguments = parser.parse_args()
     files = parse_files(arguments.files, required=("chunks", "clips"))
     evaluate(
-        EvaluationSettings.model_validate(json.loads(arguments.recipe) | json.loads(arguments.machine)),
+        EvaluationSettings.model_validate(json.loads(arguments.recipe) | json.loads(arguments.job)),
         title=arguments.title,
         model=arguments.model,
         chunks=files["chunks"],

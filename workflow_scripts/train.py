@@ -15,7 +15,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--title", required=True, help="run/stage, for the progress line")
     parser.add_argument("--recipe", required=True, help="settings that decide the result, as JSON")
-    parser.add_argument("--machine", default="{}", help="settings of the job, as JSON")
+    parser.add_argument("--job", default="{}", help="settings of the job, as JSON")
     parser.add_argument("--seed", type=int, required=True, help="seed of the run")
     parser.add_argument("--out", type=Path, required=True, help="folder of this stage")
     parser.add_argument("--validation", help="settings of the evaluation that validates, as JSON")
@@ -30,7 +30,7 @@ def main() -> None:
         name.removeprefix(VALIDATION): path for name, path in files.items() if name.startswith(VALIDATION)
     }
     train_stage(
-        StageSettings.model_validate(json.loads(arguments.recipe) | json.loads(arguments.machine)),
+        StageSettings.model_validate(json.loads(arguments.recipe) | json.loads(arguments.job)),
         title=arguments.title,
         seed=arguments.seed,
         files={name: path for name, path in files.items() if not name.startswith(VALIDATION)},

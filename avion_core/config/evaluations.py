@@ -44,6 +44,6 @@ class EvaluationSettings(EvaluationJob):
         """The settings that decide the result."""
         return self.model_dump(mode="json", exclude=set(EvaluationJob.model_fields))
 
-    def machine(self) -> dict[str, Any]:
+    def job_settings(self) -> dict[str, Any]:
         """The settings that only say how the job runs."""
         return self.model_dump(mode="json", include=set(EvaluationJob.model_fields))

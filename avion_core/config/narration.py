@@ -93,13 +93,13 @@ class NarrateSettings(Section):
         openai = self.openai.model_dump(mode="json", exclude=set(OpenAIServer.model_fields))
         return {"provider": "openai", "rephrase": rephrase, "openai": openai}
 
-    def machine(self) -> dict[str, Any]:
+    def job_settings(self) -> dict[str, Any]:
         """The other settings, which say how a server is asked and when a run is given up."""
         openai = self.openai.model_dump(mode="json", include=set(OpenAIServer.model_fields))
         return {"max_failed_share": self.max_failed_share, "openai": openai}
 
     @classmethod
-    def join(cls, recipe: Mapping[str, Any], machine: Mapping[str, Any]) -> NarrateSettings:
-        """The settings that `recipe` and `machine` were made of, as far as they are needed."""
-        openai = {**recipe.get("openai", {}), **machine.get("openai", {})}
-        return cls.model_validate({**recipe, **machine, "openai": openai})
+    def join(cls, recipe: Mapping[str, Any], job: Mapping[str, Any]) -> NarrateSettings:
+        """The settings that `recipe` and `job` were made of, as far as they are needed."""
+        openai = {**recipe.get("openai", {}), **job.get("openai", {})}
+        return cls.model_validate({**recipe, **job, "openai": openai})

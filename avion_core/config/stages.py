@@ -177,7 +177,7 @@ class StageSettings(StageJob):
         """The settings that decide the result."""
         return self.model_dump(mode="json", exclude=set(StageJob.model_fields))
 
-    def machine(self) -> dict[str, Any]:
+    def job_settings(self) -> dict[str, Any]:
         """The settings that only say how the job runs."""
         return self.model_dump(mode="json", include=set(StageJob.model_fields))
 

@@ -286,11 +286,11 @@ def test_start_weights_are_a_file_or_are_downloaded(start_weights: str | None, f
     assert load_settings(config).stages["pretrain"].start_file == file
 
 
-def test_recipe_and_machine_part_the_settings() -> None:
+def test_recipe_and_job_part_the_settings() -> None:
     settings = load_settings(DEMO)
     stage, evaluation = settings.stages["pretrain"], settings.evaluations["mir"]
-    assert stage.machine().keys() == StageJob.model_fields.keys()
-    assert evaluation.machine().keys() == {
+    assert stage.job_settings().keys() == StageJob.model_fields.keys()
+    assert evaluation.job_settings().keys() == {
         "threads",
         "gpus",
         "memory_mb",
@@ -298,13 +298,13 @@ def test_recipe_and_machine_part_the_settings() -> None:
         "max_bad_share",
     }
     for job, left_out in ((stage, stage.loss_values.keys()), (evaluation, set())):
-        assert job.recipe().keys() | job.machine().keys() == type(job).model_fields.keys() - left_out
-        assert type(job).model_validate(json.loads(json.dumps(job.recipe() | job.machine()))) == job
+        assert job.recipe().keys() | job.job_settings().keys() == type(job).model_fields.keys() - left_out
+        assert type(job).model_validate(json.loads(json.dumps(job.recipe() | job.job_settings()))) == job
     elsewhere = stage.model_copy(update={"nodes": 2, "processes": 4, "gpus": 4})
     assert elsewhere.recipe() == stage.recipe()
     apart = [job.model_copy(update={"negatives": "local"}) for job in (stage, elsewhere)]
     assert apart[0].recipe() != apart[1].recipe()  # a process's negatives are others then
-    assert StageSettings.model_validate(apart[1].recipe() | apart[1].machine()) == apart[1]
+    assert StageSettings.model_validate(apart[1].recipe() | apart[1].job_settings()) == apart[1]
 
 
 @pytest.mark.parametrize(
@@ -385,4 +385,6 @@ def test_of_a_language_models_settings_only_model_and_temperature_decide_a_text(
         other = settings.model_copy(update={"openai": openai})
         decides = other.recipe() != settings.recipe()
         assert decides == (name in ("model", "temperature")), name
-        assert NarrateSettings.join(other.recipe(), other.machine()) == other, "nothing is lost on the way"
+        assert NarrateSettings.join(other.recipe(), other.job_settings()) == other, (
+            "nothing is lost on the way"
+        )
