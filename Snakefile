@@ -23,9 +23,7 @@ include: "rules/report.smk"
 
 
 onstart:
-    check_machine()
-    claim_folder()
-    set_finished_aside()
+    before_the_first_job(workflow.dag, executor=workflow.executor_plugin.name)
     SCREEN.watch()
     stop_gently(SCREEN, jobs_here=workflow.local_exec)
 

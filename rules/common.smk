@@ -4,7 +4,6 @@ Rules that make data have priority 10 and fine-tuning 5, so that cores are not k
 (data, pretraining, fine-tuning) by short trainings that nothing waits for.
 """
 
-import atexit
 import json
 import os
 import signal
@@ -20,20 +19,16 @@ import workflow_scripts  # no traceback at Ctrl-C from here on
 from snakemake.io import IOFile
 from snakemake.logging import logger
 
-from avion_core import precheck
-from avion_core.config import SettingsError, load_settings
-from avion_core.configfile import lay_over, read_config
+from avion_core.begin import before_the_first_job, check_before_work, settings_or_exit
 from avion_core.environment import prepare_environment
 from avion_core.file_arguments import file_words, named_files
-from avion_core.finished import set_planned_aside
-from avion_core.folder_lock import claim_folder, forget_dead_owner, release_folder
+from avion_core.folder_lock import forget_dead_owner, release_folder
 from avion_core.launch import growing, launcher, shard_minutes, slurm_resources
 from avion_core.layouts import LAYOUTS
 from avion_core.models.architecture import load_architecture
-from avion_core.registry import PLUGINS_VARIABLE, plugin_names
 from avion_core.screen import stop_gently, take_over
 from avion_core.slurm import use_patient_executor
-from avion_core.workflow import Workflow, inputs, narrates, planned_runs, trains
+from avion_core.workflow import Workflow, inputs
 from avion_core.workflow.code import annotation_code, evaluation_code, library_code, provider_code
 from avion_core.workflow.records import Records, annotation_record
 from avion_core.workflow.remakes import Remakes
@@ -52,17 +47,12 @@ shell.prefix(
     "set -euo pipefail; trap : HUP INT TERM; to_log() {{ trap '' HUP INT TERM; exec tee -- \"$1\"; }}; "
 )
 
-try:
-    for path in workflow.overwrite_configfiles:
-        read_config(path)  # which `profiles/default` has done, if it is used
-    alone = workflow.config_settings.replace_workflow_config
-    SETTINGS = load_settings(
-        lay_over({} if alone else read_config(Path(workflow.basedir) / "config.yaml"), config)
-    )
-except SettingsError as error:
-    sys.exit(str(error))  # without the lines of this file, which a WorkflowError adds
-
-os.environ[PLUGINS_VARIABLE] = ",".join(plugin_names(SETTINGS.plugins))
+SETTINGS = settings_or_exit(
+    config,
+    files=workflow.overwrite_configfiles,
+    demo=Path(workflow.basedir) / "config.yaml",
+    alone=workflow.config_settings.replace_workflow_config,
+)
 
 DATA, RESULTS = SETTINGS.data_dir, SETTINGS.results_dir
 LOGS = f"{RESULTS}/logs"
@@ -126,40 +116,10 @@ def slurm(name):
     return lambda wildcards: slurm_resources(stage_of(wildcards))[name]
 
 
-def check_before_work():
-    """Stop with the list of all that would fail. A dry run prints it after the plan."""
-    targets = get_argument_parser().parse_known_args()[0].targets  # Snakemake tells them only later
-    text = precheck.check(
-        Workflow(SETTINGS, planned_runs(SETTINGS, targets)),
-        trains=trains(SETTINGS, targets),
-        narrates=narrates(targets),
-    )
-    if text and not workflow.output_settings.dryrun:
-        sys.exit(f"This stops the run {text}")
-    if text:
-        atexit.register(print, f"\nThis would stop the run {text}", file=sys.stderr)
-
-
-def check_machine():
-    """End with one clear error where this machine lacks what its jobs need."""
-    missing = precheck.missing_here(workflow.executor_plugin.name, workflow.dag.needrun_jobs())
-    if missing:
-        sys.exit(missing)
-
-
-def set_finished_aside():
-    """Let trainings and evaluations that are about to run find what they had made, unless the user forces them."""
-    if workflow.executor_plugin.name != "touch":
-        set_planned_aside(workflow.dag)
-
-
 SCREEN = take_over(logger)
 use_patient_executor()
 
 if workflow.is_main_process:
     forget_dead_owner()
-    try:
-        REMAKES.look()
-        check_before_work()
-    except ValueError as error:  # a record of the pipeline's own is damaged
-        sys.exit(str(error))
+    targets = get_argument_parser().parse_known_args()[0].targets  # Snakemake tells them only later
+    check_before_work(SETTINGS, targets, REMAKES, dry=workflow.output_settings.dryrun)
