@@ -1,4 +1,4 @@
-"""EgoMCQ: which of five clips does a sentence describe? Accuracy in per cent, by kind of question.
+"""EgoMCQ: which of five clips does a sentence describe? Accuracy in per cent, by type of question.
 
 Lin et al. 2022 (EgoVLP), section 4. In `egomcq.json` type 1 is inter-video (choices from different
 videos) and type 2 intra-video (from the same video, the harder); EgoVLP's and LaViLa's programs print
@@ -12,8 +12,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-KINDS = {"inter_video": 1, "intra_video": 2}
-"""Kind of question by the number that the file gives it."""
+QUESTION_TYPES = {"inter_video": 1, "intra_video": 2}
+"""Types of question by their number in the file."""
 
 
 def choice_figures(
@@ -23,19 +23,19 @@ def choice_figures(
 ) -> dict[str, object]:
     """`inter_video` and `intra_video` accuracy in per cent, and `chance` with the same names.
 
-    A kind without questions is NaN. Raises ValueError as `answered_right` does, and for an unknown type.
+    A type without questions is NaN. Raises ValueError as `answered_right` does, and for an unknown type.
     """
     questions, choices = similarity_QC.shape
     if types_Q.shape != (questions,):
         raise ValueError(f"EgoMCQ: {questions} questions, {types_Q.shape} types")
-    if not np.isin(types_Q, list(KINDS.values())).all():
-        raise ValueError(f"EgoMCQ: question types must be among {KINDS}")
+    if not np.isin(types_Q, list(QUESTION_TYPES.values())).all():
+        raise ValueError(f"EgoMCQ: question types must be among {QUESTION_TYPES}")
     right_Q = answered_right(similarity_QC, answers_Q)
     figures: dict[str, object] = {}
-    for name, number in KINDS.items():
+    for name, number in QUESTION_TYPES.items():
         asked_Q = types_Q == number
         figures[name] = 100 * float(right_Q[asked_Q].mean()) if asked_Q.any() else float("nan")
-    figures["chance"] = dict.fromkeys(KINDS, 100 / choices)
+    figures["chance"] = dict.fromkeys(QUESTION_TYPES, 100 / choices)
     return figures
 
 
@@ -60,5 +60,5 @@ def answered_right(
 def choice_scores(
     right_Q: npt.NDArray[np.floating], types_Q: npt.NDArray[np.integer]
 ) -> dict[str, npt.NDArray[np.floating]]:
-    """Each question's score by the name of its kind, NaN where it is of another kind."""
-    return {name: np.where(types_Q == number, right_Q, np.nan) for name, number in KINDS.items()}
+    """Each question's score by the name of its type, NaN for other types."""
+    return {name: np.where(types_Q == number, right_Q, np.nan) for name, number in QUESTION_TYPES.items()}

@@ -36,13 +36,13 @@ def relevancy_matrix(
             raise ValueError(
                 f"relevancy: {verbs.shape} verbs but {len(nouns)} noun lists; one of each an item"
             )
-    sets_N, kind_N = _distinct(nouns_N)
-    sets_M, kind_M = _distinct(nouns_M)
+    sets_N, set_N = _distinct(nouns_N)
+    sets_M, set_M = _distinct(nouns_M)
     iou_UV = _iou(sets_N, sets_M)
     relevancy_NM = np.empty((len(left), len(right)), np.float32)
     for start in range(0, len(left), ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)
-        np.take(iou_UV[kind_N[rows]], kind_M, axis=1, out=relevancy_NM[rows], mode="clip")
+        np.take(iou_UV[set_N[rows]], set_M, axis=1, out=relevancy_NM[rows], mode="clip")
         relevancy_NM[rows] += left[rows, None] == right
     relevancy_NM *= 0.5
     return relevancy_NM
@@ -61,8 +61,8 @@ def equal_text_relevancy(texts_N: Sequence[str], texts_M: Sequence[str]) -> npt.
 def _distinct(nouns: Sequence[Iterable[int]]) -> tuple[list[frozenset[int]], npt.NDArray[np.int64]]:
     """The distinct noun sets, and which of them each item has: many items hold the same nouns."""
     number: dict[frozenset[int], int] = {}
-    kinds = [number.setdefault(frozenset(int(noun) for noun in item), len(number)) for item in nouns]
-    return list(number), np.array(kinds, np.int64)
+    set_ids = [number.setdefault(frozenset(int(noun) for noun in item), len(number)) for item in nouns]
+    return list(number), np.array(set_ids, np.int64)
 
 
 def _iou(sets_U: list[frozenset[int]], sets_V: list[frozenset[int]]) -> npt.NDArray[np.float32]:
