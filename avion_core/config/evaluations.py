@@ -32,13 +32,13 @@ class EvaluationSettings(EvaluationJob):
     stage: Name
     """Stage whose weights are evaluated."""
     frames: Count = 4
-    """Frames a clip."""
+    """Frames per clip."""
     clips: Count = 1
     """Temporal views of a clip, averaged."""
     crops: Literal[1, 3] = 1
     """Spatial views of a clip, averaged."""
     batch_size: Count = 64
-    """Clip views at once."""
+    """Clip views per batch."""
 
     def recipe(self) -> dict[str, Any]:
         """The settings that decide the result."""

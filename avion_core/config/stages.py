@@ -54,7 +54,7 @@ class StageSettings(StageJob):
     model: str
     """Architecture, a file in avion_core/models/architectures."""
     start: str | None = None
-    """Stage of the same run whose weights are the start; null for a fresh model."""
+    """Stage of the same run to start from; null for a fresh model."""
     start_weights: str | None = None
     """Third-party weights to start from: a `.pt` or `.safetensors` file, or `open_clip:<model>/<tag>`, such
     as open_clip:ViT-B-16/openai, which `snakemake weights` downloads; `docs/models.md` lists what is read."""
@@ -66,16 +66,16 @@ class StageSettings(StageJob):
     waive_missing: tuple[str, ...] = ()
     """Weights (fnmatch patterns) that the checkpoint may lack; they are initialised."""
     waive_unexpected: tuple[str, ...] = ()
-    """Weights (fnmatch patterns) of the start that this model has no use for."""
+    """Weights (fnmatch patterns) of the checkpoint that this model does not use."""
 
     frames: Count = 4
-    """Frames a clip."""
+    """Frames per clip."""
     sampling: Literal["segments", "window", "spread_window", "jittered_window"] = "segments"
     """`segments`: one frame out of each of equal parts; `window`: every `stride`-th frame; in training also
     `spread_window`: evenly over `frames` times `stride` frames, the last included (VideoMAE's fine-tuning),
     or `jittered_window`: each frame 0 to `stride` - 1 later, short clips repeated (AVION's VideoMAE)."""
     stride: Count = 4
-    """Distance of a window's frames, at the chunks' frame rate."""
+    """Distance between a window's frames, at the chunks' frame rate."""
     image_size_px: Annotated[int, Field(ge=16)] = 224
     """Side of the square input."""
     crop: Literal["random_resized", "multi_scale", "center"] = "random_resized"
@@ -87,7 +87,7 @@ class StageSettings(StageJob):
     rand_augment: str | None = None
     """timm's policy string, such as rand-m7-n4-mstd0.5-inc1; null for none."""
     rand_augment_interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
-    """How RandAugment samples pixels that it moves: bilinear in AVION, bicubic in VideoMAE."""
+    """RandAugment's interpolation: bilinear in AVION, bicubic in VideoMAE."""
     rand_augment_whole_frame: bool = False
     """RandAugment before the crop, on whole frames (VideoMAE), instead of after it (AVION); reads slower."""
     random_erasing: Fraction = 0.0
@@ -96,7 +96,7 @@ class StageSettings(StageJob):
     epochs: Annotated[int, Field(ge=0)] = 5
     """Passes over the clips; 0 publishes the start weights as they are."""
     batch_size: Count = 256
-    """Clips a step over all processes."""
+    """Clips per step over all processes."""
     optimizer: Literal["adamw", "sgd", "lion"] = "adamw"
     """Update rule."""
     learning_rate: Positive = 3e-5
@@ -104,11 +104,11 @@ class StageSettings(StageJob):
     learning_rate_batch: Count | None = None
     """Reference batch size; rates scale by batch_size / this. null for no scaling."""
     schedule: Literal["constant", "cosine"] = "constant"
-    """Course of the rate after warm-up."""
+    """Schedule of the rate after warm-up."""
     warmup_epochs: NotNegative = 0.0
-    """Epochs of linear rise."""
+    """Epochs of linear warm-up."""
     warmup_start_rate: NotNegative = 1e-6
-    """Rate at step 0 when there is a warm-up."""
+    """Rate at step 0 of the warm-up."""
     final_rate: NotNegative = 1e-5
     """Rate at the end of the cosine."""
     weight_decay: NotNegative = 0.01

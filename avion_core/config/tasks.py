@@ -13,7 +13,7 @@ from avion_core.config.stages import STAGE_TASKS, StageSettings
 
 
 class ComparingStage(StageSettings):
-    """What tasks share whose loss compares clips with texts."""
+    """Settings of tasks whose loss compares clips with texts."""
 
     trains: ClassVar[str] = "embeddings"
     compares_texts: ClassVar[bool] = True
@@ -24,7 +24,7 @@ class ComparingStage(StageSettings):
     """What the loss compares with: the clips and texts of all processes, or of each process alone, so that
     `nodes` and `processes` change the result."""
     patch_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of each clip's patches that the video tower leaves out in training (FLIP)."""
+    """Share of each clip's patches that the video tower drops in training (FLIP)."""
 
     @model_validator(mode="after")
     def _has_something_to_compare(self) -> Self:
@@ -130,7 +130,7 @@ class ClassificationStage(StageSettings):
     head_dropout: Fraction = 0.0
     """Dropout before the classifier."""
     patch_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of each clip's patches that a dual encoder's video tower leaves out in training (FLIP)."""
+    """Share of each clip's patches that a dual encoder's video tower drops in training (FLIP)."""
 
     @model_validator(mode="after")
     def _clips_pair(self) -> Self:
@@ -142,7 +142,7 @@ class ClassificationStage(StageSettings):
         return self
 
     def model_arguments(self) -> dict[str, Any]:
-        """How the model is built, but for the number of classes."""
+        """Model arguments, except the number of classes."""
         patches = {"patch_dropout": self.patch_dropout} if self.patch_dropout else {}
         return {**super().model_arguments(), "head_dropout": self.head_dropout, **patches}
 
@@ -163,12 +163,12 @@ class ReconstructionStage(StageSettings):
     task: Literal["reconstruction"]
     """What is learned."""
     mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.9
-    """Share of the tubes that are hidden."""
+    """Share of masked tubes."""
     target_epsilon: Positive = 1e-6
     """Added to a tubelet's standard deviation, of pixels on 0…255, before targets are divided by it: 1e-6 in
     AVION; VideoMAE's original adds 1e-6 on 0…1, which is 2.55e-4 here."""
     decoder_mask_ratio: Annotated[float, Field(ge=0, lt=1, multiple_of=0.25)] = 0.0
-    """Share of the hidden tubelets that is not predicted (VideoMAE V2: 0.5); 0 for none."""
+    """Share of masked tubelets that are not predicted (VideoMAE V2: 0.5); 0 for none."""
 
     def model_arguments(self) -> dict[str, Any]:
         """How the model is built."""
