@@ -1,26 +1,36 @@
-"""A plug-in's task and losses, from the configuration to the report."""
+"""Plug-ins' tasks, losses, source, layout and kind of evaluation, from the configuration to the report."""
 
 import json
 import shutil
 from pathlib import Path
 
-from harness import ROOT, copy_workspace, finished
+from harness import ROOT, copy_workspace, finished, snakemake
 
-PLUGIN = ROOT / "tests/unit/train/plugin"
+PLUGINS = (ROOT / "tests/unit/train/plugin", ROOT / "tests/workflow/plugin")
 COMMON = {"model": "toy_dual_encoder", "epochs": 1, "batch_size": 4}
 OVERLAY = {
-    "plugins": ["stub_tasks"],
+    "plugins": ["stub_tasks", "stub_lists"],
+    "datasets": {
+        "mine": {
+            "layout": "lines",
+            "source": "list",
+            "list": {"videos": "data/ek100/raw", "lines": "lines.txt"},
+        }
+    },
     "stages": {
-        "agree": {"task": "agreement", "dataset": "ego4d", "strength": 0.5, **COMMON},
+        "agree": {"task": "agreement", "dataset": "mine", "strength": 0.5, **COMMON},
         "contrast": {"task": "contrastive", "dataset": "ego4d", "loss": "weighted", **COMMON},
         "rank": {"task": "relevancy", "dataset": "ek100", "loss": "scaled", **COMMON},
     },
-    "evaluations": {"agree_mir": {"kind": "retrieval", "dataset": "ek100", "stage": "rank"}},
+    "evaluations": {
+        "agree_mir": {"kind": "retrieval", "dataset": "ek100", "stage": "rank"},
+        "matched": {"kind": "match", "dataset": "mine", "stage": "agree"},
+    },
     "runs": {
         "plugged": {
             "title": "Of a plug-in",
             "stages": {"agree": {}, "contrast": {"start": "agree"}, "rank": {"start": "contrast"}},
-            "evaluations": ["agree_mir"],
+            "evaluations": ["agree_mir", "matched"],
         }
     },
     "selected_runs": ["plugged"],
@@ -30,15 +40,35 @@ OBJECTIVES = ["agreement", "contrastive (InfoNCE, weighted)", "retrieval (scaled
 """Of the stages, as the report names them."""
 
 
-def test_a_plug_in_runs_from_the_configuration_to_the_report(annotated: Path, tmp_path: Path) -> None:
+def test_plug_ins_run_from_the_configuration_to_the_report(annotated: Path, tmp_path: Path) -> None:
     workspace = copy_workspace(annotated, tmp_path / "workspace")
-    for module in PLUGIN.glob("*.py"):
+    for module in (path for folder in PLUGINS for path in folder.glob("*.py")):
         shutil.copy2(module, workspace)
+    stopped = snakemake(workspace, overlay=OVERLAY, warm=True)
+    assert stopped.returncode and "data set 'mine': lines.txt: no such file; see `lines`" in stopped.stdout
+    videos = sorted((workspace / "data/ek100/raw").rglob("*.MP4"))
+    lines = [f"{video.stem},{start},{start + 2},step {start}" for video in videos for start in (0, 2, 4)]
+    (workspace / "lines.txt").write_text("\n".join(lines))
     finished(workspace, overlay=OVERLAY)
     run = workspace / "results/plugged"
     tasks = [json.loads((run / stage / "model.json").read_text())["task"] for stage in OVERLAY["stages"]]
     assert tasks == ["agreement", "contrastive", "relevancy"]
-    figures = json.loads((workspace / "results/report/metrics.json").read_text())["runs"]
-    assert 0 < figures["plugged"]["agree_mir"]["mAP"]["mean"] <= 1
+    figures = json.loads((workspace / "results/report/metrics.json").read_text())["runs"]["plugged"]
+    assert 0 < figures["agree_mir"]["mAP"]["mean"] <= 1
+    assert figures["matched"]["clips"] == len(lines) and "own_first_interval" in figures["matched"]
     page = (workspace / "results/report/index.html").read_text()
     assert all(f"<td>{name}</td>" in page for name in OBJECTIVES)
+    assert "Matching of clips with their sentences" in page and "own sentence first" in page
+
+
+def test_an_evaluation_of_a_plug_in_is_refused_where_its_layout_or_task_does_not_fit(tmp_path: Path) -> None:
+    for module in (path for folder in PLUGINS for path in folder.glob("*.py")):
+        shutil.copy2(module, tmp_path)
+    evaluations = {"matched": {"kind": "match", "dataset": "ek100", "stage": "agree"}}
+    overlay = OVERLAY | {"evaluations": OVERLAY["evaluations"] | evaluations}
+    stopped = snakemake(tmp_path, overlay=overlay, warm=True)
+    assert "evaluations.matched: match cannot be measured on the data set 'ek100'" in stopped.stdout
+    evaluations = {"matched": {"kind": "mach", "dataset": "mine", "stage": "agree"}}
+    overlay = OVERLAY | {"evaluations": OVERLAY["evaluations"] | evaluations}
+    stopped = snakemake(tmp_path, overlay=overlay, warm=True)
+    assert "unknown kind of evaluation 'mach'; did you mean 'match'?" in stopped.stdout

@@ -15,7 +15,6 @@ class AgreementStage(StageSettings):
     """Clips moved towards their own narrations, without negatives."""
 
     setup: ClassVar[str] = "stub_objectives:AgreementSetup"
-    measured_by: ClassVar[tuple[str, ...]] = ("retrieval",)
     trains: ClassVar[str] = "embeddings"
     pretrains: ClassVar[bool] = True
     compares_texts: ClassVar[bool] = True
