@@ -37,7 +37,8 @@ from avion_core.config.sources import (
     SourceSettings,
     ToyKitchenSettings,
 )
-from avion_core.config.stages import OPEN_CLIP, STAGE_TASKS, StageSettings, stage_class
+from avion_core.config.stage_classes import STAGE_TASKS, stage_class
+from avion_core.config.stages import OPEN_CLIP, StageSettings
 from avion_core.config.tasks import (
     ClassificationStage,
     ComparingStage,

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from avion_core.config.datasets import DatasetSettings
 from avion_core.config.evaluations import EvaluationSettings
-from avion_core.config.stages import STAGE_TASKS, StageSettings
+from avion_core.config.stage_classes import STAGE_TASKS
+from avion_core.config.stages import StageSettings
 from avion_core.layouts import LAYOUTS, Layout
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from avion_core.config.base import Fraction, NotNegative, Positive
 from avion_core.config.losses import CONTRASTIVE_LOSSES, RELEVANCY_LOSSES, Losses
-from avion_core.config.stages import STAGE_TASKS, StageSettings
+from avion_core.config.stage_classes import STAGE_TASKS
+from avion_core.config.stages import StageSettings
 
 
 class ComparingStage(StageSettings):

@@ -1,0 +1,99 @@
+"""Which class has the settings of a stage, by its task and loss, and which settings fit it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import ValidationError, create_model
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from avion_core.registry import Registry, nearest
+
+if TYPE_CHECKING:
+    from avion_core.config.stages import StageSettings
+
+STAGE_TASKS: Registry[type[StageSettings]] = Registry("task")
+"""Settings of a training stage by its task."""
+
+
+def stage_class(raw: Mapping[str, Any]) -> type[StageSettings]:
+    """The class that has the settings of a stage, by its task and loss.
+
+    Raises ValidationError for a task that is missing or unknown, and for a loss that the task does not have.
+    """
+    if "task" not in raw:
+        raise _refusal(InitErrorDetails(type="missing", loc=("task",), input=raw))
+    task, loss = str(raw["task"]), raw.get("loss")
+    try:
+        settings = STAGE_TASKS[task]
+    except ValueError as error:
+        raise _refusal(_problem(str(error), "task")) from None
+    losses = list(settings.losses)
+    if loss is not None and str(loss) not in losses:
+        choice = f"it has: {', '.join(losses)}" if losses else "it has but one, so leave loss out"
+        raise _refusal(_problem(f"the task '{task}' has no loss '{loss}'; {choice}", "loss"))
+    return _with_loss(settings, str(loss or losses[0])) if losses else settings
+
+
+@cache
+def _with_loss(settings: type[StageSettings], loss: str) -> type[StageSettings]:
+    """The settings of a task together with those of one of its losses."""
+    own = settings.losses[loss]
+    name, bases = f"{settings.__name__}With{own.__name__}", (settings, own)
+    made: type[StageSettings] = create_model(name, __base__=bases, loss=(Literal[loss], loss))  # type: ignore
+    return made
+
+
+def fitting(settings: type[StageSettings], raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Raw settings of this class; null stands for a loss's published value, and for what it does not have.
+
+    Raises ValidationError for settings of other tasks and losses, and for unknown ones.
+    """
+    kept, problems = {}, []
+    of_its_losses = {"loss", *(name for own in settings.losses.values() for name in own.model_fields)}
+    for name, value in raw.items():
+        homes = [] if name in settings.model_fields else _homes(name)
+        if value is None and (homes or name in of_its_losses):
+            continue
+        kept[name] = value
+        if homes:
+            problems.append(_misfit(settings, name, homes))
+        elif name not in settings.model_fields:
+            advice = {"advice": nearest(str(name), settings.model_fields)}
+            unknown = PydanticCustomError("unknown_setting", "{advice}", advice)
+            problems.append(InitErrorDetails(type=unknown, loc=(str(name),), input=value))
+    if problems:
+        raise _refusal(*problems)
+    return kept
+
+
+def _homes(name: str) -> list[str]:
+    """Tasks, and losses of tasks, that have this setting."""
+    homes = []
+    for task, settings in STAGE_TASKS.items():
+        losses = [loss for loss, own in settings.losses.items() if name in own.model_fields]
+        if losses:
+            homes.append(f"{task} with the loss {' or '.join(losses)}")
+        elif name in settings.model_fields:
+            homes.append(task)
+    return homes
+
+
+def _misfit(settings: type[StageSettings], name: str, homes: list[str]) -> InitErrorDetails:
+    """A setting that others have: which, and what this one takes where it is one of losses."""
+    task = next(task for task, plain in STAGE_TASKS.items() if issubclass(settings, plain))
+    among = f"the task '{task}'"
+    if settings.losses and not any(home in STAGE_TASKS for home in homes):
+        loss = settings.model_fields["loss"].default
+        among += f" and the loss '{loss}', which takes {', '.join(settings.losses[loss].model_fields)}"
+    return _problem(f"{name} does not go with {among}; it is a setting of {' and '.join(homes)}")
+
+
+def _problem(message: str, *place: str) -> InitErrorDetails:
+    return InitErrorDetails(type="value_error", loc=place, input=None, ctx={"error": ValueError(message)})
+
+
+def _refusal(*problems: InitErrorDetails) -> ValidationError:
+    return ValidationError.from_exception_data("stage", list(problems))
