@@ -26,7 +26,7 @@ from avion_core.train.distributed import alone
 from avion_core.train.engine import LoopSettings, Training
 from avion_core.train.optim import Schedule, make_optimizer, parameter_groups
 from avion_core.train.protocols import Batch
-from avion_core.train.tasks import ContrastiveTask
+from avion_core.train.tasks.contrastive import ContrastiveTask
 from benchmarks import write_result
 
 STEPS, BATCH, FRAMES, SIZE_PX, ROUNDS = 40, 16, 4, 64, 7

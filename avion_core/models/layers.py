@@ -14,7 +14,6 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -113,6 +112,15 @@ def plain_attention(model: nn.Module) -> Iterator[None]:
             layer.backend = backend
 
 
+def _drop_path(rate: float) -> nn.Module:
+    if rate == 0:
+        return nn.Identity()
+    from timm.layers import DropPath  # seconds to import
+
+    layer: nn.Module = DropPath(rate)
+    return layer
+
+
 class MLP(nn.Module):
     """Two linear layers with a GELU between them."""
 
@@ -146,7 +154,7 @@ class Block(nn.Module):
         self.attn = Attention(width, heads=heads, train_key_bias=train_key_bias)
         self.norm2 = nn.LayerNorm(width, eps=norm_eps)
         self.mlp = MLP(width, hidden=int(width * mlp_ratio), activation=activation)
-        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.drop_path = _drop_path(drop_path)
         self.checkpointing = False
 
     def forward(self, x_BND: Tensor, *, causal: bool = False, first_only: bool = False) -> Tensor:

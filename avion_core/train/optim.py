@@ -6,11 +6,13 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 import torch
 from torch import nn
-from torch.distributed.optim import ZeroRedundancyOptimizer
+
+if TYPE_CHECKING:
+    from torch.distributed.optim import ZeroRedundancyOptimizer
 
 EPSILON = 1e-8
 """AdamW's epsilon in every recipe."""
@@ -80,6 +82,8 @@ def make_optimizer(
     """
     optimizer_class, options = _update_rule(rule, betas, momentum)
     if shard:
+        from torch.distributed.optim import ZeroRedundancyOptimizer  # a second to import
+
         return ZeroRedundancyOptimizer(groups, optimizer_class, lr=0.0, **options)  # type: ignore[arg-type]
     return optimizer_class(groups, lr=0.0, **options)
 
@@ -103,7 +107,7 @@ def tensor_state(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
 
     With a sharded optimiser every rank must call this; rank 0 gets the whole state, the others none.
     """
-    if isinstance(optimizer, ZeroRedundancyOptimizer):
+    if _is_sharded(optimizer):
         optimizer.consolidate_state_dict(to=0)
         if optimizer.rank != 0:
             return {}
@@ -128,8 +132,12 @@ def load_tensor_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, to
         {**group, "params": [next(indices) for _ in group["params"]]} for group in optimizer.param_groups
     ]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
-    if isinstance(optimizer, ZeroRedundancyOptimizer):
+    if _is_sharded(optimizer):
         optimizer.state.clear()  # the wrapper's copy of its inner optimiser's state
+
+
+def _is_sharded(optimizer: torch.optim.Optimizer) -> TypeGuard[ZeroRedundancyOptimizer]:
+    return hasattr(optimizer, "consolidate_state_dict")
 
 
 def _names(optimizer: torch.optim.Optimizer) -> list[str]:

@@ -49,7 +49,7 @@ from avion_core.train.parts import (
 from avion_core.train.preemption import PreemptedError, exit_preempted
 from avion_core.train.sinks import Sink, open_sinks
 from avion_core.train.start import fill_from_start
-from avion_core.train.tasks import task_setup
+from avion_core.train.tasks.setup import task_setup
 from avion_core.train.validation import ValidationData, best_and_last
 
 CURVE = "train.jsonl"

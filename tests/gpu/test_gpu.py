@@ -23,7 +23,7 @@ from avion_core.train.checkpoint import CheckpointStore
 from avion_core.train.distributed import World, alone, join_world
 from avion_core.train.engine import PRECISIONS, LoopSettings, Training
 from avion_core.train.optim import Schedule, make_optimizer, parameter_groups
-from avion_core.train.tasks import ContrastiveTask
+from avion_core.train.tasks.contrastive import ContrastiveTask
 from tests.unit.train.tiny_tasks import CLIPS, DUAL, FRAMES, SIZE_PX, STEPS, Batches, make_batch
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")

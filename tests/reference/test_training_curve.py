@@ -17,7 +17,7 @@ from avion_core.train.checkpoint import CheckpointStore
 from avion_core.train.distributed import alone
 from avion_core.train.engine import LoopSettings, Training
 from avion_core.train.optim import Schedule, make_optimizer, parameter_groups
-from avion_core.train.tasks import ContrastiveTask
+from avion_core.train.tasks.contrastive import ContrastiveTask
 
 DATA = Path(__file__).parent / "data"
 RECORDED = json.loads((DATA / "reference.json").read_text())["clip_train_curve"]

@@ -15,7 +15,7 @@ from avion_core.config import (
 from avion_core.configfile import lay_over, read_config
 from avion_core.models.store import load_model
 from avion_core.registry import load as reference
-from avion_core.train.tasks import TaskSetup
+from avion_core.train.tasks.setup import TaskSetup
 from avion_core.workflow import Workflow, inputs
 from tests.support.recipes import CONTRASTIVE
 from tests.support.training import equal, lines, train

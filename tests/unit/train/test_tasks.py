@@ -18,7 +18,10 @@ from avion_core.models.towers import TextConfig, VisionConfig
 from avion_core.models.videomae import VideoMAE
 from avion_core.registry import load
 from avion_core.train.losses import info_nce, local, sigmoid
-from avion_core.train.tasks import ClassificationTask, ContrastiveTask, ReconstructionTask, RelevancyTask, mix
+from avion_core.train.tasks.classification import ClassificationTask, mix
+from avion_core.train.tasks.contrastive import ContrastiveTask
+from avion_core.train.tasks.reconstruction import ReconstructionTask
+from avion_core.train.tasks.relevancy import RelevancyTask
 from avion_core.train.texts import AnyText, RelevantSentence
 
 SMALL = DualEncoderConfig(

@@ -23,7 +23,10 @@ from avion_core.train.engine import LoopSettings, Training
 from avion_core.train.losses import symmetric_multi_similarity
 from avion_core.train.optim import Schedule, make_optimizer, parameter_groups
 from avion_core.train.protocols import Task
-from avion_core.train.tasks import ClassificationTask, ContrastiveTask, ReconstructionTask, RelevancyTask
+from avion_core.train.tasks.classification import ClassificationTask
+from avion_core.train.tasks.contrastive import ContrastiveTask
+from avion_core.train.tasks.reconstruction import ReconstructionTask
+from avion_core.train.tasks.relevancy import RelevancyTask
 
 SIZE_PX, FRAMES, CLIPS, CLASSES, WORDS = 16, 2, 8, 3, 20
 STEPS_PER_EPOCH, STEPS = 4, 8

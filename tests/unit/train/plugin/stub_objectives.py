@@ -2,7 +2,8 @@
 
 from avion_core.train.losses import info_nce, max_margin
 from avion_core.train.protocols import StepLoss
-from avion_core.train.tasks import TaskSetup, VideoTextTask
+from avion_core.train.tasks.setup import TaskSetup
+from avion_core.train.tasks.video_text import VideoTextTask
 from avion_core.train.texts import AnyText
 
 
