@@ -1,7 +1,7 @@
 """Kinds of evaluation: their figures, and how these are named and compared.
 
-Pure data, which the configuration, the rules and the report look up. Adding a kind is a record and its line
-below, the module that `evaluator` names, and its files in the records of the layouts that serve it.
+Pure data for the configuration, the rules and the report. To add a kind, register its record below, write the
+module that `evaluator` names, and list its files in the layouts that support it.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ class EvaluationKind:
     evaluator: str
     """`package.module:Name` of the `avion_core.evaluate.subject.Evaluator`."""
     needs: str
-    """What the model must give: `embeddings` or `classes`, as `trains` of a task."""
+    """Output that the model must have (`ModelKind.output`): `embeddings` or `classes`."""
     figures: Mapping[str, tuple[str, ...]]
-    """Names of the figures by the label that a classifier learns; "" stands for any other, or for none."""
+    """Figure names by the label that a classifier learns; "" is the default."""
     headlines: tuple[str, ...]
-    """The figure that sums a result up: the first of these that could be measured."""
+    """Figures that sum up a result; the first that was measured is used."""
     columns: Mapping[str, str]
     """Column headings by figure, in the order of the columns."""
     titles: Mapping[str, str]
-    """What is measured, by `zero_shot`, `in_domain` or `imported` weights or by label; "" for all else."""
+    """Titles by weights (`zero_shot`, `in_domain`, `imported`) or by label; "" is the default."""
     optional: frozenset[str] = frozenset()
-    """Figures that results of earlier versions lack."""
+    """Figures missing from results of earlier versions."""
     per_cent: float = 1.0
-    """Factor from a figure as measured to per cent."""
+    """Factor that converts a figure to per cent."""
     headline_is_mean: bool = False
-    """Whether the headline is the mean of other figures, so that it alone is put into words."""
+    """Whether the headline is the mean of the other figures; findings then mention only the headline."""
     counted: str = ""
-    """What the headline counts, such as `clip`, where that is worth saying."""
+    """What the headline counts, such as `clip`; empty if findings need not say."""
     note: str = ""
-    """Explains the columns below a table."""
+    """Explanation of the columns, below the table."""
     in_gallery: bool = False
-    """Whether the outputs are embeddings of clips and sentences, whose matches the report can show."""
+    """Whether the outputs are clip and sentence embeddings, as the gallery needs."""
 
     def figure_names(self, label: str = "") -> tuple[str, ...]:
-        """Figures of a model that learned this label."""
+        """Figures for a model that learned this label."""
         return self.figures.get(label, self.figures[""])
 
     def required(self, label: str = "") -> tuple[str, ...]:
-        """Those that every result has."""
+        """Figures that every result has."""
         return tuple(name for name in self.figure_names(label) if name not in self.optional)
 
 
@@ -118,7 +118,7 @@ EVALUATIONS.register(
         titles={"": "Video classification", "action": "Action classification"},
         optional=frozenset(f"{name}class_mean_top1" for name in ("", "verb_", "noun_", "action_")),
         counted="clip",
-        note="Class mean: mean over the classes that occur, which are its n.",
+        note="Class mean: mean over the classes that occur; n is their number.",
     ),
 )
 EVALUATIONS.register(

@@ -1,1 +1,1 @@
-"""Metrics as the benchmarks define them, and the runner that applies them to a trained stage."""
+"""Metrics as the benchmarks define them, and the runner that evaluates a trained stage."""

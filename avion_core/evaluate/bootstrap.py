@@ -1,11 +1,11 @@
-"""How far figures would move with other clips: bootstrap intervals, and differences between two models.
+"""How much figures depend on the clips: bootstrap intervals, and differences between two models.
 
-A figure is a mean of scores, one for each query: a clip to classify, a question, a clip or a sentence to
-search by. The queries are computed once; their clips are then drawn again with replacement, many times
-over (Efron and Tibshirani 1993, chapters 13 and 16). Clips of one video are alike, so videos are drawn as
-well, and the wider of the two intervals counts: with few videos it is far wider. Draws are seeded, and
-the same for all models on the same queries, which makes their differences paired. A share near 0 or 1 of
-few clips hardly moves however they are drawn: an interval of a share is never narrower than Wilson's.
+A figure is a mean of scores, one per query: a clip to classify, a question, a clip or a sentence to search
+by. Scores are computed once; clips are then resampled with replacement many times (Efron and Tibshirani
+1993, chapters 13 and 16). Clips of one video are alike, so videos are resampled as well, and the wider of
+the two intervals counts: with few videos it is far wider. Draws are seeded and the same for all models on
+the same queries, which makes their differences paired. A share near 0 or 1 of few clips hardly varies
+between draws, so the interval of a share is never narrower than Wilson's.
 
 Shapes: Q queries, R draws, F figures.
 """
@@ -27,12 +27,12 @@ LEVEL = 95
 """Per cent of the draws that lie in an interval."""
 SEED = 0
 LEAST_CLIPS = 6
-"""Clips that must differ between two models before a difference can be clear: with five, all in favour of
-one, chance alone does as well once in 16 (two-sided sign test), with six once in 32."""
+"""Clips that must differ between two models for a clear difference: if all favour one model, a two-sided sign
+test gives p = 1/16 for five clips and 1/32 for six."""
 Z = 1.959964
 """Normal quantile of LEVEL."""
 DIRECTIONS = ("video_to_text", "text_to_video")
-"""Figures whose mean is a figure too."""
+"""Directions whose mean is also a figure."""
 
 Floats = npt.NDArray[np.floating[Any]]
 Integers = npt.NDArray[np.integer[Any]]
@@ -43,16 +43,16 @@ class Scores:
     """The scores whose means are an evaluation's figures, for all queries of its tables."""
 
     clips: Integers
-    """Clip behind each query, Q: queries of one clip are drawn together."""
+    """Clip of each query, Q; queries of one clip are resampled together."""
     videos: Integers
     """The clip's video as a number, Q."""
     scores: Mapping[str, Floats]
-    """Score of each query by figure, Q, in the figure's unit; NaN where it does not count: there is nothing
-    to find, or the clip cannot be read."""
+    """Score of each query by figure, Q, in the figure's unit; NaN where it does not count, because nothing is
+    relevant or the clip cannot be read."""
     classes: Mapping[str, Integers]
-    """Class of each query, Q, for the figures that are the mean over classes of each class's mean."""
+    """Class of each query, Q, for figures that average the classes' means."""
     top: float = 100.0
-    """The highest score there is; the lowest is 0."""
+    """Highest possible score; the lowest is 0."""
 
     @property
     def figures(self) -> list[str]:
@@ -64,7 +64,7 @@ class Scores:
         return dict(zip(self.figures, self._means(np.ones(len(self.clips))), strict=True))
 
     def counts(self) -> dict[str, int]:
-        """What each figure is the mean of: the number of queries that count, or of classes that occur."""
+        """Number of values that each figure averages: queries that count, or classes that occur."""
         found = {}
         for name, counted_Q in zip(self.scores, self._counted, strict=True):
             classes_Q = self.classes.get(name)
@@ -74,7 +74,7 @@ class Scores:
         return found | {mean: found[one] + found[other] for mean, (one, other) in self.two_sided.items()}
 
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """Lowest and highest value of each figure that is compatible with these clips."""
+        """Interval of each figure."""
         values = np.array(list(self.values().values()))
         low_F, high_F = _widest([(values, values), self._wilson(), *map(_central, self.draws())])
         return {
@@ -83,14 +83,14 @@ class Scores:
         }
 
     def draws(self) -> list[Floats]:
-        """The figures of redrawn clips, R,F; beside them those of redrawn videos where there are several."""
+        """The figures of resampled clips, R,F, and of resampled videos if there are several."""
         some = self._counting()
         videos, clips = len(np.unique(some.videos)), len(np.unique(some.clips))
         units = [some.clips, some.videos] if 1 < videos < clips else [some.clips]
         return [some._redrawn(unit_Q) for unit_Q in units]
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """As named arrays, for a file."""
+        """As named arrays for a file."""
         arrays: dict[str, npt.NDArray[Any]] = {
             "clip_Q": self.clips,
             "video_Q": self.videos,
@@ -100,7 +100,7 @@ class Scores:
         return arrays | {f"classes.{name}": class_Q for name, class_Q in self.classes.items()}
 
     def _counting(self) -> Scores:
-        """The queries that count for some figure."""
+        """The queries that count for at least one figure."""
         some_Q = self._counted.any(0)
         return Scores(
             self.clips[some_Q],
@@ -120,7 +120,7 @@ class Scores:
         return found_RF
 
     def _means(self, weight_Q: Floats) -> list[float]:
-        """The figures where each query counts as often as its weight says."""
+        """The figures with each query weighted."""
         with np.errstate(invalid="ignore", divide="ignore"):
             plain_F = (self._values @ weight_Q) / (self._counted @ weight_Q)
         found = dict(zip(self.scores, plain_F.tolist(), strict=True))
@@ -136,7 +136,7 @@ class Scores:
     def _wilson(self) -> tuple[Floats, Floats]:
         """Wilson's interval (1927) of each figure whose scores are all 0 or `top`, NaN for the others.
 
-        A mean over classes stands on fewer clips than it has, by Kish's effective sample size.
+        A mean over classes gets Kish's effective sample size, which is smaller than its number of clips.
         """
         bounds = {}
         for name, score_Q in self.scores.items():
@@ -153,7 +153,7 @@ class Scores:
 
     @cached_property
     def two_sided(self) -> dict[str, tuple[str, str]]:
-        """The figures that are the mean of two others, with those."""
+        """Figures that are the mean of two others, with those two."""
         names = [name.removesuffix(f".{DIRECTIONS[0]}") for name in self.scores if DIRECTIONS[0] in name]
         return {f"{name}.mean": (f"{name}.{DIRECTIONS[0]}", f"{name}.{DIRECTIONS[1]}") for name in names}
 
@@ -164,7 +164,7 @@ class Scores:
 
     @cached_property
     def _values(self) -> Floats:
-        """The scores with 0 for what does not count, F,Q."""
+        """The scores with 0 where a query does not count, F,Q."""
         return np.nan_to_num(np.array(list(self.scores.values()), np.float64))
 
     @cached_property
@@ -173,7 +173,7 @@ class Scores:
 
 
 def load_scores(path: Path) -> Scores | None:
-    """The scores whose `to_arrays` a safetensors file holds among others; None where it holds none."""
+    """Load the scores written by `to_arrays` from a safetensors file; None if it has none."""
     parts: dict[str, dict[str, npt.NDArray[Any]]] = {"scores": {}, "classes": {}}
     with safe_open(path, framework="numpy") as file:
         if not {"clip_Q", "video_Q", "top"} <= set(file.keys()):
@@ -188,7 +188,7 @@ def load_scores(path: Path) -> Scores | None:
 
 @dataclass(frozen=True)
 class Difference:
-    """How much higher one model's figure is than another's, on the queries that both could be measured on."""
+    """How much higher one model's figure is than another's, on the queries measured for both."""
 
     value: float
     low: float
@@ -198,12 +198,12 @@ class Difference:
 
     @property
     def clear(self) -> bool:
-        """Whether other clips would hardly turn the sign."""
+        """Whether other clips are unlikely to change the sign."""
         return self.clips >= LEAST_CLIPS and (self.low > 0 or self.high < 0)
 
 
 def paired_differences(ours: Scores, theirs: Scores) -> dict[str, Difference]:
-    """Ours less theirs, by figure. Raises ValueError when they were not measured on the same queries."""
+    """Ours minus theirs, by figure. Raises ValueError when they were measured on different queries."""
     if not (np.array_equal(ours.clips, theirs.clips) and np.array_equal(ours.videos, theirs.videos)):
         raise ValueError("the two were measured on different clips")
     ours, theirs = _common(ours, theirs), _common(theirs, ours)
@@ -219,7 +219,7 @@ def paired_differences(ours: Scores, theirs: Scores) -> dict[str, Difference]:
 
 
 def _common(scores: Scores, other: Scores) -> Scores:
-    """The scores of the figures and queries that count in both."""
+    """`scores` limited to the figures and queries that count in both."""
     both = {
         name: np.where(np.isnan(other.scores[name]), np.nan, score_Q)
         for name, score_Q in scores.scores.items()
@@ -240,9 +240,9 @@ def _clips_that_differ(ours: Scores, theirs: Scores) -> dict[str, int]:
 
 
 def _unanimous(ours: Scores, theirs: Scores) -> tuple[Floats, Floats]:
-    """Bounds of the difference of shares where it is the same on every clip, NaN for other figures.
+    """Bounds of a difference of shares that is the same on every clip, NaN for other figures.
 
-    No draw can move it, but other clips could: as many as Wilson's interval allows beside none.
+    No draw changes it, but unseen clips could: as many as Wilson's interval allows for a share of 0.
     """
     bounds = {}
     for name, score_Q in ours.scores.items():
@@ -260,14 +260,14 @@ def _unanimous(ours: Scores, theirs: Scores) -> tuple[Floats, Floats]:
 
 
 def _wilson(share: float, clips: float) -> Floats:
-    """Lowest and highest share that is compatible with a share among so many clips."""
+    """Wilson's interval of a share among this many clips."""
     middle = share + Z**2 / (2 * clips)
     half = Z * np.sqrt(share * (1 - share) / clips + (Z / (2 * clips)) ** 2)
     return np.clip(np.array([middle - half, middle + half]) / (1 + Z**2 / clips), 0, 1)
 
 
 def _widest(bounds: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
-    """The lowest low and the highest high of each figure, NaN left out."""
+    """The lowest low and the highest high of each figure, ignoring NaN."""
     lows, highs = zip(*bounds, strict=True)
     return np.fmin.reduce(lows), np.fmax.reduce(highs)
 
@@ -280,7 +280,7 @@ def _central(found_RF: Floats) -> tuple[Floats, Floats]:
 
 
 def _percentiles(found_RF: Floats, at: tuple[float, float]) -> Iterator[Floats]:
-    """Percentiles of each column without its NaN, NaN for a column of nothing else."""
+    """Percentiles of each column ignoring NaN; NaN for a column of NaN only."""
     some_F = ~np.isnan(found_RF).all(0)
     for level in at:
         result_F = np.full(found_RF.shape[1], np.nan)

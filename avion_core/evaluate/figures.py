@@ -1,4 +1,4 @@
-"""Figures as they stand in metrics.json: numbers in nested objects."""
+"""Figures in metrics.json: numbers in nested objects."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def numbers(figures: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Numbers by dotted name, such as `mAP.mean`; what could not be measured (null) is NaN."""
+    """Numbers by dotted name, such as `mAP.mean`; null (not measurable) becomes NaN."""
     for name, value in figures.items():
         if isinstance(value, Mapping):
             yield from numbers(value, f"{prefix}{name}.")
@@ -17,5 +17,5 @@ def numbers(figures: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 
 def is_number(value: object) -> bool:
-    """Whether it is a number, which true and false are not."""
+    """Whether it is a number; booleans are not."""
     return isinstance(value, int | float) and not isinstance(value, bool)

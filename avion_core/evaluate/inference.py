@@ -1,6 +1,6 @@
-"""A trained model over every clip of a table: views decoded ahead, averaged, bad clips listed.
+"""Run a trained model over every clip of a table: decode views ahead, average outputs, list bad clips.
 
-Nothing here is random. A clip that cannot be read is left out and reported; no other takes its place.
+Nothing here is random. A clip that cannot be read is skipped and reported, never replaced.
 
 Shapes: N clips read, B clips in a batch, V views of a clip, D numbers out of the model.
 """
@@ -28,11 +28,11 @@ from avion_core.media import MediaError
 from avion_core.progress import Progress
 
 TEXTS_AT_ONCE = 256
-"""Sentences encoded together."""
+"""Sentences per batch."""
 
 
 class Views(Protocol):
-    """What reads a clip: `avion_core.data.dataset.ClipDataset` with an evaluation view."""
+    """Clip reader: `avion_core.data.dataset.ClipDataset` with an evaluation view."""
 
     def sample(self, row: int, rng: np.random.Generator) -> Mapping[str, Any]:
         """`{"frames": uint8 V,T,H,W,C, …}` of a row; MediaError when it cannot be read."""
@@ -47,10 +47,10 @@ class Inference:
     outputs: npt.NDArray[np.float32]
     """Mean of the model's outputs over the clip's views, N,D."""
     bad: tuple[BadClip, ...]
-    """What is missing."""
+    """Clips that could not be read."""
 
     def bad_clips(self) -> list[dict[str, Any]]:
-        """The bad clips as they stand in metrics.json."""
+        """The bad clips as written to metrics.json."""
         return [{name: value for name, value in asdict(clip).items() if name != "row"} for clip in self.bad]
 
 
@@ -69,9 +69,9 @@ def over_clips(
 ) -> Inference:
     """`forward(frames_BTHWC uint8) -> B,D` of every clip of the table, averaged over its `views`.
 
-    `batch_size` counts views; `threads` decode while the model computes. A clip that is waited for longer
-    than `clip_timeout_s` seconds is a bad one. Raises ValueError as soon as more than `max_bad_share` of the
-    clips, or all, cannot be read.
+    `batch_size` counts views; `threads` decode while the model computes. A clip that takes longer than
+    `clip_timeout_s` seconds is bad. Raises ValueError once more than `max_bad_share` of the clips, or all,
+    cannot be read.
     """
     rows: list[int] = []
     outputs: list[Tensor] = []
@@ -106,7 +106,7 @@ def over_clips(
 
 
 class _Readers:
-    """Threads that read clips. One that hangs is replaced, and cannot keep the program from ending."""
+    """Threads that read clips. A hung thread is replaced and does not block program exit."""
 
     def __init__(self, dataset: Views, clips: ClipTable, *, threads: int, clip_timeout_s: float) -> None:
         self._dataset, self._clips, self._clip_timeout_s = dataset, clips, clip_timeout_s
@@ -116,20 +116,20 @@ class _Readers:
             self._add()
 
     def ask(self, row: int) -> Future[Mapping[str, Any]]:
-        """A row's sample, to be read after those that were asked for before."""
+        """Queue a row to be read."""
         answer: Future[Mapping[str, Any]] = Future()
         self._asked.put((row, answer))
         return answer
 
     def take(self, row: int, answer: Future[Mapping[str, Any]]) -> Mapping[str, Any]:
-        """The sample, after those asked for before. Raises MediaError when it is not read in time."""
+        """Wait for a queued row's sample. Raises MediaError when it is not read in time."""
         if not wait([answer], timeout=self._clip_timeout_s).done:
             self._add()
             raise too_slow(self._clips.video_id(row), self._clip_timeout_s)
         return answer.result()
 
     def close(self) -> None:
-        """Let the threads go when all is read that was asked for."""
+        """End the threads once all queued rows are read."""
         for _ in range(self._threads):
             self._asked.put(None)
 
@@ -140,7 +140,7 @@ class _Readers:
     def _work(self) -> None:
         for row, answer in iter(self._asked.get, None):
             try:
-                # an evaluation view draws nothing, so all rows may have the same generator
+                # an evaluation view draws nothing, so all rows can share a seed
                 answer.set_result(self._dataset.sample(row, np.random.default_rng(0)))
             except BaseException as error:
                 answer.set_exception(error)
@@ -149,7 +149,7 @@ class _Readers:
 def _readable(
     readers: _Readers, clips: ClipTable, *, ahead: int, set_aside: Callable[[BadClip], None]
 ) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
-    """Row and frames_VTHWC of each clip in order, `ahead` of them asked for; bad ones are set aside."""
+    """Row and frames_VTHWC of each clip in order, read `ahead` clips in advance; bad ones are set aside."""
     remaining = iter(range(len(clips)))
     asked = deque((row, readers.ask(row)) for row in islice(remaining, ahead))
     while asked:
@@ -173,12 +173,12 @@ def over_texts(
 
 
 def unit_length(vectors_ND: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The vectors scaled to length 1: a mean of unit vectors is shorter."""
+    """The vectors scaled to length 1; a mean of unit vectors is shorter."""
     return vectors_ND / np.linalg.norm(vectors_ND, axis=1, keepdims=True)
 
 
 def choose_device(gpus: int) -> torch.device:
-    """The GPU if one is asked for, else the CPU. Raises ValueError when there is none to use."""
+    """The GPU if `gpus` is set, else the CPU. Raises ValueError when there is no GPU."""
     if not gpus:
         return torch.device("cpu")
     if not torch.cuda.is_available():

@@ -23,7 +23,7 @@ def choice_figures(
 ) -> dict[str, object]:
     """`inter_video` and `intra_video` accuracy in per cent, and `chance` with the same names.
 
-    A type without questions is NaN. Raises ValueError as `answered_right` does, and for an unknown type.
+    A type without questions is NaN. Raises ValueError for an unknown type and as `answered_right` does.
     """
     questions, choices = similarity_QC.shape
     if types_Q.shape != (questions,):
@@ -54,11 +54,11 @@ def answered_right(
     if not np.isfinite(similarity_QC).all():
         raise ValueError("EgoMCQ: a similarity is not a finite number")
     own_Q = similarity_QC[np.arange(questions), answers_Q]
-    return np.asarray((similarity_QC >= own_Q[:, None]).sum(1) == 1)  # a tie is no answer
+    return np.asarray((similarity_QC >= own_Q[:, None]).sum(1) == 1)  # a tie is wrong
 
 
 def choice_scores(
     right_Q: npt.NDArray[np.floating], types_Q: npt.NDArray[np.integer]
 ) -> dict[str, npt.NDArray[np.floating]]:
-    """Each question's score by the name of its type, NaN for other types."""
+    """Scores of the questions by type name, NaN for questions of other types."""
     return {name: np.where(types_Q == number, right_Q, np.nan) for name, number in QUESTION_TYPES.items()}

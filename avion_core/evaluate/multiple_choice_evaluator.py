@@ -1,4 +1,4 @@
-"""EgoMCQ: from a subject's questions to inter-video and intra-video accuracy.
+"""EgoMCQ evaluator: inter-video and intra-video accuracy.
 
 Shapes: N clips that could be read, M sentences, Q questions of C choices, K classes, D numbers in an
 embedding; A all clips or questions of a table, readable or not.
@@ -25,7 +25,7 @@ from avion_core.evaluate.subject import (
 
 
 class MultipleChoice:
-    """EgoMCQ: the clip among five that a sentence describes.
+    """EgoMCQ: choose which of five clips a sentence describes.
 
     Outputs: `similarity_QC, answers_Q, types_Q, questions_Q` (rows of the question table).
     """
@@ -74,7 +74,7 @@ class MultipleChoice:
         return Measurement(figures, outputs, scores, strict)
 
     def _check_left_out(self, left_out: int, questions: int, videos: Inference) -> None:
-        """Every clip that cannot be read costs the questions that offer it."""
+        """Raise EvaluationError if too many questions have an unreadable choice."""
         allowed = self.subject.settings.max_bad_share
         if left_out > allowed * questions:
             raise EvaluationError(
@@ -85,9 +85,9 @@ class MultipleChoice:
 
 
 def distinct_choices(questions: list[Question]) -> tuple[ClipTable, npt.NDArray[np.int64]]:
-    """The clips that occur among the choices, once each, and their rows by question and choice, Q,C.
+    """The distinct clips among the choices, and the row of each choice in them, Q,C.
 
-    Raises EvaluationError when there is no question or they differ in their number of choices.
+    Raises EvaluationError without questions or when their numbers of choices differ.
     """
     if len({len(question.video_ids) for question in questions}) != 1:
         raise EvaluationError("EgoMCQ: no questions, or they differ in their number of choices")

@@ -1,7 +1,7 @@
-"""Top-k accuracy of classification, in per cent, and what a constant answer would reach.
+"""Top-k accuracy of classification, in per cent, and that of a constant answer.
 
 On EPIC-KITCHENS-100 one head predicts the action, a pair of verb and noun; the probability of a verb
-(or noun) is the sum over the actions that hold it (LaViLa, AVION).
+(or noun) is the sum over the actions that contain it (LaViLa, AVION).
 
 Shapes: N clips, K classes, G groups (verbs or nouns).
 """
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 UNKNOWN = -1
-"""Label of a clip whose class the model cannot answer; no answer is right."""
+"""Label of a clip whose class the model does not have; every prediction is wrong."""
 
 
 def among_top(
@@ -23,7 +23,7 @@ def among_top(
 ) -> npt.NDArray[np.bool_]:
     """Whether each clip's label is among its k highest scores, bool[N].
 
-    Another class of equal score counts as higher, so a constant model is not right by its order. A label
+    Ties count as higher scores, so a constant model gains nothing from the order of classes. A label
     outside 0…K−1 is always wrong. Raises ValueError when the shapes differ, there is no clip, or a score
     is not finite.
     """
@@ -61,7 +61,7 @@ def parse_actions(actions: Sequence[str]) -> tuple[npt.NDArray[np.int64], npt.ND
 def marginal(
     probabilities_NK: npt.NDArray[np.floating], group_of_K: npt.NDArray[np.integer]
 ) -> npt.NDArray[np.float64]:
-    """Probability of each group (verb or noun), float64 N,G: the sum over the actions that hold it.
+    """Probability of each group (verb or noun), float64 N,G: the sum over the actions that contain it.
 
     `group_of_K` is each action's group; G is one more than the largest.
     """
@@ -79,10 +79,10 @@ def action_right(
     verbs_N: npt.NDArray[np.integer],
     nouns_N: npt.NDArray[np.integer],
 ) -> dict[str, npt.NDArray[np.bool_]]:
-    """Whether each clip is right, by the figure's name: `verb_top1`, `noun_top1`, `action_top1`.
+    """Whether each clip is right, by figure: `verb_top1`, `noun_top1`, `action_top1`.
 
-    A clip with an action that no model class stands for (`UNKNOWN`) is wrong as an action, and still
-    counts for its verb and noun. Raises ValueError when the model's classes are not these actions.
+    A clip whose action the model does not have (`UNKNOWN`) is wrong as an action and still counts for its
+    verb and noun. Raises ValueError when the model's classes are not these actions.
     """
     if probabilities_NK.shape[1:] != (len(actions),):
         raise ValueError(
@@ -99,31 +99,31 @@ def action_right(
 def class_right(
     probabilities_NK: npt.NDArray[np.floating], labels_N: npt.NDArray[np.integer]
 ) -> dict[str, npt.NDArray[np.bool_]]:
-    """Whether each clip is right, by the figure's name: `top1`, `top5`."""
+    """Whether each clip is right, by figure: `top1`, `top5`."""
     return {f"top{k}": among_top(probabilities_NK, labels_N, k) for k in (1, 5)}
 
 
 def action_classes(
     verbs_N: npt.NDArray[np.integer], nouns_N: npt.NDArray[np.integer]
 ) -> dict[str, npt.NDArray[np.integer]]:
-    """Class of each clip by the figure's name; actions by the pair, so that those unknown to the model
-    are not one class."""
+    """Class of each clip by figure; actions are numbered by their pair, so that those unknown to the model
+    stay distinct."""
     pairs_N = np.unique(np.stack([verbs_N, nouns_N]), axis=1, return_inverse=True)[1].reshape(-1)
     return {"verb_top1": verbs_N, "noun_top1": nouns_N, "action_top1": pairs_N}
 
 
 def action_chance(verbs_N: npt.NDArray[np.integer], nouns_N: npt.NDArray[np.integer]) -> dict[str, float]:
-    """What the best constant answer reaches in each figure of `action_right`, in per cent."""
+    """Per cent that the best constant answer reaches in each figure of `action_right`."""
     return {name: constant_accuracy(own_N) for name, own_N in action_classes(verbs_N, nouns_N).items()}
 
 
 def class_chance(labels_N: npt.NDArray[np.integer]) -> dict[str, float]:
-    """What the best constant answer reaches in each figure of `class_right`, in per cent."""
+    """Per cent that the best constant answer reaches in each figure of `class_right`."""
     return {f"top{k}": constant_accuracy(labels_N, k) for k in (1, 5)}
 
 
 def accuracy_figures(
     right: Mapping[str, npt.NDArray[np.bool_]], chance: Mapping[str, float]
 ) -> dict[str, Any]:
-    """The share of clips that are right in per cent, by the figure's name, and `chance`."""
+    """Per cent of clips that are right, by figure, and `chance`."""
     return {name: 100 * float(np.mean(right_N)) for name, right_N in right.items()} | {"chance": chance}

@@ -1,4 +1,4 @@
-"""Classification: from a subject's clips to top-1 of verb, noun and action, or top-1 and top-5 of one label.
+"""Classification evaluator: top-1 of verb, noun and action, or top-1 and top-5 of one label.
 
 Shapes: N clips that could be read, M sentences, Q questions of C choices, K classes, D numbers in an
 embedding; A all clips or questions of a table, readable or not.
@@ -77,7 +77,7 @@ class Recognition:
         return Measurement(figures, outputs, scores, strict)
 
     def _class_names(self, label: str) -> list[str]:
-        """Names of the model's classes, which must be as many as the head has outputs."""
+        """Class names of the label. Raises EvaluationError unless the head has as many outputs."""
         where, description = self.subject.title, self.subject.description
         if self.subject.classes is None:
             raise EvaluationError(f"{where}: recognition needs the data set's classes.json")
@@ -98,7 +98,7 @@ def _by_class(
     classes: Mapping[str, Rows],
     unread: float,
 ) -> Scores:
-    """Recognition's scores for each clip of the table, and once more for their mean over classes."""
+    """Scores of each clip of the table, and the same again for the means over classes."""
     scores = {name: filled(100 * right_N, rows_N, len(clips), unread) for name, right_N in right.items()}
     means = {name: name.replace("top1", "class_mean_top1") for name in classes}
     scores |= {mean: scores[name] for name, mean in means.items()}

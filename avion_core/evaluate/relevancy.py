@@ -1,4 +1,4 @@
-"""Relevancy of a sentence to a clip: how much of what happens they share.
+"""Relevancy of a sentence to a clip: how much their verbs and nouns overlap.
 
 The measure of EPIC-KITCHENS-100 multi-instance retrieval (Joint-Part-of-Speech-Embeddings, Wray et
 al. 2019; Damen et al. 2022, section 4.6): the mean of the verb's and the nouns' intersection over
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 ROWS_AT_ONCE = 1024
-"""Rows filled at a time: bounds the memory beside the result."""
+"""Rows filled at a time, which bounds the extra memory."""
 
 
 def relevancy_matrix(
@@ -59,7 +59,7 @@ def equal_text_relevancy(texts_N: Sequence[str], texts_M: Sequence[str]) -> npt.
 
 
 def _distinct(nouns: Sequence[Iterable[int]]) -> tuple[list[frozenset[int]], npt.NDArray[np.int64]]:
-    """The distinct noun sets, and which of them each item has: many items hold the same nouns."""
+    """The distinct noun sets, and the index of each item's set; many items share one."""
     number: dict[frozenset[int], int] = {}
     set_ids = [number.setdefault(frozenset(int(noun) for noun in item), len(number)) for item in nouns]
     return list(number), np.array(set_ids, np.int64)

@@ -1,13 +1,13 @@
 """mAP and nDCG of multi-instance retrieval, as EPIC-KITCHENS-100 defines and publishes them.
 
-Damen et al. 2022, section 4.6. Two properties of the published figures that a textbook does not have:
-- mAP counts as relevant only the items of relevancy 1, but the precision's numerator accumulates the
+Damen et al. 2022, section 4.6. Two properties of the published figures differ from textbooks:
+- mAP counts only items of relevancy 1 as relevant, but the precision's numerator accumulates the
   fractional relevancies of everything above them;
 - nDCG is graded, and cut at K = the number of items with relevancy above 0, for each query.
 
-Both need only the relevancies in the order of falling similarity. One sort of 64-bit numbers gives it:
-the similarity in the high half, the relevancy itself in the low half, a block of queries at a time.
-Items of equal similarity therefore come with the least relevant first: a tie never helps.
+Both need only the relevancies in order of falling similarity. One sort of 64-bit numbers gives it, with the
+similarity in the high half and the relevancy in the low half, a block of queries at a time. Among items of
+equal similarity the least relevant comes first, so a tie never helps.
 
 Shapes: Q queries, K candidates; N clips, M sentences; B a block of queries.
 """
@@ -68,7 +68,7 @@ class RetrievalScores:
 
 
 def score_retrieval(similarity_NM: Matrix, relevancy_NM: Matrix) -> RetrievalScores:
-    """Both metrics of both directions, each query by itself. Rows are clips, columns sentences.
+    """Both metrics in both directions, per query. Rows are clips, columns sentences.
 
     Raises ValueError when the shapes differ or a value is not a number.
     """
@@ -82,8 +82,8 @@ def count_unreadable(
 ) -> RetrievalScores:
     """The scores of N readable clips out of A, once the others count as wrong.
 
-    An unreadable clip finds nothing, and no sentence finds it: it adds nothing to what the sentence gathers
-    but belongs to what there is to find, so no score can rise.
+    An unreadable clip scores 0 as a query. As a candidate it adds nothing to a sentence's gain but counts in
+    the ideal gain, so no score can rise.
     """
     relevancy_MA = relevancy_AM.T
     forth, back = scores.video_to_text, scores.text_to_video
@@ -102,7 +102,7 @@ def count_unreadable(
 
 
 def sentence_clips(relevancy_NM: Matrix) -> npt.NDArray[np.int64]:
-    """A clip for each sentence, int64[M], to be drawn together with it: one of those it describes best.
+    """The clip that each sentence is resampled with, int64[M]: one of those it describes best.
 
     Sentences that describe the same clips are spread over them.
     """
@@ -167,7 +167,7 @@ def ranked_relevancies(similarity_QK: Matrix, relevancy_QK: Matrix) -> Iterator[
 
 
 def _falling(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint64]:
-    """Whole numbers whose rising order is the values' falling order (IEEE 754: flip sign and magnitude)."""
+    """Integers that sort ascending where the values sort descending (IEEE 754: flip sign and magnitude)."""
     bits = (values + np.float32(0)).view(np.uint32)  # adding 0 makes −0 equal to 0
     negative = bits >> np.uint32(31) == 1
     return np.where(negative, bits, bits ^ np.uint32(0x7FFFFFFF)).astype(np.uint64)
@@ -201,7 +201,7 @@ def normalised_gain(ranked_BK: npt.NDArray[np.float32]) -> Scores:
 def chance_figures(relevancy_NM: Matrix) -> dict[str, dict[str, float]]:
     """Expected mAP and nDCG of a random ranking, in the form of `RetrievalScores.figures`.
 
-    The mean over all orders, in closed form: no draw, no noise.
+    The mean over all orders in closed form, so without sampling noise.
     """
     forth, back = _expected(relevancy_NM), _expected(relevancy_NM.T)
     return RetrievalScores(forth, back).figures()

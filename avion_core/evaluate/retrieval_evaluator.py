@@ -1,4 +1,4 @@
-"""Multi-instance retrieval: from a subject's clips and sentences to mAP and nDCG.
+"""Multi-instance retrieval evaluator: mAP and nDCG.
 
 Shapes: N clips that could be read, M sentences, Q questions of C choices, K classes, D numbers in an
 embedding; A all clips or questions of a table, readable or not.
@@ -35,9 +35,9 @@ from avion_core.evaluate.subject import (
 
 
 class Retrieval:
-    """MIR: clips and sentences find each other by the cosine of their embeddings.
+    """MIR: clips and sentences ranked by the cosine of their embeddings.
 
-    Outputs: `video_embed_ND, text_embed_MD`, and the M sentences as a JSON list in the header.
+    Outputs: `rows_N, video_embed_ND, text_embed_MD`, and the M sentences as a JSON list in the header.
     """
 
     def __init__(self, subject: Subject) -> None:
@@ -90,7 +90,7 @@ class Retrieval:
 def _both_directions(
     clips: ClipTable, relevancy_AM: npt.NDArray[np.float32], scores: RetrievalScores, rows_N: Rows
 ) -> Scores:
-    """Retrieval's scores for each clip of the table and each sentence; `scores` has those of some clips."""
+    """Scores of every clip and sentence as queries, NaN for clips outside `rows_N`, which `scores` lacks."""
     count, sentences = relevancy_AM.shape
     clips_Q = np.concatenate([np.arange(count), sentence_clips(relevancy_AM)])
     nothing_M = np.full(sentences, np.nan)

@@ -1,15 +1,12 @@
-"""One evaluation of one trained stage: from a model folder and a table to figures on disk.
+"""Evaluate one trained stage and write the results:
 
-The results:
-
-- `metrics.json`: the figures, each with `<figure>_n`, what it is the mean of (queries that count; of a
-  class mean, classes that occur), `<figure>_interval: [low, high]` (`avion_core.evaluate.bootstrap`) and,
-  where a clip could not be read, `<figure>_with_unreadable`, the figure once such clips count as wrong;
-  `chance`; `clips` that could be read, of `clips_in_table`, in `videos`; `frames`; and `bad_clips`, those
-  that could not be read, with reasons. Figures and intervals are over the clips that could.
-- `outputs.safetensors`: what the figures were computed from. `rows_N` are the clips' rows in the table.
-  The rest is each evaluator's own, and for comparisons each query's score by figure
-  (`avion_core.evaluate.bootstrap.Scores`).
+- `metrics.json`: the figures, each with `<figure>_n`, the number of values it averages (queries that count,
+  or classes that occur), `<figure>_interval: [low, high]` (`avion_core.evaluate.bootstrap`) and,
+  where a clip could not be read, `<figure>_with_unreadable`, which counts such clips as wrong;
+  `chance`; readable `clips` of `clips_in_table`, in `videos`; `frames`; and `bad_clips`, the unreadable
+  ones with reasons. Figures and intervals cover the readable clips.
+- `outputs.safetensors`: the evaluator's outputs, where `rows_N` are the clips' rows in the table, and for
+  comparisons the score of each query by figure (`avion_core.evaluate.bootstrap.Scores`).
 - `manifest.json`: the code, settings and inputs behind them.
 """
 
@@ -59,10 +56,9 @@ def evaluate(
 ) -> None:
     """Measure the model of folder `model` and publish the results in the folder `out`.
 
-    `clips` is the split's clip table, for multiple_choice its question table; `sentences` the table that
-    retrieval ranks (None: the clips' own texts); `classes` the data set's classes.json, for recognition.
-    Raises ValueError when the model, the data and the kind do not fit together, and when nothing can be
-    measured.
+    `clips` is the split's clip table (for multiple_choice, its question table); `sentences` the table ranked
+    by retrieval (None: the clips' own texts); `classes` the data set's classes.json, for recognition.
+    Raises ValueError when model, data and kind do not match or nothing can be measured.
     """
     torch.set_num_threads(settings.threads)
     device = choose_device(settings.gpus)
@@ -99,14 +95,14 @@ def evaluate(
 
 
 def _identity(settings: EvaluationSettings, inputs: Mapping[str, Path]) -> dict[str, Any]:
-    """What decides the figures if every clip can be read; a clip that could not be may be readable now."""
+    """What determines the figures if all clips are readable; clips that were not may be by now."""
     own = source_file(EVALUATIONS[settings.kind].evaluator)
     code = code_fingerprint({own, *Path(__file__).parent.glob("*.py")})
     return {"recipe": settings.recipe(), "code": code, "inputs": checksums(inputs), "bad_clips": []}
 
 
 def with_intervals(found: Measurement) -> dict[str, Any]:
-    """The figures with their n and interval beside them, and with unreadable clips counted as wrong."""
+    """The figures with n and interval, and with unreadable clips counted as wrong if there are any."""
     figures: dict[str, Any] = {
         name: dict(value) if isinstance(value, Mapping) else value for name, value in found.figures.items()
     }
@@ -125,8 +121,8 @@ def with_intervals(found: Measurement) -> dict[str, Any]:
 def load_for(folder: Path, *, frames: int) -> tuple[VideoModel, ModelDescription]:
     """The model of a folder, for clips of `frames` frames.
 
-    Raises EvaluationError when it was trained with another number and its positions are fixed to that, as
-    VideoMAE's are.
+    Raises EvaluationError when it was trained with another number that its positions are fixed to, as in
+    VideoMAE.
     """
     description, config = read_description(folder)
     if frames != description.frames and config.fixed_frames:

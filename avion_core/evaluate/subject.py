@@ -1,4 +1,4 @@
-"""What an evaluator gets and gives: a model with the data to measure it on, and the figures that it finds.
+"""Input and result of an evaluator: a model with its evaluation data, and the measured figures.
 
 Shapes: N clips that could be read, M sentences, Q questions of C choices, K classes, D numbers in an
 embedding; A all clips or questions of a table, readable or not.
@@ -34,23 +34,23 @@ Rows = npt.NDArray[np.integer[Any]]
 
 
 class EvaluationError(ValueError):
-    """An evaluation cannot be made of this model or data. The message says what does not fit."""
+    """Model, data and settings of an evaluation do not match; the message says where."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What an evaluator found."""
+    """Result of an evaluator."""
 
     figures: dict[str, Any]
-    """Goes into metrics.json."""
+    """Content of metrics.json."""
     outputs: Arrays
-    """Goes into outputs.safetensors."""
+    """Arrays for outputs.safetensors."""
     scores: Scores
-    """What the figures are means of; what could not be read does not count."""
+    """Scores that the figures average; what could not be read does not count."""
     strict: Scores
-    """The same where it counts as wrong."""
+    """The same, with what could not be read counted as wrong."""
     header: dict[str, str] = field(default_factory=dict)
-    """Texts that belong to the outputs."""
+    """Metadata of outputs.safetensors."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Subject:
     device: torch.device
 
     def embedder(self) -> Embedder:
-        """The model, which must embed videos and texts. Raises EvaluationError."""
+        """The model. Raises EvaluationError unless it embeds videos and texts."""
         if MODELS[self.description.kind].output == "embeddings":
             return cast(Embedder, self.model)
         raise EvaluationError(
@@ -77,7 +77,7 @@ class Subject:
         )
 
     def classifier(self) -> VideoModel:
-        """The model, which must classify. Raises EvaluationError."""
+        """The model. Raises EvaluationError unless it is a classifier."""
         if MODELS[self.description.kind].output == "classes":
             return self.model
         raise EvaluationError(
@@ -86,12 +86,12 @@ class Subject:
         )
 
     def embed_clips(self, clips: ClipTable, encoder: Embedder) -> Inference:
-        """Unit embeddings of clips, the mean over views."""
+        """Unit embeddings of clips, averaged over views."""
         found = self._over(clips, lambda frames: encoder.encode_video(encoder.normalise(frames)))
         return Inference(found.rows, unit_length(found.outputs), found.bad)
 
     def classify_clips(self, clips: ClipTable, model: VideoModel) -> Inference:
-        """Class probabilities of clips, the mean over views."""
+        """Class probabilities of clips, averaged over views."""
         return self._over(clips, lambda frames: model(model.normalise(frames)).float().softmax(-1))
 
     def embed_texts(self, texts: list[str], encoder: Embedder) -> npt.NDArray[np.float32]:
@@ -127,15 +127,15 @@ class Evaluator(Protocol):
 
 
 def measure(subject: Subject) -> Measurement:
-    """What the evaluator of the subject's kind of evaluation finds."""
+    """Run the evaluator for the subject's kind of evaluation."""
     evaluator: Evaluator = load(EVALUATIONS[subject.settings.kind].evaluator)(subject)
     return evaluator.run()
 
 
 def evaluation_view(settings: EvaluationSettings, description: ModelDescription) -> View:
-    """How clips are read: as the stage sampled them, without chance.
+    """The stage's view of a clip, without randomness.
 
-    Raises EvaluationError when the description does not say how.
+    Raises EvaluationError when the description lacks the sampling.
     """
     sampling, stride = description.sampling, description.stride
     if sampling is None or stride is None:
@@ -161,7 +161,7 @@ def evaluation_view(settings: EvaluationSettings, description: ModelDescription)
 
 
 def filled(values: npt.NDArray[Any], places: Rows, count: int, rest: float) -> npt.NDArray[np.float64]:
-    """`values` at their places among `count`, `rest` elsewhere."""
+    """An array of length `count` with `values` at `places` and `rest` elsewhere."""
     filled = np.full(count, rest, np.float64)
     filled[places] = values
     return filled
@@ -173,6 +173,6 @@ def video_numbers(clips: ClipTable) -> Rows:
 
 
 def clip_counts(clips: ClipTable, found: Inference) -> dict[str, int]:
-    """Clips that could be read, of how many, out of how many videos."""
+    """Counts of readable clips, of all clips, and of the readable clips' videos."""
     videos = len(np.unique(video_numbers(clips)[found.rows]))
     return {"clips": len(found.rows), "clips_in_table": len(clips), "videos": videos}
