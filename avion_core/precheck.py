@@ -21,7 +21,8 @@ from avion_core.media.source_file import returned_sources
 from avion_core.media.transcode import have_other_settings
 from avion_core.models.architecture import check_start, load_architecture, model_kind
 from avion_core.narrate.exchange import ProviderError
-from avion_core.narrate.rephrase import check_key, check_provider, estimate
+from avion_core.narrate.provider import provider_of
+from avion_core.narrate.rephrase import estimate
 from avion_core.shards import shard_names
 from avion_core.sources.download import source_problems
 from avion_core.sources.state import SourceRecord
@@ -83,8 +84,9 @@ def check_narrations(workflow: Workflow) -> Iterator[str]:
     if not left:
         return
     try:
-        check_provider(narrate)
-        check_key(narrate)
+        provider = provider_of(narrate)
+        provider.check()
+        provider.check_key()
     except ProviderError as error:
         if any(_must_ask(workflow, dataset) for dataset in left):  # reads all texts
             yield str(error)
@@ -95,8 +97,6 @@ def check_narrations(workflow: Workflow) -> Iterator[str]:
 def _must_ask(workflow: Workflow, dataset: str) -> bool:
     """Whether some narration has no answer yet, as far as known."""
     settings = workflow.settings
-    if settings.narrate.provider == "lexicon":
-        return False
     if all(_exists(workflow.narration_table(dataset, shard)) for shard in shard_names(settings.shards)):
         return False
     clips = Path(workflow.clip_table(dataset, "train"))

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 from avion_core.config import (
+    PROVIDERS,
     SOURCE_SETTINGS,
     STAGE_TASKS,
     DatasetSettings,
+    NarrateSettings,
     Section,
     Settings,
     StageJob,
@@ -25,10 +27,10 @@ def settings_schema() -> dict[str, Any]:
     """JSON schema of the configuration, with stages by task and data sets with their source's section."""
     schema = Settings.model_json_schema()
     sections = schema["$defs"]
-    dataset = _schema(DatasetSettings)
-    del dataset["$defs"]
-    sections["DatasetSettings"] = dataset
-    for own in SOURCE_SETTINGS.values():
+    for section in (DatasetSettings, NarrateSettings):
+        sections[section.__name__] = _schema(section)
+        del sections[section.__name__]["$defs"]
+    for own in (*SOURCE_SETTINGS.values(), *PROVIDERS.values()):
         sections[own.__name__] = _schema(own)
     tasks = {settings.__name__: _schema(settings) for settings in STAGE_TASKS.values()}
     for settings in STAGE_TASKS.values():
@@ -47,6 +49,12 @@ def _schema(section: type[Section]) -> dict[str, Any]:
         schema["additionalProperties"] = False  # except the section of its source
         for name, own in SOURCE_SETTINGS.items():
             about = {"$ref": f"#/$defs/{own.__name__}", "description": f"Settings of the source `{name}`."}
+            schema["properties"][name] = about
+    if section is NarrateSettings:
+        schema["additionalProperties"] = False  # except the sections of providers
+        for name, provider in PROVIDERS.items():
+            reference = f"#/$defs/{provider.__name__}"
+            about = {"$ref": reference, "description": f"Settings of the provider `{name}`."}
             schema["properties"][name] = about
     if section is StageSettings:
         schema["properties"]["task"]["enum"] = list(STAGE_TASKS)

@@ -92,7 +92,7 @@ def list_of_videos(dataset, *, same):
 
 
 def class_lists(wildcards):
-    """Where the lexicon reads verb and noun classes: its download must have run."""
+    """Where the provider reads verb and noun classes: its download must have run."""
     lists = WORKFLOW.class_lists(wildcards.dataset)
     return list_of_videos(lists, same=SOURCES.same_class_lists(wildcards.dataset)) if lists else []
 

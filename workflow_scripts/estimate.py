@@ -8,7 +8,8 @@ from avion_core.command import run
 from avion_core.config import NarrateSettings
 from avion_core.narrate.budget import money
 from avion_core.narrate.ledger import journal_bills, total_usd
-from avion_core.narrate.rephrase import check_provider, estimate
+from avion_core.narrate.provider import provider_of
+from avion_core.narrate.rephrase import estimate
 
 
 def main() -> None:
@@ -18,7 +19,7 @@ def main() -> None:
     parser.add_argument("--job", default="{}", help="how a server is asked, as JSON")
     arguments = parser.parse_args()
     settings = NarrateSettings.join(json.loads(arguments.recipe), json.loads(arguments.job))
-    check_provider(settings)
+    provider_of(settings).check()
     for name, files in json.loads(arguments.datasets).items():
         journal = Path(files["journal"])
         left = estimate(Path(files["clips"]), settings, journal_dir=journal)

@@ -27,7 +27,13 @@ from avion_core.config.fit import unserved
 from avion_core.config.jobs import EvaluationJob, StageJob
 from avion_core.config.losses import CONTRASTIVE_LOSSES, RELEVANCY_LOSSES, LossSettings
 from avion_core.config.messages import NEW_ENTRY
-from avion_core.config.narration import NarrateSettings, OpenAISettings, RephraseSettings
+from avion_core.config.narration import (
+    PROVIDERS,
+    NarrateSettings,
+    OpenAISettings,
+    ProviderSettings,
+    RephraseSettings,
+)
 from avion_core.config.runs import RunSettings, Settings, load_settings
 from avion_core.config.sources import (
     SOURCE_SETTINGS,
@@ -52,6 +58,7 @@ __all__ = [
     "CONTRASTIVE_LOSSES",
     "NEW_ENTRY",
     "OPEN_CLIP",
+    "PROVIDERS",
     "RELEVANCY_LOSSES",
     "SOURCE_SETTINGS",
     "STAGE_TASKS",
@@ -74,6 +81,7 @@ __all__ = [
     "NotNegative",
     "OpenAISettings",
     "Positive",
+    "ProviderSettings",
     "ReconstructionStage",
     "RelevancyStage",
     "RephraseSettings",

@@ -3,11 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import Field
+from pydantic import AfterValidator, ConfigDict, Field, create_model, model_validator
 
 from avion_core.config.base import Address, Count, Fraction, NotNegative, Positive, Section
+from avion_core.registry import Registry
+
+
+class ProviderSettings(Section):
+    """Settings of one narration provider, in the section of its name."""
+
+    work: ClassVar[str]
+    """What does its work, `package.module:name`: a subclass of `narrate.provider.Provider`."""
+    prompted: ClassVar[bool] = False
+    """Whether `rephrase.instruction` affects its texts."""
+    reads_class_lists: ClassVar[bool] = False
+    """Whether it reads the verb and noun classes of a data set's `class_lists`."""
+    code: ClassVar[tuple[str, ...]] = ()
+    """Files whose changes repeat its work, relative to `avion_core` or absolute; none: no change does."""
+    called: ClassVar[str] = ""
+    """What the report calls it in a sentence; empty: its name."""
+
+    @classmethod
+    def has_section(cls, chosen: bool) -> bool:
+        """Whether there is a section even if the configuration has none: defaults, or an error."""
+        required = any(field.is_required() for field in cls.model_fields.values())
+        return bool(cls.model_fields) and (chosen or not required)
+
+    def recipe(self) -> dict[str, Any]:
+        """Settings that affect the texts. The others repeat no work."""
+        return self.model_dump(mode="json")
+
+
+Own = TypeVar("Own", bound=ProviderSettings)
+
+PROVIDERS: Registry[type[ProviderSettings]] = Registry("narration provider")
+"""Settings of a provider by its name."""
+
+
+class LexiconSettings(ProviderSettings):
+    """Synonyms and other sentence forms from a curated table, offline; it has no settings of its own."""
+
+    work = "avion_core.narrate.lexicon_provider:LexiconProvider"
+    reads_class_lists = True
+    code = (
+        "narrate/lexicon.py",
+        "narrate/analysis.py",
+        "narrate/grammar.py",
+        "narrate/words.py",
+        "narrate/words.yaml",
+        "narrate/synonyms.yaml",
+        "narrate/class_lists.py",
+        "narrate/sentences.py",
+        "data/ek100.py",
+    )
+    called = "the lexicon"
 
 
 class RephraseSettings(Section):
@@ -63,43 +114,94 @@ class OpenAIServer(Section):
         return self.max_tokens_per_reply + self.max_reasoning_tokens
 
 
-class OpenAISettings(OpenAIServer):
+class OpenAISettings(OpenAIServer, ProviderSettings):
     """An OpenAI-compatible server and a model; its key comes from the environment variable OPENAI_API_KEY."""
+
+    work = "avion_core.narrate.openai_provider:OpenAIProvider"
+    prompted = True
 
     model: str = "gpt-4o-mini"
     """Model name as the server knows it."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     """Sampling temperature; null for the server's own. Some models take no other."""
 
+    def recipe(self) -> dict[str, Any]:
+        """The model and its temperature."""
+        return self.model_dump(mode="json", exclude=set(OpenAIServer.model_fields))
+
+
+PROVIDERS.register("lexicon", LexiconSettings)
+PROVIDERS.register("openai", OpenAISettings)
+
+
+def _provider(name: str) -> str:
+    """A registered provider."""
+    PROVIDERS[name]  # raises ValueError if unknown
+    return name
+
 
 class NarrateSettings(Section):
     """Language-model text for the pretraining clips."""
 
-    provider: Literal["lexicon", "openai"] = "lexicon"
+    model_config = ConfigDict(extra="allow")  # only for the sections of providers
+
+    provider: Annotated[
+        str,
+        AfterValidator(_provider),
+        Field(json_schema_extra=lambda schema: schema.update(enum=list(PROVIDERS))),
+    ] = "lexicon"
     """`lexicon`: synonyms from a small curated table and a data set's `class_lists`, without a network.
-    `openai`: any compatible server."""
+    `openai`: any compatible server. The section of this name holds the provider's own settings."""
     max_failed_share: Fraction = 0.5
     """A language model that gives no usable sentence for more than this share of the narrations ends the run,
     after few requests where the share is clear by then. Narrations that cannot be sent do not count."""
     rephrase: RephraseSettings = RephraseSettings()
-    openai: OpenAISettings = OpenAISettings()
+
+    @property
+    def own(self) -> ProviderSettings:
+        """The chosen provider's settings."""
+        own: ProviderSettings | None = (self.model_extra or {}).get(self.provider)
+        return PROVIDERS[self.provider]() if own is None else own
+
+    def of(self, settings: type[Own]) -> Own:
+        """The chosen provider's settings, which are of this class."""
+        assert isinstance(self.own, settings), f"{self.provider} has no {settings.__name__}"
+        return self.own
 
     def recipe(self) -> dict[str, Any]:
-        """The settings that decide the texts: the provider's own, and the prompt where there is one."""
-        rephrase = self.rephrase.model_dump(mode="json")
-        if self.provider == "lexicon":
-            del rephrase["instruction"]
-            return {"provider": "lexicon", "rephrase": rephrase}
-        openai = self.openai.model_dump(mode="json", exclude=set(OpenAIServer.model_fields))
-        return {"provider": "openai", "rephrase": rephrase, "openai": openai}
+        """Settings that affect the texts: the provider's own, and the prompt if there is one."""
+        own, unused = self.own.recipe(), set() if self.own.prompted else {"instruction"}
+        rephrase = self.rephrase.model_dump(mode="json", exclude=unused)
+        return {"provider": self.provider, "rephrase": rephrase, **({self.provider: own} if own else {})}
 
     def job_settings(self) -> dict[str, Any]:
-        """The other settings, which say how a server is asked and when a run is given up."""
-        openai = self.openai.model_dump(mode="json", include=set(OpenAIServer.model_fields))
-        return {"max_failed_share": self.max_failed_share, "openai": openai}
+        """The other settings: how a provider runs and when a run is given up."""
+        own = self.own.model_dump(mode="json", exclude=set(self.own.recipe()))
+        return {"max_failed_share": self.max_failed_share, **({self.provider: own} if own else {})}
 
     @classmethod
     def join(cls, recipe: Mapping[str, Any], job: Mapping[str, Any]) -> NarrateSettings:
-        """The settings that `recipe` and `job` were made of, as far as they are needed."""
-        openai = {**recipe.get("openai", {}), **job.get("openai", {})}
-        return cls.model_validate({**recipe, **job, "openai": openai})
+        """The settings that `recipe` and `job` were made of, without other providers' sections."""
+        name = recipe["provider"]
+        own = {**recipe.get(name, {}), **job.get(name, {})}
+        return cls.model_validate({**recipe, **job, name: own})
+
+    @classmethod
+    def types(cls) -> dict[str, Any]:
+        """Types of the settings by name, including the sections of providers."""
+        return {**super().types(), **dict(PROVIDERS.items())}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sections_of_providers(cls, raw: Any) -> Any:
+        """Validate the sections of providers, refuse others, and fill in the chosen provider's."""
+        if not isinstance(raw, Mapping):
+            return raw
+        given = {name: value for name, value in raw.items() if name not in cls.model_fields}
+        chosen = raw.get("provider", cls.model_fields["provider"].default)
+        shown = [name for name, own in PROVIDERS.items() if name in given or own.has_section(name == chosen)]
+        sections = {name: {} for name in shown} | given
+        types = {name: (PROVIDERS[name], ...) for name in shown}
+        made = create_model("Sections", __base__=Section, **types).model_validate(sections)  # type: ignore[call-overload]
+        common = {name: value for name, value in raw.items() if name in cls.model_fields}
+        return common | {name: getattr(made, name) for name in types}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,12 +16,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from avion_core.config import NarrateSettings
+from avion_core.config import NarrateSettings, OpenAISettings
 from avion_core.files import code_fingerprint
 from avion_core.narrate.journal import parse_line
 from avion_core.narrate.ledger import DEAD, MARK, UNJUDGED, UNUSABLE, USABLE, Ledger, key_numbers
 from avion_core.narrate.parse import Parsed, parse_replies
 from avion_core.narrate.prompts import answer_keys
+from avion_core.narrate.provider import Rephrasing
 
 PARSER_FILES = (
     "narrate/parse.py",
@@ -38,20 +38,6 @@ NOTHING = Parsed([], "cannot be read", 0)
 TEXTS_AT_ONCE = 65536
 
 
-@dataclass(frozen=True)
-class Rephrasing:
-    """A narration and what became of it."""
-
-    text: str
-    sentences: list[str]
-    reason: str | None = None
-    """Why there are none, in words that can be counted; None where it was not to be rephrased."""
-    tries: int = 0
-    """Requests that were sent for it where there are none."""
-    other_subject: int = 0
-    """Sentences left out because they tell of somebody else than the narration does."""
-
-
 def keys_of(texts: pa.Array, settings: NarrateSettings) -> NDArray[np.uint64]:
     """The keys of texts under the settings, as numbers."""
     pieces = [np.empty(0, np.uint64)]
@@ -63,11 +49,12 @@ def keys_of(texts: pa.Array, settings: NarrateSettings) -> NDArray[np.uint64]:
 
 def key_texts(texts: Sequence[str], settings: NarrateSettings) -> Iterator[str]:
     """The keys of texts under the settings, as a journal has them."""
+    openai = settings.of(OpenAISettings)
     return answer_keys(
         texts,
         provider=settings.provider,
-        model=settings.openai.model,
-        temperature=settings.openai.temperature,
+        model=openai.model,
+        temperature=openai.temperature,
         instruction=settings.rephrase.instruction,
         count=settings.rephrase.texts_per_narration,
     )
@@ -125,7 +112,7 @@ class Answered:
         usable = ~unusable & (state != DEAD)
         answered = np.zeros(len(self.texts), np.bool_)
         answered[self._texts[usable]] = True
-        openai = self._settings.openai
+        openai = self._settings.of(OpenAISettings)
         now = np.where(self._marks["reasons"], openai.longest_reply_tokens, openai.max_tokens_per_reply)
         excused = (limit > 0) & (limit < now)
         attempts = np.bincount(self._texts[unusable & ~excused], minlength=len(self.texts))

@@ -125,7 +125,7 @@ def open_books(
 
     `ledger` is what the journal's file says, `every_text` holds the texts of all shards.
     """
-    title, openai = f"narrate {shard}", settings.openai
+    title, openai = f"narrate {shard}", settings.of(OpenAISettings)
     number, shards = shard_numbers(shard)
     spent, earlier = _spent(journal.path.parent, shards)
     wanted = _wanted(every_text, shards, settings, earlier=list(earlier))
@@ -169,7 +169,9 @@ def _wanted(
 
     Answers of the shards at work do not count here, so that all of them find the same parts.
     """
-    usd = usd_by_text(byte_lengths(every_text), rephrase=settings.rephrase, openai=settings.openai)
+    usd = usd_by_text(
+        byte_lengths(every_text), rephrase=settings.rephrase, openai=settings.of(OpenAISettings)
+    )
     if earlier:
         with Answered(every_text, settings) as answered:
             answered.take((path, read_ledger(path)) for path in earlier)

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from avion_core.config import NarrateSettings
-from avion_core.narrate.answered import PARSER, Answered, Rephrasing, judged, key_texts
+from avion_core.config import NarrateSettings, OpenAISettings
+from avion_core.narrate.answered import PARSER, Answered, judged, key_texts
 from avion_core.narrate.books import open_books
 from avion_core.narrate.budget import money
 from avion_core.narrate.client import Answering, ChatClient
@@ -22,6 +22,7 @@ from avion_core.narrate.exchange import Answer, NoAnswer, ProviderError, Request
 from avion_core.narrate.journal import DeadLetter, Entry, Journal
 from avion_core.narrate.ledger import read_ledger, read_ledgers
 from avion_core.narrate.prompts import rephrase_messages, reply_schema, unfit
+from avion_core.narrate.provider import Rephrasing
 from avion_core.progress import Progress
 
 JUDGED_AFTER = 10
@@ -67,7 +68,7 @@ def open_texts_of(texts: pa.Array, *, settings: NarrateSettings, journal_dir: Pa
 def open_places(answered: Answered, settings: NarrateSettings) -> NDArray[np.int64]:
     """Places of the texts that are still to be asked; those that cannot be sent are not."""
     done, attempts = answered.state()
-    found = np.flatnonzero(~done & (attempts < settings.openai.max_attempts))
+    found = np.flatnonzero(~done & (attempts < settings.of(OpenAISettings).max_attempts))
     fit = [unfit(text) is None for text in answered.texts.take(pa.array(found)).to_pylist()]
     return found[np.array(fit, np.bool_)]
 
@@ -94,6 +95,7 @@ class _Asking:
         every_text: pa.Array,
     ) -> None:
         self._texts, self._settings, self._every_text = texts, settings, every_text
+        self._openai = settings.of(OpenAISettings)
         self._shard, self._title, self._journal = shard, f"narrate {shard}", journal
         self._numbers = itertools.count()
         self._places: dict[int, Sequence[int]] = {}
@@ -147,7 +149,7 @@ class _Asking:
     def _count(self) -> None:
         """Count what is answered and given up, as far as answers are judged."""
         self._done, self._attempts = self._answered.state()
-        lost = ~self._done & (self._attempts >= self._settings.openai.max_attempts)
+        lost = ~self._done & (self._attempts >= self._openai.max_attempts)
         self._failed = int(lost.sum())
         self._finished = int(self._done.sum()) + self._failed
 
@@ -159,7 +161,7 @@ class _Asking:
         self._check_failed()
         answered = len(self._texts) - len(places)
         self._say(f"{answered} of {len(self._texts)} narrations answered already")
-        client = client or ChatClient(self._settings.openai)
+        client = client or ChatClient(self._openai)
         self._books = open_books(
             self._journal,
             self._ledger,
@@ -168,9 +170,9 @@ class _Asking:
             every_text=self._every_text,
             settings=self._settings,
         )
-        size = self._settings.openai.narrations_per_request
+        size = self._openai.narrations_per_request
         groups = iter([places[start : start + size].tolist() for start in range(0, len(places), size)])
-        ready = max(READY_REQUESTS, 4 * self._settings.openai.parallel_requests)
+        ready = max(READY_REQUESTS, 4 * self._openai.parallel_requests)
         waiting: deque[Request] = deque(self._request(group) for group in itertools.islice(groups, ready))
         total = len(self._texts)
         with Progress(self._title, total, unit="narrations", done=total - len(places)) as progress:
@@ -202,7 +204,7 @@ class _Asking:
         elif len(places) > 1:
             return list(places)  # one of them may be at fault
         else:
-            usable, attempts = [False], self._settings.openai.max_attempts
+            usable, attempts = [False], self._openai.max_attempts
             self._give_up(request, outcome.reason, tries=tries, attempts=attempts)
         again = [
             place
@@ -217,7 +219,7 @@ class _Asking:
         """Count an outcome of a text; whether it is its last."""
         self._done[place] = good
         self._attempts[place] += 0 if good else attempts
-        failed = not good and self._attempts[place] >= self._settings.openai.max_attempts
+        failed = not good and self._attempts[place] >= self._openai.max_attempts
         self._failed += failed
         self._finished += good or failed
         return good or bool(failed)
@@ -240,7 +242,7 @@ class _Asking:
             usable=usable,
             parser=PARSER,
             provider=settings.provider,
-            model=settings.openai.model,
+            model=self._openai.model,
             input_tokens=given,
             output_tokens=written,
             measured=answer.usage is not None,
@@ -248,7 +250,7 @@ class _Asking:
             seconds=answer.seconds,
             finish=answer.finish,
             limit=limit,
-            reasons=limit > settings.openai.max_tokens_per_reply,
+            reasons=limit > self._openai.max_tokens_per_reply,
             texts=texts,
             reply=answer.content,
         )
@@ -275,7 +277,7 @@ class _Asking:
         reason = self._reasons.most_common(1)[0][0]
         return ProviderError(
             f"{self._title}: {self._failed} of {self._finished} narrations got no usable sentence from the "
-            f"model '{self._settings.openai.model}' (mostly: {reason}), more than narrate.max_failed_share "
+            f"model '{self._openai.model}' (mostly: {reason}), more than narrate.max_failed_share "
             f"({self._settings.max_failed_share:g}) allows; its replies are in {self._journal.path}. Choose "
             "another model, change narrate.rephrase.instruction, raise narrate.openai.max_tokens_per_reply "
             "if replies were cut off, or raise max_failed_share"

@@ -8,10 +8,9 @@ sentences, aligned by row with the clip table (LaViLa's rephrased narrations hav
 from __future__ import annotations
 
 import csv
-import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,9 @@ from avion_core.config import NarrateSettings
 from avion_core.data.clips import CLIPS, write_clips
 from avion_core.data.tables import BATCH_ROWS, map_table, write_table
 from avion_core.files import publish, write_json
-from avion_core.narrate.answered import Rephrasing
-from avion_core.narrate.budget import Estimate, byte_lengths, estimate_texts, reply_tokens
+from avion_core.narrate.budget import Estimate
 from avion_core.narrate.ledger import journal_bills
-from avion_core.progress import Progress
+from avion_core.narrate.provider import NarrateError, Work, provider_of
 from avion_core.shards import shard_numbers
 
 REPHRASED = pa.schema(
@@ -42,105 +40,14 @@ REPHRASED = pa.schema(
 the requests that were sent, and the sentences left out because they tell of somebody else."""
 DEAD_LETTERS, SUMMARY = "dead_letters.csv", "summary.json"
 """Beside the table of all rephrased clips: narrations without a usable sentence, and counts."""
-TYPICAL_BYTES = len("#C C picks up a cup from the table")
-
-
-class NarrateError(ValueError):
-    """Narration cannot be set up or its parts do not fit. The message says what to do."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """One shard of rephrasing, as a provider gets it."""
-
-    texts: pa.Array
-    """The shard's distinct texts, sorted."""
-    every_text: pa.Array
-    """The distinct texts of all shards."""
-    settings: NarrateSettings
-    shard: str
-    """`k-of-n`."""
-    class_lists: Sequence[Path]
-    journal_dir: Path
-
-
-def _with_lexicon(work: Work) -> Iterator[Rephrasing]:
-    from avion_core.narrate.class_lists import load_class_lists
-    from avion_core.narrate.lexicon import Lexicon
-
-    lexicon = Lexicon(load_class_lists(work.class_lists))
-    with Progress(f"narrate {work.shard}", len(work.texts), unit="narrations") as progress:
-        for text in work.texts.to_pylist():
-            yield Rephrasing(text, lexicon.rephrase(text, work.settings.rephrase.texts_per_narration))
-            progress.advance()
-
-
-def _with_openai(work: Work) -> Iterator[Rephrasing]:
-    from avion_core.narrate.language_model import rephrase_with_model
-
-    return rephrase_with_model(
-        work.texts,
-        settings=work.settings,
-        shard=work.shard,
-        every_text=work.every_text,
-        journal_dir=work.journal_dir,
-    )
-
-
-PROVIDERS: dict[str, Callable[[Work], Iterator[Rephrasing]]] = {
-    "lexicon": _with_lexicon,
-    "openai": _with_openai,
-}
-"""Who rewrites: what becomes of each text of a shard, in order. Imported when used."""
-
-
-def check_provider(settings: NarrateSettings) -> None:
-    """Cheap checks before any work: a known provider, an address, room for the reply.
-
-    Raises NarrateError with the way out.
-    """
-    if settings.provider not in PROVIDERS:
-        raise NarrateError(
-            f"narrate.provider: unknown name '{settings.provider}'; known: {', '.join(PROVIDERS)}"
-        )
-    if settings.provider != "openai":
-        return
-    model = settings.openai
-    if model.base_url is not None and not re.match(r"https?://[^/\s]+", model.base_url):
-        raise NarrateError(
-            f"narrate.openai.base_url must start with http:// or https:// (got '{model.base_url}')"
-        )
-    typical = np.full(model.narrations_per_request, TYPICAL_BYTES)
-    needed = int(reply_tokens(typical, count=settings.rephrase.texts_per_narration).sum())
-    if needed > model.max_tokens_per_reply:
-        raise NarrateError(
-            f"narrate.openai.max_tokens_per_reply ({model.max_tokens_per_reply}) cannot hold "
-            f"{settings.rephrase.texts_per_narration} sentences for {model.narrations_per_request} "
-            f"narrations (about {needed} tokens); raise it or lower narrations_per_request"
-        )
-
-
-def check_key(settings: NarrateSettings) -> None:
-    """Raise ProviderError unless the provider's key is there. Only what is still to ask needs it."""
-    if settings.provider == "openai":
-        from avion_core.narrate.api_key import read_api_key
-
-        read_api_key(settings.openai.base_url or "")
 
 
 def estimate(clips: Path, settings: NarrateSettings, *, journal_dir: Path | None = None) -> Estimate:
     """Size and price of rephrasing a clip table; with a journal, of what it does not answer yet.
 
-    Nothing is sent. The provider `lexicon` has no requests and costs nothing.
+    Nothing is sent.
     """
-    texts = distinct_texts(clips)
-    if settings.provider != "openai":
-        return Estimate(len(texts), 0, 0, 0, 0.0)
-    if journal_dir is not None:
-        from avion_core.narrate.language_model import open_texts_of
-
-        texts = open_texts_of(texts, settings=settings, journal_dir=journal_dir)
-    return estimate_texts(byte_lengths(texts), rephrase=settings.rephrase, openai=settings.openai)
+    return provider_of(settings).estimate(distinct_texts(clips), journal_dir=journal_dir)
 
 
 def distinct_texts(clips: Path) -> pa.Array:
@@ -163,14 +70,15 @@ def rephrase_shard(
 ) -> None:
     """Rewrite every n-th distinct text of a clip table from the k-th (`shard` is "k-of-n", k from 1).
 
-    `class_lists` are EPIC-KITCHENS CSVs for the lexicon; `journal_dir` keeps a language model's answers.
+    `class_lists` are CSVs of verb and noun classes; `journal_dir` keeps paid answers.
     Publishes the shard's table. Raises ValueErrors that name what is wrong and the way out.
     """
-    check_provider(settings)
+    provider = provider_of(settings)
+    provider.check()
     first, step = shard_numbers(shard)
     every_text = distinct_texts(clips)
     texts = every_text.take(pa.array(np.arange(first - 1, len(every_text), step)))
-    found = PROVIDERS[settings.provider](Work(texts, every_text, settings, shard, class_lists, journal_dir))
+    found = provider.rephrase(Work(texts, every_text, shard, class_lists, journal_dir))
     rows = (
         {
             "text": entry.text,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from avion_core.config import PROVIDERS
 from avion_core.report import formats
 from avion_core.report.compare import Gap, beats_chance, gap
 from avion_core.report.results import EvaluationResult, Results
@@ -121,10 +122,15 @@ def _rephrasing(results: Results) -> list[Finding]:
         pair = _two_sides(trained, lambda result: result.rephrased)
         if pair is None or pair[0].imported != pair[1].imported:
             continue
-        by = " and ".join(f"the {name}" if name == "lexicon" else name for name in pair[0].providers)
+        by = " and ".join(_called(name) for name in pair[0].providers)
         text = f"text rephrased by {by or 'an unrecorded provider'}"
         made.append(_compared(*pair, f"{_short_title(pair[0])}: adding {text}", "human narrations alone"))
     return made
+
+
+def _called(provider: str) -> str:
+    """What a provider is called in a sentence; also one of a plug-in that is not loaded."""
+    return (PROVIDERS[provider].called if provider in PROVIDERS else "") or provider
 
 
 def _fine_tuning(results: Results) -> list[Finding]:

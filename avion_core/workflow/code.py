@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from avion_core.config import PROVIDERS
 from avion_core.evaluations import EVALUATIONS
 from avion_core.files import code_fingerprint
 from avion_core.layouts import LAYOUTS
@@ -22,18 +23,6 @@ ANNOTATE = (
     "source_videos.py",
 )
 """Modules of the package `data` that make every layout's tables."""
-LEXICON = (
-    "narrate/lexicon.py",
-    "narrate/analysis.py",
-    "narrate/grammar.py",
-    "narrate/words.py",
-    "narrate/words.yaml",
-    "narrate/synonyms.yaml",
-    "narrate/class_lists.py",
-    "narrate/sentences.py",
-    "data/ek100.py",
-)
-"""Files that determine the lexicon's answers."""
 
 SAME_RESULTS: Mapping[str, str] = {
     "10f4c325c91f89c5": "def7eee8f0db1aca",  # ego4d
@@ -68,8 +57,9 @@ def evaluation_code(kind: str) -> str:
 
 
 def provider_code(provider: str) -> str:
-    """Digest of the lexicon, which is cheap; none for a model, whose answers are paid for and kept."""
-    return library_code(*LEXICON) if provider == "lexicon" else ""
+    """Digest of a provider's code; empty for one whose answers are paid for and kept."""
+    files = [LIBRARY / name for name in PROVIDERS[provider].code]
+    return _recorded(files) if files else ""
 
 
 def _recorded(files: Iterable[Path]) -> str:

@@ -74,6 +74,6 @@ def start_weights(workflow: Workflow, run: str, stage: str) -> tuple[str | None,
 
 
 def class_list_words(workflow: Workflow, dataset: str) -> str:
-    """The option with the class lists that the lexicon reads for a data set, or nothing."""
+    """The option with the class lists that the provider reads for a data set, or nothing."""
     files = workflow.class_list_files(dataset)
     return f"--class-lists {shlex.join(files)}" if files else ""

@@ -160,13 +160,14 @@ class Workflow(Paths):
         return sorted(trained | self.evaluated_datasets() | self.listed_datasets())
 
     def listed_datasets(self) -> set[str]:
-        """Data sets whose class lists the lexicon needs."""
+        """Data sets whose class lists the provider needs."""
         lists = {self.class_lists(dataset) for dataset in self.rephrased_datasets()}
         return {name for name in lists if name}
 
     def class_lists(self, dataset: str) -> str | None:
-        """Data set whose class lists the lexicon reads to rephrase this one's narrations."""
-        return self.settings.datasets[dataset].class_lists if self._provider == "lexicon" else None
+        """Data set whose class lists the provider reads to rephrase this one's narrations."""
+        reads = self.settings.narrate.own.reads_class_lists
+        return self.settings.datasets[dataset].class_lists if reads else None
 
     def class_list_names(self, dataset: str) -> tuple[str, ...]:
         """Official names of a data set's class lists."""

@@ -379,9 +379,9 @@ def test_of_a_language_models_settings_only_model_and_temperature_decide_a_text(
         "model": "m",
         "schema_bound": False,
     }
-    for name, value in settings.openai.model_dump().items():
+    for name, value in settings.of(OpenAISettings).model_dump().items():
         changed = changes[name] if name in changes else value + 1
-        openai = settings.openai.model_copy(update={name: changed})
+        openai = settings.of(OpenAISettings).model_copy(update={name: changed})
         other = settings.model_copy(update={"openai": openai})
         decides = other.recipe() != settings.recipe()
         assert decides == (name in ("model", "temperature")), name

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from avion_core.config import NarrateSettings, SettingsError, load_settings
+from avion_core.config import NarrateSettings, OpenAISettings, SettingsError, load_settings
 from avion_core.configfile import lay_over, read_config
 from avion_core.data.clips import write_clips
 from avion_core.data.source_videos import SourceVideo, write_videos
@@ -267,7 +267,7 @@ def answer_everything(journal_dir: Path, texts: list[str], settings: NarrateSett
                 usable=[True],
                 parser=PARSER,
                 provider="openai",
-                model=settings.openai.model,
+                model=settings.of(OpenAISettings).model,
                 input_tokens=1,
                 output_tokens=1,
                 measured=True,

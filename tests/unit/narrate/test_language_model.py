@@ -16,11 +16,11 @@ import pytest
 
 from avion_core.config import NarrateSettings
 from avion_core.narrate import answered, ledger
-from avion_core.narrate.answered import Rephrasing
 from avion_core.narrate.budget import BudgetError
 from avion_core.narrate.exchange import Answer, Books, NoAnswer, ProviderError, Request, Usage
 from avion_core.narrate.language_model import open_texts_of, rephrase_with_model, surely_more
 from avion_core.narrate.ledger import read_ledgers, total
+from avion_core.narrate.provider import Rephrasing
 
 TEXTS = [f"#C C takes the cup number {number:02} from the shelf" for number in range(40)]
 

@@ -15,18 +15,9 @@ from avion_core.config import NarrateSettings
 from avion_core.data.clips import ClipTable, write_clips
 from avion_core.data.tables import write_table
 from avion_core.files import read_json
-from avion_core.narrate import rephrase
-from avion_core.narrate.answered import Rephrasing
-from avion_core.narrate.rephrase import (
-    NarrateError,
-    Work,
-    check_key,
-    check_provider,
-    distinct_texts,
-    estimate,
-    gather_narrations,
-    rephrase_shard,
-)
+from avion_core.narrate.lexicon_provider import LexiconProvider
+from avion_core.narrate.provider import NarrateError, Rephrasing, Work, provider_of
+from avion_core.narrate.rephrase import distinct_texts, estimate, gather_narrations, rephrase_shard
 
 TEXTS = [
     "#C C takes the mug",
@@ -94,7 +85,7 @@ def test_each_distinct_text_goes_to_one_provider_call(clips, monkeypatch):
         asked.extend(work.texts.to_pylist())
         return (Rephrasing(text, [f"{text} again"]) for text in work.texts.to_pylist())
 
-    monkeypatch.setitem(rephrase.PROVIDERS, "lexicon", provider)
+    monkeypatch.setattr(LexiconProvider, "rephrase", lambda _, work: provider(work))
     run_shards(clips, 2)
     assert (
         sorted(asked) == distinct_texts(clips).to_pylist() == sorted({text for text in TEXTS if text.strip()})
@@ -111,7 +102,7 @@ def test_dead_letters_are_listed_and_counted_beside_the_table(clips, monkeypatch
             else:
                 yield Rephrasing(text, [f"{text} again"], None, 0, 1)
 
-    monkeypatch.setitem(rephrase.PROVIDERS, "lexicon", provider)
+    monkeypatch.setattr(LexiconProvider, "rephrase", lambda _, work: provider(work))
     journal = clips.parent / "2/journal/1-of-2.jsonl"
     journal.parent.mkdir(parents=True)
     journal.write_text('{"try": 0, "usd": 0.5, "model": "m"}\n{"try": 1')
@@ -159,11 +150,11 @@ def test_a_malformed_shard_is_named(clips, shard):
 
 def test_the_key_is_checked_before_any_work(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    check_key(LEXICON)
+    provider_of(LEXICON).check_key()
     with pytest.raises(ValueError, match="OPENAI_API_KEY is not set"):
-        check_key(OPENAI)
+        provider_of(OPENAI).check_key()
     monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
-    check_key(OPENAI)
+    provider_of(OPENAI).check_key()
 
 
 @pytest.mark.parametrize(
@@ -172,7 +163,7 @@ def test_the_key_is_checked_before_any_work(monkeypatch):
 )
 def test_settings_that_cannot_work_are_found_before_money_is_spent(openai, message):
     with pytest.raises(NarrateError, match=message):
-        check_provider(NarrateSettings.model_validate({"provider": "openai", "openai": openai}))
+        provider_of(NarrateSettings.model_validate({"provider": "openai", "openai": openai})).check()
 
 
 def test_the_estimate_counts_distinct_texts_and_sends_nothing(clips, monkeypatch):
