@@ -1,7 +1,7 @@
-"""Settings, paths, input functions that touch Snakemake itself, and what is checked before a run.
+"""Settings, paths, input functions that need Snakemake itself, and checks before a run.
 
-Rules that make data have priority 10 and fine-tuning 5, so that cores are not kept from the longest chain
-(data, pretraining, fine-tuning) by short trainings that nothing waits for.
+Rules that make data have priority 10 and fine-tuning 5, so that short trainings at the end of the graph do not
+delay the longest chain (data, pretraining, fine-tuning).
 """
 
 import json
@@ -35,14 +35,14 @@ from avion_core.workflow.remakes import Remakes
 from avion_core.workflow.report_plan import report_plan
 from avion_core.workflow.source_watch import SourceWatch
 
-# Jobs find this code and this interpreter wherever they start.
+# Jobs find this code and interpreter from any folder.
 prepare_environment(os.environ, code=workflow.basedir)
 
-# A queue sends its warning to all processes of a job. Trainings save then, as long as what started them lives.
+# Slurm sends its warning signal to all processes of a job. Trainings save, if their parents ignore the signal.
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
-# A job's shell and the writer of its log outlive Ctrl-C, and a SIGTERM or SIGHUP to the whole job, until the program
-# itself has saved or cleaned up.
+# A job's shell and log writer survive Ctrl-C, and SIGTERM or SIGHUP to the whole job, until the program has saved or
+# cleaned up.
 shell.prefix(
     "set -euo pipefail; trap : HUP INT TERM; to_log() {{ trap '' HUP INT TERM; exec tee -- \"$1\"; }}; "
 )
@@ -87,12 +87,12 @@ scattergather:
 
 
 def list_of_videos(dataset, *, same):
-    """The list of source videos; while the part of the source that counts is the `same`, its age does not."""
+    """The list of source videos; its age is ignored while the relevant part of the source is the `same`."""
     return ancient(WORKFLOW.videos(dataset)) if same else WORKFLOW.videos(dataset)
 
 
 def class_lists(wildcards):
-    """Where the provider reads verb and noun classes: its download must have run."""
+    """Input that downloads the verb and noun classes read by the provider."""
     lists = WORKFLOW.class_lists(wildcards.dataset)
     return list_of_videos(lists, same=SOURCES.same_class_lists(wildcards.dataset)) if lists else []
 
@@ -112,7 +112,7 @@ def start_weights(wildcards):
 
 
 def slurm(name):
-    """The Snakemake resource `name` of a training job, absent where it is None."""
+    """The Snakemake resource `name` of a training job; None for not set."""
     return lambda wildcards: slurm_resources(stage_of(wildcards))[name]
 
 
@@ -121,5 +121,5 @@ use_patient_executor()
 
 if workflow.is_main_process:
     forget_dead_owner()
-    targets = get_argument_parser().parse_known_args()[0].targets  # Snakemake tells them only later
+    targets = get_argument_parser().parse_known_args()[0].targets  # Snakemake sets them later
     check_before_work(SETTINGS, targets, REMAKES, dry=workflow.output_settings.dryrun)

@@ -16,11 +16,11 @@ class LossSettings(Section):
     """Settings of one loss, written beside those of its stage; null: the published value."""
 
     title: ClassVar[str] = ""
-    """What the report calls it; its name if empty."""
+    """Name in the report, if not its own."""
     function: ClassVar[str]
-    """What computes it, `package.module:name`; `train/losses.py` says what it is called with."""
+    """The loss function, `package.module:name`; `train/losses.py` documents its arguments."""
     of_the_model: ClassVar[tuple[str, ...]] = ()
-    """Settings that the model is built with; the function gets the others."""
+    """Settings passed to the model; the others are passed to the function."""
 
 
 Losses = Registry[type[LossSettings]]

@@ -19,20 +19,19 @@ OPEN_CLIP = "open_clip:"
 
 
 class StageSettings(StageJob):
-    """What all training stages share: data, model, start weights, view and update rule. Rates and batch sizes
-    are global."""
+    """Settings shared by all training stages. Rates and batch sizes are global."""
 
     losses: ClassVar[Losses] = Registry("loss")
-    """Losses that the task may choose from, the default first; none where it has but one."""
+    """Losses to choose from, the default first; empty if the task has only one."""
     title: ClassVar[str] = ""
-    """What the report calls the task; its name if empty."""
+    """Name of the task in the report, if not its own."""
     setup: ClassVar[str]
-    """What makes the task, `package.module:Name` of its `train.tasks.TaskSetup`."""
+    """`package.module:Name` of the task's `train.tasks.TaskSetup`."""
     files: ClassVar[tuple[str, ...]] = ()
-    """Roles of the files that the task reads beside clips and chunks, as layouts name them: `sentences` …"""
+    """Further files that the task reads, by their role in layouts: `sentences` …"""
     trains: ClassVar[str] = ""
-    """Output of the models that the task trains (`ModelKind.output`): `embeddings`, `classes`, `pixels` …;
-    kinds of evaluation that need it measure them."""
+    """Output of the trained models (`ModelKind.output`): `embeddings`, `classes`, `pixels` …, which decides
+    the kinds of evaluation."""
     pretrains: ClassVar[bool] = False
     """Whether the stage is pretraining rather than fine-tuning."""
     compares_texts: ClassVar[bool] = False
@@ -167,7 +166,7 @@ class StageSettings(StageJob):
         return self
 
     def recipe(self) -> dict[str, Any]:
-        """The settings that decide the result."""
+        """The settings that determine the result."""
         return self.model_dump(mode="json", exclude=set(StageJob.model_fields))
 
     def job_settings(self) -> dict[str, Any]:
@@ -175,7 +174,7 @@ class StageSettings(StageJob):
         return self.model_dump(mode="json", include=set(StageJob.model_fields))
 
     def model_arguments(self) -> dict[str, Any]:
-        """How the model is built, but for the number of classes."""
+        """Arguments for building the model, without the number of classes."""
         sizes = {"frames": self.frames, "image_size_px": self.image_size_px}
         return {**sizes, "drop_path": self.drop_path}
 
@@ -186,22 +185,22 @@ class StageSettings(StageJob):
 
     @property
     def clip_tables(self) -> tuple[str, ...]:
-        """Clip tables that the training joins: `human` narrations, `rephrased` ones."""
+        """Clip tables joined for training: `human`, `rephrased`."""
         return ("human",)
 
     @property
     def predicts(self) -> str:
-        """The label that a classifier learns; empty for other tasks."""
+        """Label predicted by a classifier; empty for other tasks."""
         return ""
 
     @property
     def process_batch_size(self) -> int:
-        """Clips of one process in a step."""
+        """Clips per process and step."""
         return self.batch_size // self.world_size
 
     @property
     def objective(self) -> str:
-        """The task, for the report, with its loss where there is a choice."""
+        """The task for the report, with its loss if there is a choice."""
         return self.title or self.task
 
     @property
@@ -211,11 +210,11 @@ class StageSettings(StageJob):
 
     @property
     def loss_values(self) -> dict[str, Any]:
-        """The loss's own settings, those left out as published."""
+        """The loss's own settings, with published values where not given."""
         return {}
 
     @property
     def start_file(self) -> str | None:
-        """The file of `start_weights`; None where there is none or it is open_clip's."""
+        """The file of `start_weights`; None without one or for an open_clip model."""
         downloaded = self.start_weights is None or self.start_weights.startswith(OPEN_CLIP)
         return None if downloaded else self.start_weights

@@ -1,5 +1,4 @@
-"""Tasks: the settings that a training stage has beside those of all stages, and what is known of each task
-without torch. What they do is in `train/tasks/`."""
+"""Tasks: their own settings beside those of all stages, and their traits. Their work is in `train/tasks/`."""
 
 from __future__ import annotations
 
@@ -34,18 +33,18 @@ class ComparingStage(StageSettings):
         return self
 
     @model_serializer(mode="wrap")
-    def _without_what_was_left_out(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without settings of the loss that were not given: another loss brings its own."""
+    def _without_unset_loss_settings(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Omit loss settings that were not given, because another loss has other settings."""
         left_out = self.loss_values.keys() - self.model_fields_set
         return {name: value for name, value in handler(self).items() if name not in left_out}
 
     def recipe(self) -> dict[str, Any]:
-        """The settings that decide the result; with local negatives the number of processes is one."""
+        """The settings that determine the result, including the processes if negatives are local."""
         world = {"nodes": self.nodes, "processes": self.processes} if self.negatives == "local" else {}
         return super().recipe() | world
 
     def model_arguments(self) -> dict[str, Any]:
-        """How the model is built; not every tower has patch dropout."""
+        """Arguments for building the model; patch dropout only if set, as some towers lack it."""
         patches = {"patch_dropout": self.patch_dropout} if self.patch_dropout else {}
         of_the_model = self.losses[self.loss_name].of_the_model
         values = {name: value for name, value in self.loss_values.items() if name in of_the_model}
@@ -53,7 +52,7 @@ class ComparingStage(StageSettings):
 
     @property
     def objective(self) -> str:
-        """The task, for the report, with its loss."""
+        """The task with its loss, for the report."""
         return f"{super().objective} ({self.losses[self.loss_name].title or self.loss_name})"
 
     @property
@@ -63,23 +62,23 @@ class ComparingStage(StageSettings):
 
     @property
     def loss_values(self) -> dict[str, Any]:
-        """The loss's own settings, those left out as published."""
+        """The loss's own settings, with published values where not given."""
         return {name: getattr(self, name) for name in self.losses[self.loss_name].model_fields}
 
     @property
     def loss_function(self) -> str:
-        """What computes the loss, `package.module:name`."""
+        """The loss function, `package.module:name`."""
         return self.losses[self.loss_name].function
 
     @property
     def loss_options(self) -> dict[str, Any]:
-        """The loss's own settings that its function gets."""
+        """The loss settings passed to its function."""
         of_the_model = self.losses[self.loss_name].of_the_model
         return {name: value for name, value in self.loss_values.items() if name not in of_the_model}
 
 
 class ContrastiveStage(ComparingStage):
-    """Clips against their narrations, by a dual encoder."""
+    """Contrastive learning of clips and narrations, by a dual encoder."""
 
     losses: ClassVar[Losses] = CONTRASTIVE_LOSSES
     setup: ClassVar[str] = "avion_core.train.tasks.contrastive:ContrastiveSetup"
@@ -149,7 +148,7 @@ class ClassificationStage(StageSettings):
 
     @property
     def predicts(self) -> str:
-        """The label that it learns."""
+        """The predicted label."""
         return self.label
 
 
@@ -172,7 +171,7 @@ class ReconstructionStage(StageSettings):
     """Share of masked tubelets that are not predicted (VideoMAE V2: 0.5); 0 for none."""
 
     def model_arguments(self) -> dict[str, Any]:
-        """How the model is built."""
+        """Arguments for building the model."""
         return {**super().model_arguments(), "decoder_mask_ratio": self.decoder_mask_ratio}
 
 

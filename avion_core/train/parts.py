@@ -22,16 +22,16 @@ from avion_core.train.validation import Validation, ValidationData
 
 
 def fix_arithmetic(threads: int, world: World) -> None:
-    """Set the number of threads, and on the CPU use only deterministic algorithms."""
+    """Set the number of threads; on the CPU, use only deterministic algorithms."""
     torch.set_num_threads(threads)
     if world.device.type == "cpu":
         torch.use_deterministic_algorithms(True)
-        # filling every new tensor would cost time and is not needed here
+        # filling new tensors is slow and not needed here
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def choose_kernels(settings: StageSettings, model: VideoModel) -> None:
-    """Set the model's kernels, which change neither its weights nor, except for rounding, its results."""
+    """Set the model's kernels, which affect its results only by rounding."""
     set_attention(model, settings.attention)
     set_checkpointing(model, settings.gradient_checkpointing)
     if settings.compile:
@@ -91,7 +91,7 @@ def loader_of(settings: StageSettings, dataset: ClipDataset, *, seed: int, world
 
 
 def optimizer_of(settings: StageSettings, model: VideoModel, world: World) -> torch.optim.Optimizer:
-    """The update rule over the model's trained weights."""
+    """The optimizer of the model's trainable weights."""
     groups = parameter_groups(
         model,
         weight_decay=settings.weight_decay,
@@ -149,7 +149,7 @@ def validation_of(
     device: torch.device,
     steps_per_epoch: int,
 ) -> Validation | None:
-    """The evaluation that validates the stage, on its schedule; None without `data`."""
+    """The stage's validation, on its schedule; None without `data`."""
     if data is None:
         return None
     return Validation(

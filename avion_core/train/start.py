@@ -1,4 +1,4 @@
-"""Start weights of a stage: an earlier stage's, or third-party ones."""
+"""Start weights of a stage, from an earlier stage or a third party."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from avion_core.models.store import start_from
 def fill_from_start(
     model: VideoModel, settings: StageSettings, files: Mapping[str, Path], *, title: str
 ) -> None:
-    """Fill a fresh model from the files `start` or `start_weights`, and print a summary.
+    """Load `start` or `start_weights` into a fresh model and print a summary.
 
-    Raises ValueError for weights that do not fit, and for third-party ones whose file is missing.
+    Raises ValueError for weights that do not fit and for a missing third-party file.
     """
     waived = {
         "fresh": settings.start_fresh,

@@ -1,4 +1,4 @@
-"""What one step computes: each task joins a model with a loss. One module a task, with its setup of a stage.
+"""Tasks: the computation of one training step, which joins a model with a loss. One module per task.
 
 The loop is in `train/engine.py`.
 """

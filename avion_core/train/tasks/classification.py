@@ -62,7 +62,7 @@ class ClassificationTask:
         )
 
     def prepare(self, batch: Batch) -> Batch:
-        """Batch: `frames`, `rows`. Clips are mixed with others of the whole batch."""
+        """Batch: `frames`, `rows`. Mixes clips across the whole batch."""
         frames_BCTHW, labels_B = self.model.normalise(batch["frames"]), self._labels[batch["rows"]]
         if self._mixup is not None:
             frames_BCTHW, targets_BK = mix(frames_BCTHW, labels_B, self._mixup)
@@ -71,7 +71,7 @@ class ClassificationTask:
         return {"frames": frames_BCTHW, "labels": labels_B, "targets": targets_BK}
 
     def loss(self, batch: Batch) -> StepLoss:
-        """Batch: `frames` BCTHW, `labels` B, `targets` BK; the accuracy is that of unmixed clips."""
+        """Batch: `frames` BCTHW, `labels` B, `targets` BK; logs the accuracy unless clips are mixed."""
         logits_BK = self.model(batch["frames"])
         loss = soft_target_cross_entropy(logits_BK, batch["targets"])
         if self._mixup is not None:
@@ -79,14 +79,14 @@ class ClassificationTask:
         return StepLoss(loss, {"accuracy": (logits_BK.argmax(dim=1) == batch["labels"]).float().mean()})
 
     def after_update(self) -> None:
-        """Nothing to bound."""
+        """Does nothing."""
 
 
 def mix(frames_BCTHW: Tensor, labels_B: Tensor, mixup: Mixup) -> tuple[Tensor, Tensor]:
     """timm's mixup or cutmix with one draw for all frames of all clips: (frames_BCTHW, targets_BK).
 
-    timm cuts along the last two of four dimensions, so channels and time are folded into one. It draws
-    from numpy's global generator, which is seeded from torch's for the time of the call.
+    timm cuts along the last two of four dimensions, so channels and time are flattened into one. It draws
+    from numpy's global generator, which is seeded from torch's during the call.
     """
     folded = frames_BCTHW.flatten(1, 2).clone()
     with global_generators(int(torch.randint(2**31, ()))):
@@ -95,7 +95,7 @@ def mix(frames_BCTHW: Tensor, labels_B: Tensor, mixup: Mixup) -> tuple[Tensor, T
 
 
 class ClassificationSetup(TaskSetup):
-    """A head with as many outputs as the label has classes."""
+    """Setup of a classifier whose head has one output per class."""
 
     settings: ClassificationStage
 
@@ -104,13 +104,13 @@ class ClassificationSetup(TaskSetup):
         self.classes = self._count_classes()
 
     def model_arguments(self) -> dict[str, Any]:
-        """How the model is built."""
+        """Model arguments, with the number of classes."""
         return super().model_arguments() | {"classes": self.classes}
 
     def task(
         self, model: VideoClassifier | VideoMAEClassifier, clips: ClipTable, world: World
     ) -> ClassificationTask:
-        """The task of the settings."""
+        """The task with the stage's settings."""
         settings = self.settings
         labels = torch.from_numpy(clips.column(LABEL_COLUMN[settings.label]))
         return ClassificationTask(

@@ -1,4 +1,4 @@
-"""The contrastive task: clips against their narrations."""
+"""The contrastive task: match clips with their narrations."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from avion_core.train.tasks.video_text import VideoTextSetup, VideoTextTask
 from avion_core.train.texts import AnyText
 
 LARGEST_LOGIT_SCALE = math.log(100)
-"""Bound on the logarithm of the inverse temperature (CLIP, section 2.5); the least is 0."""
+"""Upper bound on the log of the inverse temperature (CLIP, section 2.5); the lower bound is 0."""
 
 
 class ContrastiveTask(VideoTextTask):
-    """Clips against narrations."""
+    """Contrastive learning of clips and narrations."""
 
     def __init__(
         self, model: DualEncoder, *, loss: Callable[..., Tensor] = info_nce, gather: Gather = local
     ) -> None:
-        """`loss` is a contrastive one of `losses`, its own settings filled in; `gather` decides whose clips
-        and narrations are the negatives: this process's or all."""
+        """`loss` is a contrastive loss of `losses` with its settings bound; `gather` collects the negatives,
+        from this process or all."""
         self.model, self._loss, self._gather = model, loss, gather
 
     def loss_of(self, embeddings: tuple[Tensor, ...], batch: Batch) -> StepLoss:
@@ -40,19 +40,19 @@ class ContrastiveTask(VideoTextTask):
         return StepLoss(self._loss(video_BD, text_BD, scale=scale, bias=bias, gather=self._gather), metrics)
 
     def after_update(self) -> None:
-        """Keep a temperature that is trained between 0.01 and 1."""
+        """Clamp a trained temperature to 0.01…1."""
         if self.model.logit_scale.requires_grad:
             with torch.no_grad():
                 self.model.logit_scale.clamp_(0, LARGEST_LOGIT_SCALE)
 
 
 class ContrastiveSetup(VideoTextSetup):
-    """One of a clip's own texts, and the contrastive loss of the settings."""
+    """Setup with one of each clip's own texts and the configured contrastive loss."""
 
     def choose_text(self, clips: ClipTable) -> AnyText:
         """One of the row's narrations."""
         return AnyText(clips)
 
     def task(self, model: DualEncoder, clips: ClipTable, world: World) -> ContrastiveTask:
-        """The task of the settings."""
+        """The task with the stage's settings."""
         return ContrastiveTask(model, loss=self.loss(), gather=self.gather(world))

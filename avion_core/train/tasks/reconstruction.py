@@ -1,6 +1,6 @@
-"""The reconstruction task: hidden pixels from visible ones (VideoMAE, arXiv 2203.12602).
+"""The reconstruction task: predict masked pixels from visible ones (VideoMAE, arXiv 2203.12602).
 
-Shapes: B clips of this process, N tubelets, M of them hidden, P pixels of each. Masks are drawn from torch's
+Shapes: B clips of this process, N tubelets, M of them masked, P pixels each. Masks are drawn from torch's
 generators, which the engine seeds at each step.
 """
 
@@ -18,13 +18,13 @@ from avion_core.train.tasks.setup import TaskSetup
 
 
 class ReconstructionTask:
-    """Masked reconstruction: the hidden tubes' normalised pixels from the visible ones (VideoMAE)."""
+    """Masked reconstruction of the tubes' normalised pixels (VideoMAE)."""
 
     def __init__(self, model: VideoMAE, *, mask_ratio: float, target_epsilon: float = 1e-6) -> None:
         self.model, self._mask_ratio, self._target_epsilon = model, mask_ratio, target_epsilon
 
     def prepare(self, batch: Batch) -> Batch:
-        """Batch: `frames`. Draws the masks."""
+        """Batch: `frames`. Adds random masks."""
         count = len(batch["frames"])
         return {**batch, "mask": self.model.tube_mask(count, self._mask_ratio, torch.default_generator)}
 
@@ -36,16 +36,16 @@ class ReconstructionTask:
         return StepLoss(masked_pixels(prediction_BMP, target_BMP))
 
     def after_update(self) -> None:
-        """Nothing to bound."""
+        """Does nothing."""
 
 
 class ReconstructionSetup(TaskSetup):
-    """Clips alone, a share of whose tubes is hidden."""
+    """Setup with clips alone and a share of their tubes masked."""
 
     settings: ReconstructionStage
 
     def task(self, model: VideoMAE, clips: ClipTable, world: World) -> ReconstructionTask:
-        """The task of the settings."""
+        """The task with the stage's settings."""
         settings = self.settings
         return ReconstructionTask(
             model, mask_ratio=settings.mask_ratio, target_epsilon=settings.target_epsilon

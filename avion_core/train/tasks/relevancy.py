@@ -1,4 +1,4 @@
-"""The relevancy task: clips and sentences ranked by how relevant they are to each other."""
+"""The relevancy task: rank clips and sentences by their relevancy to each other."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class RelevancyTask(VideoTextTask):
         relevancy: PairRelevancy,
         gather: Gather = local,
     ) -> None:
-        """`ranking` is a ranking loss of `losses`, its own settings filled in."""
+        """`ranking` is a ranking loss of `losses` with its settings bound."""
         self.model, self._ranking, self._relevancy, self._gather = model, ranking, relevancy, gather
 
     def loss_of(self, embeddings: tuple[Tensor, ...], batch: Batch) -> StepLoss:
@@ -39,25 +39,25 @@ class RelevancyTask(VideoTextTask):
         return StepLoss(self._ranking(video_BD, text_BD, relevancy_GG, gather=self._gather))
 
     def after_update(self) -> None:
-        """Nothing to bound."""
+        """Does nothing."""
 
 
 class RelevancySetup(VideoTextSetup):
-    """A relevant sentence of the data set's for each clip, and the ranking loss of the settings."""
+    """Setup with a relevant sentence for each clip and the configured ranking loss."""
 
     settings: RelevancyStage
 
     @cached_property
     def sentences(self) -> Sentences:
-        """Sentences of the data set. Raises ValueError if the stage was given none."""
+        """Sentences of the data set. Raises ValueError without them."""
         return Sentences.load(self.file("sentences"))
 
     def choose_text(self, clips: ClipTable) -> RelevantSentence:
-        """One of the sentences that are relevant enough."""
+        """One of the sentences above `min_relevancy`."""
         return RelevantSentence(clips, self.sentences, min_relevancy=self.settings.min_relevancy)
 
     def task(self, model: DualEncoder, clips: ClipTable, world: World) -> RelevancyTask:
-        """The task of the settings."""
+        """The task with the stage's settings."""
         return RelevancyTask(
             model,
             ranking=self.loss(),

@@ -1,4 +1,4 @@
-"""What a stage makes of its task: arguments of the model, a text for each clip, and the task itself."""
+"""Setup of a stage's task: model arguments, a text for each clip, and the task itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from avion_core.train.protocols import Task
 
 
 class TaskSetup:
-    """The task of one stage, before there is a model; the settings name the class (`StageSettings.setup`)."""
+    """Builds the task of one stage; the settings name the class (`StageSettings.setup`)."""
 
     settings: StageSettings
     classes: int = 0
@@ -26,19 +26,19 @@ class TaskSetup:
         self.settings, self.files = settings, files
 
     def model_arguments(self) -> dict[str, Any]:
-        """How the model is built."""
+        """Arguments for building the model."""
         return self.settings.model_arguments()
 
     def choose_text(self, clips: ClipTable) -> ChooseText | None:
-        """Chooser of the text that each clip is trained with; None for clips alone."""
+        """Function that chooses the text for each clip; None for clips alone."""
         return None
 
     def task(self, model: Any, clips: ClipTable, world: World) -> Task:
-        """The task for `model`, which is on its device, trained on `clips`."""
+        """The task that trains `model`, already on its device, on `clips`."""
         raise NotImplementedError
 
     def file(self, role: str) -> Path:
-        """A file that the task reads. Raises ValueError if the stage was given none."""
+        """A file that the task reads. Raises ValueError if it was not given."""
         if role not in self.files:
             raise ValueError(f"the task '{self.settings.task}' needs the file '{role}'")
         return self.files[role]

@@ -1,4 +1,4 @@
-"""What tasks share whose loss compares clips with texts.
+"""Base of tasks whose loss compares clips with texts.
 
 Shapes: B clips of this process, D embedding size; frames are uint8 BTHWC in a batch, float BCTHW in a model.
 """
@@ -21,12 +21,12 @@ from avion_core.train.tasks.setup import TaskSetup
 
 
 class VideoTextTask(ABC):
-    """A task of a dual encoder; `loss_of` is each one's own."""
+    """A dual encoder's task; subclasses define `loss_of`."""
 
     model: DualEncoder
 
     def prepare(self, batch: Batch) -> Batch:
-        """Nothing is drawn for the batch as a whole."""
+        """Returns the batch unchanged."""
         return batch
 
     def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -39,19 +39,19 @@ class VideoTextTask(ABC):
         """The task's loss."""
 
     def loss(self, batch: Batch) -> StepLoss:
-        """Batch: `frames`, `tokens`, and what `loss_of` reads."""
+        """Batch: `frames`, `tokens`, and entries read by `loss_of`."""
         return self.loss_of(self.embed(batch), batch)
 
 
 class VideoTextSetup(TaskSetup):
-    """The setup of such a task."""
+    """Setup of a task that compares clips with texts."""
 
     settings: ComparingStage
 
     def loss(self) -> Callable[..., Tensor]:
-        """The chosen loss with its settings filled in."""
+        """The chosen loss with its settings bound."""
         return partial(load(self.settings.loss_function), **self.settings.loss_options)
 
     def gather(self, world: World) -> Gather:
-        """Where negatives come from."""
+        """Gather of the negatives: from all processes, or from this one."""
         return world.gather if self.settings.negatives == "global" else local
