@@ -1,4 +1,4 @@
-"""Two runs of one evaluation against each other: is the difference clear, or may it be chance?"""
+"""Comparison of two runs in one evaluation: is the difference clear, or may it be chance?"""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from avion_core.report.results import EvaluationResult
 
 @dataclass(frozen=True)
 class Gap:
-    """How much higher one run's figure is than another's, in points of per cent."""
+    """How much higher one run's figure is than another's, in percentage points."""
 
     points: float
     low: float | None = None
     high: float | None = None
-    """None where the results hold no scores to compare by, or were measured on different clips."""
+    """None if the results have no scores or were measured on different clips."""
     clear: bool | None = None
-    """Whether other clips would hardly turn the sign; None where it is not known."""
+    """Whether other clips are unlikely to change the sign; None if unknown."""
     clips: int = 0
     """Clips on which the two differ."""
 
@@ -32,12 +32,12 @@ class Gap:
 
     @property
     def above(self) -> bool:
-        """Whether ours is clearly higher; where that is not known, whether it is higher."""
+        """Whether ours is clearly higher; if clarity is unknown, whether it is higher."""
         return self.points > 0 and self.clear is not False
 
     @property
     def word(self) -> str:
-        """What ours does: `beats`, `falls behind`, … theirs."""
+        """Verb between the two: `beats`, `falls behind` …"""
         if self.clear is None:
             return "against"
         if not self.clear:
@@ -46,14 +46,14 @@ class Gap:
 
 
 def gap(ours: EvaluationResult, theirs: EvaluationResult, figure: str) -> Gap:
-    """Ours less theirs."""
+    """Ours minus theirs."""
     found = _gaps(ours, theirs).get(figure)
     return found or Gap(ours.figures[figure] - theirs.figures[figure])
 
 
 @lru_cache(maxsize=512)
 def _gaps(ours: EvaluationResult, theirs: EvaluationResult) -> dict[str, Gap]:
-    """All figures at once, empty where they cannot be compared clip by clip."""
+    """Gaps of all figures; empty if they cannot be compared clip by clip."""
     mine, other = ours.scores, theirs.scores
     if mine is None or other is None or ours.planned.kind != theirs.planned.kind:
         return {}
@@ -69,7 +69,7 @@ def _gaps(ours: EvaluationResult, theirs: EvaluationResult) -> dict[str, Gap]:
 
 
 def beats_chance(result: EvaluationResult, figure: str) -> bool:
-    """Whether a figure's interval lies above guessing; without an interval, the figure itself."""
+    """Whether a figure's interval, or without one the figure itself, lies above chance."""
     low, _ = result.intervals.get(figure, (result.figures[figure],) * 2)
     return low > result.chance[figure]
 

@@ -21,11 +21,11 @@ LAYER_GAP_PX = 30
 SIDE_GAP_PX = 22
 MARGIN_PX = 8
 LOOP_PX = 24
-"""How far an edge from a node to itself stands out."""
+"""Width of a loop from a node to itself."""
 SWEEPS = 8
-"""Passes of the ordering within layers."""
+"""Passes when ordering the layers."""
 TARGETS = ("all",)
-"""Rules that only name what is wanted."""
+"""Rules that only name targets."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ def parse_rulegraph(dot: str) -> Dag:
 def dag_svg(dag: Dag) -> Markup:
     """Draw the graph at its natural size (the page puts it into a box that scrolls).
 
-    An edge that follows from others (a → c beside a → b → c) is left out. Rules may feed each other in a
-    circle where jobs do not: an edge to the node itself is a loop, and one that closes a longer circle
-    runs upwards. Raises ReportError for an edge whose end is not a node.
+    Edges implied by others (a → c beside a → b → c) are left out. Rules may form cycles although jobs do
+    not: an edge from a node to itself is a loop, and one that closes a longer cycle points upwards. Raises
+    ReportError for an edge whose end is not a node.
     """
     edges = list(dict.fromkeys(dag.edges))
     _check(dag.nodes, edges)
@@ -92,7 +92,7 @@ def _check(nodes: Sequence[str], edges: Sequence[tuple[str, str]]) -> None:
 
 
 def _backward(nodes: Sequence[str], edges: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Edges that close a circle, found by walking from the sources in depth."""
+    """Edges that close a cycle, found by depth-first search from the sources."""
     targets = defaultdict(list)
     for first, second in edges:
         targets[first].append(second)
@@ -115,7 +115,7 @@ def _backward(nodes: Sequence[str], edges: Sequence[tuple[str, str]]) -> set[tup
 
 
 def _layers(nodes: Sequence[str], edges: Sequence[tuple[str, str]]) -> dict[str, int]:
-    """Longest path from a source, then each source moved next to what it feeds. `edges` has no circle."""
+    """Longest path from a source, then each source moved next to its targets. `edges` is acyclic."""
     layer = dict.fromkeys(nodes, 0)
     changed = True
     while changed:
@@ -133,7 +133,7 @@ def _layers(nodes: Sequence[str], edges: Sequence[tuple[str, str]]) -> dict[str,
 
 
 def _without_implied(edges: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The edges of a graph without circles that no longer way replaces (its transitive reduction)."""
+    """Transitive reduction of an acyclic graph."""
     targets = defaultdict(set)
     for first, second in edges:
         targets[first].add(second)
@@ -154,7 +154,7 @@ def _routes(
 ) -> tuple[list[list[str]], list[list[str]]]:
     """Each edge as a chain with an invisible point in every layer that it crosses; the names of each layer.
 
-    Edges out of the same node share their points, so they run as one line until they part.
+    Edges from the same node share points, so they run as one line until they fork.
     """
     layers: list[list[str]] = [[] for _ in range(max(layer_of.values(), default=0) + 1)]
     for name in nodes:
@@ -194,7 +194,7 @@ def _order(layers: list[list[str]], routes: list[list[str]]) -> None:
 
 
 def _place(layers: list[list[str]], real: set[str]) -> tuple[dict[str, _Box], float, float]:
-    """A box for every node and point, each layer centred; the size of the whole."""
+    """A box for every node and point, with layers centred; total width and height."""
     widths = [
         [len(name) * CHARACTER_PX + 18 if name in real else TRACK_WIDTH_PX for name in layer]
         for layer in layers

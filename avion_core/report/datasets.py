@@ -1,4 +1,4 @@
-"""What the data sets hold, what was left out and why."""
+"""Tables of the data sets: their contents, and what was left out and why."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from avion_core.report.tables import Table, table
 
 
 def datasets_table(plan: ReportPlan) -> Table:
-    """One row a data set: source, videos, chunks, length, size, clips of each split, what was left out."""
+    """One row per data set: source, videos, chunks, length, size, clips of each split, dropped clips."""
     rows: list[list[str | int]] = []
     for name, dataset in plan.datasets.items():
         where = f"data set '{name}'"
@@ -74,7 +74,7 @@ def quarantine_table(plan: ReportPlan) -> Table:
 
 
 def dropped_table(plan: ReportPlan) -> Table:
-    """Clips that annotation left out, by table and reason, and the file that lists each of them."""
+    """Clips dropped by annotation, by table and reason, and the file that lists them."""
     rows: list[list[str | int]] = [
         [name, split, reason, number, str(dataset.dropped.with_name(dropped.LIST))]
         for name, dataset in plan.datasets.items()
@@ -86,7 +86,7 @@ def dropped_table(plan: ReportPlan) -> Table:
 
 
 def left_out(dataset: PlannedDataset, split: str) -> str:
-    """What a split had lost before anything was measured on it, as a sentence; empty when nothing."""
+    """Sentence about the entries a split lost before evaluation; empty if none."""
     where = f"the data set of '{dataset.dropped}'"
     clips = sum(_dropped(dataset, where)[1].get(split, {}).values())
     videos = len(_quarantined_by_table(dataset, where).get(split, ()))
@@ -126,7 +126,7 @@ def _is_refusal(entry: object) -> bool:
 
 
 def _quarantined(dataset: PlannedDataset, where: str) -> str:
-    """`3 (2 train, 1 validation)`: quarantined videos, and the tables that lost clips by them."""
+    """`3 (2 train, 1 validation)`: quarantined videos, in total and by table."""
     count = len(_entries(dataset.quarantine, where))
     by_table = _quarantined_by_table(dataset, where)
     parts = ", ".join(f"{len(videos):,} {split.replace('_', ' ')}" for split, videos in by_table.items())
@@ -143,7 +143,7 @@ def _quarantined_by_table(dataset: PlannedDataset, where: str) -> dict[str, set[
 
 
 def _dropped(dataset: PlannedDataset, where: str) -> tuple[int, dict[str, dict[str, int]]]:
-    """Clips that were left out, and how many by table and reason; older versions did not say which table."""
+    """Number of dropped clips, and by table and reason; older versions did not record the table."""
     entry = read_json(require(dataset.dropped, where))
     try:
         tables = entry["tables"] if "tables" in entry else {"–": entry["reasons"]}

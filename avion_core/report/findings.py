@@ -1,4 +1,4 @@
-"""What was found, in sentences computed from the figures, good and bad alike."""
+"""Findings, good and bad, as sentences computed from the figures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from avion_core.report.tables import title
 
 @dataclass(frozen=True)
 class Finding:
-    """One sentence, and a word of warning where something did not work as hoped."""
+    """One sentence, with a warning tag if something did not work as hoped."""
 
     text: str
     tag: str = ""
@@ -26,7 +26,7 @@ UNCLEAR = "no clear difference"
 
 @dataclass(frozen=True)
 class Tile:
-    """One large figure with what it is to be compared with."""
+    """One large figure and its points of comparison."""
 
     label: str
     value: str
@@ -56,7 +56,7 @@ def tiles(results: Results) -> list[Tile]:
 
 
 def findings(results: Results) -> list[Finding]:
-    """Every comparison that the runs allow: of the recipes first, then with chance."""
+    """Every comparison that the runs allow: between recipes, then with chance."""
     made = [*_rephrasing(results), *_fine_tuning(results), *_videomae(results)]
     for name in results.evaluation_names:
         trained = _trained(results.named(name))
@@ -109,7 +109,7 @@ def _within(result: EvaluationResult, key: str) -> str:
 
 
 def _spoken(result: EvaluationResult) -> list[str]:
-    """Figures worth a sentence: only the headline where it sums up the others."""
+    """Figures to mention: only the headline if it is the mean of the others."""
     keys = [result.headline] if result.kind.headline_is_mean else list(result.kind.columns)
     return [key for key in keys if key in result.figures and key in result.chance]
 
@@ -134,7 +134,7 @@ def _called(provider: str) -> str:
 
 
 def _fine_tuning(results: Results) -> list[Finding]:
-    """How much of the gap that a run's zero-shot figure leaves does fine-tuning close?"""
+    """How much of the zero-shot figure's gap to 100 does fine-tuning close?"""
     made = []
     trained = [result for result in _trained(results.evaluations) if "zero_shot" in result.kind.titles]
     for tuned in trained:
@@ -183,7 +183,7 @@ def _videomae(results: Results) -> list[Finding]:
 
 
 def _compared(ours: EvaluationResult, theirs: EvaluationResult, subject: str, other: str) -> Finding:
-    """`<subject> beats <other>: top-1 41.7 against 35.0 %, +6.7 points (…).`, or what else is true."""
+    """`<subject> beats <other>: top-1 41.7 against 35.0 %, +6.7 points (…).`, or another verb."""
     key = ours.headline
     label, counted = ours.kind.columns[key], ours.kind.counted
     difference = gap(ours, theirs, key)

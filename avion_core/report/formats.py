@@ -1,20 +1,20 @@
-"""Numbers as words: one way to write a share, a count, a time and a size over the whole page."""
+"""Formatting of shares, counts, times and sizes on the whole page."""
 
 from __future__ import annotations
 
 
 def percent(value: float | None) -> str:
-    """23.4 for 23.41; a dash when there is none."""
+    """23.4 for 23.41; a dash for None."""
     return "–" if value is None else f"{value:.1f}"
 
 
 def share(value: float) -> str:
-    """The same with its unit, which stays on the line."""
+    """The same with a per cent sign, joined by a no-break space."""
     return f"{percent(value)}\N{NO-BREAK SPACE}%"
 
 
 def interval(low: float, high: float) -> str:
-    """`21.1–30.2`, on one line."""
+    """`21.1–30.2`, without a line break."""
     return f"{low:.1f}\N{WORD JOINER}–\N{WORD JOINER}{high:.1f}"
 
 
@@ -36,7 +36,7 @@ def duration(seconds: float | None) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Place in a video, `1:04.2`."""
+    """Time in a video, `1:04.2`."""
     tenths = round(seconds * 10)
     return f"{tenths // 600}:{tenths % 600 // 10:02}.{tenths % 10}"
 
@@ -47,5 +47,5 @@ def megabytes(size: float) -> str:
 
 
 def times(value: float, base: float) -> str:
-    """`2.9×` what `base` is; a dash for a base of 0."""
+    """`2.9×`, the ratio of `value` to `base`; a dash for a base of 0."""
     return f"{value / base:.1f}×" if base > 0 else "–"

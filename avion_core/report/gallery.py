@@ -1,4 +1,4 @@
-"""What a model retrieves: text queries and the clips it ranks first, as strips of frames in the page."""
+"""Gallery of retrieved clips: text queries and their top clips, as strips of frames."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ JPEG_QUALITY = 72
 
 @dataclass(frozen=True)
 class Strip:
-    """Frames of one clip side by side, or why they cannot be shown."""
+    """Frames of one clip side by side, or the reason why they cannot be shown."""
 
     data_uri: str
     problem: str = ""
@@ -44,7 +44,7 @@ class Strip:
 
 @dataclass(frozen=True)
 class RetrievedClip:
-    """One retrieved clip: where it is, what it shows, and whether that is what was asked for."""
+    """One retrieved clip: its place, sentence and relevancy."""
 
     video_id: str
     start_s: float
@@ -61,14 +61,14 @@ class RetrievedClip:
 
 @dataclass(frozen=True)
 class Query:
-    """A sentence and the clips that the model finds nearest, the nearest first."""
+    """A sentence and its nearest clips, nearest first."""
 
     text: str
     clips: tuple[RetrievedClip, ...]
     right: int
-    """Clips of the split that show exactly this."""
+    """Number of clips of relevancy 1 in the split."""
     first_right_rank: int
-    """Rank of the first of them, from 1."""
+    """Rank of the first of them, counted from 1."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class _Ranking:
-    """How near N clips are to M sentences, and how near they should be."""
+    """Similarity and relevancy of N clips to M sentences."""
 
     clips: ClipTable
     rows: NDArray[np.int64]
@@ -93,7 +93,7 @@ class _Ranking:
     similarity: NDArray[np.float32]
     """Cosine of the embeddings, M,N."""
     relevancy: NDArray[np.float32]
-    """1 where a clip shows exactly what the sentence says, M,N."""
+    """Relevancy, M,N: 1 for the same verb and nouns, or the same text."""
 
 
 def choose_evaluation(results: Results) -> EvaluationResult | None:
@@ -103,7 +103,7 @@ def choose_evaluation(results: Results) -> EvaluationResult | None:
 
 
 def build_gallery(result: EvaluationResult, *, queries: int = QUERIES, clips: int = CLIPS_A_QUERY) -> Gallery:
-    """Queries spread evenly over the distinct sentences, each with its first `clips` clips.
+    """Queries spread evenly over the distinct sentences, each with its top `clips` clips.
 
     Raises ReportError when a file is missing or the embeddings do not fit the tables.
     """
@@ -136,23 +136,23 @@ def build_gallery(result: EvaluationResult, *, queries: int = QUERIES, clips: in
 
 
 def choose_queries(texts_M: Sequence[str], relevancy_MN: NDArray[np.float32], count: int) -> list[int]:
-    """`count` sentences at equal distances of the sorted list of those that some clip shows.
+    """`count` sentences at equal distances in the sorted list of those with a clip of relevancy 1.
 
-    The choice looks at no result, so good and bad queries appear as they come.
+    The choice does not depend on results.
     """
     answerable = [index for index in range(len(texts_M)) if (relevancy_MN[index] == 1).any()]
     return spread(sorted(answerable, key=lambda index: texts_M[index]), count)
 
 
 def seen_frames(result: EvaluationResult) -> Sampling:
-    """How the evaluation chose the frames that the model saw, as far as its manifest says."""
+    """Sampling of the evaluation, from its manifest as far as recorded."""
     settings, stage = result.manifest["settings"], result.stages[-1].settings
-    frames, clips = settings.get("frames", stage.frames), settings.get("clips", 1)  # not recorded: the likely
+    frames, clips = settings.get("frames", stage.frames), settings.get("clips", 1)  # defaults if not recorded
     return Sampling(frames=frames, sampling=stage.sampling, stride=stage.stride, clips=clips)
 
 
 def clip_strip(clips: ClipTable, row: int, chunks: ChunkIndex, sampling: Sampling) -> Strip:
-    """Frames of a clip that the model saw, as one JPEG; a clip that cannot be decoded says why."""
+    """Frames of a clip that the model saw, as one JPEG, or the reason if it cannot be decoded."""
     video_id = clips.video_id(row)
     try:
         fps, frame_count = float(chunks.fps(video_id)), chunks.frame_count(video_id)
@@ -204,7 +204,7 @@ def _load(result: EvaluationResult) -> _Ranking:
 def _relevancy(
     result: EvaluationResult, path: Path, clips: ClipTable, rows_N: NDArray[np.int64]
 ) -> tuple[list[str], NDArray[np.float32]]:
-    """The ranked sentences and their relevancy to each clip: by classes, else by equal text."""
+    """The ranked sentences and their relevancy to each clip, by classes or by equal text."""
     if result.planned.sentences is None:
         with safe_open(path, framework="numpy") as stream:
             texts_M = json.loads((stream.metadata() or {}).get("sentences", "[]"))

@@ -1,4 +1,4 @@
-"""How narrations were rephrased: samples, what a language model cost, and what it gave no sentence for."""
+"""Rephrased narrations: samples, a language model's bill, and narrations without a usable sentence."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from avion_core.report.plan import ReportPlan, require
 from avion_core.report.tables import Table, table
 
 SAMPLES = 6
-"""Narrations shown with their rephrasings, per data set."""
+"""Sample narrations per data set."""
 
 
 @dataclass(frozen=True)
 class Rephrasing:
-    """A narration as a person wrote it, and what the provider made of it."""
+    """A human narration and its rephrasings."""
 
     original: str
     rephrased: tuple[str, ...]
@@ -38,11 +38,11 @@ class Narrations:
     texts_a_clip: float
     samples: tuple[Rephrasing, ...]
     tables: tuple[Table, ...]
-    """A language model's bill and its dead letters, where there are any."""
+    """A language model's bill and dead letters, if any."""
 
 
 def narrations(plan: ReportPlan) -> list[Narrations]:
-    """Samples of rephrased narrations, spread over the distinct ones, and what a language model did."""
+    """Samples of rephrased narrations, spread over the distinct ones, and a language model's tables."""
     made = []
     for dataset, planned in plan.narrations.items():
         where = f"narrations of '{dataset}'"
@@ -76,7 +76,7 @@ def narrations(plan: ReportPlan) -> list[Narrations]:
 
 
 def _bill(summary: Mapping[str, Any]) -> Table | None:
-    """What the requests in the provider's journal cost; None where there were none."""
+    """Cost of the requests in the provider's journal; None without requests."""
     rows = [
         [
             model,
@@ -96,7 +96,7 @@ def _bill(summary: Mapping[str, Any]) -> Table | None:
 
 
 def _dead_letters(summary: Mapping[str, Any], listed: Path) -> Table | None:
-    """Narrations without a usable sentence by reason, and the file that lists each of them."""
+    """Narrations without a usable sentence by reason, and the file that lists them."""
     reasons, texts = summary["reasons"], max(summary["texts"], 1)
     rows = [
         [reason, f"{number:,}", formats.share(100 * number / texts)] for reason, number in reasons.items()

@@ -1,7 +1,7 @@
 """The report: one page that opens from disk without a server, and the figures as JSON beside it.
 
-The page holds its styles, pictures and graphs; it loads nothing and runs no script. Every text that
-comes from data passes through Jinja2's escaping.
+The page contains its styles, pictures and graphs; it loads nothing and runs no script. Jinja2 escapes every
+text that comes from data.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ BOOKKEEPING = {
     "gpu_memory_mb",
     "model_flops_utilisation",
 }
-"""Logged quantities that get no curve of their own (the loss has one anyway)."""
+"""Logged quantities without a curve of their own (the loss always has one)."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One evaluation: our runs, and the published rows beside them."""
+    """One evaluation: our runs and the published rows."""
 
     anchor: str
     title: str
@@ -53,10 +53,9 @@ class Comparison:
 
 
 def build_report(plan: ReportPlan, *, out: Path) -> None:
-    """Write `out`/index.html and `out`/metrics.json from what the plan names.
+    """Write `out`/index.html and `out`/metrics.json from the files in the plan.
 
-    Raises ReportError naming the file that is wrong or missing, and SettingsError when the plan's
-    configuration is not valid.
+    Raises ReportError naming a wrong or missing file, and SettingsError for an invalid configuration.
     """
     results = load_results(plan, load_settings(plan.config))
     metrics = report_metrics(plan, results)
@@ -67,7 +66,7 @@ def build_report(plan: ReportPlan, *, out: Path) -> None:
 
 
 def report_metrics(plan: ReportPlan, results: Results) -> dict[str, Any]:
-    """Figures of every run and evaluation as they were measured, and where they come from."""
+    """Figures of every run and evaluation as measured, with their provenance."""
     runs: dict[str, dict[str, Any]] = {run: {} for run in plan.runs}
     for result in results.evaluations:
         runs[result.run][result.name] = _valid_json(result.metrics)
@@ -121,7 +120,7 @@ def render(plan: ReportPlan, results: Results, provenance: Mapping[str, Any]) ->
 
 
 def comparisons(plan: ReportPlan, results: Results) -> list[Comparison]:
-    """Every evaluation with all runs that have it."""
+    """Every evaluation with all its runs."""
     made = []
     for name in results.evaluation_names:
         group = results.named(name)
@@ -146,7 +145,7 @@ def stages_by_run(plan: ReportPlan, results: Results) -> Table:
 
 
 def charts(results: Results) -> list[Chart]:
-    """The loss of every stage, one line a run, then whatever else its log measures."""
+    """The loss of every stage with one line per run, then the other logged quantities."""
     made = []
     for name in dict.fromkeys(stage.name for stage in results.stages):
         stages = [stage for stage in _trained(results.stages) if stage.name == name]
@@ -159,7 +158,7 @@ def charts(results: Results) -> list[Chart]:
 
 
 def inputs_table(results: Results) -> Table:
-    """Checksums of what each stage and evaluation was made of, from their manifests."""
+    """Checksums of the inputs of each stage and evaluation, from their manifests."""
     rows = []
     entries: list[StageResult | EvaluationResult] = [*results.stages, *results.evaluations]
     for entry in entries:
@@ -175,7 +174,7 @@ def _trained(stages: Sequence[StageResult]) -> list[StageResult]:
 
 
 def _seeds(results: Results) -> str:
-    """`seed 0`, or `seeds 0 and 3`, of what was trained."""
+    """Seeds of the trainings: `seed 0` or `seeds 0 and 3`."""
     seeds = sorted({stage.seed for stage in results.stages if stage.seed is not None})
     if not seeds:
         return "seed not recorded"
@@ -183,7 +182,7 @@ def _seeds(results: Results) -> str:
 
 
 def _valid_json(value: Any) -> Any:
-    """The value with null for what is not a number, which JSON cannot hold."""
+    """The value with null for NaN and infinity, which JSON lacks."""
     if isinstance(value, Mapping):
         return {key: _valid_json(entry) for key, entry in value.items()}
     if isinstance(value, list):

@@ -1,7 +1,6 @@
-"""What the report is to show: the plan that the workflow makes and hands over as JSON.
+"""The report's plan, written by the workflow as JSON.
 
-The plan names every file the report reads, so the report looks nothing up by itself and the workflow
-can declare all of it.
+It lists every file that the report reads, so that the workflow can declare them all.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ class PlannedEvaluation(Section):
     """One evaluation of a run."""
 
     folder: Path
-    """Holds `metrics.json`, `outputs.safetensors` and `manifest.json`."""
+    """Folder with `metrics.json`, `outputs.safetensors` and `manifest.json`."""
     kind: str
-    """What was measured."""
+    """Kind of evaluation."""
     dataset: str
     """Data set of the evaluation split."""
     stage: str
@@ -33,13 +32,13 @@ class PlannedEvaluation(Section):
     clips: Path
     """Clip table of the split (EgoMCQ: its table of questions)."""
     sentences: Path | None
-    """Sentences that retrieval ranks; null where the clips' own texts are ranked."""
+    """Sentences ranked by retrieval; null to rank the clips' own texts."""
     chunks: Path
     """Chunk index of the data set."""
 
 
 class PlannedRun(Section):
-    """One run: trained stages and their evaluations."""
+    """One run: its stages and their evaluations."""
 
     title: str
     stages: dict[str, Path]
@@ -57,7 +56,7 @@ class PlannedDataset(Section):
     quarantine: Path
     """Videos that could not be used, with reasons."""
     dropped: Path
-    """Clips that annotation left out, with reasons."""
+    """Clips dropped by annotation, with reasons."""
     clips: dict[str, Path]
     """Clip tables by split."""
 
@@ -75,7 +74,7 @@ class PlannedNarrations(Section):
 
 
 class Dag(Section):
-    """Rules of the workflow and what feeds what."""
+    """Rules of the workflow and their edges."""
 
     nodes: tuple[str, ...]
     edges: tuple[tuple[str, str], ...]
@@ -97,7 +96,7 @@ class ReportPlan(Section):
 
 
 def read_plan(text: str) -> ReportPlan:
-    """A plan from JSON. Raises ReportError naming each entry that is missing, unknown or of another type."""
+    """A plan from JSON. Raises ReportError naming each missing, unknown or mistyped entry."""
     try:
         return ReportPlan.model_validate(json.loads(text))
     except ValidationError as error:
@@ -109,7 +108,7 @@ def read_plan(text: str) -> ReportPlan:
 
 
 def require(path: Path, what: str) -> Path:
-    """`path`, or a ReportError saying which file of what is not there."""
+    """Return `path` if the file exists; raise ReportError otherwise, naming what needs it."""
     if not path.is_file():
         raise ReportError(f"{path}: missing; {what} needs it. Run the workflow to make it")
     return path

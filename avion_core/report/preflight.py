@@ -1,4 +1,4 @@
-"""The page that says what would fail before any training has begun."""
+"""Page with problems found before training starts."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Published figures that the report shows beside ours, as data, each with its paper.
+"""Published figures that the report shows beside ours, each with its paper.
 
 All were measured on the real data sets with models a hundred times larger than the demo's, so a page
-that shows them must say on which data they were obtained. AVION's model zoo also lists a "pre-train"
+that shows them must name their data. AVION's model zoo also lists a "pre-train"
 row of 67.9 / 57.6 under VideoMAE: it repeats the verb and noun accuracies of EK100 classification and
 is left out on purpose.
 """
@@ -30,7 +30,7 @@ class PublishedRow:
     figures: Mapping[str, float]
     """Per cent, under the same dotted names as in our `metrics.json`."""
     source: str
-    """Where it is published."""
+    """Paper with the result."""
     hardware: str = ""
     gpu_hours: int | None = None
     gb_per_gpu: int | None = None
@@ -45,19 +45,19 @@ class PublishedTable:
     benchmark: str
     """Task and data set in words."""
     layout: str
-    """Layout of the data set they were measured on."""
+    """Layout of their data set."""
     figures: Mapping[str, str]
     """Column headings by dotted figure name."""
     size: int | None
-    """Clips or questions that the figures are over; None where the papers do not say and copies differ."""
+    """Number of clips or questions measured; None if the papers do not say and copies differ."""
     unit: str
-    """What `size` counts, as in our `metrics.json`."""
+    """Unit of `size`, as in our `metrics.json`."""
     rows: tuple[PublishedRow, ...] = field(default=())
     rounded_to: int = 1
-    """What `size` is rounded to where it is published."""
+    """Rounding of the published `size`."""
 
     def objection(self, measured: int) -> str:
-        """Why a result over so many clips or questions cannot be compared with the rows, empty if it can."""
+        """Why a result on this many clips or questions is not comparable with the rows; empty if it is."""
         if self.size is None:
             return (
                 f"Perhaps not comparable: {measured:,} {self.unit} here, how many theirs are is not published"

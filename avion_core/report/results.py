@@ -1,7 +1,7 @@
-"""What the runs left on disk, read and checked: figures, training logs, descriptions and manifests.
+"""Read and check the results of the runs: figures, training logs, descriptions and manifests.
 
-What ran is read from the manifests. The configuration, which may have changed since, is only asked where a
-manifest is too old to say, and where the two disagree the disagreement is kept (`Results.differences`).
+Settings come from the manifests. The configuration, which may have changed since, only fills in what old
+manifests lack; differences between the two are kept (`Results.differences`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from avion_core.report.plan import PlannedEvaluation, ReportError, ReportPlan, r
 
 @dataclass(frozen=True)
 class TrainingLog:
-    """The lines of a stage's `train.jsonl` that hold a loss, one a logged step, in order."""
+    """The lines of a stage's `train.jsonl` with a loss, one per logged step, in order."""
 
     steps: tuple[Mapping[str, float], ...]
     bad_clips: tuple[Mapping[str, Any], ...] = ()
@@ -43,16 +43,16 @@ class TrainingLog:
 
     @property
     def seconds(self) -> float | None:
-        """Training time of the stage, or None when it did not train."""
+        """Training time, or None if the stage did not train."""
         return self.steps[-1].get("elapsed_s") if self.steps else None
 
     @property
     def last_step(self) -> int:
-        """Number of the last logged step, 0 when there is none."""
+        """Number of the last logged step, or 0."""
         return int(self.steps[-1]["step"]) if self.steps else 0
 
     def curve(self, name: str) -> list[tuple[float, float]]:
-        """(step, value) of a logged quantity."""
+        """(step, value) pairs of a logged quantity."""
         return [(line["step"], line[name]) for line in self.steps if name in line]
 
 
@@ -65,19 +65,19 @@ class StageResult:
     name: str
     folder: Path
     settings: StageSettings
-    """The recipe that it was trained with."""
+    """Recipe of the training."""
     seed: int | None
     clips: int | None
-    """Rows of the clip tables that it was trained on; seed and clips are None where they are not recorded."""
+    """Rows of the training's clip tables; seed and clips are None if not recorded."""
     providers: tuple[str, ...]
-    """Who rephrased the narrations that it was trained on."""
+    """Providers of the rephrased narrations used in training."""
     log: TrainingLog
     model: Mapping[str, Any]
     manifest: Mapping[str, Any]
 
     @property
     def trained(self) -> bool:
-        """Whether it trained at all; if not, it passes its start weights on."""
+        """Whether it trained; if not, it passes its start weights on."""
         return self.settings.epochs > 0
 
 
@@ -93,7 +93,7 @@ class EvaluationResult:
     metrics: Mapping[str, Any]
     manifest: Mapping[str, Any]
     stages: tuple[StageResult, ...]
-    """The evaluated stage last, before it those that it started from."""
+    """The stages that the evaluated one started from, then that stage."""
 
     @cached_property
     def figures(self) -> dict[str, float]:
@@ -102,48 +102,48 @@ class EvaluationResult:
 
     @cached_property
     def chance(self) -> dict[str, float]:
-        """The same for guessing."""
+        """The same for chance."""
         return self._percent(self.metrics["chance"])
 
     @cached_property
     def strict(self) -> dict[str, float]:
-        """The same where clips that could not be read count as wrong; empty when all could."""
+        """The same with unreadable clips counted as wrong; empty if all were read."""
         return {name: value * self.kind.per_cent for name, value in self._beside("with_unreadable").items()}
 
     @cached_property
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """Interval of each figure in per cent, of those that have one."""
+        """Intervals in per cent, by figure."""
         bounds, scale = self._beside("interval"), self.kind.per_cent
         return {name: (low * scale, high * scale) for name, (low, high) in bounds.items()}
 
     @cached_property
     def counts(self) -> dict[str, int]:
-        """What each figure is the mean of: queries, of a class mean classes."""
+        """Number of queries, or of classes for a class mean, that each figure averages."""
         return self._beside("n")
 
     @cached_property
     def scores(self) -> Scores | None:
-        """Score of every query, None in results of older versions."""
+        """Scores of the queries; None in results of older versions."""
         return load_scores(self.planned.folder / "outputs.safetensors")
 
     @property
     def kind(self) -> EvaluationKind:
-        """What is known of its kind of evaluation."""
+        """Record of its kind of evaluation."""
         return EVALUATIONS[self.planned.kind]
 
     @property
     def lineage(self) -> tuple[StageSettings, ...]:
-        """Recipes of the stages that really trained (epochs > 0), first to last."""
+        """Recipes of the stages that trained (epochs > 0), first to last."""
         return tuple(stage.settings for stage in self.stages if stage.trained)
 
     @property
     def imported(self) -> str:
-        """The third-party weights that the first stage started from, empty if there are none."""
+        """Third-party weights that the stages started from; empty if none."""
         return next((s.settings.start_weights for s in self.stages if s.settings.start_weights), "")
 
     @property
     def untrained(self) -> bool:
-        """Whether the weights are those of a fresh model: no stage trained them, here or elsewhere."""
+        """Whether the weights are those of a fresh, untrained model."""
         fresh = bool(self.stages) and self.stages[0].settings.start is None
         return fresh and not self.lineage and not self.imported
 
@@ -154,26 +154,26 @@ class EvaluationResult:
 
     @property
     def fine_tuned(self) -> bool:
-        """Whether a stage trained on the data set that is measured."""
+        """Whether a stage trained on the evaluated data set."""
         return any(stage.dataset == self.planned.dataset for stage in self.lineage)
 
     @property
     def texts_trained(self) -> bool:
-        """Whether narrations took part at all."""
+        """Whether a stage trained on narrations."""
         return any(stage.reads_narrations for stage in self.lineage)
 
     @property
     def rephrased(self) -> bool:
-        """Whether rephrased narrations took part."""
+        """Whether a stage trained on rephrased narrations."""
         return any("rephrased" in stage.clip_tables for stage in self.lineage)
 
     @property
     def providers(self) -> tuple[str, ...]:
-        """Who rephrased them."""
+        """Providers of the rephrased narrations."""
         return tuple(dict.fromkeys(name for stage in self.stages for name in stage.providers))
 
     def _beside(self, what: str) -> dict[str, Any]:
-        """Values beside the figures under `<figure>_<what>`, by the figure's dotted name."""
+        """Values of `<figure>_<what>`, by the figure's dotted name."""
         groups = {f"{name}.": part for name, part in self.metrics.items() if isinstance(part, Mapping)}
         entries = [
             (group, *entry) for group, part in {"": self.metrics, **groups}.items() for entry in part.items()
@@ -197,22 +197,22 @@ class Results:
     stages: tuple[StageResult, ...]
     evaluations: tuple[EvaluationResult, ...]
     differences: tuple[Difference, ...]
-    """Where the manifests and the configuration disagree."""
+    """Differences between manifests and configuration."""
 
     def named(self, evaluation: str) -> list[EvaluationResult]:
-        """Every run's result of one evaluation, in the plan's order."""
+        """All runs' results of one evaluation, in the plan's order."""
         return [result for result in self.evaluations if result.name == evaluation]
 
     @property
     def evaluation_names(self) -> list[str]:
-        """Evaluations in the order in which they first appear."""
+        """Evaluations in order of first appearance."""
         return list(dict.fromkeys(result.name for result in self.evaluations))
 
 
 def load_results(plan: ReportPlan, settings: Settings) -> Results:
     """Read every run of the plan.
 
-    Raises ReportError naming the file that is missing, or the figure that a `metrics.json` lacks.
+    Raises ReportError naming a missing file or figure.
     """
     stages: list[StageResult] = []
     evaluations: list[EvaluationResult] = []
@@ -234,9 +234,9 @@ def load_results(plan: ReportPlan, settings: Settings) -> Results:
 
 
 def read_log(path: Path) -> TrainingLog:
-    """Read `train.jsonl`. A step that appears twice (a resumed run) counts once, the last time.
+    """Read `train.jsonl`. For a step logged twice by a resumed run, the last line counts.
 
-    Raises ReportError naming the line that is not a JSON object.
+    Raises ReportError naming a line that is not a JSON object.
     """
     steps: dict[int, Mapping[str, float]] = {}
     bad: list[Mapping[str, Any]] = []
@@ -338,9 +338,9 @@ def _check_figures(metrics: Any, evaluation: PlannedEvaluation) -> None:
 
 
 def _check_types(values: Mapping[str, Any], path: Path, *, objects: Set[str], place: str = "") -> None:
-    """Raise ReportError for a figure that is no number, an interval that is no pair, and the like.
+    """Raise ReportError for values of another type than evaluations write.
 
-    `objects` names what holds figures.
+    `objects` are the names of nested objects of figures.
     """
     for name, value in values.items():
         if isinstance(value, Mapping) and name in objects:

@@ -1,4 +1,4 @@
-"""Tables of the page as data: what each cell holds. The template decides how a cell looks."""
+"""Tables of the page as data. The template decides how cells look."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Group:
-    """Rows that belong together, under a heading across the table (none if empty)."""
+    """Rows under a heading across the table (no heading if empty)."""
 
     rows: tuple[Row, ...]
     heading: str = ""
@@ -41,7 +41,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Table:
-    """A captioned table; columns named in `numbers` are set to the right."""
+    """A captioned table; the columns in `numbers` are right-aligned."""
 
     caption: str
     columns: tuple[str, ...]
@@ -64,7 +64,7 @@ def table(
     *,
     numbers: Collection[str] = (),
 ) -> Table:
-    """A plain table; `numbers` names the columns of numbers, a mapping of rows gives groups by heading."""
+    """A plain table; `numbers` names numeric columns, and a mapping of rows gives groups by heading."""
     grouped = rows if isinstance(rows, Mapping) else {"": rows}
     groups = tuple(
         Group(tuple(Row(tuple(Cell(_written(value)) for value in row)) for row in members), heading)
@@ -75,16 +75,16 @@ def table(
 
 
 def variant(result: EvaluationResult) -> str:
-    """Which of its kind's titles and published tables a result belongs to, by label or by weights."""
+    """Key of a result in its kind's titles and in the published tables, by label or by weights."""
     found = result.figures.keys()
     labels = [label for label in result.kind.figures if label and found >= set(result.kind.required(label))]
     return next((name for name in (*labels, _weights(result)) if name in result.kind.titles), "")
 
 
 def _weights(result: EvaluationResult) -> str:
-    """How the weights come to the data that are measured."""
+    """Relation of the weights to the evaluated data."""
     if result.imported and not result.lineage:
-        return "imported"  # what others trained the weights on is not known here
+        return "imported"  # their training data are unknown
     if not result.fine_tuned:
         return "zero_shot"
     own = all(stage.dataset == result.planned.dataset for stage in result.lineage)
@@ -102,9 +102,9 @@ def result_title(results: Sequence[EvaluationResult]) -> str:
 
 
 def results_table(results: Sequence[EvaluationResult]) -> Table:
-    """Every run's figures of one evaluation, then chance; what is clearly best of each column is marked.
+    """Every run's figures of one evaluation, then chance. The clearly best value of each column is marked.
 
-    Below a run with clips that could not be read stand its figures once they count as wrong.
+    A run with unreadable clips gets a second row that counts them as wrong.
     """
     columns = results[0].kind.columns
     names = [name for name in columns if any(name in result.figures for result in results)]
@@ -153,7 +153,7 @@ def _clearly_best(result: EvaluationResult, results: Sequence[EvaluationResult],
 
 
 def weights(result: EvaluationResult) -> str:
-    """Where a run's weights come from, in words."""
+    """Origin of a run's weights, in words."""
     words = []
     if result.imported:
         words.append(f"weights: {result.imported}{'' if result.lineage else ', as they are'}")
@@ -184,7 +184,7 @@ def _full_label(result: EvaluationResult, name: str) -> str:
 
 
 def published_table(published: PublishedTable, *, tag: str) -> Table:
-    """The published rows; `tag` says why ours must not be compared with them, empty where they may."""
+    """The published rows; `tag` says why ours are not comparable, empty if they are."""
     costly = any(row.gpu_hours for row in published.rows)
     columns = ("method", *published.figures.values(), *(("GPU hours", "hardware") if costly else ()))
     rows = []
@@ -210,7 +210,7 @@ def published_table(published: PublishedTable, *, tag: str) -> Table:
 
 
 def published_for(results: Sequence[EvaluationResult], source: str) -> Table | None:
-    """The published rows that belong to an evaluation, marked where ours cannot be compared with them."""
+    """The published rows for an evaluation, tagged if ours are not comparable."""
     typical = _typical(results)
     published = PUBLISHED.get((typical.planned.kind, variant(typical)))
     if published is None:
@@ -222,7 +222,7 @@ def published_for(results: Sequence[EvaluationResult], source: str) -> Table | N
 
 
 def stage_table(runs: Mapping[str, Sequence[StageResult]]) -> Table:
-    """What was trained, on how many clips, for how long: stages by the heading of their run."""
+    """Stages by the heading of their run, with clips, steps and times."""
     columns = (
         "stage",
         "task",
@@ -265,7 +265,7 @@ def _stage_row(stage: StageResult) -> Row:
 
 
 def _chosen(stage: StageResult) -> str:
-    """Which of the validated weights were published, with the figure of the last ones beside theirs."""
+    """Step of the published weights among the validated ones, with its figure and that of the last step."""
     metric, measured = stage.settings.best_metric, stage.manifest.get("settings", {}).get("validation", {})
     if metric is None or "best" not in measured:
         return ""
@@ -278,17 +278,17 @@ def _chosen(stage: StageResult) -> str:
 
 
 def _narrations(stage: StageResult) -> str:
-    """Whose narrations a contrastive stage learns from."""
+    """Origin of a contrastive stage's narrations."""
     if not isinstance(stage.settings, ContrastiveStage):
         return "–"
     by = " and ".join(stage.providers) or "an unrecorded provider"
     return ", ".join(
-        f"rephrased by {by}" if kind == "rephrased" else kind for kind in stage.settings.narrations
+        f"rephrased by {by}" if name == "rephrased" else name for name in stage.settings.narrations
     )
 
 
 def _typical(results: Sequence[EvaluationResult]) -> EvaluationResult:
-    """The result that says what the others measure too: a trained one, if there is any."""
+    """A representative result: a trained one if there is any."""
     trained = [result for result in results if result.lineage]
     imported = [result for result in results if result.imported]
     return (trained or imported or results)[0]
