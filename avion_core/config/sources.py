@@ -13,6 +13,8 @@ from avion_core.registry import Registry
 class SourceSettings(Section):
     """The settings of one source."""
 
+    source: ClassVar[str]
+    """`package.module:Name` of its `avion_core.sources.source.Source`."""
     layouts: ClassVar[tuple[str, ...]] = ()
     """Layouts it provides; empty for official files of any layout."""
     exclusive: ClassVar[bool] = False
@@ -28,12 +30,13 @@ class SourceSettings(Section):
 
 
 SOURCE_SETTINGS: Registry[type[SourceSettings]] = Registry("source")
-"""Settings of a source by its name; the source itself is in `avion_core.sources.registry`."""
+"""Sources by their name in the configuration: their settings, which name the class."""
 
 
 class ToyKitchenSettings(SourceSettings):
     """The built-in generator of first-person-like videos."""
 
+    source = "avion_core.sources.toy_kitchen.source:ToyKitchen"
     layouts = ("ego4d", "ek100", "kinetics")
 
     seed: Annotated[int, Field(ge=0)] = 0
@@ -59,6 +62,7 @@ class ToyKitchenSettings(SourceSettings):
 class Ego4DSource(SourceSettings):
     """Download with the official `ego4d` command."""
 
+    source = "avion_core.sources.ego4d:Ego4DDownload"
     layouts = ("ego4d",)
 
     version: Literal["v1", "v2", "v2_1"] = "v2_1"
@@ -80,6 +84,8 @@ class Ego4DSource(SourceSettings):
 class LocalSource(SourceSettings):
     """Official files already on disk, in their owners' layout."""
 
+    source = "avion_core.sources.local:LocalFiles"
+
     path: str
     """Folder with the layout described in `docs/` for this data set."""
 
@@ -91,6 +97,7 @@ class LocalSource(SourceSettings):
 class FolderSource(SourceSettings):
     """Your own videos."""
 
+    source = "avion_core.sources.folder:OwnVideos"
     layouts = ("folder",)
     exclusive = True
 

@@ -24,7 +24,7 @@ from avion_core.data.source_videos import (
 )
 from avion_core.files import fingerprint
 from avion_core.media.source_file import FileMark
-from avion_core.sources.registry import SOURCES
+from avion_core.registry import load
 from avion_core.sources.source import Source, Target
 from avion_core.sources.state import SourceRecord, SourceState, found_state, made_state
 
@@ -53,7 +53,9 @@ class DataSet:
         """Its source, built from the source's own settings only."""
         allow_missing = self.settings.allow_missing_ego4d_json
         target = Target(self.settings.layout, self.raw_dir, self.recipe, allow_missing)
-        return SOURCES[self.settings.source](self.settings.source_settings, target)
+        own = self.settings.source_settings
+        source: Source[Any] = load(own.source)(own, target)
+        return source
 
 
 def download(dataset: DataSet) -> None:

@@ -29,7 +29,7 @@ class Target:
 
 
 class Source(Generic[Own]):
-    """The source of one data set. The class is in `SOURCES` under its name in the configuration."""
+    """The source of one data set. Its settings name the class (`SourceSettings.source`)."""
 
     external: ClassVar[bool] = False
     """Whether others keep the videos and may change them; else the pipeline makes them in the raw folder."""

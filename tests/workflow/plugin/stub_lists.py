@@ -9,12 +9,13 @@ from avion_core.data.source_videos import SourceError, SourceVideo
 from avion_core.evaluations import EVALUATIONS, EvaluationKind
 from avion_core.layouts import LAYOUTS, Layout
 from avion_core.sources.raw_folder import RawFolder
-from avion_core.sources.registry import SOURCES
 from avion_core.sources.source import Source
 
 
 class ListSettings(SourceSettings):
     """A folder of videos and a text file."""
+
+    source = "stub_lists:Listed"
 
     videos: str
     """Folder of the videos."""
@@ -46,7 +47,6 @@ class Listed(Source[ListSettings]):
 
 
 SOURCE_SETTINGS.register("list", ListSettings)
-SOURCES.register("list", Listed)
 LAYOUTS.register(
     "lines",
     Layout(
