@@ -37,6 +37,8 @@ class Layout:
     """Labels of the clips, listed by annotate in CLASSES; empty without classes."""
     class_lists: Files = field(default_factory=dict)
     """Official verb and noun class lists by label, used as synonyms by the lexicon."""
+    code: tuple[str, ...] = ()
+    """Further files behind its tables, relative to `avion_core` or absolute, whose changes make them anew."""
     why_nothing_to_evaluate: str = "its evaluation table is empty"
     """Why there may be no clips to evaluate, for a message."""
 
@@ -57,6 +59,7 @@ LAYOUTS.register(
         reader="avion_core.data.ego4d_clips:READER",
         tables=("train", "egomcq"),
         evaluations={"multiple_choice": {"clips": "egomcq.arrow"}},
+        code=("data/ego4d.py",),
         why_nothing_to_evaluate=(
             "EgoMCQ's file is missing (`ego4d.egomcq`, or egomcq.json beside ego4d.json), or its videos are"
         ),

@@ -19,7 +19,7 @@ from avion_core.config.base import (
 from avion_core.config.datasets import (
     CHUNK_FORMATS,
     DatasetSettings,
-    Layout,
+    LayoutName,
     TranscodeSettings,
 )
 from avion_core.config.evaluations import EvaluationSettings
@@ -73,7 +73,7 @@ __all__ = [
     "Folder",
     "FolderSource",
     "Fraction",
-    "Layout",
+    "LayoutName",
     "LocalSource",
     "LossSettings",
     "Name",

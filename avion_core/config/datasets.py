@@ -18,7 +18,7 @@ def _layout(name: str) -> str:
     return name
 
 
-Layout = Annotated[
+LayoutName = Annotated[
     str, AfterValidator(_layout), Field(json_schema_extra=lambda schema: schema.update(enum=list(LAYOUTS)))
 ]
 
@@ -79,7 +79,7 @@ class DatasetSettings(Section):
 
     model_config = ConfigDict(extra="allow")  # only for the section of its source
 
-    layout: Layout
+    layout: LayoutName
     """Annotation formats and file layout."""
     source: str
     """`toy_kitchen` renders it, `ego4d` downloads it, `local` and `folder` find it on disk. The section of

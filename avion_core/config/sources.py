@@ -19,6 +19,10 @@ class SourceSettings(Section):
     """Layouts it provides; empty for official files of any layout."""
     exclusive: ClassVar[bool] = False
     """Whether no other source provides its layouts."""
+    official: ClassVar[bool] = False
+    """Whether the files are a published data set's own, so that published figures may be comparable."""
+    generated: ClassVar[bool] = False
+    """Whether the videos are generated, which the report says."""
 
     def recipe(self) -> dict[str, Any]:
         """Settings that affect the files, without paths and accounts."""
@@ -38,6 +42,7 @@ class ToyKitchenSettings(SourceSettings):
 
     source = "avion_core.sources.toy_kitchen.source:ToyKitchen"
     layouts = ("ego4d", "ek100", "kinetics")
+    generated = True
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of every scene, sentence and pixel."""
@@ -64,6 +69,7 @@ class Ego4DSource(SourceSettings):
 
     source = "avion_core.sources.ego4d:Ego4DDownload"
     layouts = ("ego4d",)
+    official = True
 
     version: Literal["v1", "v2", "v2_1"] = "v2_1"
     """Release of the data set."""
@@ -85,6 +91,7 @@ class LocalSource(SourceSettings):
     """Official files already on disk, in their owners' layout."""
 
     source = "avion_core.sources.local:LocalFiles"
+    official = True
 
     path: str
     """Folder with the layout described in `docs/` for this data set."""

@@ -16,7 +16,7 @@ from typing import Any
 import jinja2
 import yaml
 
-from avion_core.config import load_settings
+from avion_core.config import SOURCE_SETTINGS, load_settings
 from avion_core.files import fingerprint, publish, sha256, write_json
 from avion_core.report import datasets, findings, formats, gallery, narrations
 from avion_core.report.dag import dag_svg
@@ -95,7 +95,7 @@ def render(plan: ReportPlan, results: Results, provenance: Mapping[str, Any]) ->
     return environment.get_template("page.html.j2").render(
         plan=plan,
         count=formats.count,
-        synthetic=any(dataset.source == "toy_kitchen" for dataset in plan.datasets.values()),
+        synthetic=any(SOURCE_SETTINGS[dataset.source].generated for dataset in plan.datasets.values()),
         tiles=findings.tiles(results),
         findings=findings.findings(results),
         comparisons=comparisons(plan, results),
@@ -125,7 +125,8 @@ def comparisons(plan: ReportPlan, results: Results) -> list[Comparison]:
     for name in results.evaluation_names:
         group = results.named(name)
         dataset = plan.datasets.get(group[0].planned.dataset)
-        published = published_for(group, dataset.source if dataset else "")
+        official = dataset is not None and SOURCE_SETTINGS[dataset.source].official
+        published = published_for(group, official=official)
         ours = results_table(group)
         lost = datasets.left_out(dataset, group[0].planned.clips.stem) if dataset else ""
         ours = replace(ours, note=" ".join(filter(None, (ours.note, lost))))

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from avion_core.config import Layout, Section
+from avion_core.config import LayoutName, Section
 
 
 class ReportError(ValueError):
@@ -49,7 +49,7 @@ class PlannedRun(Section):
 class PlannedDataset(Section):
     """One data set as it was prepared."""
 
-    layout: Layout
+    layout: LayoutName
     source: str
     chunks: Path
     """Chunk index."""

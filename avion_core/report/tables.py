@@ -6,7 +6,6 @@ import statistics
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from avion_core.config import ContrastiveStage
 from avion_core.report import formats
 from avion_core.report.compare import gap
 from avion_core.report.published import PUBLISHED, PublishedTable
@@ -209,13 +208,16 @@ def published_table(published: PublishedTable, *, tag: str) -> Table:
     )
 
 
-def published_for(results: Sequence[EvaluationResult], source: str) -> Table | None:
-    """The published rows for an evaluation, tagged if ours are not comparable."""
+def published_for(results: Sequence[EvaluationResult], *, official: bool) -> Table | None:
+    """The published rows for an evaluation, tagged if ours are not comparable.
+
+    `official`: the evaluated files are a published data set's own.
+    """
     typical = _typical(results)
     published = PUBLISHED.get((typical.planned.kind, variant(typical)))
     if published is None:
         return None
-    if source not in ("ego4d", "local") or results[0].layout != published.layout:
+    if not official or results[0].layout != published.layout:
         return published_table(published, tag="Another data set")
     measured = [result.metrics[published.unit] for result in results if published.unit in result.metrics]
     return published_table(published, tag=published.objection(min(measured)) if measured else "")
@@ -278,12 +280,12 @@ def _chosen(stage: StageResult) -> str:
 
 
 def _narrations(stage: StageResult) -> str:
-    """Origin of a contrastive stage's narrations."""
-    if not isinstance(stage.settings, ContrastiveStage):
+    """Origin of the narrations that a stage trained on."""
+    if not stage.settings.reads_narrations:
         return "–"
     by = " and ".join(stage.providers) or "an unrecorded provider"
     return ", ".join(
-        f"rephrased by {by}" if name == "rephrased" else name for name in stage.settings.narrations
+        f"rephrased by {by}" if name == "rephrased" else name for name in stage.settings.clip_tables
     )
 
 

@@ -1,6 +1,6 @@
 """The rule `download`: fetch any source into the owner's file layout under `raw/`, and list its videos.
 
-The user's files are neither moved nor changed. The fetched state is recorded (`source_state`), so that a
+The user's files are neither moved nor changed. The fetched state is recorded (`state`), so that a
 changed source is noticed and a missing one blocks nothing.
 """
 

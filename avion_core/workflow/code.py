@@ -44,9 +44,9 @@ def library_code(*patterns: str) -> str:
 
 
 def annotation_code(layout: str) -> str:
-    """Digest of the code behind a layout's tables: its reader, and modules named after it."""
+    """Digest of the code behind a layout's tables: its reader, and what its record adds."""
     shared = [LIBRARY / "data" / name for name in ANNOTATE]
-    own = {source_file(LAYOUTS[layout].reader), *LIBRARY.glob(f"data/{layout}*.py")}
+    own = {source_file(LAYOUTS[layout].reader), *(LIBRARY / file for file in LAYOUTS[layout].code)}
     return _recorded([*shared, *sorted(own)])
 
 
