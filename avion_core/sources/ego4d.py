@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from avion_core.config import Ego4DSource
+from avion_core.config.sources import Ego4DSource
 from avion_core.data.ego4d import EGOMCQ, annotation_files, check_egomcq, narration_path, read_all
 from avion_core.data.source_videos import SourceError, SourceVideo, names_of
 from avion_core.files import write_json

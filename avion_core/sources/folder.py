@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from avion_core.config import FolderSource
+from avion_core.config.sources import FolderSource
 from avion_core.data.folder import NARRATIONS, SPLITS, read_narrations, split_of
 from avion_core.data.source_videos import SourceError, SourceVideo, find_file, refuse_namesakes, video_id_of
 from avion_core.sources.raw_folder import RawFolder

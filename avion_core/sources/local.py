@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from avion_core.config import LocalSource
+from avion_core.config.sources import LocalSource
 from avion_core.data.layout_files import OfficialFiles, official_files
 from avion_core.data.source_videos import SourceVideo
 from avion_core.sources.raw_folder import RawFolder

@@ -32,7 +32,7 @@ def fill_from_start(
         if "start_weights" not in files:
             raise ValueError(
                 f"{title}: {source} is not on this machine; fetch it with 'snakemake weights' where "
-                "there is a network, and give the file by --start-weights"
+                "there is a network, and give the file as '--files start_weights=PATH'"
             )
         path, key = files["start_weights"], settings.start_weights_key
         report = start_from_foreign(model, path, source=source, key=key, **waived)

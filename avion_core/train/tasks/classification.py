@@ -14,7 +14,7 @@ import torch
 from timm.data.mixup import Mixup, mixup_target
 from torch import Tensor
 
-from avion_core.config import ClassificationStage
+from avion_core.config.tasks import ClassificationStage
 from avion_core.data.augment import global_generators
 from avion_core.data.clips import ClipTable
 from avion_core.files import read_json

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from avion_core.config import ReconstructionStage
+from avion_core.config.tasks import ReconstructionStage
 from avion_core.data.clips import ClipTable
 from avion_core.models.videomae import VideoMAE
 from avion_core.train.distributed import World

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from torch import Tensor
 
-from avion_core.config import RelevancyStage
+from avion_core.config.tasks import RelevancyStage
 from avion_core.data.clips import ClipTable, Sentences
 from avion_core.models.dual_encoder import DualEncoder
 from avion_core.train.distributed import World

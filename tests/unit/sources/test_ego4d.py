@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from avion_core.config import Ego4DSource
+from avion_core.config.sources import Ego4DSource
 from avion_core.data.ego4d import narration_path, read_narrations
 from avion_core.data.source_videos import SourceError
 from avion_core.sources import ego4d
