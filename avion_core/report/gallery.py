@@ -145,8 +145,11 @@ def choose_queries(texts_M: Sequence[str], relevancy_MN: NDArray[np.float32], co
 
 
 def seen_frames(result: EvaluationResult) -> Sampling:
-    """Sampling of the evaluation, from its manifest as far as recorded."""
-    settings, stage = result.manifest["settings"], result.stages[-1].settings
+    """Sampling of the evaluation, from its manifest as far as recorded; an even spread if the run no longer
+    has the stage that it measured."""
+    if not result.stages:
+        return Sampling(frames=FRAMES_A_STRIP, sampling="segments", stride=1)
+    settings, stage = result.manifest.get("settings", {}), result.stages[-1].settings
     frames, clips = settings.get("frames", stage.frames), settings.get("clips", 1)  # defaults if not recorded
     return Sampling(frames=frames, sampling=stage.sampling, stride=stage.stride, clips=clips)
 

@@ -1,6 +1,6 @@
 """The training loop: schedule, update, log, checkpoint, resume and end.
 
-Tasks define what a step computes (`tasks.py`), stages its parts (`stages.py`). The same loop serves one
+Tasks define what a step computes (`tasks/`), stages its parts (`stages.py`). The same loop serves one
 process and many (`distributed.World`).
 
 Every step seeds torch's generators from (seed, step, rank) before it draws anything, and the loader's

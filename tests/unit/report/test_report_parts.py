@@ -292,6 +292,16 @@ def test_a_strip_shows_the_frames_that_the_model_sees(
     assert strip.width_px == len(shown) * (FRAME_PX + GAP_PX) - GAP_PX
 
 
+def test_a_strip_of_a_manifest_that_says_little_spreads_its_frames():
+    stage = SimpleNamespace(settings=SimpleNamespace(sampling="window", stride=3, frames=8))
+    assert seen_frames(SimpleNamespace(manifest={}, stages=[stage])) == Sampling(
+        frames=8, sampling="window", stride=3
+    )
+    recorded = {"settings": {"stage": "gone", "frames": 8}}
+    even = Sampling(frames=4, sampling="segments", stride=1)
+    assert seen_frames(SimpleNamespace(manifest=recorded, stages=[])) == even
+
+
 def test_relevancy_in_between_is_partly_right(world):
     clips = [
         clip for query in build_gallery(choose_evaluation(results_of(world))).queries for clip in query.clips
