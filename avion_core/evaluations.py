@@ -20,6 +20,8 @@ class EvaluationKind:
     """`package.module:Name` of the `avion_core.evaluate.subject.Evaluator`."""
     needs: str
     """Output that the model must have (`ModelKind.output`): `embeddings` or `classes`."""
+    files: tuple[str, ...]
+    """Files that it needs, by their role in layouts; its evaluator gets all files that the layout lists."""
     figures: Mapping[str, tuple[str, ...]]
     """Figure names by the label that a classifier learns; "" is the default."""
     headlines: tuple[str, ...]
@@ -56,6 +58,7 @@ EVALUATIONS.register(
     EvaluationKind(
         evaluator="avion_core.evaluate.retrieval_evaluator:Retrieval",
         needs="embeddings",
+        files=("clips",),
         figures={
             "": (
                 "mAP.video_to_text",
@@ -92,6 +95,7 @@ EVALUATIONS.register(
     EvaluationKind(
         evaluator="avion_core.evaluate.recognition_evaluator:Recognition",
         needs="classes",
+        files=("clips", "classes"),
         figures={
             "action": (
                 "verb_top1",
@@ -126,6 +130,7 @@ EVALUATIONS.register(
     EvaluationKind(
         evaluator="avion_core.evaluate.multiple_choice_evaluator:MultipleChoice",
         needs="embeddings",
+        files=("clips",),
         figures={"": ("inter_video", "intra_video")},
         headlines=("inter_video", "intra_video"),
         columns={"inter_video": "inter-video", "intra_video": "intra-video"},

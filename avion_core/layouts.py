@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from avion_core.registry import Registry
 
 Files = Mapping[str, str]
-"""Files in a data set's folder `clips/` by role: `clips`, `sentences`, `classes`."""
+"""Files in a data set's folder `clips/` by role: `clips`, `sentences`, `classes` …"""
 SUFFIX = ".arrow"
 """Suffix of the tables' file names."""
 CLASSES = "classes.json"

@@ -18,19 +18,16 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="folder of the trained stage")
     add_files(
         parser,
-        "chunks (chunk index), clips (clip or question table); as the kind needs them: sentences, classes",
+        "chunks (chunk index), clips (clip or question table), and what else the kind reads: sentences, "
+        "classes …",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of this evaluation")
     arguments = parser.parse_args()
-    files = parse_files(arguments.files, required=("chunks", "clips"))
     evaluate(
         EvaluationSettings.model_validate(json.loads(arguments.recipe) | json.loads(arguments.job)),
         title=arguments.title,
         model=arguments.model,
-        chunks=files["chunks"],
-        clips=files["clips"],
-        sentences=files.get("sentences"),
-        classes=files.get("classes"),
+        files=parse_files(arguments.files, required=("chunks", "clips")),
         out=arguments.out,
     )
 

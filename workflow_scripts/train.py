@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from avion_core.command import run
-from avion_core.config import StageSettings
+from avion_core.config import EvaluationSettings, StageSettings
 from avion_core.file_arguments import VALIDATION, add_files, parse_files
 from avion_core.train.stages import train_stage
 from avion_core.train.validation import ValidationData
@@ -29,13 +29,14 @@ def main() -> None:
     measured = {
         name.removeprefix(VALIDATION): path for name, path in files.items() if name.startswith(VALIDATION)
     }
+    validation = arguments.validation and EvaluationSettings.model_validate_json(arguments.validation)
     train_stage(
         StageSettings.model_validate(json.loads(arguments.recipe) | json.loads(arguments.job)),
         title=arguments.title,
         seed=arguments.seed,
         files={name: path for name, path in files.items() if not name.startswith(VALIDATION)},
         out=arguments.out,
-        validation=ValidationData.parse(arguments.validation, measured) if arguments.validation else None,
+        validation=ValidationData(validation, measured) if validation else None,
     )
 
 

@@ -9,6 +9,7 @@ from avion_core.config.datasets import DatasetSettings
 from avion_core.config.evaluations import EvaluationSettings
 from avion_core.config.stage_classes import STAGE_TASKS
 from avion_core.config.stages import StageSettings
+from avion_core.evaluations import EVALUATIONS
 from avion_core.layouts import LAYOUTS, Layout
 
 if TYPE_CHECKING:
@@ -54,3 +55,5 @@ def _unmeasured(
             f"{where}: {entry.kind} cannot be measured on the data set '{entry.dataset}': "
             f"the layout {layout} serves {' and '.join(served) or 'no evaluation'}"
         )
+    elif missing := [name for name in EVALUATIONS[entry.kind].files if name not in served[entry.kind]]:
+        yield f"{where}: {entry.kind} needs {missing[0]}, which the layout {layout} does not list for it"

@@ -35,7 +35,7 @@ class MultipleChoice:
 
     def run(self) -> Measurement:
         encoder = self.subject.embedder()
-        questions = load_questions(self.subject.clips)
+        questions = load_questions(self.subject.files["clips"])
         clips, choices_QC = distinct_choices(questions)
         videos = self.subject.embed_clips(clips, encoder)
         text_embed_QD = self.subject.embed_texts([question.text for question in questions], encoder)

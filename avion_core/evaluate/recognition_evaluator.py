@@ -47,7 +47,7 @@ class Recognition:
 
     def run(self) -> Measurement:
         model = self.subject.classifier()
-        clips = ClipTable.load(self.subject.clips)
+        clips = ClipTable.load(self.subject.files["clips"])
         label = self.subject.description.label
         names = self._class_names(label)
         found = self.subject.classify_clips(clips, model)
@@ -78,15 +78,13 @@ class Recognition:
 
     def _class_names(self, label: str) -> list[str]:
         """Class names of the label. Raises EvaluationError unless the head has as many outputs."""
-        where, description = self.subject.title, self.subject.description
-        if self.subject.classes is None:
-            raise EvaluationError(f"{where}: recognition needs the data set's classes.json")
-        classes = read_json(self.subject.classes)
-        known([label], classes, f"{self.subject.classes}: classes of the stage's label")
+        path, description = self.subject.files["classes"], self.subject.description
+        classes = read_json(path)
+        known([label], classes, f"{path}: classes of the stage's label")
         if len(classes[label]) != description.classes:
             raise EvaluationError(
-                f"{where}: the model has {description.classes} classes of '{label}', "
-                f"{self.subject.classes} has {len(classes[label])}; were they made from other data?"
+                f"{self.subject.title}: the model has {description.classes} classes of '{label}', "
+                f"{path} has {len(classes[label])}; were they made from other data?"
             )
         return [str(name) for name in classes[label]]
 

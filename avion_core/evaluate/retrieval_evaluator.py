@@ -45,7 +45,7 @@ class Retrieval:
 
     def run(self) -> Measurement:
         encoder = self.subject.embedder()
-        clips = ClipTable.load(self.subject.clips)
+        clips = ClipTable.load(self.subject.files["clips"])
         texts, relevancy = self._sentences(clips)
         videos = self.subject.embed_clips(clips, encoder)
         text_embed_MD = self.subject.embed_texts(texts, encoder)
@@ -76,11 +76,11 @@ class Retrieval:
         With a table of sentences, by verb and noun classes; without one, the clips' own distinct texts in
         the order in which they first appear, by equal text.
         """
-        if self.subject.sentences is None:
+        if "sentences" not in self.subject.files:
             texts_N = [_first_text(clips, row) for row in range(len(clips))]
             texts_M = list(dict.fromkeys(texts_N))
             return texts_M, equal_text_relevancy(texts_N, texts_M)
-        sentences = Sentences.load(self.subject.sentences)
+        sentences = Sentences.load(self.subject.files["sentences"])
         nouns_N = [clips.nouns(row) for row in range(len(clips))]
         return sentences.texts, relevancy_matrix(
             clips.column("verb"), nouns_N, sentences.verbs, sentences.nouns

@@ -48,16 +48,13 @@ def evaluate(
     *,
     title: str,
     model: Path,
-    chunks: Path,
-    clips: Path,
-    sentences: Path | None = None,
-    classes: Path | None = None,
+    files: Mapping[str, Path],
     out: Path,
 ) -> None:
     """Measure the model of folder `model` and publish the results in the folder `out`.
 
-    `clips` is the split's clip table (for multiple_choice, its question table); `sentences` the table ranked
-    by retrieval (None: the clips' own texts); `classes` the data set's classes.json, for recognition.
+    `files` by role: `chunks` (chunk index), `clips` (clip table; for multiple_choice, question table), and
+    what else the kind reads: `sentences` (ranked by retrieval; without it, the clips' own texts), `classes` …
     Raises ValueError when model, data and kind do not match or nothing can be measured.
     """
     torch.set_num_threads(settings.threads)
@@ -68,15 +65,11 @@ def evaluate(
         settings=settings,
         model=network.to(device),
         description=description,
-        chunks=ChunkIndex.load(chunks),
-        clips=clips,
-        sentences=sentences,
-        classes=classes,
+        chunks=ChunkIndex.load(files["chunks"]),
+        files=files,
         device=device,
     )
-    inputs = {"weights": model / WEIGHTS_FILE, "model": model / DESCRIPTION_FILE, "chunks": chunks}
-    optional = {"clips": clips, "sentences": sentences, "classes": classes}
-    inputs |= {name: path for name, path in optional.items() if path is not None}
+    inputs = {"weights": model / WEIGHTS_FILE, "model": model / DESCRIPTION_FILE, **files}
     identity = _identity(settings, inputs)
     if keep(out, (METRICS, OUTPUTS), identity=lambda _: fingerprint(identity), title=title):
         return

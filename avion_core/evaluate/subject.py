@@ -6,7 +6,7 @@ embedding; A all clips or questions of a table, readable or not.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -62,9 +62,8 @@ class Subject:
     model: VideoModel
     description: ModelDescription
     chunks: ChunkIndex
-    clips: Path
-    sentences: Path | None
-    classes: Path | None
+    files: Mapping[str, Path]
+    """Further files by their role in layouts: `clips` (clip or question table), `sentences` …"""
     device: torch.device
 
     def embedder(self) -> Embedder:
@@ -127,8 +126,12 @@ class Evaluator(Protocol):
 
 
 def measure(subject: Subject) -> Measurement:
-    """Run the evaluator for the subject's kind of evaluation."""
-    evaluator: Evaluator = load(EVALUATIONS[subject.settings.kind].evaluator)(subject)
+    """Run the evaluator for the subject's kind of evaluation. Raises EvaluationError if it lacks a file."""
+    kind = EVALUATIONS[subject.settings.kind]
+    for name in kind.files:
+        if name not in subject.files:
+            raise EvaluationError(f"{subject.title}: {subject.settings.kind} needs the file '{name}'")
+    evaluator: Evaluator = load(kind.evaluator)(subject)
     return evaluator.run()
 
 

@@ -108,7 +108,7 @@ def build_gallery(result: EvaluationResult, *, queries: int = QUERIES, clips: in
     Raises ReportError when a file is missing or the embeddings do not fit the tables.
     """
     ranking = _load(result)
-    chunks = ChunkIndex.load(require(result.planned.chunks, "the gallery"))
+    chunks = ChunkIndex.load(require(result.planned.files["chunks"], "the gallery"))
     sampling = seen_frames(result)
     strips: dict[int, Strip] = {}
     made = []
@@ -191,11 +191,11 @@ def _load(result: EvaluationResult) -> _Ranking:
         if name not in tensors:
             raise ReportError(f"{path}: no '{name}'; it holds {', '.join(tensors)}")
     video_ND, text_MD = tensors["video_embed_ND"], tensors["text_embed_MD"]
-    clips = ClipTable.load(require(result.planned.clips, where))
+    clips = ClipTable.load(require(result.planned.files["clips"], where))
     rows_N = tensors["rows_N"]
     if len(rows_N) != len(video_ND) or (len(rows_N) and rows_N.max() >= len(clips)):
         raise ReportError(
-            f"{path}: {len(video_ND)} clips do not fit the {len(clips)} of {result.planned.clips}"
+            f"{path}: {len(video_ND)} clips do not fit the {len(clips)} of {result.planned.files['clips']}"
         )
     texts_M, relevancy_MN = _relevancy(result, path, clips, rows_N)
     if len(texts_M) != len(text_MD):
@@ -208,11 +208,11 @@ def _relevancy(
     result: EvaluationResult, path: Path, clips: ClipTable, rows_N: NDArray[np.int64]
 ) -> tuple[list[str], NDArray[np.float32]]:
     """The ranked sentences and their relevancy to each clip, by classes or by equal text."""
-    if result.planned.sentences is None:
+    if "sentences" not in result.planned.files:
         with safe_open(path, framework="numpy") as stream:
             texts_M = json.loads((stream.metadata() or {}).get("sentences", "[]"))
         return texts_M, equal_text_relevancy(texts_M, [clips.texts(int(row))[0] for row in rows_N])
-    sentences = Sentences.load(require(result.planned.sentences, f"evaluation '{result.name}'"))
+    sentences = Sentences.load(require(result.planned.files["sentences"], f"evaluation '{result.name}'"))
     nouns_N = [clips.nouns(int(row)) for row in rows_N]
     relevancy_MN = relevancy_matrix(sentences.verbs, sentences.nouns, clips.column("verb")[rows_N], nouns_N)
     return sentences.texts, relevancy_MN

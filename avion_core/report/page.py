@@ -128,7 +128,7 @@ def comparisons(plan: ReportPlan, results: Results) -> list[Comparison]:
         official = dataset is not None and SOURCE_SETTINGS[dataset.source].official
         published = published_for(group, official=official)
         ours = results_table(group)
-        lost = datasets.left_out(dataset, group[0].planned.clips.stem) if dataset else ""
+        lost = datasets.left_out(dataset, group[0].planned.files["clips"].stem) if dataset else ""
         ours = replace(ours, note=" ".join(filter(None, (ours.note, lost))))
         made.append(Comparison(f"result-{name}", result_title(group), ours, published))
     return made

@@ -29,12 +29,8 @@ class PlannedEvaluation(Section):
     """Data set of the evaluation split."""
     stage: str
     """Stage of the run whose weights were evaluated."""
-    clips: Path
-    """Clip table of the split (EgoMCQ: its table of questions)."""
-    sentences: Path | None
-    """Sentences ranked by retrieval; null to rank the clips' own texts."""
-    chunks: Path
-    """Chunk index of the data set."""
+    files: dict[str, Path]
+    """What it reads, by role: `chunks`, `clips` (EgoMCQ: the table of questions), `sentences` …"""
 
 
 class PlannedRun(Section):

@@ -19,6 +19,7 @@ import torch
 
 from avion_core.config import StageSettings
 from avion_core.data.clips import ClipTable
+from avion_core.file_arguments import VALIDATION
 from avion_core.files import checksums, publish, remove_partials, write_manifest
 from avion_core.finished import forget, keep, unfinish
 from avion_core.manifests import MANIFEST
@@ -106,7 +107,8 @@ class _Stage:
         world: World,
     ) -> None:
         self.settings, self.validation = settings, validation
-        self.files = {**files, **(validation.files() if validation else {})}
+        measured = validation.files if validation else {}
+        self.files = {**files, **{f"{VALIDATION}{name}": path for name, path in measured.items()}}
         self.title, self.seed, self.out, self.world = title, seed, out, world
         self.kind = model_kind(settings)
         self.setup = task_setup(settings, self.files)

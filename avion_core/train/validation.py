@@ -47,21 +47,8 @@ class ValidationData:
     """One of the config's evaluations and its files."""
 
     settings: EvaluationSettings
-    chunks: Path
-    clips: Path
-    sentences: Path | None = None
-    classes: Path | None = None
-
-    @classmethod
-    def parse(cls, settings: str, files: Mapping[str, Path]) -> ValidationData:
-        """From the evaluation's settings as JSON, and its files by the names of these fields."""
-        return cls(EvaluationSettings.model_validate_json(settings), **files)
-
-    def files(self) -> dict[str, Path]:
-        """The files by name."""
-        optional = {"sentences": self.sentences, "classes": self.classes}
-        found = {"chunks": self.chunks, "clips": self.clips, **optional}
-        return {f"validation_{name}": Path(path) for name, path in found.items() if path}
+    files: Mapping[str, Path]
+    """By role: `chunks`, `clips` and what else the kind reads."""
 
     def measure(
         self,
@@ -85,10 +72,8 @@ class ValidationData:
             settings=self.settings.model_copy(update=own),
             model=model,
             description=description,
-            chunks=ChunkIndex.load(self.chunks),
-            clips=self.clips,
-            sentences=self.sentences,
-            classes=self.classes,
+            chunks=ChunkIndex.load(self.files["chunks"]),
+            files=self.files,
             device=device,
         )
         return flat(measure(subject).figures)

@@ -42,15 +42,12 @@ def _run(workflow: Workflow, run: str) -> PlannedRun:
 
 def _evaluation(workflow: Workflow, run: str, name: str) -> PlannedEvaluation:
     entry = workflow.settings.evaluations[name]
-    files = _paths(evaluation_files(workflow, entry))
     return PlannedEvaluation(
         folder=Path(workflow.result(run, name, "metrics.json")).parent,
         kind=entry.kind,
         dataset=entry.dataset,
         stage=entry.stage,
-        clips=files["clips"],
-        sentences=files.get("sentences"),
-        chunks=files["chunks"],
+        files=_paths(evaluation_files(workflow, entry)),
     )
 
 

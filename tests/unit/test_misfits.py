@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -268,4 +269,15 @@ def test_a_kind_of_evaluation_that_a_layout_cannot_serve(kind: str, layout: str,
     assert said(overlay) == (
         f"config: {where}: {kind} cannot be measured on the data set '{layout}': the layout {layout} serves "
         f"{' and '.join(LAYOUTS[layout].evaluations)}"
+    )
+
+
+def test_a_layout_that_lacks_a_file_of_a_kind_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    record = replace(LAYOUTS["ek100"], evaluations={"recognition": {"clips": "validation.arrow"}})
+    monkeypatch.setitem(LAYOUTS._records, "ek100", record)
+    overlay = one_run("classification", "ek100", label="action")
+    overlay["evaluations"] = {"e": {"kind": "recognition", "dataset": "ek100", "stage": "s"}}
+    overlay["runs"]["r"]["evaluations"] = ["e"]
+    assert said(overlay) == (
+        "config: evaluations.e: recognition needs classes, which the layout ek100 does not list for it"
     )

@@ -1,6 +1,8 @@
 """Whole evaluations of small random models on clips without videos: figures, bad clips, refusals."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,12 +16,14 @@ from avion_core.data.tokenizer import tokenize
 from avion_core.evaluate import runner, subject
 from avion_core.evaluate.relevancy import relevancy_matrix
 from avion_core.evaluate.retrieval import mean_average_precision, ndcg
+from avion_core.evaluations import EVALUATIONS
 from avion_core.files import read_json
 from avion_core.media import MediaError
 from avion_core.media.chunk_table import write_chunk_table
 from avion_core.models.architecture import DualEncoderConfig, VideoMAEConfig
 from avion_core.models.store import ModelDescription, build_model, save_model
 
+PLUGIN = Path(__file__).parents[2] / "workflow/plugin"
 SEGMENTS = {"sampling": "segments", "stride": 4}
 TOWER = {"width": 16, "layers": 1, "heads": 2}
 DUAL_ENCODER = DualEncoderConfig.model_validate(
@@ -80,10 +84,11 @@ def settings(kind, **others):
 
 
 def measure(place, kind, *, out="out", tables=(), **others):
-    paths = {name: place / f"{name}.arrow" for name in ("clips", "sentences") if name in tables}
-    paths |= {"classes": place / "classes.json"} if "classes" in tables else {}
-    where = {"model": place / "model", "chunks": place / "chunks.parquet", "out": place / out}
-    runner.evaluate(settings(kind, **others), title="toy", **where, **paths)
+    paths = {name: place / ("classes.json" if name == "classes" else f"{name}.arrow") for name in tables}
+    files = {"chunks": place / "chunks.parquet", **paths}
+    runner.evaluate(
+        settings(kind, **others), title="toy", model=place / "model", files=files, out=place / out
+    )
     return read_json(place / out / "metrics.json"), load_file(place / out / "outputs.safetensors")
 
 
@@ -210,6 +215,21 @@ def test_without_a_sentence_table_clips_are_found_by_their_own_texts(place):
     similarity = outputs["video_embed_ND"] @ outputs["text_embed_MD"].T
     relevancy = np.array([[1, 0, 0], [0, 1, 0], [1, 0, 0], [0, 0, 1]], np.float32)
     assert metrics["mAP"]["mean"] == pytest.approx(mean_average_precision(similarity, relevancy).mean)
+
+
+def test_a_kind_of_a_plug_in_gets_the_files_of_its_record_by_name(place, monkeypatch):
+    record = replace(EVALUATIONS["retrieval"], evaluator="stub_match:Match", files=("clips", "pool"))
+    monkeypatch.setitem(EVALUATIONS._records, "match", record)
+    monkeypatch.syspath_prepend(PLUGIN)
+    save(place / "model", "dual_encoder", DUAL_ENCODER)
+    write_ek100(place, "P1", "P2")
+    with pytest.raises(ValueError, match="toy: match needs the file 'pool'"):
+        measure(place, "match", tables=("clips",))
+    pool = [{"sentence_id": k, "text": f"own {k}", "verb": 0, "nouns": []} for k in range(2)]
+    write_sentences(place / "pool.arrow", pool)
+    metrics, _ = measure(place, "match", tables=("clips", "pool"))
+    assert metrics["own_first"] in (0, 50, 100)
+    assert "pool" in read_json(place / "out/manifest.json")["inputs"]
 
 
 def test_a_clip_without_a_text_cannot_be_searched(place):

@@ -68,8 +68,7 @@ def measure(home, out, frames=2, **others):
         EvaluationSettings(kind="retrieval", dataset="toy", stage="trained", frames=frames, **others),
         title=out,
         model=home / "model",
-        chunks=home / "chunks.parquet",
-        clips=home / "clips.arrow",
+        files={"chunks": home / "chunks.parquet", "clips": home / "clips.arrow"},
         out=home / out,
     )
     return read_json(home / out / "metrics.json"), load_file(home / out / "outputs.safetensors")

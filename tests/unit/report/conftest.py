@@ -295,15 +295,15 @@ class World:
     def _planned(self, run: str, name: str) -> dict[str, Any]:
         entry = self.config["evaluations"][name]
         room = self.root / "data" / entry["dataset"]
-        sentences = str(room / "clips/sentences_test.arrow") if entry["kind"] == "retrieval" else None
+        files = {"chunks": str(self.chunks), "clips": str(room / "clips/validation.arrow")}
+        if entry["kind"] == "retrieval":
+            files["sentences"] = str(room / "clips/sentences_test.arrow")
         return {
             "folder": str(self.folder(run, name)),
             "kind": entry["kind"],
             "dataset": entry["dataset"],
             "stage": entry["stage"],
-            "clips": str(room / "clips/validation.arrow"),
-            "sentences": sentences,
-            "chunks": str(self.chunks),
+            "files": files,
         }
 
     def _stage(self, run: str, stage: str) -> None:

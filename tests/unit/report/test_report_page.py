@@ -103,7 +103,7 @@ def test_text_from_data_is_escaped_everywhere(world):
     run["title"] = f"Run {SCRIPT}"
     world.plan["title"] = SCRIPT
     world.plan["revision"] = f"abc{SCRIPT}"
-    planned = run["evaluations"]["mir"]
+    planned = run["evaluations"]["mir"]["files"]
     rows = map_table(planned["clips"], CLIPS).to_pylist()
     for row in rows:
         row["texts"] = [f"{SCRIPT} {row['texts'][0]}"]
@@ -226,14 +226,14 @@ def test_a_folder_of_ones_own_videos_has_no_classes(world):
     for planned in (
         world.plan["runs"][run]["evaluations"]["zero_shot_mir"] for run in ("untrained", "human")
     ):
-        planned["sentences"] = None
+        del planned["files"]["sentences"]
     planned = world.plan["runs"]["llm"]["evaluations"]["mir"]
-    planned["sentences"] = None
+    del planned["files"]["sentences"]
     outputs = Path(planned["folder"]) / "outputs.safetensors"
     texts = [text for text, _, _ in world.sentences]
     save_file(load_file(outputs), outputs, metadata={"sentences": json.dumps(texts)})
-    table = map_table(planned["clips"], CLIPS)
-    write_clips(planned["clips"], table.drop_columns(["verb", "noun", "nouns"]))
+    table = map_table(planned["files"]["clips"], CLIPS)
+    write_clips(planned["files"]["clips"], table.drop_columns(["verb", "noun", "nouns"]))
     text = Page(build(world)[0]).text
     assert "partly (0" not in text and "1 right" in text
 

@@ -312,7 +312,7 @@ def test_relevancy_in_between_is_partly_right(world):
 
 
 def test_a_clip_that_is_gone_leaves_a_note_instead_of_a_picture(world):
-    world.plan["runs"]["llm"]["evaluations"]["mir"]["chunks"] = str(world.chunks_without("P01_01"))
+    world.plan["runs"]["llm"]["evaluations"]["mir"]["files"]["chunks"] = str(world.chunks_without("P01_01"))
     gallery = build_gallery(choose_evaluation(results_of(world)))
     clips = [clip for query in gallery.queries for clip in query.clips]
     gone = [clip for clip in clips if clip.video_id == "P01_01"]

@@ -82,7 +82,8 @@ def test_a_finished_stage_is_trained_again_only_where_something_has_changed(
     arguments = {"seed": 1 if change == "seed" else 0, "start": pretrained if change == "start" else None}
     if change == "validation":
         measured = EvaluationSettings(kind="retrieval", dataset="any", stage="pretrain")
-        arguments["validation"] = ValidationData(measured, home / "chunks.parquet", home / "clips.arrow")
+        files = {"chunks": home / "chunks.parquet", "clips": home / "clips.arrow"}
+        arguments["validation"] = ValidationData(measured, files)
     trained = []
     monkeypatch.setattr(
         "avion_core.train.stages._Stage.fresh_model", lambda stage: trained.append(1) or 1 / 0
@@ -281,7 +282,7 @@ def test_a_stage_is_validated_by_an_evaluation_and_publishes_its_best(
     files = {"chunks": kitchen / "chunks.parquet", "clips": kitchen / "clips.arrow"}
     files[names[kind].partition(".")[0]] = kitchen / names[kind]
     settings = EvaluationSettings(kind=kind, dataset="any", stage="any", batch_size=4)
-    validation = ValidationData.parse(json.dumps(settings.recipe()), files)
+    validation = ValidationData(settings, files)
     recipe = {**recipe, "validate_with": kind, "best_metric": metric, "ema_decay": 0.5}
     (tmp_path / ".partial-of-a-kill").mkdir()
     published = train(kitchen, tmp_path, recipe, start=pretrained, validation=validation)

@@ -100,8 +100,9 @@ def test_start_weights_that_are_gone_count_for_models_made_with_them_only(tmp_pa
 def test_the_reports_plan_comes_back_from_json():
     plan = report_plan(demo())
     assert read_plan(plan.model_dump_json()) == plan
-    assert plan.runs["llm"].evaluations["mir"].sentences == Path("data/ek100/clips/sentences_test.arrow")
-    assert plan.runs["llm"].evaluations["egomcq"].sentences is None
+    files = plan.runs["llm"].evaluations["mir"].files
+    assert files["sentences"] == Path("data/ek100/clips/sentences_test.arrow")
+    assert "sentences" not in plan.runs["llm"].evaluations["egomcq"].files
     assert json.loads(plan.model_dump_json())["datasets"]["ek100"]["clips"].keys() == set(
         LAYOUTS["ek100"].tables
     )

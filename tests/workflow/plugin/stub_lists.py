@@ -51,8 +51,8 @@ LAYOUTS.register(
     "lines",
     Layout(
         reader="stub_match:READER",
-        tables=("train", "asked"),
-        evaluations={"match": {"clips": "asked.arrow"}},
+        tables=("train", "asked", "pool"),
+        evaluations={"match": {"clips": "asked.arrow", "pool": "pool.arrow"}},
     ),
 )
 EVALUATIONS.register(
@@ -60,6 +60,7 @@ EVALUATIONS.register(
     EvaluationKind(
         evaluator="stub_match:Match",
         needs="embeddings",
+        files=("clips", "pool"),
         figures={"": ("own_first",)},
         headlines=("own_first",),
         columns={"own_first": "own sentence first"},
