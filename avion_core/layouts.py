@@ -33,8 +33,8 @@ class Layout:
     """Whether the training clips have narrations."""
     training: Files = field(default_factory=dict)
     """Files that tasks read beside the training clips."""
-    labels: tuple[str, ...] = ()
-    """Labels of the clips, listed by annotate in CLASSES; empty without classes."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Labels of the clips with their columns in the clip tables; annotate lists their classes in CLASSES."""
     class_lists: Files = field(default_factory=dict)
     """Official verb and noun class lists by label, used as synonyms by the lexicon."""
     code: tuple[str, ...] = ()
@@ -53,6 +53,21 @@ class Layout:
 
 
 LAYOUTS: Registry[Layout] = Registry("layout")
+
+
+def label_columns() -> dict[str, str]:
+    """Labels of all layouts with their columns. Raises ValueError for one with two columns."""
+    columns: dict[str, str] = {}
+    for name, layout in LAYOUTS.items():
+        for label, column in layout.labels.items():
+            if columns.setdefault(label, column) != column:
+                raise ValueError(
+                    f"the layout '{name}' has the label '{label}' in the column '{column}', another layout "
+                    f"has it in '{columns[label]}'; give it another name"
+                )
+    return columns
+
+
 LAYOUTS.register(
     "ego4d",
     Layout(
@@ -75,7 +90,7 @@ LAYOUTS.register(
             "retrieval": {"clips": "validation.arrow", "sentences": "sentences_test.arrow"},
             "recognition": {"clips": "validation.arrow", "classes": CLASSES},
         },
-        labels=("verb", "noun", "action"),
+        labels={"verb": "verb", "noun": "noun", "action": "label"},
         class_lists={"verb": "EPIC_100_verb_classes.csv", "noun": "EPIC_100_noun_classes.csv"},
         why_nothing_to_evaluate="none of the videos of EPIC_100_validation.csv is there",
     ),
@@ -88,7 +103,7 @@ LAYOUTS.register(
         narrated=False,
         training={"classes": CLASSES},
         evaluations={"recognition": {"clips": "val.arrow", "classes": CLASSES}},
-        labels=("label",),
+        labels={"label": "label"},
         why_nothing_to_evaluate="none of the clips of the list `val` is there",
     ),
 )

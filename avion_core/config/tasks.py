@@ -4,12 +4,28 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from avion_core.config.base import Fraction, NotNegative, Positive
 from avion_core.config.losses import CONTRASTIVE_LOSSES, RELEVANCY_LOSSES, Losses
 from avion_core.config.stage_classes import STAGE_TASKS
 from avion_core.config.stages import StageSettings
+from avion_core.layouts import label_columns
+from avion_core.registry import nearest
+
+
+def _label(name: str) -> str:
+    """A label of a registered layout."""
+    if name not in (columns := label_columns()):
+        raise ValueError(f"unknown label '{name}'{nearest(name, columns)}")
+    return name
+
+
+Label = Annotated[
+    str,
+    AfterValidator(_label),
+    Field(json_schema_extra=lambda schema: schema.update(enum=list(label_columns()))),
+]
 
 
 class ComparingStage(StageSettings):
@@ -119,7 +135,7 @@ class ClassificationStage(StageSettings):
 
     task: Literal["classification"]
     """What is learned."""
-    label: Literal["action", "verb", "noun", "label"] = "label"
+    label: Label = "label"
     """Column to predict; `action` is the pair of verb and noun."""
     mixup: NotNegative = 0.0
     """Mixup alpha; 0 for none."""

@@ -34,6 +34,7 @@ from avion_core.evaluate.subject import (
     video_numbers,
 )
 from avion_core.files import read_json
+from avion_core.layouts import label_columns
 
 
 class Recognition:
@@ -52,7 +53,7 @@ class Recognition:
         names = self._class_names(label)
         found = self.subject.classify_clips(clips, model)
         rows = found.rows
-        labels_A = clips.column("label" if label == "action" else label)
+        labels_A = clips.column(label_columns()[label])
         if label == "action":
             verbs_A, nouns_A = clips.column("verb"), clips.column("noun")
             verbs_N, nouns_N = verbs_A[rows], nouns_A[rows]

@@ -281,3 +281,13 @@ def test_a_layout_that_lacks_a_file_of_a_kind_is_named(monkeypatch: pytest.Monke
     assert said(overlay) == (
         "config: evaluations.e: recognition needs classes, which the layout ek100 does not list for it"
     )
+
+
+def test_a_layout_brings_labels_with_their_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    overlay = one_run("classification", "ek100", label="tool")
+    assert said(overlay).startswith("config: stages.s.label: unknown label 'tool'")
+    layout = LAYOUTS["ek100"]
+    monkeypatch.setitem(LAYOUTS._records, "ek100", replace(layout, labels={**layout.labels, "tool": "noun"}))
+    assert load_settings(lay_over(DEMO, overlay)).stages["s"].predicts == "tool"
+    monkeypatch.setitem(LAYOUTS._records, "ek100", replace(layout, labels={**layout.labels, "label": "noun"}))
+    assert "has the label 'label' in the column 'label', another layout has it in 'noun'" in said(overlay)

@@ -18,15 +18,13 @@ from avion_core.config.tasks import ClassificationStage
 from avion_core.data.augment import global_generators
 from avion_core.data.clips import ClipTable
 from avion_core.files import read_json
+from avion_core.layouts import label_columns
 from avion_core.models.classifier import VideoClassifier
 from avion_core.models.videomae import VideoMAEClassifier
 from avion_core.train.distributed import World
 from avion_core.train.losses import soft_target_cross_entropy
 from avion_core.train.protocols import Batch, StepLoss
 from avion_core.train.tasks.setup import TaskSetup
-
-LABEL_COLUMN = {"action": "label", "label": "label", "verb": "verb", "noun": "noun"}
-"""Column of the clip table that holds a label; the action class of EPIC-KITCHENS-100 is its `label`."""
 
 
 class ClassificationTask:
@@ -112,7 +110,7 @@ class ClassificationSetup(TaskSetup):
     ) -> ClassificationTask:
         """The task with the stage's settings."""
         settings = self.settings
-        labels = torch.from_numpy(clips.column(LABEL_COLUMN[settings.label]))
+        labels = torch.from_numpy(clips.column(label_columns()[settings.label]))
         return ClassificationTask(
             model,
             labels=labels.to(world.device),

@@ -18,6 +18,7 @@ from avion_core.evaluate.relevancy import relevancy_matrix
 from avion_core.evaluate.retrieval import mean_average_precision, ndcg
 from avion_core.evaluations import EVALUATIONS
 from avion_core.files import read_json
+from avion_core.layouts import LAYOUTS
 from avion_core.media import MediaError
 from avion_core.media.chunk_table import write_chunk_table
 from avion_core.models.architecture import DualEncoderConfig, VideoMAEConfig
@@ -264,6 +265,16 @@ def test_actions_give_verbs_and_nouns(place):
         assert metrics[f"{name}_class_mean_top1"] == pytest.approx(np.mean(by_class))
         assert metrics[f"{name}_class_mean_top1_n"] == len(by_class)
         assert metrics["chance"][f"{name}_class_mean_top1"] == pytest.approx(100 / len(by_class))
+
+
+def test_a_label_is_read_from_the_column_that_its_layout_names(place, monkeypatch):
+    record = replace(LAYOUTS["ek100"], labels={**LAYOUTS["ek100"].labels, "tool": "noun"})
+    monkeypatch.setitem(LAYOUTS._records, "ek100", record)
+    save(place / "model", "video_classifier", DUAL_ENCODER, label="tool", classes=4)
+    rows, _ = write_ek100(place, *(f"P{k:02}" for k in range(30)))
+    (place / "classes.json").write_text(json.dumps({"tool": ["x"] * 4}))
+    _, outputs = measure(place, "recognition", tables=("clips", "classes"))
+    assert outputs["labels_N"].tolist() == [row["noun"] for row in rows]
 
 
 def test_a_model_that_does_not_say_how_it_samples_is_refused(place):
