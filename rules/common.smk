@@ -21,6 +21,7 @@ from snakemake.logging import logger
 
 from avion_core.begin import before_the_first_job, check_before_work, settings_or_exit
 from avion_core.environment import prepare_environment
+from avion_core.evaluate.code import evaluation_code
 from avion_core.file_arguments import file_words, named_files
 from avion_core.folder_lock import forget_dead_owner, release_folder
 from avion_core.launch import growing, launcher, shard_minutes, slurm_resources
@@ -29,7 +30,7 @@ from avion_core.models.architecture import load_architecture
 from avion_core.screen import stop_gently, take_over
 from avion_core.slurm import use_patient_executor
 from avion_core.workflow import Workflow, inputs
-from avion_core.workflow.code import annotation_code, evaluation_code, library_code, provider_code
+from avion_core.workflow.code import annotation_code, library_code, provider_code
 from avion_core.workflow.records import Records, annotation_record
 from avion_core.workflow.remakes import Remakes
 from avion_core.workflow.report_plan import report_plan

@@ -23,11 +23,11 @@ from safetensors.numpy import save_file
 
 from avion_core.config import EvaluationSettings
 from avion_core.data.chunks import ChunkIndex
+from avion_core.evaluate.code import evaluation_code
 from avion_core.evaluate.figures import numbers
 from avion_core.evaluate.inference import choose_device
 from avion_core.evaluate.subject import EvaluationError, Measurement, Subject, measure
-from avion_core.evaluations import EVALUATIONS
-from avion_core.files import checksums, code_fingerprint, fingerprint, publish, write_json, write_manifest
+from avion_core.files import checksums, fingerprint, publish, write_json, write_manifest
 from avion_core.finished import forget, keep, unfinish
 from avion_core.manifests import MANIFEST
 from avion_core.models.base import VideoModel
@@ -38,7 +38,6 @@ from avion_core.models.store import (
     load_model,
     read_description,
 )
-from avion_core.registry import source_file
 
 METRICS, OUTPUTS = "metrics.json", "outputs.safetensors"
 
@@ -89,8 +88,7 @@ def evaluate(
 
 def _identity(settings: EvaluationSettings, inputs: Mapping[str, Path]) -> dict[str, Any]:
     """What determines the figures if all clips are readable; clips that were not may be by now."""
-    own = source_file(EVALUATIONS[settings.kind].evaluator)
-    code = code_fingerprint({own, *Path(__file__).parent.glob("*.py")})
+    code = evaluation_code(settings.kind)
     return {"recipe": settings.recipe(), "code": code, "inputs": checksums(inputs), "bad_clips": []}
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from avion_core.config import PROVIDERS
-from avion_core.evaluations import EVALUATIONS
 from avion_core.files import code_fingerprint
 from avion_core.layouts import LAYOUTS
 from avion_core.registry import source_file
@@ -48,12 +47,6 @@ def annotation_code(layout: str) -> str:
     shared = [LIBRARY / "data" / name for name in ANNOTATE]
     own = {source_file(LAYOUTS[layout].reader), *(LIBRARY / file for file in LAYOUTS[layout].code)}
     return _recorded([*shared, *sorted(own)])
-
-
-def evaluation_code(kind: str) -> str:
-    """Digest of what measures: the library's evaluations, and the evaluator of a plug-in."""
-    own = source_file(EVALUATIONS[kind].evaluator)
-    return code_fingerprint(sorted({own, *LIBRARY.glob("evaluate/*.py")}))
 
 
 def provider_code(provider: str) -> str:

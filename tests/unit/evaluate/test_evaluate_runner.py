@@ -188,7 +188,7 @@ def test_an_evaluation_is_repeated_only_where_something_has_changed(place, monke
         entry = {"sentence_id": 0, "text": texts[0], "verb": rows[0]["verb"], "nouns": rows[0]["nouns"]}
         write_sentences(place / "sentences.arrow", [entry])
     elif change == "code":
-        monkeypatch.setattr(runner, "code_fingerprint", lambda paths: "another")
+        monkeypatch.setattr(runner, "evaluation_code", lambda kind: "another")
     again = measure(place, "retrieval", tables=tables, **changed)
     assert bool(NoVideos.seen) == (change not in ("nothing", "moved"))
     assert (again[0] == first[0]) == (change in ("nothing", "moved", "code"))
