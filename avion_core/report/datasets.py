@@ -93,7 +93,7 @@ def left_out(dataset: PlannedDataset, split: str) -> str:
     if not clips:
         return ""
     why = f", with {formats.count(videos, 'quarantined video')}" if videos else ""
-    return f"Left out before, of this table: {formats.count(clips, 'entry', 'entries')}{why} (see Data)."
+    return f"Dropped from this table: {formats.count(clips, 'entry', 'entries')}{why} (see Data)."
 
 
 def bad_clips_table(results: Results) -> Table:

@@ -87,7 +87,7 @@ def _bill(summary: Mapping[str, Any]) -> Table | None:
     ]
     columns = ("model", "requests", "without an answer", "input tokens", "output tokens", "US dollars")
     note = (
-        "All requests so far, those for other prompts too. One without an answer may have been billed, and "
+        "All requests so far, including other prompts. A request without an answer may have been billed and "
         "counts at its highest price."
     )
     return (
@@ -103,8 +103,8 @@ def _dead_letters(summary: Mapping[str, Any], listed: Path) -> Table | None:
     ]
     note = f"Each one is listed in {listed}."
     if summary["other_subject"]:
-        left_out = formats.count(summary["other_subject"], "sentence")
-        note += f" {left_out} about somebody else than the narration left out."
+        sentences = formats.count(summary["other_subject"], "sentence")
+        note += f" Left out: {sentences} whose subject is not the narration's."
     columns = ("reason", "narrations", "share")
     made = table("Narrations without a usable sentence", columns, rows, numbers=columns[1:])
     return replace(made, note=note) if rows else None

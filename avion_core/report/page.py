@@ -167,7 +167,7 @@ def inputs_table(results: Results) -> Table:
         for name, source in entry.manifest.get("inputs", {}).items():
             rows.append([f"{entry.run}/{entry.name}", revision, name, source["path"], source["sha256"][:16]])
     columns = ("result", "revision", "input", "file", "sha256, first 16 digits")
-    return table("What each result was made of", columns, rows)
+    return table("Inputs of each result", columns, rows)
 
 
 def _trained(stages: Sequence[StageResult]) -> list[StageResult]:

@@ -59,9 +59,7 @@ class PublishedTable:
     def objection(self, measured: int) -> str:
         """Why a result on this many clips or questions is not comparable with the rows; empty if it is."""
         if self.size is None:
-            return (
-                f"Perhaps not comparable: {measured:,} {self.unit} here, how many theirs are is not published"
-            )
+            return f"Perhaps not comparable: {measured:,} {self.unit} here; the papers do not give theirs"
         if measured >= self.size - self.rounded_to // 2:
             return ""
         about = "about " if self.rounded_to > 1 else ""

@@ -248,7 +248,7 @@ def read_log(path: Path) -> TrainingLog:
         if not isinstance(entry, dict):
             raise ReportError(f"{path}, line {number}: not a JSON object")
         if not is_number(entry.get("step", 0)) or not _are_bad_clips(entry.get("bad_clips", [])):
-            raise ReportError(f"{path}, line {number}: 'step' or 'bad_clips' is not what trainings write")
+            raise ReportError(f"{path}, line {number}: 'step' or 'bad_clips' is malformed")
         if "loss" in entry and "step" in entry:
             numbers = {key: value for key, value in entry.items() if is_number(value)}
             steps[int(entry["step"])] = numbers
@@ -353,9 +353,7 @@ def _check_types(values: Mapping[str, Any], path: Path, *, objects: Set[str], pl
         else:
             sound = is_number(value) or (value is None and not name.endswith("_n"))
         if not sound:
-            raise ReportError(
-                f"{path}: '{place}{name}' is not what evaluations write; delete the folder to remake it"
-            )
+            raise ReportError(f"{path}: '{place}{name}' is malformed; delete the folder to remake it")
 
 
 def _are_bad_clips(value: object) -> bool:

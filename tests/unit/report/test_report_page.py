@@ -196,7 +196,7 @@ def test_left_out_videos_and_clips_are_listed_with_reasons(world):
     assert "ek100 P01_07 no video stream" in text
     assert "ek100 validation the video is not in the chunks 4" in text
     assert "1 (1 validation)" in text  # of the two videos that lost clips one is quarantined
-    assert "Left out before, of this table: 4 entries, with 1 quarantined video (see Data)." in text
+    assert "Dropped from this table: 4 entries, with 1 quarantined video (see Data)." in text
     assert "clips/dropped.csv" in text
     assert "Human and LLM narrations: cls P01_09 the chunk is gone" in text
 
@@ -216,7 +216,7 @@ def test_a_language_models_bill_and_dead_letters_are_shown(world):
     text = Page(build(world)[0]).text
     assert "a-model 5 2 3,000 600 0.7500" in text
     assert "cut off <b> 3 7.5 % no sentence 1 2.5 %" in text
-    assert "dead_letters.csv. 7 sentences about somebody else" in text
+    assert "dead_letters.csv. Left out: 7 sentences whose subject is not" in text
 
 
 def test_a_folder_of_ones_own_videos_has_no_classes(world):

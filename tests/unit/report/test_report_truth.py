@@ -219,9 +219,9 @@ def test_a_part_of_a_benchmark_is_not_comparable(world, source, clips, tag):
         (
             "recognition",
             19_761,
-            "Perhaps not comparable: 19,761 clips here, how many theirs are is not published",
+            "Perhaps not comparable: 19,761 clips here; the papers do not give theirs",
         ),
-        ("recognition", 16, "Perhaps not comparable: 16 clips here, how many theirs are is not published"),
+        ("recognition", 16, "Perhaps not comparable: 16 clips here; the papers do not give theirs"),
     ],
 )
 def test_no_number_is_claimed_that_is_not_published(name, number, tag):
