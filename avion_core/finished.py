@@ -74,7 +74,7 @@ def keep(
         for name in (*names, MANIFEST):
             os.utime(folder / name)
         forget(folder)
-        print(f"{title}: nothing it is made of has changed; kept", file=sys.stderr, flush=True)
+        print(f"{title}: nothing it depends on has changed; kept", file=sys.stderr, flush=True)
         return True
     return False
 

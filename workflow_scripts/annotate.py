@@ -11,7 +11,7 @@ from avion_core.data.annotate import annotate
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("dataset", help="name of the data set")
-    parser.add_argument("--recipe", required=True, help="its layout and what else decides clips, as JSON")
+    parser.add_argument("--recipe", required=True, help="layout and settings that affect the clips, as JSON")
     parser.add_argument("--raw", type=Path, required=True, help="folder of the official files")
     parser.add_argument("--videos", type=Path, required=True, help="list of source videos")
     parser.add_argument("--chunks", type=Path, required=True, help="chunk index")

@@ -15,8 +15,8 @@ from avion_core.narrate.rephrase import estimate
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--datasets", required=True, help="clip table and journal by data set, as JSON")
-    parser.add_argument("--recipe", required=True, help="settings that decide the texts, as JSON")
-    parser.add_argument("--job", default="{}", help="how a server is asked, as JSON")
+    parser.add_argument("--recipe", required=True, help="settings that affect the texts, as JSON")
+    parser.add_argument("--job", default="{}", help="settings of the requests, as JSON")
     arguments = parser.parse_args()
     settings = NarrateSettings.join(json.loads(arguments.recipe), json.loads(arguments.job))
     provider_of(settings).check()

@@ -13,7 +13,7 @@ from avion_core.file_arguments import add_files, parse_files
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--title", required=True, help="run/evaluation, for the progress line")
-    parser.add_argument("--recipe", required=True, help="settings that decide the result, as JSON")
+    parser.add_argument("--recipe", required=True, help="settings that affect the result, as JSON")
     parser.add_argument("--job", default="{}", help="settings of the job, as JSON")
     parser.add_argument("--model", type=Path, required=True, help="folder of the trained stage")
     add_files(

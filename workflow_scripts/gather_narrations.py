@@ -13,7 +13,7 @@ def main() -> None:
     parser.add_argument("--shards", type=Path, nargs="+", required=True, help="tables of rephrasings")
     parser.add_argument("--journal", type=Path, required=True, help="folder of a language model's answers")
     parser.add_argument(
-        "--out", type=Path, required=True, help="clip table to write; counts and dead letters come beside it"
+        "--out", type=Path, required=True, help="clip table to write, with counts and dead letters beside it"
     )
     arguments = parser.parse_args()
     gather_narrations(arguments.clips, arguments.shards, journal_dir=arguments.journal, out=arguments.out)

@@ -12,10 +12,10 @@ from avion_core.narrate.rephrase import rephrase_shard
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("clips", type=Path, help="clip table")
-    parser.add_argument("--recipe", required=True, help="settings that decide the texts, as JSON")
-    parser.add_argument("--job", default="{}", help="how a server is asked, as JSON")
+    parser.add_argument("--recipe", required=True, help="settings that affect the texts, as JSON")
+    parser.add_argument("--job", default="{}", help="settings of the requests, as JSON")
     parser.add_argument("--class-lists", type=Path, nargs="*", default=[], help="CSVs of classes")
-    parser.add_argument("--journal", type=Path, required=True, help="folder of answers kept for ever")
+    parser.add_argument("--journal", type=Path, required=True, help="folder of paid answers")
     parser.add_argument("--shard", required=True, help="k-of-n: every n-th text from the k-th")
     parser.add_argument("--out", type=Path, required=True, help="table of rephrasings to write")
     arguments = parser.parse_args()

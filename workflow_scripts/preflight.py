@@ -17,7 +17,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--datasets", required=True, help="files and needs by data set, as JSON")
     parser.add_argument("--samples", type=int, required=True, help="clips of each table to decode")
-    parser.add_argument("--seed", type=int, required=True, help="decides which clips are decoded")
+    parser.add_argument("--seed", type=int, required=True, help="seed for choosing the clips to decode")
     parser.add_argument("--clip-timeout", type=float, required=True, help="seconds one clip may take")
     parser.add_argument("--out", type=Path, required=True, help="page to write")
     arguments = parser.parse_args()

@@ -29,7 +29,7 @@ def rule_graph(config: dict[str, Any]) -> Dag:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--plan", required=True, help="what to show and where it lies, as JSON")
+    parser.add_argument("--plan", required=True, help="what to show and where to find it, as JSON")
     parser.add_argument("--out", type=Path, required=True, help="folder of the report")
     arguments = parser.parse_args()
     plan = read_plan(arguments.plan)

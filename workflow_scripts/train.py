@@ -14,7 +14,7 @@ from avion_core.train.validation import ValidationData
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--title", required=True, help="run/stage, for the progress line")
-    parser.add_argument("--recipe", required=True, help="settings that decide the result, as JSON")
+    parser.add_argument("--recipe", required=True, help="settings that affect the result, as JSON")
     parser.add_argument("--job", default="{}", help="settings of the job, as JSON")
     parser.add_argument("--seed", type=int, required=True, help="seed of the run")
     parser.add_argument("--out", type=Path, required=True, help="folder of this stage")

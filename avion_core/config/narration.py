@@ -1,4 +1,4 @@
-"""Narration: who rewrites the sentences of a data set, and how a language model's server is asked."""
+"""Narration: who rewrites the sentences of a data set, and how requests are sent to a language model."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ class ProviderSettings(Section):
     """Settings of one narration provider, in the section of its name."""
 
     work: ClassVar[str]
-    """What does its work, `package.module:name`: a subclass of `narrate.provider.Provider`."""
+    """`package.module:Name` of its `avion_core.narrate.provider.Provider`."""
     prompted: ClassVar[bool] = False
     """Whether `rephrase.instruction` affects its texts."""
     reads_class_lists: ClassVar[bool] = False
     """Whether it reads the verb and noun classes of a data set's `class_lists`."""
     code: ClassVar[tuple[str, ...]] = ()
-    """Files whose changes repeat its work, relative to `avion_core` or absolute; none: no change does."""
+    """Files whose changes trigger a rerun, relative to `avion_core` or absolute."""
     called: ClassVar[str] = ""
-    """What the report calls it in a sentence; empty: its name."""
+    """What the report calls it in a sentence; empty for its name."""
 
     @classmethod
     def has_section(cls, chosen: bool) -> bool:
@@ -32,7 +32,7 @@ class ProviderSettings(Section):
         return bool(cls.model_fields) and (chosen or not required)
 
     def recipe(self) -> dict[str, Any]:
-        """Settings that affect the texts. The others repeat no work."""
+        """Settings that affect the texts. Changing others triggers no rerun."""
         return self.model_dump(mode="json")
 
 
@@ -43,7 +43,7 @@ PROVIDERS: Registry[type[ProviderSettings]] = Registry("narration provider")
 
 
 class LexiconSettings(ProviderSettings):
-    """Synonyms and other sentence forms from a curated table, offline; it has no settings of its own."""
+    """Synonyms and other sentence patterns from a curated table, offline; no settings of its own."""
 
     work = "avion_core.narrate.lexicon_provider:LexiconProvider"
     reads_class_lists = True
@@ -74,43 +74,43 @@ class RephraseSettings(Section):
         "the sentence, add nothing that is not there and turn nothing into its opposite. Make one version "
         "a plain instruction without '#C C', such as 'pick up the red cup'. No punctuation at the end."
     )
-    """What a language model is told; how many sentences and in which format is added to it."""
+    """Instruction for a language model; the number of sentences and the format are added to it."""
 
 
 class OpenAIServer(Section):
-    """How a server is asked. Changing one of these settings repeats no request and retrains nothing."""
+    """How requests are sent. Changing one of these settings repeats no request and retrains nothing."""
 
     base_url: Address | None = None
     """Address of the server, without a key or password; null for OpenAI's own."""
     max_tokens_per_reply: Count = 200
-    """Bound on the text of one reply."""
+    """Most tokens of text in one reply."""
     max_reasoning_tokens: Annotated[int, Field(ge=0)] = 2000
-    """Room for reasoning on top of that, for models that reason."""
+    """Additional tokens for models that reason."""
     schema_bound: bool = True
-    """Bind replies to a JSON schema if the server can: about half the tokens, and nothing to misread."""
+    """Bind replies to a JSON schema if the server supports it: about half the tokens, and easier to parse."""
     narrations_per_request: Count = 1
-    """Distinct narrations put into one request."""
+    """Distinct narrations in one request."""
     parallel_requests: Count = 4
     """Requests in flight at once, per shard."""
     timeout_seconds: Positive = 60.0
-    """Bound on one try, to the last byte of the reply."""
+    """Time limit of one try, up to the last byte of the reply."""
     max_attempts: Count = 5
-    """Tries of one narration before it is given up; waiting for a server that is away is none. Raise it to
-    have those given up asked again."""
+    """Tries of one narration before it is given up, not counting those while the server is away. Raise it to
+    retry narrations that were given up."""
     outage_minutes: NotNegative = 10.0
     """How long a server may be away, busy or restarting before the run stops."""
     first_wait_seconds: Positive = 1.0
-    """Wait after a failed try; each further one is twice as long, and at least what the server asks."""
+    """Wait after a failed try, doubled after each further one, and at least as long as the server asks."""
     usd_per_million_input_tokens: NotNegative = 0.15
     """Price, for the estimate and the bill."""
     usd_per_million_output_tokens: NotNegative = 0.60
     """Price, for the estimate and the bill."""
     max_usd: NotNegative = 10.0
-    """Narrating a data set stops before its requests, those of earlier runs among them, would cost more."""
+    """Most that a data set's requests may cost, including those of earlier runs; narration stops before."""
 
     @property
     def longest_reply_tokens(self) -> int:
-        """What a reply is limited to at most, its reasoning included."""
+        """Highest token limit of a reply, including reasoning."""
         return self.max_tokens_per_reply + self.max_reasoning_tokens
 
 
@@ -121,9 +121,9 @@ class OpenAISettings(OpenAIServer, ProviderSettings):
     prompted = True
 
     model: str = "gpt-4o-mini"
-    """Model name as the server knows it."""
+    """Name of the model on the server."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    """Sampling temperature; null for the server's own. Some models take no other."""
+    """Sampling temperature; null for the server's default, the only one that some models accept."""
 
     def recipe(self) -> dict[str, Any]:
         """The model and its temperature."""
@@ -153,8 +153,8 @@ class NarrateSettings(Section):
     """`lexicon`: synonyms from a small curated table and a data set's `class_lists`, without a network.
     `openai`: any compatible server. The section of this name holds the provider's own settings."""
     max_failed_share: Fraction = 0.5
-    """A language model that gives no usable sentence for more than this share of the narrations ends the run,
-    after few requests where the share is clear by then. Narrations that cannot be sent do not count."""
+    """The run ends if a language model gives no usable sentence for more than this share of the narrations,
+    after few requests if that is clear by then. Narrations that cannot be sent do not count."""
     rephrase: RephraseSettings = RephraseSettings()
 
     @property
@@ -181,7 +181,7 @@ class NarrateSettings(Section):
 
     @classmethod
     def join(cls, recipe: Mapping[str, Any], job: Mapping[str, Any]) -> NarrateSettings:
-        """The settings that `recipe` and `job` were made of, without other providers' sections."""
+        """The settings from which `recipe` and `job` were made, without other providers' sections."""
         name = recipe["provider"]
         own = {**recipe.get(name, {}), **job.get(name, {})}
         return cls.model_validate({**recipe, **job, name: own})

@@ -1,4 +1,4 @@
-"""Tasks: their own settings beside those of all stages, and their traits. Their work is in `train/tasks/`."""
+"""Tasks: their settings, besides those of all stages, and their traits. Their code is in `train/tasks/`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ComparingStage(StageSettings):
     compares_texts: ClassVar[bool] = True
 
     loss: str | None = None
-    """Its settings stand beside it; null for the first."""
+    """The loss; its settings are written beside it. null for the task's default."""
     negatives: Literal["global", "local"] = "global"
     """What the loss compares with: the clips and texts of all processes, or of each process alone, so that
     `nodes` and `processes` change the result."""

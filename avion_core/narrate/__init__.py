@@ -1,1 +1,1 @@
-"""Text from language models: providers, prompts, the journal of what was answered, and the bill."""
+"""Text from language models: providers, prompts, the journal of answers, and the bill."""

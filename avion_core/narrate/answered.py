@@ -1,7 +1,7 @@
-"""Which narrations a journal answers, which are given up, and which are still to be asked.
+"""Which narrations a journal answers, which were given up, and which are still open.
 
-A line says whether the parser of its time found a usable sentence. That spares reading the replies until a
-shard's table is made. Then the parser of the day reads every reply, so that a better one costs nothing.
+Each line records whether the parser at the time found a usable sentence, so that replies need not be read
+until a shard's table is made. Then the current parser reads every reply: a better one costs no new request.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ PARSER_FILES = (
     "plain_text.py",
 )
 PARSER = code_fingerprint(Path(__file__).parents[1] / name for name in PARSER_FILES)[:8]
-"""Digest of the parser that judges now."""
+"""Digest of the current parser."""
 NOTHING = Parsed([], "cannot be read", 0)
-"""What a narration gets from a reply on which the parser fails."""
+"""Result for a reply on which the parser fails."""
 TEXTS_AT_ONCE = 65536
 
 
@@ -48,7 +48,7 @@ def keys_of(texts: pa.Array, settings: NarrateSettings) -> NDArray[np.uint64]:
 
 
 def key_texts(texts: Sequence[str], settings: NarrateSettings) -> Iterator[str]:
-    """The keys of texts under the settings, as a journal has them."""
+    """The keys of texts under the settings, as in a journal."""
     openai = settings.of(OpenAISettings)
     return answer_keys(
         texts,
@@ -61,7 +61,7 @@ def key_texts(texts: Sequence[str], settings: NarrateSettings) -> Iterator[str]:
 
 
 class Answered:
-    """What files of a journal say about some texts. A context manager, for the files it reads."""
+    """What a journal's files say about some texts. A context manager: it keeps files open."""
 
     def __init__(self, texts: pa.Array, settings: NarrateSettings) -> None:
         self.texts, self._settings = texts, settings
@@ -72,9 +72,9 @@ class Answered:
         self._open: dict[int, int] = {}
         self._marks = np.empty(0, MARK)
         self._texts = np.empty(0, np.int64)
-        """Place among the texts of each mark; marks are sorted by it, a text's oldest first."""
+        """Index of each mark's text; marks are sorted by it, a text's oldest first."""
         self._files = np.empty(0, np.int64)
-        """Place among the paths of each mark."""
+        """Index of each mark's path."""
 
     def __enter__(self) -> Answered:
         return self
@@ -86,7 +86,7 @@ class Answered:
             os.close(self._open.popitem()[1])
 
     def take(self, ledgers: Iterable[tuple[Path, Ledger]]) -> None:
-        """Take in what files say about the texts."""
+        """Add what these files say about the texts."""
         marks, texts, files = [self._marks], [self._texts], [self._files]
         for path, ledger in ledgers:
             for piece in ledger.marks if len(self._sorted) else ():
@@ -102,10 +102,10 @@ class Answered:
         self._marks, self._files = np.concatenate(marks)[by_text], np.concatenate(files)[by_text]
 
     def state(self) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-        """Of each text: whether it has a usable answer, and its attempts without one.
+        """Whether each text has a usable answer, and its number of failed attempts.
 
-        Answers that the parser of the day has not judged count as usable. Those that ended at a lower token
-        limit than the present one are no attempts.
+        Answers that the current parser has not judged count as usable. Those cut off by a lower token limit
+        than the present one do not count as attempts.
         """
         state, limit = self._marks["state"], self._marks["limit"]
         unusable = (state == UNUSABLE) & (self._marks["parser"] == int(PARSER, 16))
@@ -121,12 +121,12 @@ class Answered:
         return answered, attempts
 
     def surely(self) -> NDArray[np.bool_]:
-        """Of each text: whether the parser of the day has found an answer usable."""
+        """Whether the current parser has found a usable answer for each text."""
         known = (self._marks["state"] == USABLE) & (self._marks["parser"] == int(PARSER, 16))
         return np.isin(np.arange(len(self.texts)), self._texts[known])
 
     def judge(self) -> bool:
-        """Read the answers that the parser of the day has not found usable; whether there were any."""
+        """Parse the answers that the current parser has not judged; returns whether there were any."""
         known = (self._marks["state"] != UNJUDGED) & (self._marks["parser"] == int(PARSER, 16))
         doubtful = np.flatnonzero(~known & (self._marks["state"] != DEAD))
         for place in doubtful.tolist():
@@ -136,7 +136,7 @@ class Answered:
         return len(doubtful) > 0
 
     def rephrasing(self, text: int) -> Rephrasing:
-        """What became of a text, by its first answer with a usable sentence, else its last."""
+        """The result for a text: its first answer with a usable sentence, or else its last."""
         first, last = np.searchsorted(self._texts, [text, text + 1])
         words, reason, tries, others = self.texts[text].as_py(), "not asked", 0, 0
         for place in range(first, last):
@@ -169,7 +169,7 @@ class Answered:
 
 
 def judged(reply: Any, texts: Any, *, finish: Any, settings: NarrateSettings) -> list[Parsed]:
-    """What each narration of a request gets from its reply. Whatever that is, nothing is raised."""
+    """Parse a reply for each narration of its request. Never raises, whatever the reply is."""
     try:
         return parse_replies(
             reply,
@@ -178,5 +178,5 @@ def judged(reply: Any, texts: Any, *, finish: Any, settings: NarrateSettings) ->
             finish=finish,
             instruction=settings.rephrase.instruction,
         )
-    except Exception:  # the parser should take everything, but what is paid for must not stop a run
+    except Exception:  # the parser should accept anything, but a paid answer must never stop a run
         return [NOTHING] * (len(texts) if isinstance(texts, list) else 1)

@@ -1,7 +1,7 @@
-"""The key to a language model's server: read from the environment, sent to the server, shown nowhere else.
+"""The API key of a language model's server: read from the environment, sent to the server, shown nowhere.
 
-Servers repeat what they were sent, in error messages and in replies, whole or in another spelling. So what a
-server says passes `ApiKey.public` before a person or a file gets it.
+Servers repeat what they were sent in error messages and replies, whole or in another spelling. So everything
+that a server says goes through `ApiKey.public` before it is shown or written.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ KEY_VARIABLE = "OPENAI_API_KEY"
 LONGEST_SHOWN = 300
 """Characters of a server's words that are shown."""
 LONGEST_SEARCHED = 4000
-"""Characters of a server's words that are looked at."""
+"""Characters of a server's words that are searched for the key."""
 SECRET_RUN = 8
-"""So many letters and digits of the key in a row give it away; other text rarely has them by chance."""
+"""This many letters and digits of the key in a row give it away; other text rarely has them by chance."""
 SHORTEST_SECRET = 6
 """A key with fewer letters and digits is a placeholder for a local server, such as `none`."""
 
 _OTHERS = bytes(byte for byte in range(256) if not chr(byte).isalnum() or byte > 127)
 _MASKED = re.compile(r"\S*(?:\*{3}|\u2026)\S*")
-"""A key that the server has masked itself: its first and last characters are still there."""
+"""A key that the server has masked, which still shows its first and last characters."""
 
 
 class ApiKey:
-    """A key that does not show itself."""
+    """A key whose repr does not show it."""
 
     def __init__(self, value: str) -> None:
         self.value = value
@@ -44,7 +44,7 @@ class ApiKey:
         return "ApiKey(***)"
 
     def is_in(self, text: str) -> bool:
-        """Whether a text has the key or part of it: plain, quoted, escaped, split, in base64 or in hex."""
+        """Whether a text holds the key or part of it: plain, quoted, escaped, split, in base64 or in hex."""
         if not self._runs:
             return False
         found, size = _letters_and_digits(text), self._size
@@ -59,12 +59,12 @@ class ApiKey:
 
 
 def read_api_key(server: str) -> ApiKey:
-    """The key of the environment; ProviderError if there is none that can be sent to `server`."""
+    """The key from the environment; ProviderError if it is missing or cannot be sent to `server`."""
     key = os.environ.get(KEY_VARIABLE, "").strip()
     if not key:
         raise ProviderError(
             f"narrate.provider is 'openai', but the environment variable {KEY_VARIABLE} is not set; set it "
-            "(to any text for a local server that asks for no key), or set narrate.provider to 'lexicon'"
+            "(to any text for a local server that needs no key), or set narrate.provider to 'lexicon'"
         )
     if not re.fullmatch(r"[!-~]+", key):
         raise ProviderError(
@@ -73,13 +73,13 @@ def read_api_key(server: str) -> ApiKey:
         )
     if ApiKey(key).is_in(server):
         raise ProviderError(
-            f"narrate.openai.base_url holds the key; leave it out there, {KEY_VARIABLE} is where it is read"
+            f"narrate.openai.base_url holds the key; leave it out there: it is read from {KEY_VARIABLE}"
         )
     return ApiKey(key)
 
 
 def _spellings(key: str) -> Iterator[str]:
-    """The key first, then how else it could be written."""
+    """The key first, then other ways of writing it."""
     yield key
     yield key[::-1]
     yield key.encode().hex()

@@ -1,4 +1,4 @@
-"""The money of one shard: every try is in the journal before it is sent, and none can pass the limit."""
+"""The spending of one shard: every try is recorded before it is sent, and none can exceed the limit."""
 
 from __future__ import annotations
 
@@ -34,33 +34,33 @@ from avion_core.shards import shard_names, shard_numbers
 
 @dataclass(frozen=True)
 class _Try:
-    """A request on its way."""
+    """A request in flight."""
 
     highest_usd: float
     token_limit: int
 
 
 class ShardBooks:
-    """What a shard's tries cost and what became of them. Any thread may use it."""
+    """Cost and outcome of a shard's tries. Safe to use from any thread."""
 
     def __init__(
         self, journal: Journal, ledger: Ledger, *, title: str, limit_usd: float, openai: OpenAISettings
     ) -> None:
-        """`ledger` is what the journal's file says when it is opened."""
+        """`ledger` is the content of the journal's file when it is opened."""
         self.title, self.limit_usd, self.spent_usd = title, limit_usd, ledger.usd
         self.tries: Counter[int] = Counter()
         """Tries of each request, by its number."""
         self.problem: Exception | None = None
-        """Ends the run before the next try."""
+        """Raised at the next try, to end the run."""
         self._journal, self._openai = journal, openai
         self._numbers = itertools.count(ledger.next_try)
         self._lock = threading.Lock()
         self._unsettled: dict[int, _Try] = {}
 
     def begin(self, request: Request, token_limit: int) -> int:
-        """Note a try at its highest price before it is sent; its number.
+        """Record a try at its highest price before it is sent; returns its number.
 
-        Raises BudgetError where it could pass the limit, or the `problem` that ends the run.
+        Raises BudgetError if it could exceed the limit, or the `problem` that ends the run.
         """
         highest = highest_usd(request, token_limit, Prices.of(self._openai))
         with self._lock:
@@ -76,23 +76,23 @@ class ShardBooks:
         return number
 
     def cancel(self, try_number: int) -> None:
-        """The server did not serve this try: it costs nothing."""
+        """Record that the server did not serve a try: it costs nothing."""
         with self._lock:
             self._journal.cancel(try_number)
             self.spent_usd -= self._unsettled.pop(try_number).highest_usd
 
     def settle(self, entry: Entry) -> None:
-        """Record an answer at its real price."""
+        """Record an answer at its actual price."""
         with self._lock:
             self._journal.add(entry)
             self.spent_usd += entry.usd - self._unsettled.pop(entry.answers or 0).highest_usd
 
     def give_up(self, letter: DeadLetter) -> None:
-        """Record that a narration gets no answer."""
+        """Record that a narration was given up."""
         self._journal.add(letter)
 
     def price(self, request: Request, answer: Answer) -> tuple[int, int, float]:
-        """Input tokens, output tokens and price of an answer: estimated from the lengths without a count."""
+        """Input tokens, output tokens and price of an answer; from lengths if the server counted none."""
         if answer.usage is not None:
             given, written = answer.usage.input_tokens, answer.usage.output_tokens
         else:
@@ -100,13 +100,13 @@ class ShardBooks:
         return given, written, Prices.of(self._openai).usd(given, written)
 
     def token_limit(self, answer: Answer) -> int:
-        """What an answer was limited to, in tokens."""
+        """Token limit of an answer's request."""
         return self._unsettled[answer.try_number].token_limit
 
     def _limit_reached(self, highest: float) -> BudgetError:
         return BudgetError(
             f"{self.title}: stopped at ${money(self.spent_usd)}: the next request may cost "
-            f"${money(highest)} and pass this shard's part (${money(self.limit_usd)}) of "
+            f"${money(highest)} and exceed this shard's part (${money(self.limit_usd)}) of "
             f"narrate.openai.max_usd ({self._openai.max_usd:g}). Raise max_usd to go on; answers so far "
             "are kept"
         )
@@ -121,9 +121,9 @@ def open_books(
     every_text: pa.Array,
     settings: NarrateSettings,
 ) -> ShardBooks:
-    """Print what `open_texts` will cost; BudgetError if it does not fit into this shard's part of `max_usd`.
+    """Print what `open_texts` will cost; BudgetError if that exceeds this shard's part of `max_usd`.
 
-    `ledger` is what the journal's file says, `every_text` holds the texts of all shards.
+    `ledger` is the content of the journal's file, `every_text` holds the texts of all shards.
     """
     title, openai = f"narrate {shard}", settings.of(OpenAISettings)
     number, shards = shard_numbers(shard)
@@ -151,7 +151,7 @@ def open_books(
 
 
 def _spent(folder: Path, shards: int) -> tuple[list[float], dict[Path, float]]:
-    """Spent by each shard, and by each file that is of another number of shards."""
+    """Dollars spent by each shard, and in each file of another number of shards."""
     here, earlier = [0.0] * shards, {}
     numbers = {name: number for number, name in enumerate(shard_names(shards))}
     for path, ledger in read_ledgers(folder):
@@ -165,9 +165,9 @@ def _spent(folder: Path, shards: int) -> tuple[list[float], dict[Path, float]]:
 def _wanted(
     every_text: pa.Array, shards: int, settings: NarrateSettings, *, earlier: list[Path]
 ) -> list[float]:
-    """Price of each shard's texts without those that files of another number of shards surely answer.
+    """Price of each shard's texts, except those with a usable answer in files of another number of shards.
 
-    Answers of the shards at work do not count here, so that all of them find the same parts.
+    Answers of the running shards do not count, so that all of them compute the same parts.
     """
     usd = usd_by_text(
         byte_lengths(every_text), rephrase=settings.rephrase, openai=settings.of(OpenAISettings)

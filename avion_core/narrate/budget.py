@@ -1,9 +1,9 @@
 """What language-model text will cost, and the part of the limit that each shard may spend.
 
-Shards run at the same time, perhaps on different machines, so each has a fixed part of `max_usd` and none
-needs to know what the others have just spent. A request counts at its highest possible price from before it
-is sent until its answer is there, so the sum cannot pass the limit. One that timed out may have been billed
-without our hearing of it, and keeps counting so.
+Shards run at the same time, perhaps on different machines, so each has a fixed part of `max_usd` and need not
+know what the others have spent. A request counts at its highest possible price until its answer arrives, so
+the sum cannot exceed the limit. A request that timed out may have been billed, and keeps counting at that
+price.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from avion_core.narrate.exchange import Request
 from avion_core.narrate.prompts import Message, rephrase_messages
 
 BYTES_PER_TOKEN = 3.5
-"""Of short English sentences; an upper estimate of the tokens follows from it."""
+"""Low for short English sentences, so that tokens are overestimated."""
 TOKENS_PER_MESSAGE = 4
-"""Wrapping of one chat message."""
+"""Overhead of one chat message."""
 WORDIER = 1.3
 """Length of a rephrasing with its JSON quotes, relative to the narration."""
 
 
 class BudgetError(ValueError):
-    """The work would cost more than allowed. The message says how much is needed and where to say so."""
+    """The work would cost more than allowed. The message says how much is needed and what to change."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Size and price of work that has not been done yet."""
+    """Size and price of work still to be done."""
 
     texts: int
     """Distinct narrations."""
@@ -45,7 +45,7 @@ class Estimate:
     output_tokens: int
     usd: float
     reasoning_usd: float = 0.0
-    """Price of `max_reasoning_tokens` for each request, on top."""
+    """Additional price of `max_reasoning_tokens` for each request."""
 
     def __str__(self) -> str:
         reasoning = f", at most ${money(self.reasoning_usd)} more if it reasons" if self.reasoning_usd else ""
@@ -68,12 +68,12 @@ class Prices:
         return cls(openai.usd_per_million_input_tokens, openai.usd_per_million_output_tokens)
 
     def usd(self, input_tokens: float, output_tokens: float) -> float:
-        """Price of so many tokens."""
+        """Price of this many tokens."""
         return (input_tokens * self.input + output_tokens * self.output) / 1e6
 
 
 def money(usd: float) -> str:
-    """Dollars with cents, and with more digits when there are only fractions of a cent."""
+    """Dollars and cents, with more digits for small amounts."""
     return f"{usd:.2f}" if usd >= 0.1 or usd == 0 else f"{usd:.2g}"
 
 
@@ -93,13 +93,13 @@ def byte_lengths(texts: pa.Array) -> NDArray[np.int64]:
 
 
 def reply_tokens(lengths: NDArray[np.int64], *, count: int) -> NDArray[np.int64]:
-    """Estimated output tokens of `count` sentences for each narration of so many bytes."""
+    """Estimated output tokens of `count` sentences for narrations of these lengths in bytes."""
     narration = np.ceil(lengths / BYTES_PER_TOKEN)
     return (np.ceil(count * (narration * WORDIER + 2)) + 2).astype(np.int64)
 
 
 def highest_usd(request: Request, token_limit: int, prices: Prices) -> float:
-    """What a request can cost at most: a token has one byte or more, and the reply ends at its limit."""
+    """Upper bound on a request's price: a token has at least one byte, and the reply ends at its limit."""
     given = len(json.dumps(request.schema)) if request.schema else 0
     given += sum(len(message["content"].encode()) + TOKENS_PER_MESSAGE for message in request.messages)
     return prices.usd(given, token_limit)
@@ -108,7 +108,7 @@ def highest_usd(request: Request, token_limit: int, prices: Prices) -> float:
 def estimate_texts(
     lengths: NDArray[np.int64], *, rephrase: RephraseSettings, openai: OpenAISettings
 ) -> Estimate:
-    """Price of asking for narrations of so many bytes each."""
+    """Size and price of rephrasing narrations of these lengths in bytes."""
     requests = math.ceil(len(lengths) / openai.narrations_per_request)
     given, wanted = _tokens_by_text(lengths, rephrase=rephrase, openai=openai)
     input_tokens = requests * _empty_request(rephrase, openai) + int(given.sum())
@@ -127,7 +127,7 @@ def estimate_texts(
 def usd_by_text(
     lengths: NDArray[np.int64], *, rephrase: RephraseSettings, openai: OpenAISettings
 ) -> NDArray[np.float64]:
-    """Price of each narration of so many bytes, with its part of the request."""
+    """Price of each narration, given its length in bytes, including its share of the request."""
     given, wanted = _tokens_by_text(lengths, rephrase=rephrase, openai=openai)
     shared, prices = _empty_request(rephrase, openai) / openai.narrations_per_request, Prices.of(openai)
     return ((given + shared) * prices.input + wanted * prices.output) / 1e6
@@ -151,10 +151,10 @@ def _tokens_by_text(
 
 
 def limits(max_usd: float, *, wanted: Sequence[float], spent: Sequence[float]) -> list[float]:
-    """What each shard may have spent in all: parts of `max_usd` as large as what it is `wanted` for.
+    """Total that each shard may spend: parts of `max_usd` in proportion to `wanted`.
 
-    A shard that has already `spent` more than its part, for other narrations, may spend nothing more, and the
-    others share what is left. While shards only spend up to their limits, all of them find the same ones.
+    A shard that has already `spent` more than its part, on other narrations, may spend nothing more, and the
+    others share the rest. As long as shards stay within their limits, all of them compute the same ones.
     """
     given, used = np.array(wanted, float), np.array(spent, float)
     closed = np.zeros(len(given), np.bool_)

@@ -1,7 +1,7 @@
-"""From the body of a server's HTTP answer to a model's words. Pure, and for any bytes at all.
+"""Reads a model's words from the body of an HTTP response. Pure; accepts any bytes.
 
-A server may send HTML, half a JSON text, other types than the protocol's, or impossible counts. What holds a
-message is a reply, perhaps an unusable one; all else is a BrokenReplyError.
+A server may send HTML, truncated JSON, values of the wrong type, or impossible counts. A body with a message
+is a reply, if perhaps an unusable one; anything else is a BrokenReplyError.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 from avion_core.narrate.exchange import Usage
 
 LARGEST_REPLY_BYTES = 2**20
-"""A longer body is broken, and not read to its end."""
+"""A longer body counts as broken and is not read to its end."""
 
 
 class BrokenReplyError(Exception):
-    """A body is not a chat completion."""
+    """The body is not a chat completion."""
 
 
 @dataclass(frozen=True)
@@ -25,18 +25,17 @@ class ChatReply:
     """What a model said."""
 
     content: str
-    """Can be written as UTF-8; "" if there is no text."""
+    """Encodable as UTF-8; "" if there is no text."""
     finish: str
     usage: Usage | None
     reasons: bool
-    """Whether the model has spent tokens on reasoning."""
+    """Whether the model spent tokens on reasoning."""
 
 
 def read_reply(body: bytes, *, sent_bytes: int, token_limit: int) -> ChatReply:
-    """The first choice's message, and the tokens if their counts are possible.
+    """The first choice's message, and the token counts if they are plausible.
 
-    `sent_bytes` is the length of the prompt, `token_limit` what the reply was limited to. Raises
-    BrokenReplyError.
+    `sent_bytes` is the length of the prompt, `token_limit` the limit of the reply. Raises BrokenReplyError.
     """
     if len(body) > LARGEST_REPLY_BYTES:
         raise BrokenReplyError(f"it is longer than {LARGEST_REPLY_BYTES:,} bytes")
@@ -67,11 +66,11 @@ def read_json(body: bytes) -> Any:
         return json.loads(body.decode("utf-8-sig", "replace"))
     except (ValueError, RecursionError):
         start = body[:80].decode("utf-8", "replace")
-        raise BrokenReplyError(f"it is no JSON, it begins with {start!r}") from None
+        raise BrokenReplyError(f"it is not JSON and begins with {start!r}") from None
 
 
 def words_of(value: Any) -> str:
-    """The message of an error body of the protocol, or of one that is near it."""
+    """The message of an error body, in the protocol's form or a similar one."""
     error = _field(value, "error") or value
     for name in ("message", "detail", "error"):
         said = _field(error, name)

@@ -16,7 +16,7 @@ from avion_core.data.ek100 import read_class_list
 
 @dataclass(frozen=True)
 class ClassLists:
-    """Classes of each verb and noun phrase, in words as they stand in a sentence."""
+    """Classes of each verb and noun phrase, in words as they appear in a sentence."""
 
     verbs: Mapping[str, frozenset[int]] = field(default_factory=dict)
     nouns: Mapping[str, frozenset[int]] = field(default_factory=dict)

@@ -1,12 +1,12 @@
-"""Asks an OpenAI-compatible server, many requests at a time, and knows which failures to wait out.
+"""Sends requests to an OpenAI-compatible server in parallel, and waits out failures that pass.
 
-One event loop does it all; it runs while the caller waits for the next answer. Every try is noted in the
-books before it is sent. Whatever answers requests as `ChatClient.answers` does can take its place, such as a
-batch interface.
+One event loop does all the work; it runs while the caller waits for the next answer. Every try is recorded in
+the books before it is sent. Anything with the method `answers` can replace `ChatClient`, such as a batch
+interface.
 
-A request that fails while others are answered is given up (`NoAnswer`), and the run goes on. As long as none
-is answered, the fault may be the server's: a doubtful request is held back, and gives its place to another
-one, until a request sent later is answered. Where there is none to compare with, a harmless request is asked.
+A request that fails while others are answered is given up (`NoAnswer`), and the run goes on. If none is
+answered, the server may be at fault: the failed request is held until a request sent later is answered, and
+another one is sent in its place. When no other request is left to compare with, a harmless one is sent.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from avion_core.processes import finishing_when_stopped
 
 OPENAI_URL = "https://api.openai.com/v1"
 FIRST_REQUESTS = 4
-"""In flight at once until the first answer, so that a wrong setting shows after few requests."""
+"""Parallel requests until the first answer, so that a wrong setting shows after few requests."""
 DOUBTFUL_REQUESTS = 10
-"""So many are held back at once; no further ones start then."""
+"""No request starts while this many are held."""
 HARMLESS = "#C C picks up a cup from the table"
-"""A narration that every server answers that answers any."""
+"""A narration that any working server answers."""
 
 Outcome = tuple[Request, Answer | NoAnswer]
 
@@ -59,12 +59,12 @@ class ChatClient:
         self._key = read_api_key(self._server)
 
     def answers(self, waiting: deque[Request], books: Books) -> Iterator[Outcome]:
-        """Yield (request, outcome) in the order of arrival, `parallel_requests` at a time.
+        """Yield (request, outcome) in order of arrival, with `parallel_requests` in flight.
 
-        Whatever ends the run, replies on their way are still yielded (they are billed), then the first
-        problem is raised: what `books.begin` raised, or ProviderError for a refused key, an unknown model, a
-        server that accepts no request or is away for more than `outage_minutes`. A signal to stop ends the
-        process in the same orderly way.
+        However the run ends, pending replies are still yielded, since they are billed. Then the first problem
+        is raised: the error of `books.begin`, or ProviderError for a refused key, an unknown model, or a
+        server that accepts no request or is away for more than `outage_minutes`. A stop signal ends the
+        process in the same way.
         """
         with asyncio.Runner() as runner:
             loop = runner.get_loop()
@@ -80,18 +80,18 @@ class ChatClient:
 
 
 class _StoppedError(Exception):
-    """The run ends; what is not on its way is not sent."""
+    """The run is ending; nothing more is sent."""
 
 
 class _Held(NamedTuple):
-    """A request that failed and is not sent again before another is answered."""
+    """A request that failed, held until another one is answered."""
 
     request: Request
     failed_at: float
 
 
 class _Run:
-    """What the requests of one call of `answers` know of each other."""
+    """State shared by the requests of one call of `answers`."""
 
     def __init__(
         self,
@@ -108,28 +108,28 @@ class _Run:
         self._outage = Outage(settings, server, _say)
         self._tasks: set[asyncio.Task[None]] = set()
         self._held: dict[asyncio.Future[None], _Held] = {}
-        """Doubtful requests, and what they wait for."""
+        """Held requests, by the future that releases each."""
         self._arrived: list[Outcome] = []
         self._news, self._stopping = asyncio.Event(), asyncio.Event()
         self._answered = self._bound = 0
         """Answers so far, and how many of them were bound to a schema."""
         self._healthy_at = -math.inf
-        """When the latest of the answered requests was sent; its answer may arrive after an outage began."""
+        """When the latest answered request was sent; an outage may have begun before its answer came."""
         self._resume_at = 0.0
         self._said: set[str] = set()
         self.problem: Exception | None = None
 
-    # Between two steps of the loop.
+    # Called between two runs of the event loop.
 
     def launch(self, waiting: deque[Request]) -> bool:
-        """Start what may start now; False when all is done."""
+        """Start as many requests as allowed; False when all is done."""
         limit = self._settings.parallel_requests
         if not self._answered:
             limit = min(limit, FIRST_REQUESTS)
         while waiting and not self._stopping.is_set() and len(self._held) < DOUBTFUL_REQUESTS:
             if len(self._tasks) - len(self._held) >= limit:
                 break
-            # Neighbours in the alphabet often share what is wrong with them: take one from far away.
+            # Neighbours in the alphabet often share a fault: take one from far away.
             request = waiting.pop() if self._held else waiting.popleft()
             self._start(self._ask(request))
         if self._held and len(self._held) == len(self._tasks):
@@ -137,24 +137,24 @@ class _Run:
         return bool(self._tasks or self._arrived)
 
     async def outcomes(self) -> list[Outcome]:
-        """Let the requests go on until there is news; what has arrived, perhaps nothing."""
+        """Run the loop until something happens; returns the outcomes that arrived, possibly none."""
         await self._news.wait()
         self._news.clear()
         arrived, self._arrived = self._arrived, []
         return arrived
 
     async def close(self) -> None:
-        """Break off whatever is still on its way."""
+        """Cancel all pending requests."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._transport.close()
 
     def stop_by_signal(self) -> None:
-        """Send nothing more, and say what is still waited for."""
+        """Send nothing more, and tell the user what the run still waits for."""
         _say(
-            "stopping; replies on their way are kept, which takes "
-            f"{self._settings.timeout_seconds:g} s at most (a second signal ends this at once)"
+            "stopping; waiting for replies to requests already sent, for "
+            f"{self._settings.timeout_seconds:g} s at most (a second signal stops immediately)"
         )
         self._stop()
 
@@ -184,7 +184,7 @@ class _Run:
         self._news.set()
 
     def _note_health(self, sent_at: float) -> None:
-        """What was sent then is answered: what had failed before fails once more, or it was the server."""
+        """A request sent at `sent_at` was answered: try again what had failed before that."""
         self._answered += 1
         self._healthy_at = max(self._healthy_at, sent_at)
         self._outage.over()
@@ -229,9 +229,9 @@ class _Run:
                 return NoAnswer(self._key.public(result.said))
 
     async def _compare(self) -> None:
-        """Ask something harmless, for a comparison with the requests that are held back.
+        """Send a harmless request to learn whether the server or the held requests are at fault.
 
-        Raises ProviderError if it is refused too, or not answered for `outage_minutes`.
+        Raises ProviderError if it is refused too, or gets no answer for `outage_minutes`.
         """
         messages = next(iter(self._held.values())).request.messages
         request = Request(-1, (HARMLESS,), (*messages[:-1], {"role": "user", "content": HARMLESS}))
@@ -255,7 +255,7 @@ class _Run:
             await self._wait(tries.wait_seconds(result))
 
     async def _try(self, request: Request, form: RequestForm) -> tuple[int, ChatReply | Failure]:
-        """One try and its number in the books."""
+        """Make one try; returns its number in the books, and the result."""
         number = self._books.begin(request, form.token_limit(self._settings))
         result = await self._transport.exchange(request, form, answered=self._answered > 0)
         if isinstance(result, Failure) and not result.billed:
@@ -288,7 +288,7 @@ class _Run:
             )
 
     def _adapt(self, form: RequestForm, failure: Failure, request: Request) -> bool:
-        """Whether the failure was about a parameter, and requests are now sent without it."""
+        """Drop the parameter that the failure was about; False if it was about none."""
         better = form.without_refused(failure, request, self._settings)
         self._learn(better)
         return better != form
@@ -326,13 +326,13 @@ class _Run:
         await release
 
     async def _wait(self, seconds: float, *, everyone: float = 0.0) -> None:
-        """Wait, and let other requests wait for `everyone` seconds at least."""
+        """Wait, and hold up all other requests for at least `everyone` seconds."""
         now = time.monotonic()
         self._resume_at = max(self._resume_at, now + everyone)
         await self._pause_until(now + seconds)
 
     async def _pause_until(self, moment: float) -> None:
-        """Raises _StoppedError if the run ends before."""
+        """Sleep until `moment`; raises _StoppedError if the run ends first."""
         seconds = moment - time.monotonic()
         if seconds > 0:
             with suppress(TimeoutError):

@@ -1,6 +1,6 @@
-"""What passes between the client, which knows servers and waits, and the books, which know money.
+"""Types shared by the client, which sends requests, and the books, which record what they cost.
 
-The client notes every try before it sends it, so that even a kill leaves the try in the journal.
+The client records every try before sending it, so that the try is in the journal even after a kill.
 """
 
 from __future__ import annotations
@@ -12,63 +12,63 @@ from avion_core.narrate.prompts import Message
 
 
 class ProviderError(ValueError):
-    """A provider cannot be used, or gives nothing usable. The message says why and the way out."""
+    """A provider cannot be used, or gives nothing usable. The message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """Narrations that are asked about together."""
+    """Narrations sent together."""
 
     number: int
     texts: tuple[str, ...]
     messages: tuple[Message, ...]
     schema: dict[str, Any] | None = None
-    """JSON schema of the reply, for servers that can bind a reply to one."""
+    """JSON schema of the reply, for servers that support one."""
 
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens of one exchange as the server counted them; neither is negative or absurd."""
+    """Tokens of one exchange as counted by the server, checked to be plausible."""
 
     input_tokens: int
     output_tokens: int
-    """With those spent on reasoning."""
+    """Including reasoning."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A server's answer to a request: text that can be written as UTF-8, which may be unusable."""
+    """A server's answer to a request, which may be unusable."""
 
     try_number: int
-    """What `Books.begin` gave."""
+    """Returned by `Books.begin`."""
     content: str
+    """Encodable as UTF-8."""
     finish: str
     """Why the model stopped: `stop`, `length` at the token limit, `content_filter`, or another word."""
     usage: Usage | None
-    """None when the server counts no tokens, or counts that make no sense."""
+    """None if the server gives no token counts, or implausible ones."""
     seconds: float
     """From the first try to the answer."""
 
 
 @dataclass(frozen=True)
 class NoAnswer:
-    """A request that got no answer in all its tries, though the server answers others."""
+    """A request that got no answer in all its tries, although the server answers others."""
 
     reason: str
     """One line of at most 300 characters, without secrets."""
 
 
 class Books(Protocol):
-    """Told of every try, by the threads that make them."""
+    """Records every try. Called from the threads that make them."""
 
     def begin(self, request: Request, token_limit: int) -> int:
-        """Note a try at its highest price before it is sent; its number.
+        """Record a try at its highest price before it is sent; returns its number.
 
-        `token_limit` is what the reply is limited to, in tokens. Raises BudgetError or ProviderError to end
-        the run.
+        `token_limit` is the limit of the reply. Raises BudgetError or ProviderError to end the run.
         """
         ...
 
     def cancel(self, try_number: int) -> None:
-        """The server did not serve this try: it costs nothing."""
+        """Record that the server did not serve a try: it costs nothing."""
         ...

@@ -18,20 +18,20 @@ import httpx2
 from avion_core.narrate.chat_reply import BrokenReplyError, read_json, words_of
 
 BUSY = frozenset({408, 409, 425, 429, 502, 503, 504, 529, *range(520, 528)})
-"""Statuses of a server, or of the proxy before it, that will answer later."""
+"""Statuses of a server, or of a proxy in front of it, that will answer later."""
 NO_CREDIT = ("insufficient_quota", "insufficient balance", "insufficient credit")
-"""Words of an account without money. OpenAI's messages on ordinary rate limits mention billing too."""
+"""Words for an account without money. Not "billing", which is in OpenAI's rate-limit messages too."""
 
 
 class Fault(Enum):
-    """Whose fault a failure may be, and what it is worth trying."""
+    """Where the fault may lie, and so what to try."""
 
     REFUSED = "refused"
-    """This request gets the same answer whenever it is sent."""
+    """The request will be refused again."""
     FAILED = "failed"
-    """Trying again may help; if it does not while others are answered, it is the request."""
+    """Another try may help; if it does not while others are answered, the request is at fault."""
     AWAY = "away"
-    """The server is not there or is busy: waiting helps."""
+    """The server is down or busy: waiting helps."""
     SETUP = "setup"
     """Key, address, model or account: only the user can help."""
 
@@ -42,21 +42,21 @@ class Failure:
 
     fault: Fault
     said: str
-    """What happened, in words that may still hold the key."""
+    """What happened, in words that may still contain the key."""
     billed: bool
     """Whether the server may have served it."""
     status: int | None = None
-    """Of HTTP; None where there was no answer or a broken one."""
+    """HTTP status; None if there was no answer or a broken one."""
     asked_seconds: float = 0.0
-    """How long the server asks to wait."""
+    """How long the server asks clients to wait."""
     parameter: str = ""
-    """Which parameter of the request the server's error names."""
+    """The request parameter that the server's error names."""
 
 
 def failure_of_status(status: int, body: bytes, headers: Mapping[str, str], *, answered: bool) -> Failure:
     """The failure of an HTTP status that is not a success.
 
-    `answered` says that this server has answered others with the same key, model and address.
+    `answered`: this server has answered others with the same key, model and address.
     """
     try:
         value = read_json(body)
@@ -102,7 +102,7 @@ def failure_of_exception(error: BaseException, *, answered: bool) -> Failure:
 
 
 def asked_seconds(headers: Mapping[str, str]) -> float:
-    """Seconds of retry-after-ms or Retry-After (seconds, or an HTTP date); 0 where they make no sense."""
+    """Seconds from retry-after-ms or Retry-After (seconds or an HTTP date); 0 if absent or invalid."""
     for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
         value = headers.get(name, "").strip()
         try:
@@ -115,7 +115,7 @@ def asked_seconds(headers: Mapping[str, str]) -> float:
 
 
 def _seconds_until(date: str, server_now: str) -> float:
-    """From the server's own clock, if it tells, so that a wrong clock on either side does no harm."""
+    """By the server's own clock, if it sends one, so that a wrong clock on either side does no harm."""
     until = _moment(date)
     if until is None:
         return 0.0
@@ -138,7 +138,7 @@ def _without_secrets(address: str) -> str:
             f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if parts.netloc else parts.path
         )
     except ValueError:
-        return "an address that is none"
+        return "an invalid address"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -1,17 +1,17 @@
-"""The journal of a language model's answers: what was paid for is never lost and never asked again.
+"""The journal of a language model's answers: no paid answer is lost or requested twice.
 
-One folder a data set, one file a shard, one JSON object a line, which ends in "\\n" and nothing else:
+One folder per data set, one file per shard, one JSON object per line (ended by "\\n" alone):
 
     {"try": 7, "usd": 0.0002, "model": "m"}          a request is about to be sent; its highest price
     {"answers": 7, "keys": […], …, "reply": "…"}     its answer, and the real price (`Entry`)
     {"cancelled": 7}                                 the server did not serve it
-    {"dead": "a reason", "keys": […], …}             a narration is given up (`DeadLetter`)
+    {"dead": "a reason", "keys": […], …}             a narration was given up (`DeadLetter`)
 
-A try that is followed by neither answer nor cancellation may have been billed, and counts at its highest
-price for ever. Lines are written at once, so that a kill loses none, and synced to disk within SYNC_SECONDS
-or when the journal is closed. A kill may tear the last line, which is dropped: that try was not sent yet, and
-an answer's try is there. Journals of earlier versions have answers without tries. The lines are kept for
-ever: they are also the bill.
+A try with neither an answer nor a cancellation may have been billed, and keeps counting at its highest price.
+Lines are written immediately, so that a kill loses none, and synced to disk within SYNC_SECONDS or when the
+journal is closed. A line that a kill cut short is dropped: if it was a try, that was not sent; if it was an
+answer, its try is still there. Journals of earlier versions have answers without tries. Lines are never
+deleted: they are also the bill.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import Any
 
 SYNC_SECONDS = 1.0
-"""What a power failure may cost, in seconds of work."""
+"""Most work that a power failure can lose."""
 
 
 class JournalError(ValueError):
@@ -38,33 +38,33 @@ class Entry:
     """One answered request."""
 
     answers: int | None
-    """Number of the try that it answers; None in journals of earlier versions."""
+    """Number of the try; None in journals of earlier versions."""
     keys: list[str]
-    """`prompts.answer_key` of each narration the request held, in its order."""
+    """`prompts.answer_keys` of the request's narrations, in order."""
     usable: list[bool]
-    """Whether there was a usable sentence for each narration, according to `parser`."""
+    """Whether `parser` found a usable sentence for each narration."""
     parser: str
-    """Digest of the parser that judged, 8 hex digits."""
+    """Digest of the parser, 8 hex digits."""
     provider: str
     model: str
     input_tokens: int
     output_tokens: int
     measured: bool
-    """Whether the tokens are the server's count; else they are estimated from the lengths."""
+    """Whether the server counted the tokens; otherwise they are estimated from the lengths."""
     usd: float
-    """Price of the request at the time."""
+    """Price at the time of the request."""
     seconds: float
     """From the first try to the answer."""
     finish: str
     """Why the model stopped: `stop`, or `length` at the token limit."""
     limit: int
-    """The token limit it was asked with."""
+    """The request's token limit."""
     reasons: bool
-    """Whether that had room for reasoning."""
+    """Whether the limit had room for reasoning."""
     texts: list[str]
     """The narrations."""
     reply: str
-    """The model's words as they came; parsed when read."""
+    """The model's unparsed reply."""
 
 
 @dataclass(frozen=True)
@@ -72,17 +72,17 @@ class DeadLetter:
     """A narration that got no answer."""
 
     dead: str
-    """The reason, one line."""
+    """The reason, in one line."""
     keys: list[str]
     texts: list[str]
     tries: int
-    """Requests that were sent for it."""
+    """Requests sent for it."""
     attempts: int
-    """It is asked again when `max_attempts` is more than this."""
+    """It is requested again when `max_attempts` exceeds this."""
 
 
 class Journal:
-    """Appends to one file. A context manager; its methods may be called from any thread."""
+    """Appends to one file. A context manager; safe to call from any thread."""
 
     def __init__(self, folder: Path, name: str) -> None:
         """Open `folder/name.jsonl` for appending; JournalError if another process has it open."""
@@ -114,15 +114,15 @@ class Journal:
                 os.close(descriptor)
 
     def begin(self, number: int, *, usd: float, model: str) -> None:
-        """Note a try, with its highest price, before it is sent."""
+        """Record a try, with its highest price, before it is sent."""
         self._append({"try": number, "usd": usd, "model": model})
 
     def cancel(self, number: int) -> None:
-        """The server did not serve this try."""
+        """Record that the server did not serve a try."""
         self._append({"cancelled": number})
 
     def add(self, line: Entry | DeadLetter) -> None:
-        """Add an answer or a narration that is given up."""
+        """Add an answer, or a narration that was given up."""
         self._append(vars(line))
 
     def _append(self, line: dict[str, Any]) -> None:
@@ -141,7 +141,7 @@ class Journal:
             self._unsynced = True
 
     def _sync_often(self) -> None:
-        """Sync now and then, away from the threads that write: a network disk takes its time."""
+        """Sync periodically in a thread of its own, as a network disk can be slow."""
         while not self._closing.wait(SYNC_SECONDS):
             if self._unsynced:
                 self._unsynced = False
@@ -160,12 +160,12 @@ class Journal:
                 f"{self.path}: another process is answering this shard; wait for it or stop it first"
             ) from None
         except OSError:
-            # Some network file systems have no locks. Snakemake runs one job a shard, so go on without.
+            # Some network file systems have no locks. Snakemake runs one job per shard, so go on without one.
             return
 
 
 def parse_line(line: bytes, path: Path, *, start: int) -> dict[str, Any]:
-    """The object of a line that begins at the byte `start`. JournalError where it is none."""
+    """The JSON object in a line that begins at byte `start`. JournalError if there is none."""
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
@@ -176,14 +176,14 @@ def parse_line(line: bytes, path: Path, *, start: int) -> dict[str, Any]:
 
 
 def damaged(path: Path, *, start: int) -> JournalError:
-    """The error for a line that begins at the byte `start`, with the way out."""
+    """The error for a line that begins at byte `start`, with the way out."""
     with path.open("rb") as stream:
         number = stream.read(start).count(b"\n") + 1
-    return JournalError(f"{path}, line {number}: not a journal entry; delete the line to have it asked again")
+    return JournalError(f"{path}, line {number}: not a journal entry; delete the line to request it again")
 
 
 def _whole_lines(descriptor: int) -> int:
-    """Size of a file without a last line that has no end."""
+    """Size of a file up to the end of its last complete line."""
     end = os.fstat(descriptor).st_size
     while end:
         start = max(0, end - 65536)

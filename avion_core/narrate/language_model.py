@@ -26,13 +26,13 @@ from avion_core.narrate.provider import Rephrasing
 from avion_core.progress import Progress
 
 JUDGED_AFTER = 10
-"""Finished narrations after which those without a usable sentence may end the run."""
+"""Finished narrations before failures may end the run."""
 SURE = 2.58
-"""Standard deviations that their share must be above `max_failed_share`: 99 % sure."""
+"""Standard deviations by which the failed share must exceed `max_failed_share`: 99 % confidence."""
 SAMPLED = 100
-"""Given-up narrations of earlier sessions that are read for the commonest reason."""
+"""Given-up narrations of earlier sessions that are read to find the most common reason."""
 READY_REQUESTS = 100
-"""Requests kept ready for the client, or four times as many as it sends at once."""
+"""Requests kept ready for the client, but at least four times `parallel_requests`."""
 
 
 def rephrase_with_model(
@@ -44,10 +44,10 @@ def rephrase_with_model(
     journal_dir: Path,
     client: Answering | None = None,
 ) -> Iterator[Rephrasing]:
-    """What becomes of each of `texts`; only those are asked that the journal does not have.
+    """The result for each of `texts`; requests only those that the journal does not answer.
 
-    `every_text` holds the texts of all shards: this one may spend its part of `max_usd`. Raises
-    ProviderError and BudgetError; what was answered before is kept.
+    `every_text` holds the texts of all shards, to compute this shard's part of `max_usd`. Raises
+    ProviderError and BudgetError; earlier answers are kept.
     """
     with Journal(journal_dir, shard) as journal:
         asking = _Asking(texts, settings=settings, shard=shard, journal=journal, every_text=every_text)
@@ -56,9 +56,9 @@ def rephrase_with_model(
 
 
 def open_texts_of(texts: pa.Array, *, settings: NarrateSettings, journal_dir: Path) -> pa.Array:
-    """Texts that have no usable answer in a journal and attempts left.
+    """Texts with attempts left and no usable answer in a journal.
 
-    Answers that the parser of the day has not judged count as usable.
+    Answers that the current parser has not judged count as usable.
     """
     with Answered(texts, settings) as answered:
         answered.take(read_ledgers(journal_dir))
@@ -66,7 +66,7 @@ def open_texts_of(texts: pa.Array, *, settings: NarrateSettings, journal_dir: Pa
 
 
 def open_places(answered: Answered, settings: NarrateSettings) -> NDArray[np.int64]:
-    """Places of the texts that are still to be asked; those that cannot be sent are not."""
+    """Indices of the texts still to be requested, without those that cannot be sent."""
     done, attempts = answered.state()
     found = np.flatnonzero(~done & (attempts < settings.of(OpenAISettings).max_attempts))
     fit = [unfit(text) is None for text in answered.texts.take(pa.array(found)).to_pylist()]
@@ -74,7 +74,7 @@ def open_places(answered: Answered, settings: NarrateSettings) -> NDArray[np.int
 
 
 def surely_more(failed: int, of: int, *, than: float) -> bool:
-    """Whether so many failures show that their share is above a limit (Wilson's lower bound)."""
+    """Whether the share of failures is above a limit with confidence (Wilson's lower bound)."""
     if of < JUDGED_AFTER:
         return False
     share, extra = failed / of, SURE**2 / of
@@ -83,7 +83,7 @@ def surely_more(failed: int, of: int, *, than: float) -> bool:
 
 
 class _Asking:
-    """One shard at work."""
+    """Requests the texts of one shard."""
 
     def __init__(
         self,
@@ -99,31 +99,31 @@ class _Asking:
         self._shard, self._title, self._journal = shard, f"narrate {shard}", journal
         self._numbers = itertools.count()
         self._places: dict[int, Sequence[int]] = {}
-        """Places of the texts of each request that has no outcome yet, by its number."""
+        """Indices of the texts of each pending request, by its number."""
         self._reasons: Counter[str] = Counter()
         """Why replies of this session were unusable."""
         self._new: dict[int, str] = {}
-        """Sentences of the texts whose first answer came in this session and is usable, a line each."""
+        """Sentences (one per line) of texts whose first answer came in this session and is usable."""
         self._look()
 
     def ask_all(self, client: Answering | None) -> None:
-        """Ask until every text has a usable answer or is given up.
+        """Send requests until every text has a usable answer or is given up.
 
-        Raises ProviderError where that is more than `max_failed_share` of them.
+        Raises ProviderError if more than `max_failed_share` of the texts are given up.
         """
         self._ask(client)
-        while self._answered.judge():  # by a parser that may have changed since the answers came
+        while self._answered.judge():  # the parser may have changed since the answers came
             self._count()
             self._ask(client)
         self._check_failed(at_end=True)
         if estimated := sum(bill.estimated for bill in self._ledger.answered.values()):
             self._say(
-                f"{estimated} answers came without a usable count of tokens, estimated from their lengths"
+                f"{estimated} answers came without usable token counts; they are estimated from lengths"
             )
         self._say(f"done, ${money(self._ledger.usd)} billed in {self._journal.path}")
 
     def rephrasings(self) -> Iterator[Rephrasing]:
-        """What became of each text, in their order."""
+        """The result for each text, in order."""
         for place in range(len(self._texts)):
             if place in self._new:
                 yield Rephrasing(self._texts[place].as_py(), self._new[place].split("\n"))
@@ -136,7 +136,7 @@ class _Asking:
         print(f"{self._title}: {text}", file=sys.stderr, flush=True)
 
     def _look(self) -> None:
-        """Find what is answered, in other shards' files only where something is not in this one's."""
+        """Find answered texts; reads other shards' files only if this shard's leaves some open."""
         path, settings = self._journal.path, self._settings
         self._ledger = read_ledger(path)
         self._answered = Answered(self._texts, settings)
@@ -147,20 +147,20 @@ class _Asking:
         self._count()
 
     def _count(self) -> None:
-        """Count what is answered and given up, as far as answers are judged."""
+        """Count the texts that are answered or given up, by the answers judged so far."""
         self._done, self._attempts = self._answered.state()
         lost = ~self._done & (self._attempts >= self._openai.max_attempts)
         self._failed = int(lost.sum())
         self._finished = int(self._done.sum()) + self._failed
 
     def _ask(self, client: Answering | None) -> None:
-        """Ask for the texts that are open; each answer is in the journal before the next is looked at."""
+        """Send requests for the open texts. Each answer is written to the journal before the next is read."""
         places = open_places(self._answered, self._settings)
         if not len(places):
             return
         self._check_failed()
         answered = len(self._texts) - len(places)
-        self._say(f"{answered} of {len(self._texts)} narrations answered already")
+        self._say(f"{answered} of {len(self._texts)} narrations already answered")
         client = client or ChatClient(self._openai)
         self._books = open_books(
             self._journal,
@@ -196,7 +196,7 @@ class _Asking:
         return Request(number, tuple(texts), tuple(messages), schema)
 
     def _take(self, request: Request, outcome: Answer | NoAnswer) -> list[int]:
-        """Record what became of a request; the places of the texts that must be asked again, one by one."""
+        """Record a request's outcome; returns the indices of the texts to request again, one by one."""
         places, tries = self._places.pop(request.number), self._books.tries.pop(request.number, 0)
         attempts = 1
         if isinstance(outcome, Answer):
@@ -216,7 +216,7 @@ class _Asking:
         return again
 
     def _is_finished(self, place: int, good: bool, attempts: int) -> bool:
-        """Count an outcome of a text; whether it is its last."""
+        """Count an outcome of a text; returns whether it was the last."""
         self._done[place] = good
         self._attempts[place] += 0 if good else attempts
         failed = not good and self._attempts[place] >= self._openai.max_attempts
@@ -225,7 +225,7 @@ class _Asking:
         return good or bool(failed)
 
     def _record(self, request: Request, answer: Answer, places: Sequence[int]) -> list[bool]:
-        """Put an answer into the journal; whether each of its texts has a usable sentence now."""
+        """Write an answer to the journal; returns whether each of its texts now has a usable sentence."""
         settings = self._settings
         texts = list(request.texts)
         given, written, usd = self._books.price(request, answer)
@@ -263,7 +263,7 @@ class _Asking:
         self._books.give_up(DeadLetter(reason, keys, list(request.texts), tries, attempts))
 
     def _check_failed(self, *, at_end: bool = False) -> None:
-        """ProviderError if too many texts have no usable sentence."""
+        """Raise ProviderError if too many texts have no usable sentence."""
         allowed = self._settings.max_failed_share
         if at_end and self._failed > allowed * self._finished:
             raise self._too_many_failed()

@@ -1,8 +1,8 @@
-"""What a journal says without its texts and replies: a mark for each narration of a line, and the bill.
+"""A journal without its texts and replies: a mark for each narration of a line, and the bill.
 
-Reading a million answers takes seconds, so what was read is kept in an index beside each file. An index
-covers the file up to some byte; what follows is read anew. It may be deleted at any time, and is not used
-where the file was edited.
+Reading a million answers takes seconds, so the result is kept in an index beside each file. An index covers
+the file up to some byte; the rest is read again. It may be deleted at any time, and is ignored if the file
+was edited.
 """
 
 from __future__ import annotations
@@ -28,32 +28,32 @@ from avion_core.narrate.journal import damaged, parse_line
 
 JOURNAL, INDEX = "*.jsonl", ".index"
 VERSION = 1
-"""Of the index."""
+"""Format version of the index."""
 BLOCK_BYTES = 4 << 20
-"""Read at once, and what is worth an index."""
+"""Size of one read; an index is written once this much was read."""
 PARSED_BYTES = 1 << 20
-"""Given to a thread at once."""
+"""Bytes parsed by one thread at a time."""
 CHECKED_BYTES = 4096
-"""Before the end of what an index covers: they are held against the file."""
+"""Bytes before the end of an index's range whose checksum must match the file."""
 
 MOST = 1e15
-"""Larger numbers in a journal make no sense."""
+"""Larger numbers in a journal are taken as invalid."""
 UNJUDGED, USABLE, UNUSABLE, DEAD = range(4)
 """States of a mark; answers of earlier versions are not judged."""
 MARK = np.dtype(
     [
         ("key", "<u8"),
-        ("start", "<i8"),  # the line's place in the file, in bytes
+        ("start", "<i8"),  # the line's offset in the file, in bytes
         ("length", "<u4"),
         ("state", "u1"),
-        ("parser", "<u4"),  # that judged
-        ("limit", "<u4"),  # of tokens, where the answer ended at it; else 0
-        ("reasons", "?"),  # whether that had room for reasoning
-        ("tries", "<u2"),  # of a dead letter; else 1
-        ("attempts", "<u2"),  # that a dead letter stands for; else 1
+        ("parser", "<u4"),  # digest of the parser that set the state
+        ("limit", "<u4"),  # token limit of an answer that was cut off by it; otherwise 0
+        ("reasons", "?"),  # whether the limit had room for reasoning
+        ("tries", "<u2"),  # of a dead letter; otherwise 1
+        ("attempts", "<u2"),  # of a dead letter; otherwise 1
     ]
 )
-"""What a line says of one narration."""
+"""What a line says about one narration."""
 _LINE = pa.schema(
     [
         ("try", pa.int64()),
@@ -84,16 +84,16 @@ class Bill:
 
     answers: int = 0
     estimated: int = 0
-    """Answers without the server's count of tokens."""
+    """Answers for which the server gave no token counts."""
     lost: int = 0
-    """Tries without an answer that may have been billed, at their highest price."""
+    """Tries without an answer that may have been billed; they count at their highest price."""
     input_tokens: int = 0
     output_tokens: int = 0
     usd: float = 0.0
 
     @property
     def requests(self) -> int:
-        """All that were served or may have been."""
+        """Requests that were or may have been served."""
         return self.answers + self.lost
 
     def __add__(self, other: Bill) -> Bill:
@@ -103,16 +103,16 @@ class Bill:
 
 @dataclass
 class Ledger:
-    """What one file says up to the byte `end`."""
+    """Content of one file up to byte `end`."""
 
     end: int = 0
     next_try: int = 0
     answered: dict[str, Bill] = field(default_factory=dict)
     """By model, without lost tries."""
     unsettled: dict[int, tuple[str, float]] = field(default_factory=dict)
-    """Model and highest price of the tries without answer or cancellation."""
+    """Model and highest price of each try without answer or cancellation."""
     marks: list[NDArray[Any]] = field(default_factory=list)
-    """Arrays of MARK, one after the other in the file's order."""
+    """Arrays of MARK, in the file's order."""
 
     def bills(self) -> dict[str, Bill]:
         """What each model's requests have used, lost tries included."""
@@ -121,20 +121,20 @@ class Ledger:
 
     @property
     def usd(self) -> float:
-        """Spent, at most."""
+        """Upper bound on the dollars spent."""
         return total_usd(self.bills())
 
 
 def read_ledgers(folder: Path) -> Iterator[tuple[Path, Ledger]]:
-    """Each file of a journal and what it says."""
+    """Each file of a journal with its ledger."""
     for path in sorted(folder.glob(JOURNAL)):
         yield path, read_ledger(path)
 
 
 def read_ledger(path: Path) -> Ledger:
-    """What a file says; an index is made where much was read. JournalError names a damaged line.
+    """Read a file, and write an index if much was read. JournalError names a damaged line.
 
-    A last line without its end is left out: it is being written or was torn by a kill.
+    An incomplete last line is left out: it is still being written, or a kill cut it short.
     """
     index = path.with_suffix(INDEX)
     with path.open("rb") as stream:
@@ -153,12 +153,12 @@ def read_ledger(path: Path) -> Ledger:
 
 
 def journal_bills(folder: Path) -> dict[str, Bill]:
-    """What all of a journal's requests have used, by model."""
+    """The bill of a journal, by model."""
     return total(ledger.bills() for _, ledger in read_ledgers(folder))
 
 
 def total_usd(bills: Mapping[str, Bill]) -> float:
-    """What they cost, at most."""
+    """Upper bound on the total cost."""
     return sum(bill.usd for bill in bills.values())
 
 
@@ -179,7 +179,7 @@ def key_numbers(keys: Sequence[str]) -> NDArray[np.uint64]:
 
 
 def _add(ledger: Ledger, data: bytes, path: Path) -> None:
-    """Take whole lines into a ledger that ends where they begin."""
+    """Add complete lines to a ledger that ends where they begin."""
     table, keys = _table(data, path, ledger.end)
     ends = ledger.end + 1 + np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
     starts = np.concatenate([[ledger.end], ends[:-1]])
@@ -193,10 +193,10 @@ def _add(ledger: Ledger, data: bytes, path: Path) -> None:
 
 
 def _table(data: bytes, path: Path, begin: int) -> tuple[pa.Table, NDArray[np.uint64]]:
-    """The fields _LINE of whole lines, and all keys in a row.
+    """The fields _LINE of complete lines, and all keys in one array.
 
-    Arrow reads the lines that this version writes. What it does not take is read with Python's reader, which
-    tells an odd value of an earlier version, which counts as absent, from a line that is none.
+    Arrow reads the lines that this version writes. If it fails, Python reads them one by one: an odd value of
+    an earlier version counts as absent, but a line that is not a journal entry is an error.
     """
     parsing = pj.ParseOptions(explicit_schema=_LINE, unexpected_field_behavior="ignore")
     reading = pj.ReadOptions(block_size=PARSED_BYTES)
@@ -227,7 +227,7 @@ def _has_keys_or_none(raw: Mapping[str, Any]) -> bool:
 
 
 def _value(value: Any, kind: pa.DataType) -> Any:
-    """A value where it is of its column's type, else None."""
+    """The value if it has its column's type, else None."""
     if kind == pa.list_(pa.string()):
         return value
     if kind == pa.list_(pa.bool_()):
@@ -242,7 +242,7 @@ def _value(value: Any, kind: pa.DataType) -> Any:
 
 
 def _bills(answers: pa.Table) -> dict[str, Bill]:
-    """What answers used, by model. An earlier version wrote down whatever a server counted."""
+    """The bill of answers, by model. An earlier version recorded whatever a server counted."""
     tokens = [np.clip(_numbers(answers, name), 0, MOST) for name in ("input_tokens", "output_tokens")]
     usd = np.nan_to_num(np.clip(_numbers(answers, "usd"), 0, MOST))
     estimated = ~_numbers(answers, "measured", default=True).astype(bool)
@@ -261,7 +261,7 @@ def _bills(answers: pa.Table) -> dict[str, Bill]:
 
 
 def _settle(ledger: Ledger, table: pa.Table) -> None:
-    """Take in tries and what became of them."""
+    """Add tries, and remove those that were answered or cancelled."""
     tries = table.filter(pc.is_valid(table["try"]))
     settled = pa.concat_tables(
         [table.select([name]).rename_columns(["number"]).drop_null() for name in ("answers", "cancelled")]
@@ -280,7 +280,7 @@ def _settle(ledger: Ledger, table: pa.Table) -> None:
 def _marks(
     rows: pa.Table, keys: NDArray[np.uint64], *, starts: NDArray[np.int64], ends: NDArray[np.int64]
 ) -> NDArray[Any]:
-    """The marks of lines that have keys, a line's one after the other."""
+    """The marks of lines with keys, in order."""
     counts = np.asarray(pc.list_value_length(rows["keys"]))
     line = np.repeat(np.arange(len(counts)), counts)
     found = np.empty(len(keys), MARK)
@@ -295,7 +295,7 @@ def _marks(
     found["parser"] = numbers[np.asarray(parsers.indices)][line]
     cut = np.asarray(pc.fill_null(pc.equal(rows["finish"], "length"), False))
     limit = np.where(cut, _numbers(rows, "limit", default=0), 0)
-    limit = np.where(cut & (limit <= 0), _numbers(rows, "output_tokens"), limit)  # of earlier versions
+    limit = np.where(cut & (limit <= 0), _numbers(rows, "output_tokens"), limit)  # earlier versions
     found["limit"] = np.clip(limit, 0, 2**32 - 1)[line]
     found["reasons"] = _numbers(rows, "reasons", default=False)[line]
     for name in ("tries", "attempts"):
@@ -312,7 +312,7 @@ def _parser_number(name: str) -> int:
 
 
 def _load(index: Path, journal: IO[bytes]) -> Ledger:
-    """What an index says; an empty ledger where there is none that fits the journal."""
+    """The ledger from an index; an empty one if there is no index that matches the journal."""
     try:
         with index.open("rb") as stream:
             facts = json.loads(stream.readline())
@@ -349,7 +349,7 @@ def _save(ledger: Ledger, index: Path, journal: IO[bytes]) -> None:
 
 
 def _check(journal: IO[bytes], end: int) -> int:
-    """Checksum of the bytes before `end`, by which an edited file is noticed."""
+    """Checksum of the bytes before `end`, to detect an edited file."""
     begin = max(0, end - CHECKED_BYTES)
     journal.seek(begin)
     return zlib.crc32(journal.read(end - begin))

@@ -1,4 +1,4 @@
-"""The provider `lexicon`: synonyms and other sentence forms, offline."""
+"""The provider `lexicon`: synonyms and other sentence patterns, offline."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ TYPICAL_BYTES = len("#C C picks up a cup from the table")
 
 
 class OpenAIProvider(Provider):
-    """Asks a server, keeps its answers in a journal, and stays within `max_usd`."""
+    """Sends requests to a server, keeps its answers in a journal, and stays within `max_usd`."""
 
     def rephrase(self, work: Work) -> Iterator[Rephrasing]:
         """Answers for each text, from the journal or the server."""
@@ -33,7 +33,7 @@ class OpenAIProvider(Provider):
         )
 
     def check(self) -> None:
-        """The address, and that a reply has enough tokens."""
+        """Check the address, and that a reply may have enough tokens."""
         model, count = self.settings.of(OpenAISettings), self.settings.rephrase.texts_per_narration
         if model.base_url is not None and not re.match(r"https?://[^/\s]+", model.base_url):
             raise NarrateError(

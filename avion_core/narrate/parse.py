@@ -1,4 +1,4 @@
-"""From a language model's reply to clean sentences for each narration, or the reason why there are none."""
+"""Turns a language model's reply into clean sentences for each narration, or the reason for having none."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ def parse_replies(
 ) -> list[Parsed]:
     """At most `count` sentences for each narration of a request, in the request's order; never raises.
 
-    `finish` is the server's word for why the reply ended, `instruction` the one that was sent. One
-    narration may be answered by JSON or by lines; several by an object of arrays under their numbers, or
-    by arrays or objects of which there are as many as narrations.
+    `finish` is the server's reason why the reply ended, `instruction` the one that was sent. One narration
+    may be answered by JSON or by lines; several by an object of arrays under their numbers, or by one array
+    or object per narration.
     """
     answer = answer_of(reply)
     if finish == "content_filter":
@@ -125,7 +125,7 @@ def _parsed(candidates: Iterable[str], narration: Narration, *, count: int) -> P
 
 
 def _answers(read: JsonStrings) -> list[tuple[Way, str]]:
-    """Strings without those that are said to be something else; those that hold JSON or lines are several."""
+    """Strings not labelled as something else. A string that holds JSON or several lines is split."""
     return [
         (path, line)
         for path, text in read.found
@@ -136,16 +136,16 @@ def _answers(read: JsonStrings) -> list[tuple[Way, str]]:
 
 
 def _nested(text: str) -> list[str]:
-    """The strings of a string that is JSON itself, else the string."""
+    """The strings inside a string that is itself JSON, else the string."""
     inner = json_strings(text).found if text.startswith(("[", "{")) else []
     return [text for _, text in inner] or [text]
 
 
 def _by_narration(read: JsonStrings, count: int) -> dict[int, list[str]]:
-    """The strings for each of `count` narrations, by number from 1; {} where it is not clear whose they are.
+    """The strings for each of `count` narrations, by number from 1; {} if they cannot be assigned.
 
-    Numbers as keys say it. Else there is one array, perhaps as the only value of an object, or a series of
-    arrays, with as many entries as there are narrations.
+    They are assigned by numbers as keys. Without those, by one array, perhaps as the only value of an object,
+    or a series of arrays, with as many entries as there are narrations.
     """
     found = _answers(read)
     paths = [path for path, _ in found]
@@ -173,7 +173,7 @@ def _run(path: Way, read: JsonStrings) -> int:
 
 
 def _deals(way: Way, sizes: Mapping[Way, int], paths: Sequence[Way], count: int) -> bool:
-    """Whether the array at `way` has one entry for each narration, and all strings are in it."""
+    """Whether the array at `way` has one entry per narration and holds all strings."""
     depth = len(way)
     inside = all(path[:depth] == way and isinstance(path[depth], int) for path in paths if len(path) > depth)
     series = depth > 0 or all(len(path) == 2 and isinstance(path[1], int) for path in paths)

@@ -1,4 +1,4 @@
-"""How long failures are waited out: those of one request, and those of the server."""
+"""How long to wait out failures of a request and of the server."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from avion_core.narrate.exchange import ProviderError
 from avion_core.narrate.failures import Failure, Fault
 
 LONGEST_WAIT_SECONDS = 30.0
-"""Bound on our own growing waits."""
+"""Upper bound of our own growing waits."""
 LONGEST_ASKED_WAIT_SECONDS = 600.0
-"""Bound on a wait that the server asks for."""
+"""Upper bound of a wait that the server asks for."""
 SAID_AFTER_SECONDS = 5.0
 """An outage that lasts longer is announced."""
 
@@ -28,35 +28,35 @@ class Tries:
         self._first = 0.0
 
     def note(self, failure: Failure) -> None:
-        """Count one more."""
+        """Count one failure."""
         if not self._counts:
             self._first = time.monotonic()
         self._counts[failure.fault] += 1
 
     def of(self, fault: Fault) -> int:
-        """How many failed in this way."""
+        """Number of failures of this kind."""
         return self._counts[fault]
 
     def are_over(self) -> bool:
-        """Whether another try is not worth it, unless it was the server's fault."""
+        """Whether to give the request up, provided that the server is not at fault."""
         if self._counts[Fault.REFUSED] or self._counts[Fault.FAILED] >= self._settings.max_attempts:
             return True
         away = time.monotonic() - self._first > self._settings.outage_minutes * 60
         return away and self._counts[Fault.AWAY] >= self._settings.max_attempts
 
     def wait_seconds(self, failure: Failure) -> float:
-        """Twice as long as the last time and at least what the server asks, with some jitter."""
+        """Exponential wait with jitter, at least as long as the server asks."""
         growing = self._settings.first_wait_seconds * 2.0 ** min(self._counts.total() - 1, 30)
         return max(min(growing, LONGEST_WAIT_SECONDS), asked_wait(failure)) * random.uniform(1.0, 1.25)
 
 
 def asked_wait(failure: Failure) -> float:
-    """How long a server asks all requests to wait, in seconds, within reason; 0 if it does not ask."""
+    """Seconds that a server asks clients to wait, up to a limit; 0 if it does not ask."""
     return min(failure.asked_seconds, LONGEST_ASKED_WAIT_SECONDS)
 
 
 class Outage:
-    """The time since which a server has answered nothing."""
+    """How long a server has not answered."""
 
     def __init__(self, settings: OpenAISettings, server: str, say: Callable[[str], None]) -> None:
         self._minutes, self._server, self._say = settings.outage_minutes, server, say
@@ -64,15 +64,15 @@ class Outage:
         self._announced = False
 
     def note(self, said: str) -> None:
-        """The server did not answer."""
+        """Record that the server did not answer."""
         now = time.monotonic()
         self._since = now if self._since is None else self._since
         seconds = now - self._since
         if seconds > SAID_AFTER_SECONDS and not self._announced:
             clock = time.strftime("%H:%M:%S", time.localtime(time.time() - seconds))
             self._say(
-                f"{self._server} has answered nothing since {clock} ({said}); waiting "
-                f"{self._minutes:g} minutes for it (narrate.openai.outage_minutes)"
+                f"{self._server} has not answered since {clock} ({said}); waiting up to "
+                f"{self._minutes:g} minutes (narrate.openai.outage_minutes)"
             )
             self._announced = True
 
@@ -84,13 +84,13 @@ class Outage:
         """Raise ProviderError if it has lasted for `outage_minutes`."""
         if self.is_long():
             raise ProviderError(
-                f"{self._server}: no answer for {self._minutes:g} minutes, the last try: {said}. Answers "
-                "so far are kept: the same command goes on from here once the server is healthy again "
-                "(narrate.openai.outage_minutes bounds the wait)"
+                f"{self._server}: no answer for {self._minutes:g} minutes; last error: {said}. Answers "
+                "so far are kept: the same command continues from here once the server is healthy again "
+                "(narrate.openai.outage_minutes limits the wait)"
             )
 
     def over(self) -> None:
-        """The server answers."""
+        """Record that the server answers."""
         if self._announced and self._since is not None:
-            self._say(f"{self._server} answers again after {time.monotonic() - self._since:.0f} s")
+            self._say(f"{self._server} is answering again after {time.monotonic() - self._since:.0f} s")
         self._since, self._announced = None, False

@@ -1,4 +1,4 @@
-"""What a language model is asked: the instruction of the settings, the format, the narrations."""
+"""Prompts for a language model: the instruction from the settings, the reply format, the narrations."""
 
 from __future__ import annotations
 
@@ -13,45 +13,45 @@ Message = dict[str, str]
 """One turn of a chat: `role` and `content`."""
 
 UNSET_TEMPERATURE = 0.7
-"""Default of earlier versions: their answers stay valid where no temperature is set."""
+"""Default of earlier versions, whose answers stay valid when no temperature is set."""
 LONGEST_NARRATION = 1000
-"""Characters. What a text model reads of a clip's text (77 tokens) ends long before."""
+"""In characters; far more than the 77 tokens that a text tower reads."""
 _MARKS = str.maketrans("<>|[]", "     ")
-"""Characters that chat templates make their special tokens of: `<|im_end|>`, `[INST]`, `</s>`."""
+"""Characters in the special tokens of chat templates: `<|im_end|>`, `[INST]`, `</s>`."""
 
 
 def unfit(text: str) -> str | None:
     """Why a narration cannot be sent, in words that can be counted; None if it can."""
     if len(text) > LONGEST_NARRATION:
         return f"longer than {LONGEST_NARRATION:,} characters"
-    words = [word for word in asked(text).split() if not word.startswith("#")]
+    words = [word for word in as_sent(text).split() if not word.startswith("#")]
     if not any(character.isalpha() for word in words for character in word):
         return "no words"
     return None
 
 
-def asked(text: str) -> str:
-    """A narration as it is sent: one line of visible characters, without marks of a chat's turns."""
+def as_sent(text: str) -> str:
+    """A narration as it is sent: one line of visible characters, without special tokens."""
     return plain(plain(text).translate(_MARKS))
 
 
 def rephrase_messages(texts: Sequence[str], *, instruction: str, count: int) -> list[Message]:
-    """The chat that asks for `count` other sentences for each of `texts`.
+    """The chat that asks for `count` new sentences for each of `texts`.
 
-    They are answered by an object of arrays under the narrations' numbers, as in `reply_schema`: a small
-    model that is told one form and bound to another fills it with anything.
+    The instruction describes the object of `reply_schema`: a small model that is told one format and bound to
+    another fills it with nonsense.
     """
     if len(texts) == 1:
         answer = (
             f'Answer with a JSON object and nothing else: under "1", an array of {count} different sentences.'
         )
-        question = asked(texts[0])
+        question = as_sent(texts[0])
     else:
         answer = (
             f"You get {len(texts)} numbered descriptions. Answer with a JSON object and nothing else: under "
             f'each number, such as "1", an array of {count} different sentences for that description.'
         )
-        question = "\n".join(f"{place}. {asked(text)}" for place, text in enumerate(texts, 1))
+        question = "\n".join(f"{place}. {as_sent(text)}" for place, text in enumerate(texts, 1))
     return [
         {"role": "system", "content": f"{instruction.strip()}\n{answer}"},
         {"role": "user", "content": question},
@@ -59,9 +59,9 @@ def rephrase_messages(texts: Sequence[str], *, instruction: str, count: int) -> 
 
 
 def reply_schema(narrations: int, *, count: int) -> dict[str, Any]:
-    """JSON schema of the reply: under each narration's number an array of `count` sentences.
+    """JSON schema of the reply: an object with an array of `count` sentences under each narration's number.
 
-    Also a single narration has its number, as OpenAI binds replies to objects only.
+    A single narration is numbered too, because OpenAI only supports objects.
     """
     sentences = {"type": "array", "items": {"type": "string"}, "minItems": count, "maxItems": count}
     numbers = [str(place) for place in range(1, narrations + 1)]
@@ -82,10 +82,10 @@ def answer_keys(
     instruction: str,
     count: int,
 ) -> Iterator[str]:
-    """Digests of what decides an answer: batching, limits, prices and the server's address do not.
+    """Digests of what affects an answer; batching, limits, prices and the server's address do not.
 
-    They are `files.fingerprint`s of [provider, model, temperature, instruction, count, text]. Without a
-    temperature they are those of UNSET_TEMPERATURE.
+    Each is the `files.fingerprint` of [provider, model, temperature, instruction, count, text]. An unset
+    temperature counts as UNSET_TEMPERATURE.
     """
     temperature = UNSET_TEMPERATURE if temperature is None else temperature
     decided = json.dumps([provider, model, temperature, instruction.strip(), count], separators=(",", ":"))

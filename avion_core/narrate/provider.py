@@ -1,4 +1,4 @@
-"""What a narration provider does: rephrase a shard's texts, and what can be said before that.
+"""What a narration provider does: check its settings, estimate the price, rephrase a shard's texts.
 
 Its settings say which class does its work (`config.ProviderSettings.work`).
 """

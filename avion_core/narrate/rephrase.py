@@ -1,8 +1,8 @@
-"""Narrations rewritten: each distinct text once, in shards, then laid beside the clips again.
+"""Rewrites narrations: each distinct text once, in shards, and then joined with the clips.
 
-Many narrations are the same sentence, so the work is the distinct texts, sorted, every n-th for a shard.
-What a provider returns goes into the shard's table; gathering gives every clip its original and the new
-sentences, aligned by row with the clip table (LaViLa's rephrased narrations have this form).
+Many narrations are the same sentence, so only the distinct texts are rewritten: sorted, every n-th in a
+shard. Each shard's table holds what the provider returned. Gathering then gives every clip its original text
+and the new sentences, row by row as in the clip table (the form of LaViLa's rephrased narrations).
 """
 
 from __future__ import annotations
@@ -36,17 +36,14 @@ REPHRASED = pa.schema(
         pa.field("other_subject", pa.int64()),
     ]
 )
-"""Table of a shard: each of its distinct texts in their order, with the new sentences, or why there are none,
-the requests that were sent, and the sentences left out because they tell of somebody else."""
+"""Table of a shard: each of its distinct texts in order, with the new sentences or why there are none, the
+number of requests sent, and of sentences left out because their subject is not the narration's."""
 DEAD_LETTERS, SUMMARY = "dead_letters.csv", "summary.json"
 """Beside the table of all rephrased clips: narrations without a usable sentence, and counts."""
 
 
 def estimate(clips: Path, settings: NarrateSettings, *, journal_dir: Path | None = None) -> Estimate:
-    """Size and price of rephrasing a clip table; with a journal, of what it does not answer yet.
-
-    Nothing is sent.
-    """
+    """Size and price of rephrasing a clip table, without what the journal answers. Sends nothing."""
     return provider_of(settings).estimate(distinct_texts(clips), journal_dir=journal_dir)
 
 
@@ -70,8 +67,8 @@ def rephrase_shard(
 ) -> None:
     """Rewrite every n-th distinct text of a clip table from the k-th (`shard` is "k-of-n", k from 1).
 
-    `class_lists` are CSVs of verb and noun classes; `journal_dir` keeps paid answers.
-    Publishes the shard's table. Raises ValueErrors that name what is wrong and the way out.
+    `class_lists` are CSVs of verb and noun classes; `journal_dir` keeps paid answers. Publishes the shard's
+    table. Raises ValueErrors that name the problem and the way out.
     """
     provider = provider_of(settings)
     provider.check()
@@ -95,10 +92,10 @@ def rephrase_shard(
 def gather_narrations(clips: Path, shards: Sequence[Path], *, journal_dir: Path, out: Path) -> None:
     """Publish the clip table whose rows are those of `clips`, with the new sentences after their texts.
 
-    A clip whose text has no rephrasing keeps the text alone. Beside the table, DEAD_LETTERS lists each text
-    that a language model gave no usable sentence for, with the reason and the requests sent; SUMMARY has the
-    counts, and the bill of the journal. Raises NarrateError if a text is in no shard: then shards and clips
-    are not of one run.
+    A clip whose text has no rephrasing keeps only that text. Beside the table, DEAD_LETTERS lists the texts
+    for which a language model gave no usable sentence, with the reason and the number of requests; SUMMARY
+    has the counts and the journal's bill. Raises NarrateError if a text is in no shard, as when shards and
+    clips are from different runs.
     """
     tables = [map_table(shard, REPHRASED) for shard in shards]
     _publish_dead_letters(tables, out.with_name(DEAD_LETTERS))

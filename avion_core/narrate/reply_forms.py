@@ -1,8 +1,8 @@
 """Finds the strings that may be sentences in a language model's reply, whatever form it chose.
 
-Asked for JSON, models also send arrays without end, single or typographic quotes, lists, tables, tags, code
-fences, talk around the list, and their reasoning. Nothing here judges a sentence (`sentences` does), nothing
-raises, and all takes time in proportion to the reply's length, since a server may send anything.
+Asked for JSON, models also send unclosed arrays, single or typographic quotes, lists, tables, tags, code
+fences, talk around the list, and their reasoning. Nothing here judges a sentence (`sentences` does) or
+raises, and the time is proportional to the reply's length, since a server may send anything.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def answer_of(reply: str) -> str | None:
 
 
 def _unfenced(text: str) -> str:
-    """What stands in code fences, where there are any; all of it where one has no other end."""
+    """The text inside code fences if there are any; the whole text if a fence is not closed."""
     parts = _FENCE.split(text)
     inside = "\n".join(parts[1::2])
     return inside if inside.strip() and len(parts) % 2 else "\n".join(parts)
@@ -122,10 +122,9 @@ class _Bracket:
 
 
 def json_strings(text: str) -> JsonStrings:
-    """Read what is JSON, or would be: cut off, without commas or quotes in their place, with text around.
+    """Read JSON, even if it is cut off, has missing commas or unescaped quotes, or text around it.
 
-    A string that its end is missing from is left out. Of a key that stands in an object twice, the
-    second value has the key "".
+    A string without its end is left out. If an object has a key twice, the second value has the key "".
     """
     read = JsonStrings()
     stack = [_Bracket()]
@@ -159,7 +158,7 @@ def json_strings(text: str) -> JsonStrings:
 
 
 def _value(text: str, at: int, stack: list[_Bracket], read: JsonStrings) -> int:
-    """Take one string, or a number or bare word, as key or value of the innermost bracket; where it ends."""
+    """Read a string, number or bare word as key or value of the innermost bracket; returns where it ends."""
     quoted = _STRING.get(text[at])
     match = (quoted or _BARE).match(text, at)
     assert match is not None
@@ -223,14 +222,14 @@ def _first_turn(lines: list[str]) -> Iterator[str]:
 
 
 def is_aside(key: str) -> bool:
-    """Whether a key or a label announces something else than a sentence: the original, an explanation."""
+    """Whether a key or label announces something other than a sentence: the original, an explanation."""
     return _ASIDE.search(key) is not None and _ASKED.search(key) is None
 
 
 def unwrapped(text: str) -> str:
-    """A candidate without number, bullet, label, bold type, quotes around it, and remarks behind it.
+    """A candidate without its number, bullet, label, bold type, quotes, and trailing remarks.
 
-    Empty where the label announces something else than a sentence.
+    Empty if the label announces something other than a sentence.
     """
     text = _EMOJI.sub(" ", _TAG.sub(" ", _TYPE.sub("", text))).strip()
     for _ in range(3):

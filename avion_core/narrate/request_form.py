@@ -1,6 +1,6 @@
-"""How a request is put to a server: which parameters it has, and what to leave out once they are refused.
+"""Which parameters a request has, and which to leave out after a server refuses them.
 
-Judged by what the refused request itself had, as several are on their way when the first is refused.
+This depends on what the refused request itself had, since several are in flight when the first is refused.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ _SCHEMA_WORDS = re.compile(r"response_format|json_schema|\bschema\b|grammar|guid
 
 @dataclass(frozen=True)
 class RequestForm:
-    """The parameters of a request beside model and messages."""
+    """The parameters of a request besides model and messages."""
 
     schema: bool
     """Whether the reply is bound to the request's JSON schema, if it has one."""
     limit_name: str = "max_tokens"
     """`max_completion_tokens` for OpenAI's newer models; many local servers know only `max_tokens`."""
     reasons: bool = False
-    """Whether there is room for reasoning in the limit."""
+    """Whether the limit has room for reasoning."""
 
     def token_limit(self, settings: OpenAISettings) -> int:
-        """What a reply is limited to, in tokens."""
+        """Token limit of a reply."""
         return settings.max_tokens_per_reply + (settings.max_reasoning_tokens if self.reasons else 0)
 
     def arguments(self, request: Request, settings: OpenAISettings) -> dict[str, Any]:
@@ -55,7 +55,7 @@ class RequestForm:
         return self.schema and request.schema is not None
 
     def joined(self, other: RequestForm) -> RequestForm:
-        """What both have learnt of the server."""
+        """The form that respects what both have learnt about the server."""
         switched = "max_completion_tokens" in (self.limit_name, other.limit_name)
         return RequestForm(
             schema=self.schema and other.schema,
@@ -64,9 +64,9 @@ class RequestForm:
         )
 
     def without_refused(self, failure: Failure, request: Request, settings: OpenAISettings) -> RequestForm:
-        """The form that leaves out the parameter that a server's error names; the same one if there is none.
+        """The form without the parameter that a server's error names; unchanged if it names none.
 
-        Raises ProviderError where the parameter is the user's own choice.
+        Raises ProviderError if the user set the parameter.
         """
         if failure.status is None or failure.status < 400:
             return self

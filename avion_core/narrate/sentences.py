@@ -1,10 +1,10 @@
 """Judges whether a string of a language model's reply is a sentence about a narration's action.
 
-Narrations are plain: "#C C picks up the red mug", "take mug". So a sentence has a verb where they have it, no
-words that only talk about the task, and the narration's language; what does not fit is left out with the
-reason. Words that the narration itself has are never held against a sentence. Of narrations that are not in
-English only script, language and talk are judged. The cleaning follows LaViLa: punctuation stripped,
-duplicates and copies of the original removed.
+Narrations are plain: "#C C picks up the red mug", "take mug". So a sentence must have its verb in the same
+place, no words that only talk about the task, and the narration's language; others are left out with the
+reason. Words of the narration itself never count against a sentence. For narrations that are not in English,
+only script, language and talk are judged. The cleaning follows LaViLa: punctuation is stripped, duplicates
+and copies of the original are removed.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class Narration:
         )
 
     def judge(self, candidate: str) -> str | None:
-        """Why a candidate is no sentence about this narration's action; None if it is one."""
+        """Why a candidate is not a sentence about this narration's action; None if it is one."""
         wearer = _wearer_in(candidate, tagged=is_of_wearer(self.text))
         words = _bare_words(candidate.removeprefix(wearer))
         new = {word for word in words if _forms(word).isdisjoint(self.forms)}
@@ -184,14 +184,14 @@ class Narration:
         )
 
     def _judge_other(self, words: Sequence[str], *, wearer: str) -> str | None:
-        """Whether a sentence is about the narration's person, who is not the wearer, and acts as there."""
+        """Check a sentence for a narration about someone other than the wearer: same person, an action."""
         own, told = ([not sex.isdisjoint(each) for sex in _SEXES] for each in (self.words, words))
         if wearer or (any(own) and any(there and not here for here, there in zip(own, told, strict=True))):
             return OTHER_SUBJECT
         return NO_SENTENCE if _acts(self.words) and not _acts(words) else self._unshared(words)
 
     def _judge_subject(self, words: Sequence[str], *, wearer: str) -> str | None:
-        """Whether nobody but the wearer acts, with a verb in its place and no auxiliary in a later clause."""
+        """Check that only the wearer acts, the verb is in place and no later clause has an auxiliary."""
         people, late = _WORDS["people"], _WORDS["auxiliaries"].intersection(words[2:]).difference(self.words)
         begins = words[0] in people or (words[0] in _WORDS["determiners"] and people.intersection(words[1:4]))
         if people.intersection(words) and (people.isdisjoint(self.words) or (begins and not wearer)):
@@ -210,7 +210,7 @@ class Narration:
         return NO_SENTENCE if late and words[0] not in _WORDS["determiners"] else None
 
     def _judge_plain(self, words: Sequence[str]) -> str | None:
-        """Whether a sentence without the wearer has a known form and something of the narration's."""
+        """Check that a sentence without the wearer has a known form and shares a word with the narration."""
         verb = next((word for word in words[:3] if word not in _WORDS["adverbs"]), words[0])
         after = words[list(words).index(verb) + 1 :]
         if words[0] in _WORDS["determiners"]:  # "the plate is picked up"
@@ -226,7 +226,7 @@ class Narration:
         return self._unshared(words)
 
     def _is_negated(self, words: Sequence[str]) -> bool:
-        """Whether only the sentence has a negation, or only the narration has one, with the same verb."""
+        """Whether only the sentence is negated, or only the narration is and both have the same verb."""
         negated, said = (not _WORDS["negations"].isdisjoint(each) for each in (words, self.words))
         verb = next((word for word in self.words if word not in _DENIED), "")
         return negated != said and (negated or not _forms(verb).isdisjoint(_forms_of(words)))
@@ -242,7 +242,7 @@ class Narration:
         return after[0] in _WORDS["prepositions"] or bool(_verb_lemmas(after[0]))
 
     def _is_enough(self, words: Sequence[str], *, wearer: str) -> bool:
-        """Whether there are several words, where narration and script have them, and none over and over."""
+        """Whether there are enough words for the narration and script, and none is repeated."""
         if sum(character.isalpha() for word in words for character in word) < 2:
             return False
         short = len(words) == 1 and len(self.words) > 1 and _has_spaces(words[0])
@@ -257,7 +257,7 @@ class Narration:
         return NO_SENTENCE if meant.isdisjoint(self.meant) else None
 
     def _judge_things(self, words: Sequence[str]) -> str | None:
-        """Whether a sentence adds a side, several things, or only has things of its own."""
+        """Check that a sentence adds no side, not several things, and has some of the narration's things."""
         told = [word for word in words if word not in _WORDS["adverbs"]][1:]
         added = {word for word in told if word not in _SMALL and _kin(word).isdisjoint(self.meant)}
         if added and len(words) > 2 and f" {' '.join(_without_articles(words))} " in self.prompt:
@@ -302,7 +302,7 @@ def _acts(words: Iterable[str]) -> bool:
 
 
 def _wearer_in(text: str, *, tagged: bool) -> str:
-    """The beginning that means the wearer; "C" does so only where the narration is `tagged`."""
+    """The leading words that mean the wearer; "C" does only if the narration is `tagged`."""
     match = _WEARER.match(text)
     if match is None or (len(match[0].strip()) == 1 and not tagged):
         return ""

@@ -1,7 +1,7 @@
 """One exchange with a server: a request goes out, a reply or a failure comes back.
 
-The `openai` package speaks the protocol. Its retries are off, as every try has to be noted, and so is its
-reading of replies, which takes time and trusts them more than `chat_reply` does.
+The `openai` package speaks the protocol. Its retries are off, because every try must be recorded, and so is
+its parsing of replies, which is slower and less strict than `chat_reply`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from avion_core.narrate.failures import Failure, Fault, failure_of_exception, fa
 from avion_core.narrate.request_form import RequestForm
 
 CONNECT_SECONDS = 10.0
-"""Bound on opening a connection."""
+"""Timeout for opening a connection."""
 IDLE_SECONDS = 3.0
-"""A connection that was idle for longer is not used again: servers close theirs after five or more."""
+"""Connections idle for longer are not reused: servers close theirs after five seconds or more."""
 
 
 class _StatusError(Exception):
-    """The server answers with a status that is not a success."""
+    """The server answered with a status that is not a success."""
 
     def __init__(self, status: int, body: bytes, headers: httpx2.Headers) -> None:
         super().__init__(status)
@@ -54,7 +54,8 @@ class Transport:
             await client.close()
 
     def _new_client(self) -> openai.AsyncOpenAI:
-        """One with one connection, for one request at a time: a pool checks all it has for every request."""
+        """A client with one connection, for one request at a time: a pool checks all of its connections on
+        every request."""
         patience = openai.Timeout(None, connect=min(CONNECT_SECONDS, self._settings.timeout_seconds))
         http = openai.DefaultAsyncHttpxClient(
             verify=self._certificates,
@@ -70,7 +71,7 @@ class Transport:
         return client
 
     async def exchange(self, request: Request, form: RequestForm, *, answered: bool) -> ChatReply | Failure:
-        """One try. `answered` says that the server has answered others with these settings."""
+        """Make one try. `answered`: the server has answered others with these settings."""
         arguments = form.arguments(request, self._settings)
         try:
             async with asyncio.timeout(self._settings.timeout_seconds):
@@ -89,7 +90,7 @@ class Transport:
     async def _post(self, arguments: dict[str, Any]) -> bytes:
         client = self._idle.pop() if self._idle else self._new_client()
         try:
-            post: Any = client.post  # its types do not know that `stream` leaves the body to us
+            post: Any = client.post  # its types do not cover that `stream` leaves the body unread
             response = await post("/chat/completions", body=arguments, cast_to=httpx2.Response, stream=True)
             try:
                 return await _read_bounded(response)
@@ -100,7 +101,7 @@ class Transport:
 
 
 async def _raise_for_status(response: httpx2.Response) -> None:
-    """Raise _StatusError for what is not a success; an error's body may be cut off."""
+    """Raise _StatusError unless the response is a success; its body may be truncated."""
     if not response.is_success:
         try:
             body = await _read_bounded(response)

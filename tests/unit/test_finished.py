@@ -52,7 +52,7 @@ def test_the_same_files_come_back_and_count_as_new(tmp_path, capsys, deleted):
     assert is_kept(tmp_path / "stage")
     assert [path.stat().st_ino for path in outputs] == before
     assert all(path.stat().st_mtime > (tmp_path / "stage/clips").stat().st_mtime - 1 for path in outputs)
-    assert capsys.readouterr().err == "run/stage: nothing it is made of has changed; kept\n"
+    assert capsys.readouterr().err == "run/stage: nothing it depends on has changed; kept\n"
     assert not (tmp_path / "stage" / ASIDE).exists()
 
 

@@ -236,7 +236,7 @@ def test_results_made_of_the_same_are_kept_below_an_index_made_anew(reported: Pa
     said = finished(workspace, "evaluate", overlay=overlay)
     assert index.read_bytes() == content
     kept = planned["pretrain_stage"] + planned["finetune_stage"] + planned["evaluate_stage"]
-    assert said.count("nothing it is made of has changed; kept") == kept
+    assert said.count("nothing it depends on has changed; kept") == kept
     assert inodes() == before
     assert planned_jobs(workspace, "evaluate", overlay=overlay) == {}
     assert not list(workspace.rglob(".finished"))
@@ -251,5 +251,5 @@ def test_results_made_of_the_same_are_kept_below_an_index_made_anew(reported: Pa
 
     forced = ("--forcerun", "finetune_stage")
     said = finished(workspace, "finetune", overlay=overlay, options=forced)
-    assert "nothing it is made of has changed" not in said
+    assert "nothing it depends on has changed" not in said
     assert all(inodes()[name] != after[name] for name in retrained)

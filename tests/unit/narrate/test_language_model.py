@@ -303,7 +303,7 @@ def test_usage_that_is_not_counted_is_estimated_and_said(tmp_path, capsys):
     run(tmp_path, Client(usage=None), texts=TEXTS[:3])
     found = bill(tmp_path)
     assert found.estimated == 3 and found.usd > 0 and found.output_tokens > 20
-    assert "3 answers came without a usable count of tokens" in capsys.readouterr().err
+    assert "3 answers came without usable token counts" in capsys.readouterr().err
 
 
 PRICES = {"usd_per_million_input_tokens": 0, "usd_per_million_output_tokens": 1000.0}
