@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from avion_core.config import EvaluationSettings
+from avion_core.config import STAGE_TASKS, EvaluationSettings
 from avion_core.data.chunks import ChunkIndex
 from avion_core.data.clips import ClipTable
 from avion_core.data.dataset import ClipDataset, View
@@ -79,8 +79,9 @@ class Subject:
         """The model. Raises EvaluationError unless it is a classifier."""
         if MODELS[self.description.kind].output == "classes":
             return self.model
+        tasks = " or ".join(f"'{name}'" for name, task in STAGE_TASKS.items() if task.trains == "classes")
         raise EvaluationError(
-            f"{self.title}: {self.settings.kind} needs a stage with the task 'classification'; "
+            f"{self.title}: {self.settings.kind} needs a stage with the task {tasks}; "
             f"stage '{self.settings.stage}' is a {self.description.kind}"
         )
 

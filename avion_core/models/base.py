@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
@@ -93,6 +93,11 @@ class VideoModel(nn.Module):
         self.frames = frames
         self.image_size_px = image_size_px
         self.normalise = Normalise(config.pixel_mean, config.pixel_std)
+
+    @classmethod
+    def optional_arguments(cls, weights: Iterable[str]) -> dict[str, Any]:
+        """Arguments that build a model with the optional weights among these."""
+        return {}
 
     @classmethod
     def names(cls, config: Any) -> tuple[Part, ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from collections.abc import Iterable
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -55,6 +56,11 @@ class DualEncoder(VideoModel):
         bias = None if logit_bias is None else nn.Parameter(torch.tensor(logit_bias))
         self.logit_bias: nn.Parameter | None
         self.register_parameter("logit_bias", bias)
+
+    @classmethod
+    def optional_arguments(cls, weights: Iterable[str]) -> dict[str, Any]:
+        """The bias, which a model trained with the sigmoid loss has."""
+        return {"logit_bias": 0.0} if "logit_bias" in weights else {}
 
     def encode_video(self, frames_BCTHW: Tensor) -> Tensor:
         """Normalised frames to float32 embeddings B,embed_dim of length 1."""

@@ -90,10 +90,9 @@ def load_model(
     )
     sizes = {"frames": description.frames, "image_size_px": description.image_size_px}
     tensors = read_tensors(Path(folder) / WEIGHTS_FILE)
-    optional: dict[str, Any] = {"classes": description.classes} if description.classes else {}
-    if "logit_bias" in tensors:  # a dual encoder trained with the sigmoid loss
-        optional["logit_bias"] = 0.0
-    model = build_model(description.kind, config, **sizes, **optional)
+    classes: dict[str, Any] = {"classes": description.classes} if description.classes else {}
+    optional = model_class(description.kind).optional_arguments(tensors)
+    model = build_model(description.kind, config, **sizes, **classes, **optional)
     load_weights(model, tensors, source=str(folder))
     return model.eval(), description
 

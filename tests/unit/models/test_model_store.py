@@ -36,6 +36,7 @@ def saved(folder, kind="dual_encoder", config=DUAL, seed=0, **arguments):
     ("kind", "config", "heads"),
     [
         ("dual_encoder", DUAL, {}),
+        ("dual_encoder", DUAL, {"logit_bias": -3.0}),
         ("video_classifier", DUAL, {"classes": 5}),
         ("videomae", MAE, {}),
         ("videomae_classifier", MAE, {"classes": 5}),
