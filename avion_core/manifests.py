@@ -159,7 +159,7 @@ def stage_differences(
     if recorded.seed is not None and recorded.seed != settings.seed:
         found.append(Difference(folder, "seed", recorded.seed, settings.seed))
     provider = settings.narrate.provider
-    rephrased = recorded.recipe is not None and "rephrased" in recipe.clip_tables
+    rephrased = recorded.recipe is not None and recipe.reads_rephrased
     if rephrased and recorded.providers and recorded.providers != (provider,):
         found.append(Difference(folder, "narrate.provider", ", ".join(recorded.providers), provider))
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -25,6 +25,8 @@ Kind = Annotated[
 class EvaluationSettings(EvaluationJob):
     """One evaluation of a trained stage."""
 
+    job = EvaluationJob
+
     kind: Kind
     """MIR, top-k classification, or EgoMCQ."""
     dataset: Name
@@ -39,11 +41,3 @@ class EvaluationSettings(EvaluationJob):
     """Spatial views of a clip, averaged."""
     batch_size: Count = 64
     """Clip views per batch."""
-
-    def recipe(self) -> dict[str, Any]:
-        """The settings that decide the result."""
-        return self.model_dump(mode="json", exclude=set(EvaluationJob.model_fields))
-
-    def job_settings(self) -> dict[str, Any]:
-        """The settings that only say how the job runs."""
-        return self.model_dump(mode="json", include=set(EvaluationJob.model_fields))

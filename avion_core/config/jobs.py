@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,10 +12,21 @@ from avion_core.config.base import Count, Fraction, Positive, Section
 class ReadingJob(Section):
     """A job that reads clips."""
 
+    job: ClassVar[type[Section]]
+    """The settings that only say how the job runs."""
+
     clip_timeout_seconds: Positive = 60.0
     """A clip that takes longer to read counts as undecodable."""
     max_bad_share: Fraction = 0.05
     """The job stops if more than this share of the clips cannot be decoded."""
+
+    def recipe(self) -> dict[str, Any]:
+        """The settings that decide the result."""
+        return self.model_dump(mode="json", exclude=set(self.job.model_fields))
+
+    def job_settings(self) -> dict[str, Any]:
+        """The settings that only say how the job runs."""
+        return self.model_dump(mode="json", include=set(self.job.model_fields))
 
 
 class EvaluationJob(ReadingJob):

@@ -20,9 +20,6 @@ from avion_core.evaluations import EVALUATIONS
 from avion_core.layouts import LAYOUTS
 from avion_core.registry import load_plugins
 
-INHERITED = frozenset({"transcode", "toy_kitchen"})
-"""Common sections that data sets inherit from."""
-
 
 class RunSettings(Section):
     """One row of the report: its stages in order, and its evaluations."""
@@ -83,7 +80,7 @@ class Settings(Section):
         datasets = dict(raw["datasets"])
         for name, entry in raw["datasets"].items():
             if isinstance(entry, Mapping):
-                sections = {"transcode", entry.get("source")} & INHERITED
+                sections = {"transcode", entry.get("source")} & cls.model_fields.keys()
                 datasets[name] = {**entry, **{s: _inherited(raw.get(s), entry.get(s, {})) for s in sections}}
         return {**raw, "datasets": datasets}
 
@@ -206,7 +203,5 @@ def _load_plugins(named: Any) -> None:
 
 def _is_inherited(problem: Any, problems: list[Any]) -> bool:
     """Whether a data set's problem only repeats a common section's."""
-    location = problem["loc"]
-    return location[2:3] in {(name,) for name in INHERITED} and any(
-        other["loc"] == location[2:] for other in problems
-    )
+    section, place = problem["loc"][:1], problem["loc"][2:]
+    return section == ("datasets",) and place != () and any(other["loc"] == place for other in problems)

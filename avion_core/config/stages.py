@@ -21,6 +21,7 @@ OPEN_CLIP = "open_clip:"
 class StageSettings(StageJob):
     """Settings shared by all training stages. Rates and batch sizes are global."""
 
+    job = StageJob
     losses: ClassVar[Losses] = Registry("loss")
     """Losses to choose from, the default first; empty if the task has only one."""
     title: ClassVar[str] = ""
@@ -165,14 +166,6 @@ class StageSettings(StageJob):
             raise ValueError("start and start_weights exclude each other; set one of them to null")
         return self
 
-    def recipe(self) -> dict[str, Any]:
-        """The settings that determine the result."""
-        return self.model_dump(mode="json", exclude=set(StageJob.model_fields))
-
-    def job_settings(self) -> dict[str, Any]:
-        """The settings that only say how the job runs."""
-        return self.model_dump(mode="json", include=set(StageJob.model_fields))
-
     def model_arguments(self) -> dict[str, Any]:
         """Arguments for building the model, without the number of classes."""
         sizes = {"frames": self.frames, "image_size_px": self.image_size_px}
@@ -187,6 +180,11 @@ class StageSettings(StageJob):
     def clip_tables(self) -> tuple[str, ...]:
         """Clip tables joined for training: `human`, `rephrased`."""
         return ("human",)
+
+    @property
+    def reads_rephrased(self) -> bool:
+        """Whether rephrased narrations are among them."""
+        return "rephrased" in self.clip_tables
 
     @property
     def predicts(self) -> str:

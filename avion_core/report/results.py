@@ -165,7 +165,7 @@ class EvaluationResult:
     @property
     def rephrased(self) -> bool:
         """Whether a stage trained on rephrased narrations."""
-        return any("rephrased" in stage.clip_tables for stage in self.lineage)
+        return any(stage.reads_rephrased for stage in self.lineage)
 
     @property
     def providers(self) -> tuple[str, ...]:

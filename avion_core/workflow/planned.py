@@ -104,7 +104,7 @@ class Workflow(Paths):
 
     def rephrased_datasets(self) -> list[str]:
         """Data sets with a stage that uses rephrased narrations."""
-        return sorted({s.recipe.dataset for s in self.stages() if "rephrased" in s.recipe.clip_tables})
+        return sorted({s.recipe.dataset for s in self.stages() if s.recipe.reads_rephrased})
 
     def evaluated_datasets(self) -> set[str]:
         """Data sets that evaluations read, including validations of stages."""
