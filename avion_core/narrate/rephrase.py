@@ -72,7 +72,10 @@ def rephrase_shard(
     """
     provider = provider_of(settings)
     provider.check()
-    first, step = shard_numbers(shard)
+    try:
+        first, step = shard_numbers(shard)
+    except ValueError as error:
+        raise NarrateError(str(error)) from None
     every_text = distinct_texts(clips)
     texts = every_text.take(pa.array(np.arange(first - 1, len(every_text), step)))
     found = provider.rephrase(Work(texts, every_text, shard, class_lists, journal_dir))

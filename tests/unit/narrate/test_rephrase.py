@@ -137,7 +137,7 @@ def test_shards_of_other_clips_are_refused(clips):
 
 @pytest.mark.parametrize("shard", ["0-of-2", "3-of-2", "1", "a-of-b", "1-of-0"])
 def test_a_malformed_shard_is_named(clips, shard):
-    with pytest.raises(ValueError, match="k-of-n"):
+    with pytest.raises(NarrateError, match="k-of-n"):
         rephrase_shard(
             clips,
             settings=LEXICON,
