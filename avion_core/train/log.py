@@ -130,8 +130,12 @@ class BadClips:
         self._logged = 0
 
     def take_in(self, met: Sequence[Any]) -> None:
-        """`met` are this leg's bad clips so far: dataclasses of JSON-able fields."""
-        self._clips += [clip for clip in map(asdict, met) if clip not in self._clips]
+        """`met` are this leg's bad clips so far: dataclasses of JSON-able fields.
+
+        Entries of earlier versions' checkpoints have fewer fields.
+        """
+        new = map(asdict, met)
+        self._clips += [clip for clip in new if not any(old.items() <= clip.items() for old in self._clips)]
 
     def not_yet_logged(self) -> list[dict[str, Any]]:
         """New ones since the last call."""
