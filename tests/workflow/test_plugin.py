@@ -1,4 +1,5 @@
-"""Plug-ins' tasks, losses, source, layout and kind of evaluation, from the configuration to the report."""
+"""Plug-ins, from the configuration to the report: tasks, losses, towers in an architecture file, a source, a
+layout and a kind of evaluation."""
 
 import json
 import shutil
@@ -7,9 +8,9 @@ from pathlib import Path
 from harness import ROOT, copy_workspace, finished, snakemake
 
 PLUGINS = (ROOT / "tests/unit/train/plugin", ROOT / "tests/workflow/plugin")
-COMMON = {"model": "toy_dual_encoder", "epochs": 1, "batch_size": 4}
+COMMON = {"model": "stub", "image_size_px": 64, "epochs": 1, "batch_size": 4}
 OVERLAY = {
-    "plugins": ["stub_tasks", "stub_lists"],
+    "plugins": ["stub_tasks", "stub_towers", "stub_lists"],
     "datasets": {
         "mine": {
             "layout": "lines",
@@ -40,10 +41,16 @@ OBJECTIVES = ["agreement", "contrastive (InfoNCE, weighted)", "retrieval (scaled
 """Of the stages, as the report names them."""
 
 
+def _install_plugins(workspace: Path) -> None:
+    for folder in PLUGINS:
+        shutil.copytree(folder, workspace, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+
+
 def test_plug_ins_run_from_the_configuration_to_the_report(annotated: Path, tmp_path: Path) -> None:
     workspace = copy_workspace(annotated, tmp_path / "workspace")
-    for module in (path for folder in PLUGINS for path in folder.glob("*.py")):
-        shutil.copy2(module, workspace)
+    _install_plugins(workspace)
+    unknown = {**OVERLAY, "plugins": ["stub_tasks", "stub_lists"]}
+    assert "unknown name 'stub'" in snakemake(workspace, overlay=unknown, warm=True).stdout
     stopped = snakemake(workspace, overlay=OVERLAY, warm=True)
     assert stopped.returncode and "data set 'mine': lines.txt: no such file; see `lines`" in stopped.stdout
     videos = sorted((workspace / "data/ek100/raw").rglob("*.MP4"))
@@ -51,19 +58,21 @@ def test_plug_ins_run_from_the_configuration_to_the_report(annotated: Path, tmp_
     (workspace / "lines.txt").write_text("\n".join(lines))
     finished(workspace, overlay=OVERLAY)
     run = workspace / "results/plugged"
-    tasks = [json.loads((run / stage / "model.json").read_text())["task"] for stage in OVERLAY["stages"]]
-    assert tasks == ["agreement", "contrastive", "relevancy"]
+    models = [json.loads((run / stage / "model.json").read_text()) for stage in OVERLAY["stages"]]
+    assert [model["task"] for model in models] == ["agreement", "contrastive", "relevancy"]
+    for tower in ("vision", "text"):
+        assert {model["config"][tower]["kind"] for model in models} == {"stub"}
     figures = json.loads((workspace / "results/report/metrics.json").read_text())["runs"]["plugged"]
     assert 0 < figures["agree_mir"]["mAP"]["mean"] <= 1
     assert figures["matched"]["clips"] == len(lines) and "own_first_interval" in figures["matched"]
     page = (workspace / "results/report/index.html").read_text()
     assert all(f"<td>{name}</td>" in page for name in OBJECTIVES)
+    assert page.count("<td>stub</td>") == len(OVERLAY["stages"])
     assert "Matching of clips with their sentences" in page and "own sentence first" in page
 
 
 def test_an_evaluation_of_a_plug_in_is_refused_where_its_layout_or_task_does_not_fit(tmp_path: Path) -> None:
-    for module in (path for folder in PLUGINS for path in folder.glob("*.py")):
-        shutil.copy2(module, tmp_path)
+    _install_plugins(tmp_path)
     evaluations = {"matched": {"kind": "match", "dataset": "ek100", "stage": "agree"}}
     overlay = OVERLAY | {"evaluations": OVERLAY["evaluations"] | evaluations}
     stopped = snakemake(tmp_path, overlay=overlay, warm=True)
