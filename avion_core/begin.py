@@ -14,7 +14,7 @@ from avion_core.config import Settings, SettingsError, load_settings
 from avion_core.configfile import lay_over, read_config
 from avion_core.finished import set_planned_aside
 from avion_core.folder_lock import claim_folder
-from avion_core.registry import PLUGINS_VARIABLE, plugin_names
+from avion_core.plugins import PLUGINS_VARIABLE, check_jobs_find, plugin_names
 from avion_core.workflow.planned import Workflow
 from avion_core.workflow.remakes import Remakes
 from avion_core.workflow.targets import narrates, planned_runs, trains
@@ -30,9 +30,13 @@ def settings_or_exit(given: Mapping[str, Any], *, files: Iterable[Path], demo: P
         for path in files:
             read_config(path)
         settings = load_settings(lay_over({} if alone else read_config(demo), given))
+        plugins = plugin_names(settings.plugins)
+        check_jobs_find(plugins)
     except SettingsError as error:
         sys.exit(str(error))  # without the lines of the rules, which a WorkflowError adds
-    os.environ[PLUGINS_VARIABLE] = ",".join(plugin_names(settings.plugins))
+    except ValueError as error:
+        sys.exit(f"config: plugins: {error}")
+    os.environ[PLUGINS_VARIABLE] = ",".join(plugins)
     return settings
 
 

@@ -6,8 +6,8 @@ import os
 import sys
 from collections.abc import Callable
 
+from avion_core.plugins import load_plugins
 from avion_core.processes import end_cleanly_when_asked
-from avion_core.registry import load_plugins
 
 TRACEBACK_VARIABLE = "AVION_TRACEBACK"
 """Set it to any value to see an error's traceback."""

@@ -43,6 +43,24 @@ class EvaluationKind:
     in_gallery: bool = False
     """Whether the outputs are clip and sentence embeddings, as the gallery needs."""
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for figures, headlines and columns that do not belong together."""
+        for name in ("figures", "columns", "titles"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise ValueError(f"`{name}` is {getattr(self, name)!r}; a mapping is expected")
+        if "" not in self.figures or "" not in self.titles:
+            raise ValueError("`figures` and `titles` need an entry '', the default")
+        if any(isinstance(names, str) for names in (*self.figures.values(), self.headlines, self.files)):
+            raise ValueError("`figures`, `headlines` and `files` hold tuples of names, such as ('top1',)")
+        figures = {name for names in self.figures.values() for name in names}
+        for name in figures - self.columns.keys():
+            raise ValueError(f"the figure '{name}' has no heading in `columns`")
+        for name in {*self.columns, *self.headlines, *self.optional} - figures:
+            raise ValueError(f"'{name}' of `columns`, `headlines` or `optional` is not in `figures`")
+        for label, names in self.figures.items():
+            if not set(names) & set(self.headlines):
+                raise ValueError(f"no figure of '{label}' in `figures` is in `headlines`")
+
     def figure_names(self, label: str = "") -> tuple[str, ...]:
         """Figures for a model that learned this label."""
         return self.figures.get(label, self.figures[""])
@@ -52,7 +70,9 @@ class EvaluationKind:
         return tuple(name for name in self.figure_names(label) if name not in self.optional)
 
 
-EVALUATIONS: Registry[EvaluationKind] = Registry("kind of evaluation")
+EVALUATIONS: Registry[EvaluationKind] = Registry(
+    "kind of evaluation", record=EvaluationKind, refers=("evaluator",)
+)
 EVALUATIONS.register(
     "retrieval",
     EvaluationKind(

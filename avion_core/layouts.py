@@ -39,8 +39,25 @@ class Layout:
     """Official verb and noun class lists by label, used as synonyms by the lexicon."""
     code: tuple[str, ...] = ()
     """Further files behind its tables, relative to `avion_core` or absolute, whose changes make them anew."""
+    may_lack_metadata: bool = False
+    """Whether a data set may allow that its list of benchmarks is missing (`allow_missing_ego4d_json`)."""
     why_nothing_to_evaluate: str = "its evaluation table is empty"
     """Why there may be no clips to evaluate, for a message."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for tables and files that do not belong together."""
+        if isinstance(self.tables, str):
+            raise ValueError(f"`tables` is a tuple of names, such as ('{self.tables}',)")
+        if not isinstance(self.labels, Mapping):
+            raise ValueError(f"`labels` is {self.labels!r}; a mapping from labels to columns is expected")
+        if "train" not in self.tables:
+            raise ValueError("`tables` needs `train`, the training clips")
+        for kind, files in self.evaluations.items():
+            if "clips" not in files:
+                raise ValueError(f"`evaluations`: {kind} needs a file `clips`")
+        for files in (self.training, *self.evaluations.values()):
+            for file in set(files.values()) - set(self.files):
+                raise ValueError(f"the file '{file}' is not made: there are {', '.join(self.files)}")
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -52,7 +69,7 @@ class Layout:
         return self.evaluations[kind]["clips"].removesuffix(SUFFIX)
 
 
-LAYOUTS: Registry[Layout] = Registry("layout")
+LAYOUTS: Registry[Layout] = Registry("layout", record=Layout, refers=("reader",))
 
 
 def label_columns() -> dict[str, str]:
@@ -75,6 +92,7 @@ LAYOUTS.register(
         tables=("train", "egomcq"),
         evaluations={"multiple_choice": {"clips": "egomcq.arrow"}},
         code=("data/ego4d.py",),
+        may_lack_metadata=True,
         why_nothing_to_evaluate=(
             "EgoMCQ's file is missing (`ego4d.egomcq`, or egomcq.json beside ego4d.json), or its videos are"
         ),

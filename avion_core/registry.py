@@ -5,40 +5,75 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
-import os
-import sys
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 Record = TypeVar("Record")
 
-PLUGINS_VARIABLE = "AVION_PLUGINS"
-"""Plug-in modules, separated by commas; the workflow sets it for its jobs."""
-
 
 class Registry(Generic[Record]):
-    """Records of one class by name, in order of registration."""
+    """Records by name, in order of registration.
 
-    def __init__(self, what: str) -> None:
-        self._what = what
+    A record is an instance of `record` or a subclass of `base`. It has the attributes `needs` and `refers`;
+    the latter hold references to code, `package.module:Name`.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        record: type | None = None,
+        base: type | None = None,
+        needs: tuple[str, ...] = (),
+        refers: tuple[str, ...] = (),
+    ) -> None:
+        self.what = what
+        self.base = base
+        self.refers = refers
+        self.reserved: frozenset[str] = frozenset()
+        """Names that no record may have, as settings beside its section have them."""
+        self._record = record
+        self._needs = needs
         self._records: dict[str, Record] = {}
 
     def register(self, name: str, record: Record) -> Record:
-        """Add a record and return it; raises ValueError for a name that is taken."""
+        """Add a record and return it. Raises ValueError for an unusable name or record."""
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+            raise ValueError(
+                f"{name!r} cannot be the name of a {self.what}; write a name of letters, digits, '_' and '-'"
+            )
         if name in self._records:
-            raise ValueError(f"a {self._what} '{name}' is registered already; choose another name")
+            raise ValueError(f"a {self.what} '{name}' is registered already; choose another name")
+        if name in self.reserved:
+            raise ValueError(f"a {self.what} cannot be called '{name}'; choose another name")
+        self._check(record, f"the {self.what} '{name}'")
         self._records[name] = record
+        registered.append((self, name))
         return record
+
+    def _check(self, record: Any, where: str) -> None:
+        if self._record and not isinstance(record, self._record):
+            raise ValueError(f"{where} is {record!r}; register {self._record.__name__}(…)")
+        if self.base and not is_subclass(record, self.base):
+            raise ValueError(f"{where} is {record!r}; register a subclass of {self.base.__name__}")
+        owner = record if isinstance(record, type) else type(record)
+        for attribute in (*self._needs, *self.refers):
+            value = getattr(record, attribute, None)
+            if not value:
+                raise ValueError(f"{where}: {owner.__name__} has no `{attribute}`; set it")
+            if attribute in self.refers and not re.fullmatch(r"[\w.]+:\w+", str(value)):
+                raise ValueError(f"{where}: `{attribute}` is {value!r}; write 'package.module:Name'")
 
     def __getitem__(self, name: str) -> Record:
         """The record of this name; raises ValueError with the nearest known name."""
-        if name not in self._records:
-            raise ValueError(f"unknown {self._what} '{name}'{nearest(name, self._records)}")
+        if name not in self:
+            raise ValueError(f"unknown {self.what} '{name}'{nearest(str(name), self._records)}")
         return self._records[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._records
+        return isinstance(name, str) and name in self._records
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._records)
@@ -55,6 +90,10 @@ class Registry(Generic[Record]):
         return self._records.items()
 
 
+registered: list[tuple[Registry[Any], str]] = []
+"""Records of all registries, in order of registration."""
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """End of a message about an unknown name: the nearest known name, or all."""
     choices = list(choices)
@@ -64,23 +103,9 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     return f"; known: {', '.join(choices)}" if choices else ""
 
 
-def plugin_names(modules: Iterable[str] = ()) -> list[str]:
-    """These modules and those of PLUGINS_VARIABLE."""
-    return list(dict.fromkeys([*modules, *filter(None, os.environ.get(PLUGINS_VARIABLE, "").split(","))]))
-
-
-def load_plugins(modules: Iterable[str] = ()) -> None:
-    """Import these modules and those of PLUGINS_VARIABLE, which register their records.
-
-    They may be in the working directory. Raises ValueError for one that cannot be imported.
-    """
-    for module in plugin_names(modules):
-        if (here := str(Path.cwd())) not in sys.path:
-            sys.path.append(here)
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise ValueError(f"the module '{module}' cannot be imported ({error})") from None
+def is_subclass(found: object, base: type) -> bool:
+    """Whether this is a class, and a subclass of `base`."""
+    return isinstance(found, type) and issubclass(found, base)
 
 
 def source_file(reference: str) -> Path:
@@ -90,7 +115,16 @@ def source_file(reference: str) -> Path:
     return Path(module.origin)
 
 
-def load(reference: str) -> Any:
-    """Import the module of `package.module:Name` and return the object."""
+def load(reference: str, base: type | None = None) -> Any:
+    """Import the module of `package.module:Name` and return the object.
+
+    Raises ValueError if there is none, or if it is not a subclass of `base`.
+    """
     module, _, name = reference.partition(":")
-    return getattr(importlib.import_module(module), name)
+    imported = importlib.import_module(module)
+    if not hasattr(imported, name):
+        raise ValueError(f"{reference}: the module has no '{name}'; correct the reference")
+    found = getattr(imported, name)
+    if base and not is_subclass(found, base):
+        raise ValueError(f"{reference} is {found!r}; a subclass of {base.__name__} is expected")
+    return found

@@ -147,3 +147,23 @@ class DatasetSettings(Section):
             has = " or ".join(own.layouts)
             raise ValueError(f"the source '{self.source}' has the layout {has} (layout: '{self.layout}')")
         return self
+
+    @model_validator(mode="after")
+    def _goes_with_the_layout(self) -> DatasetSettings:
+        if self.allow_missing_ego4d_json:
+            self._only_with(
+                "allow_missing_ego4d_json", [n for n, o in LAYOUTS.items() if o.may_lack_metadata]
+            )
+        if self.class_lists is not None:
+            self._only_with("class_lists", [name for name, own in LAYOUTS.items() if own.narrated])
+        return self
+
+    def _only_with(self, setting: str, layouts: list[str]) -> None:
+        if self.layout not in layouts:
+            raise ValueError(
+                f"{setting} does not go with the layout '{self.layout}'; it is a setting of "
+                f"{', '.join(layouts)}"
+            )
+
+
+SOURCE_SETTINGS.reserved = frozenset({*DatasetSettings.model_fields, *dir(DatasetSettings)})

@@ -6,7 +6,7 @@ multi-similarity (arXiv 2406.12256).
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from avion_core.config.base import NotNegative, Positive, Section
 from avion_core.registry import Registry
@@ -21,6 +21,13 @@ class LossSettings(Section):
     """The loss function, `package.module:name`; `train/losses.py` documents its arguments."""
     of_the_model: ClassVar[tuple[str, ...]] = ()
     """Settings passed to the model; the others are passed to the function."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        """Raise ValueError for a name in `of_the_model` that is no setting."""
+        for name in cls.of_the_model:
+            if name not in cls.model_fields:
+                raise ValueError(f"{cls.__name__}: `of_the_model` names '{name}', which is no setting of it")
 
 
 Losses = Registry[type[LossSettings]]
@@ -86,12 +93,12 @@ class AdaptiveMaxMargin(LossSettings):
     """Target gap at relevancy 1."""
 
 
-CONTRASTIVE_LOSSES: Losses = Registry("loss")
+CONTRASTIVE_LOSSES: Losses = Registry("loss", base=LossSettings, refers=("function",))
 """Losses of the contrastive task, its default first."""
 CONTRASTIVE_LOSSES.register("info_nce", InfoNCE)
 CONTRASTIVE_LOSSES.register("sigmoid", Sigmoid)
 
-RELEVANCY_LOSSES: Losses = Registry("loss")
+RELEVANCY_LOSSES: Losses = Registry("loss", base=LossSettings, refers=("function",))
 """Losses of the relevancy task, its default first."""
 RELEVANCY_LOSSES.register("symmetric_multi_similarity", SymmetricMultiSimilarity)
 RELEVANCY_LOSSES.register("max_margin", MaxMargin)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, Field, create_model, model_validator
 
 from avion_core.config.base import Address, Count, Fraction, NotNegative, Positive, Section
 from avion_core.registry import Registry
+
+LIBRARY = Path(__file__).parents[1]
 
 
 class ProviderSettings(Section):
@@ -26,6 +29,15 @@ class ProviderSettings(Section):
     """What the report calls it in a sentence; empty for its name."""
 
     @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        """Raise ValueError for a file of `code` that does not exist."""
+        if isinstance(cls.code, str):
+            raise ValueError(f"{cls.__name__}: `code` is a tuple of files; write ({cls.code!r},)")
+        for file in cls.code:
+            if not (LIBRARY / file).is_file():
+                raise ValueError(f"{cls.__name__}: `code` names {file}: no such file in {LIBRARY}")
+
+    @classmethod
     def has_section(cls, chosen: bool) -> bool:
         """Whether there is a section even if the configuration has none: defaults, or an error."""
         required = any(field.is_required() for field in cls.model_fields.values())
@@ -38,7 +50,9 @@ class ProviderSettings(Section):
 
 Own = TypeVar("Own", bound=ProviderSettings)
 
-PROVIDERS: Registry[type[ProviderSettings]] = Registry("narration provider")
+PROVIDERS: Registry[type[ProviderSettings]] = Registry(
+    "narration provider", base=ProviderSettings, refers=("work",)
+)
 """Settings of a provider by its name."""
 
 
@@ -205,3 +219,6 @@ class NarrateSettings(Section):
         made = create_model("Sections", __base__=Section, **types).model_validate(sections)  # type: ignore[call-overload]
         common = {name: value for name, value in raw.items() if name in cls.model_fields}
         return common | {name: getattr(made, name) for name in types}
+
+
+PROVIDERS.reserved = frozenset({*NarrateSettings.model_fields, *dir(NarrateSettings)})

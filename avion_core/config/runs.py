@@ -18,7 +18,7 @@ from avion_core.config.sources import ToyKitchenSettings
 from avion_core.config.stages import StageSettings
 from avion_core.evaluations import EVALUATIONS
 from avion_core.layouts import LAYOUTS
-from avion_core.registry import load_plugins
+from avion_core.plugins import load_plugins
 
 
 class RunSettings(Section):
@@ -80,7 +80,7 @@ class Settings(Section):
         datasets = dict(raw["datasets"])
         for name, entry in raw["datasets"].items():
             if isinstance(entry, Mapping):
-                sections = {"transcode", entry.get("source")} & cls.model_fields.keys()
+                sections = [name for name in cls.model_fields if name in ("transcode", entry.get("source"))]
                 datasets[name] = {**entry, **{s: _inherited(raw.get(s), entry.get(s, {})) for s in sections}}
         return {**raw, "datasets": datasets}
 

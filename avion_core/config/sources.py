@@ -33,7 +33,7 @@ class SourceSettings(Section):
         return {}
 
 
-SOURCE_SETTINGS: Registry[type[SourceSettings]] = Registry("source")
+SOURCE_SETTINGS: Registry[type[SourceSettings]] = Registry("source", base=SourceSettings, refers=("source",))
 """Sources by their name in the configuration: their settings, which name the class."""
 
 

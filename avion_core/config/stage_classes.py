@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import ValidationError, create_model
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -14,7 +14,7 @@ from avion_core.registry import Registry, nearest
 if TYPE_CHECKING:
     from avion_core.config.stages import StageSettings
 
-STAGE_TASKS: Registry[type[StageSettings]] = Registry("task")
+STAGE_TASKS: Registry[type[StageSettings]] = Registry("task", needs=("trains",), refers=("setup",))
 """Settings of a training stage by its task."""
 
 
@@ -31,6 +31,12 @@ def stage_class(raw: Mapping[str, Any]) -> type[StageSettings]:
     except ValueError as error:
         raise _refusal(_problem(str(error), "task")) from None
     losses = list(settings.losses)
+    if "loss" in settings.model_fields and not losses:
+        problem = f"the task '{task}' has no losses; register one in `losses` of {settings.__name__}"
+        raise _refusal(_problem(problem, "task"))
+    if task not in get_args(settings.model_fields["task"].annotation):
+        problem = f"{settings.__name__} lacks the field `task: Literal['{task}']`; add it"
+        raise _refusal(_problem(problem, "task"))
     if loss is not None and str(loss) not in losses:
         choice = f"it has: {', '.join(losses)}" if losses else "it has but one, so leave loss out"
         raise _refusal(_problem(f"the task '{task}' has no loss '{loss}'; {choice}", "loss"))
@@ -41,6 +47,8 @@ def stage_class(raw: Mapping[str, Any]) -> type[StageSettings]:
 def _with_loss(settings: type[StageSettings], loss: str) -> type[StageSettings]:
     """The settings of a task together with those of one of its losses."""
     own = settings.losses[loss]
+    for taken in own.model_fields.keys() & settings.model_fields.keys():
+        raise ValueError(f"the loss '{loss}' has a setting '{taken}', as its task has; give it another name")
     name, bases = f"{settings.__name__}With{own.__name__}", (settings, own)
     made: type[StageSettings] = create_model(name, __base__=bases, loss=(Literal[loss], loss))  # type: ignore
     return made
@@ -83,7 +91,8 @@ def _homes(name: str) -> list[str]:
 
 def _misfit(settings: type[StageSettings], name: str, homes: list[str]) -> InitErrorDetails:
     """A setting that others have: which, and what this one takes where it is one of losses."""
-    task = next(task for task, plain in STAGE_TASKS.items() if issubclass(settings, plain))
+    tasks = {plain: task for task, plain in STAGE_TASKS.items()}
+    task = next(tasks[plain] for plain in settings.__mro__ if plain in tasks)
     among = f"the task '{task}'"
     if settings.losses and not any(home in STAGE_TASKS for home in homes):
         loss = settings.model_fields["loss"].default

@@ -10,7 +10,7 @@ from pydantic import Field, ModelWrapValidatorHandler, model_validator
 from avion_core.config.base import Count, Fraction, Name, NotNegative, Positive
 from avion_core.config.jobs import StageJob
 from avion_core.config.losses import Losses
-from avion_core.config.stage_classes import fitting, stage_class
+from avion_core.config.stage_classes import STAGE_TASKS, fitting, stage_class
 from avion_core.evaluations import EVALUATIONS
 from avion_core.registry import Registry
 
@@ -30,7 +30,7 @@ class StageSettings(StageJob):
     """`package.module:Name` of the task's `train.tasks.TaskSetup`."""
     files: ClassVar[tuple[str, ...]] = ()
     """Further files that the task reads, by their role in layouts: `sentences` …"""
-    trains: ClassVar[str] = ""
+    trains: ClassVar[str]
     """Output of the trained models (`ModelKind.output`): `embeddings`, `classes`, `pixels` …, which decides
     the kinds of evaluation."""
     pretrains: ClassVar[bool] = False
@@ -216,3 +216,6 @@ class StageSettings(StageJob):
         """The file of `start_weights`; None without one or for an open_clip model."""
         downloaded = self.start_weights is None or self.start_weights.startswith(OPEN_CLIP)
         return None if downloaded else self.start_weights
+
+
+STAGE_TASKS.base = StageSettings  # set here, as the class is made with the registry

@@ -39,8 +39,10 @@ class LayoutReader:
 
 
 def layout_reader(layout: str) -> LayoutReader:
-    """The reader of a layout. Raises ValueError for an unknown one."""
-    found: LayoutReader = load(LAYOUTS[layout].reader)
+    """The reader of a layout. Raises ValueError for an unknown layout, and for what is no reader."""
+    found = load(LAYOUTS[layout].reader)
+    if not isinstance(found, LayoutReader):
+        raise ValueError(f"{LAYOUTS[layout].reader} is {found!r}; a LayoutReader is expected")
     return found
 
 
@@ -48,5 +50,8 @@ def official_files(layout: str) -> OfficialFiles:
     """Access to a layout's official files. Raises ValueError for a layout without any."""
     official = layout_reader(layout).official
     if official is None:
-        raise ValueError(f"the layout '{layout}' has no official files")
+        raise ValueError(
+            f"the layout '{layout}' has no official files (`official` of {LAYOUTS[layout].reader}); choose "
+            "another source"
+        )
     return official

@@ -175,11 +175,11 @@ class ModelKind:
     """Other kinds it may start from, each with the weights (fnmatch patterns) to leave out."""
 
 
-ARCHITECTURES: Registry[type[Architecture]] = Registry("kind of architecture")
+ARCHITECTURES: Registry[type[Architecture]] = Registry("kind of architecture", base=Architecture)
 ARCHITECTURES.register("dual_encoder", DualEncoderConfig)
 ARCHITECTURES.register("videomae", VideoMAEConfig)
 
-MODELS: Registry[ModelKind] = Registry("kind of model")
+MODELS: Registry[ModelKind] = Registry("kind of model", record=ModelKind, refers=("code",))
 MODELS.register(
     "dual_encoder",
     ModelKind(

@@ -93,9 +93,18 @@ class Tower(Generic[Fields]):
     code: str
     """Its class, `package.module:Name`."""
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for fields without a kind."""
+        if not getattr(self.config, "kind", None):
+            raise ValueError(
+                f"{self.config.__name__} has no class attribute `kind`; set the name of its tower"
+            )
 
-VISION_TOWERS: Registry[Tower[VisionTowerConfig]] = Registry("kind of vision tower")
-TEXT_TOWERS: Registry[Tower[TextTowerConfig]] = Registry("kind of text tower")
+
+VISION_TOWERS: Registry[Tower[VisionTowerConfig]] = Registry(
+    "kind of vision tower", record=Tower, refers=("code",)
+)
+TEXT_TOWERS: Registry[Tower[TextTowerConfig]] = Registry("kind of text tower", record=Tower, refers=("code",))
 
 
 class VisionConfig(VisionTowerConfig):
@@ -137,7 +146,10 @@ def _chosen(towers: Registry[Tower[Any]], raw: Any) -> Any:
     if not isinstance(raw, Mapping):
         return raw
     fields = dict(raw)
-    config = towers[str(fields.pop("kind", DEFAULT_KIND))].config
+    kind = str(fields.pop("kind", DEFAULT_KIND))
+    config = towers[kind].config
+    if config.kind != kind:
+        raise ValueError(f"the tower '{kind}' has the kind '{config.kind}' in {config.__name__}; correct it")
     try:
         return config.model_validate(fields)
     except ValidationError as error:

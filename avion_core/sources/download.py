@@ -50,11 +50,14 @@ class DataSet:
         return fingerprint(decisive | settings.source_settings.recipe())
 
     def source(self) -> Source[Any]:
-        """Its source, built from the source's own settings only."""
+        """Its source, built from the source's own settings only. Raises SourceError if that fails."""
         allow_missing = self.settings.allow_missing_ego4d_json
         target = Target(self.settings.layout, self.raw_dir, self.recipe, allow_missing)
         own = self.settings.source_settings
-        source: Source[Any] = load(own.source)(own, target)
+        try:
+            source: Source[Any] = load(own.source, Source)(own, target)
+        except ValueError as error:
+            raise SourceError(f"data set '{self.name}': source: '{self.settings.source}': {error}") from None
         return source
 
 

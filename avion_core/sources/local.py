@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from avion_core.config.sources import LocalSource
-from avion_core.data.layout_files import OfficialFiles, official_files
+from avion_core.data.layout_files import official_files
 from avion_core.data.source_videos import SourceVideo
 from avion_core.sources.raw_folder import RawFolder
 from avion_core.sources.source import Source, Target
@@ -21,10 +21,7 @@ class LocalFiles(Source[LocalSource]):
     def __init__(self, own: LocalSource, target: Target) -> None:
         super().__init__(own, target)
         self._origin = Path(own.path)
-
-    @property
-    def _files(self) -> OfficialFiles:
-        return official_files(self.target.layout)
+        self._files = official_files(target.layout)
 
     @property
     def where(self) -> list[str]:

@@ -15,7 +15,7 @@ from avion_core.configfile import read_config
 ROOT = Path(__file__).parents[2]
 DEMO = read_config(ROOT / "config.yaml")
 MODULE = '''
-from typing import Literal
+from typing import ClassVar, Literal
 
 from avion_core.config import CONTRASTIVE_LOSSES, STAGE_TASKS, LossSettings, StageSettings
 
@@ -23,6 +23,8 @@ from avion_core.config import CONTRASTIVE_LOSSES, STAGE_TASKS, LossSettings, Sta
 class CaptionStage(StageSettings):
     """Captions."""
 
+    setup: ClassVar[str] = "captions:CaptionStage"
+    trains: ClassVar[str] = "embeddings"
     task: Literal["captioning"]
     beams: int = 4
 
@@ -30,6 +32,7 @@ class CaptionStage(StageSettings):
 class Debiased(LossSettings):
     """InfoNCE, debiased."""
 
+    function: ClassVar[str] = "captions:Debiased"
     prior: float = 0.1
 
 

@@ -16,7 +16,7 @@ from avion_core.models.sizes import measure
 from avion_core.models.store import build_model, load_model, start_from
 from avion_core.models.towers import TEXT_TOWERS, VISION_TOWERS
 from avion_core.models.weights import ModelError
-from avion_core.registry import PLUGINS_VARIABLE, load_plugins
+from avion_core.plugins import PLUGINS_VARIABLE, load_plugins
 from tests.support.training import train
 
 RECIPE = {
