@@ -1,9 +1,9 @@
-"""Takes narrations apart: an allow-list of the shapes of sentence that can be rewritten without harm.
+"""Parses narrations: an allow-list of the sentence patterns that can be rewritten safely.
 
-Narrations are short and alike ("#C C picks up the red mug from the table", "take mug", "washing hands").
-What is read here is one clause with a known verb of action. Where only phrases about known things follow the
-verb, the sentence is understood and its words may change; else only the form of its verb may. Anything that
-could be a second clause, a negation, a question or a slip makes `analyse` return None.
+Narrations are short and alike ("#C C picks up the red mug from the table", "take mug", "washing hands"). The
+parser accepts one clause with a known action verb. If only phrases about known things follow the verb, the
+sentence is understood and its words may change; otherwise only the form of its verb may. For anything that
+could be a second clause, a negation, a question or a typo, `analyse` returns None.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ _TEXT = re.compile(rf"(?:# ?)?{_WORD}(?: +{_WORD})*")
 
 
 def analyse(text: str, words: Words) -> Sentence | None:
-    """Take a narration apart; None for anything but one plain clause with a known verb."""
+    """Parse a narration; None for anything but one plain clause with a known verb."""
     text = re.sub(r"[\s.!]+$", "", text.strip())
     if not text.isprintable() or not _TEXT.fullmatch(text) or re.search("[A-Z]{3}", text):
         return None
@@ -123,7 +123,7 @@ class _Reader:
         return self.lower[self.place - 1]
 
     def _places_of_names(self) -> set[int]:
-        """Places of the words of things that have several ("washing up liquid")."""
+        """Places of the words in multi-word things ("washing up liquid")."""
         return {
             place
             for start, first in enumerate(self.lower)
@@ -134,7 +134,7 @@ class _Reader:
         }
 
     def _subject(self) -> tuple[str, Actor] | None:
-        """Subject and who it is; the place moves behind it. None for one that is not understood."""
+        """The subject and who it is; advances past it. None for a subject that is not understood."""
         first, second = self.lower[:2]
         if first in ("#c", "c"):
             self.place = 2 if second == "c" else 1
@@ -164,7 +164,7 @@ class _Reader:
         return found[1] if found else None
 
     def _verbs(self) -> tuple[Tag, Helper | None, str] | None:
-        """Form of the first verb, helper, and the verb of action; the place moves behind them."""
+        """Form of the first verb, helper, and the action verb; advances past them."""
         helper = self.words.helpers.get(self._next())
         if helper is None:
             found = self.words.actions.get(self._next())
@@ -182,7 +182,7 @@ class _Reader:
         return tag, Helper(lemma, link), main[0]
 
     def _suspicious(self) -> bool:
-        """Whether what follows the verb could hold another verb, a negation or a slip of the pen."""
+        """Whether what follows the verb could contain another verb, a negation or a typo."""
         tail = self.lower[self.place :]
         if tail[:1] == ["of"] or any(one == two for one, two in itertools.pairwise(tail)):
             return True
@@ -229,7 +229,7 @@ class _Reader:
         return str(verb) in self.words.light and (bare or not kinds & {"held", "stuff"})
 
     def _phrases(self, lemma: str) -> tuple[Verb, NounPhrase | None, tuple[Part, ...]] | None:
-        """Verb with its particle, object, and what follows; None for what is not understood."""
+        """The verb with its particle, object, and what follows; None if not understood."""
         verb, parts = Verb(lemma), list[Part]()
         if f"{lemma} {self._next()}" in self.words.phrasal:
             verb = Verb(lemma, self._take())

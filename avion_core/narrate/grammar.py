@@ -66,7 +66,7 @@ class NounPhrase:
     noun: tuple[str, ...]
 
     def words(self) -> tuple[str, ...]:
-        """The phrase, with "a" or "an" as the next word wants it."""
+        """The phrase, with "a" or "an" to match the next word."""
         words = [*self.before, *self.noun]
         for place, word in enumerate(words[:-1]):
             if word.lower() in ("a", "an"):
@@ -80,7 +80,7 @@ Part = NounPhrase | str
 
 @dataclass(frozen=True)
 class Sentence:
-    """A narration taken apart."""
+    """A parsed narration."""
 
     subject: str
     """As written, "#C C" for the camera wearer; empty in the plain form ("take mug", "taking mug")."""

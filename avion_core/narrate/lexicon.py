@@ -1,10 +1,10 @@
-"""The offline provider: rewrites a narration with synonyms and other sentence forms, without a network.
+"""The offline provider: rewrites a narration with synonyms and other sentence patterns, without a network.
 
-A replacement must be in the reviewed table `synonyms.yaml`, and class lists, where given, have a veto: a
-word is never replaced by one of another class, so a rephrased clip keeps its verb and noun class. The class
-lists add what is close enough only if annotators saw it so (mug and cup), and short names ("coffee mug",
-"mug"). Half of the sentences are in the plain form of EPIC-KITCHENS-100 ("take mug"), half in that of Ego4D
-("#C C grabs the mug"). The same text always gives the same sentences.
+A replacement must be in the reviewed table `synonyms.yaml`. If class lists are given, a word is not replaced
+by one of another class, so that a rephrased clip keeps its verb and noun class. Class lists also allow near
+synonyms that annotators put into one class (mug and cup), and short names ("coffee mug", "mug"). Half of the
+sentences are in the plain form of EPIC-KITCHENS-100 ("take mug"), half in that of Ego4D ("#C C grabs the
+mug"). The same text always gives the same sentences.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ MEANS = frozenset(("tools", "containers", "gadgets", "devices", "clothes", "mate
 
 @dataclass(frozen=True)
 class Rule:
-    """What may stand for a verb, and of which things and before which prepositions it may."""
+    """Replacements of a verb, and the objects and prepositions that they are limited to."""
 
     others: tuple[str, ...]
     of: frozenset[str] | None
@@ -67,7 +67,7 @@ class Rule:
     """Prepositions after the object; None: any."""
 
     def fits(self, sentence: Sentence, words: Words) -> bool:
-        """Whether the rule holds for the sentence's object and what follows it."""
+        """Whether the rule applies to the sentence's object and what follows it."""
         used = {part for part in sentence.rest if part in PREPOSITIONS | {"out of"}}
         if self.then is not None and not used <= self.then:
             return False
@@ -80,7 +80,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Table:
-    """`synonyms.yaml`, read."""
+    """The content of `synonyms.yaml`."""
 
     verbs: Mapping[str, Mapping[str, tuple[Rule, ...]]]
     """By "always" and "in_class": the rules for each verb."""
@@ -138,7 +138,7 @@ class Lexicon:
         self.words = words or load_words()
 
     def rephrase(self, text: str, count: int) -> list[str]:
-        """Up to `count` sentences that say what `text` says; fewer (or none) where the words end."""
+        """Up to `count` sentences that mean the same as `text`; fewer or none if words run out."""
         sentence = analyse(text, self.words)
         if sentence is None:
             return []
@@ -146,7 +146,7 @@ class Lexicon:
         return distinct(_once(itertools.islice(candidates, 30 * count)), original=text, count=count)
 
     def _candidates(self, sentence: Sentence, text: str) -> Iterator[str]:
-        """Sentences, the most useful first; a digest of the text picks among equals."""
+        """Sentences, the most useful first; a digest of the text breaks ties."""
         pick = int(hashlib.sha256(text.encode()).hexdigest()[:8], 16)
         verbs = _rotated(self._verb_synonyms(sentence), pick)
         named = _rotated(self._renamed(sentence), pick >> 4)
@@ -170,7 +170,7 @@ class Lexicon:
     def _other_forms(
         self, sentence: Sentence, verbs: Sequence[Verb], named: Sequence[Sentence]
     ) -> Iterator[str]:
-        """Forms that are left when synonyms have run out: aspect, articles, the particle's place."""
+        """Variations without synonyms: aspect, articles, the particle's place."""
         told = sentence.tag
         if _moves(sentence, known=bool(verbs)):
             yield render(sentence, tag=told, particle_last=True)
@@ -235,7 +235,7 @@ class Lexicon:
         ]
 
     def _short(self, sentence: Sentence) -> Sentence:
-        """Verb and thing alone, "take mug", where the rest only says where or how; else the bare sentence."""
+        """Verb and thing alone ("take mug") if the rest only says where or how; else the bare sentence."""
         if sentence.object is None or not self._only_tells_where(sentence, sentence.object):
             return _bare(sentence)
         return replace(sentence, object=self._head(sentence.object), rest=())
@@ -270,7 +270,7 @@ class Lexicon:
         return NounPhrase(kept, bare.noun)
 
     def _articles(self, sentence: Sentence, pick: int) -> Sentence:
-        """Half of the time "a" for "the" (of things one can count), always "the" for "a"."""
+        """Half of the time "a" for "the" (for countable things), always "the" for "a"."""
         if pick & 8 or "of" in sentence.rest:
             return sentence
 
@@ -289,7 +289,7 @@ class Lexicon:
 def _agreed(
     word: str, rules: Mapping[str, Iterable[str]], classes: Mapping[str, frozenset[int]]
 ) -> list[str]:
-    """Replacements of `word` that the class lists (possibly empty) do not speak against."""
+    """Replacements of `word` that the class lists (possibly empty) allow."""
     own = classes.get(word)
     free = [other for other in rules["always"] if own is None or other not in classes or own & classes[other]]
     close = [other for other in rules["in_class"] if own and own & classes.get(other, frozenset())]
@@ -297,7 +297,7 @@ def _agreed(
 
 
 def _forms(sentence: Sentence) -> Iterator[str]:
-    """The same words as an instruction and in the other aspect."""
+    """The same words as an instruction, and in the other aspect."""
     wearer = any(str(part).lower() in POSSESSIVES | REFLEXIVES for part in sentence.rest)
     if not sentence.understood and sentence.actor != "other" and not wearer:
         yield render(sentence, tag="VB")
@@ -311,7 +311,7 @@ def _aspects(sentence: Sentence) -> Iterator[str]:
 
 
 def _instruction(sentence: Sentence) -> str:
-    """The sentence as EPIC-KITCHENS has it; nobody is told to take something "with his hand"."""
+    """The sentence in EPIC-KITCHENS' form; bare if it has a possessive, as "with his hand" fits no command."""
     possessive = any(word.lower() in POSSESSIVES for phrase in _phrases(sentence) for word in phrase.before)
     return render(_bare(sentence) if possessive else sentence, tag="VB")
 

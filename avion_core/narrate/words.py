@@ -42,7 +42,7 @@ class Words:
     """First words of things that have several."""
 
     def singular(self, noun: Sequence[str]) -> str:
-        """A noun as tables and lists have it."""
+        """A noun in the form used by tables and lists."""
         phrase = " ".join(noun).lower()
         if phrase in self.things:
             return phrase
@@ -54,7 +54,7 @@ class Words:
         return self.singular(noun) != " ".join(noun).lower()
 
     def kinds(self, noun: Sequence[str]) -> frozenset[str]:
-        """Kinds of the longest known thing at the noun's end, itself included; none for a strange noun.
+        """Kinds of the longest known thing at the noun's end, including itself; none for an unknown noun.
 
         A chicken breast is a breast only if chicken breasts are not known.
         """
