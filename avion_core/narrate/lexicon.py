@@ -311,7 +311,7 @@ def _aspects(sentence: Sentence) -> Iterator[str]:
 
 
 def _instruction(sentence: Sentence) -> str:
-    """The sentence in EPIC-KITCHENS' form; bare if it has a possessive, as "with his hand" fits no command."""
+    """The sentence in EPIC-KITCHENS' form; bare if it has a possessive: no command says "with his hand"."""
     possessive = any(word.lower() in POSSESSIVES for phrase in _phrases(sentence) for word in phrase.before)
     return render(_bare(sentence) if possessive else sentence, tag="VB")
 
