@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from avion_core.config import EvaluationSettings, unserved
+from avion_core.data.layout_files import layout_reader
 from avion_core.data.source_videos import is_utf8
 from avion_core.data.tables import row_count
 from avion_core.layouts import LAYOUTS
@@ -120,8 +121,13 @@ def check_models(workflow: Workflow) -> Iterator[str]:
 
 
 def check_layouts(workflow: Workflow) -> Iterator[str]:
-    """Tasks and evaluations that their data set's layout does not support, also of runs named as targets."""
-    for run in workflow.runs:
+    """Readers that are none, and tasks and evaluations that their data set's layout does not support."""
+    for dataset in workflow.used_datasets():
+        try:
+            layout_reader(workflow.settings.datasets[dataset].layout)
+        except ValueError as error:
+            yield f"data set '{dataset}': layout: {error}"
+    for run in workflow.runs:  # also of those named as targets
         yield from unserved(workflow.settings, run)
 
 

@@ -115,16 +115,22 @@ def source_file(reference: str) -> Path:
     return Path(module.origin)
 
 
-def load(reference: str, base: type | None = None) -> Any:
+def load(reference: str, *, record: type | None = None, base: type | None = None) -> Any:
     """Import the module of `package.module:Name` and return the object.
 
-    Raises ValueError if there is none, or if it is not a subclass of `base`.
+    Raises ValueError unless it is an instance of `record`, a subclass of `base`, or without these callable.
     """
     module, _, name = reference.partition(":")
     imported = importlib.import_module(module)
     if not hasattr(imported, name):
         raise ValueError(f"{reference}: the module has no '{name}'; correct the reference")
     found = getattr(imported, name)
-    if base and not is_subclass(found, base):
-        raise ValueError(f"{reference} is {found!r}; a subclass of {base.__name__} is expected")
+    if record:
+        fits, expected = isinstance(found, record), f"{record.__name__}(…)"
+    elif base:
+        fits, expected = is_subclass(found, base), f"a subclass of {base.__name__}"
+    else:
+        fits, expected = callable(found), "a function or class"
+    if not fits:
+        raise ValueError(f"{reference} is {found!r}; {expected} is expected")
     return found

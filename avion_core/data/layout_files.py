@@ -40,9 +40,7 @@ class LayoutReader:
 
 def layout_reader(layout: str) -> LayoutReader:
     """The reader of a layout. Raises ValueError for an unknown layout, and for what is no reader."""
-    found = load(LAYOUTS[layout].reader)
-    if not isinstance(found, LayoutReader):
-        raise ValueError(f"{LAYOUTS[layout].reader} is {found!r}; a LayoutReader is expected")
+    found: LayoutReader = load(LAYOUTS[layout].reader, record=LayoutReader)
     return found
 
 

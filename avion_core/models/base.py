@@ -65,13 +65,13 @@ class TextTower(Tower):
 
 def vision_class(config: VisionTowerConfig) -> type[VisionTower]:
     """The class of the towers of this kind."""
-    found: type[VisionTower] = load(VISION_TOWERS[config.kind].code, VisionTower)
+    found: type[VisionTower] = load(VISION_TOWERS[config.kind].code, base=VisionTower)
     return found
 
 
 def text_class(config: TextTowerConfig) -> type[TextTower]:
     """The class of the towers of this kind."""
-    found: type[TextTower] = load(TEXT_TOWERS[config.kind].code, TextTower)
+    found: type[TextTower] = load(TEXT_TOWERS[config.kind].code, base=TextTower)
     return found
 
 
@@ -162,7 +162,7 @@ class VideoModel(nn.Module):
 
 def model_class(kind: str) -> type[VideoModel]:
     """The class of the models of this kind. Raises ValueError for an unknown one."""
-    found: type[VideoModel] = load(MODELS[kind].code, VideoModel)
+    found: type[VideoModel] = load(MODELS[kind].code, base=VideoModel)
     return found
 
 

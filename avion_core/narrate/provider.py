@@ -73,5 +73,5 @@ class Provider:
 
 def provider_of(settings: NarrateSettings) -> Provider:
     """The chosen provider, imported when used."""
-    made: Provider = load(settings.own.work, Provider)(settings)
+    made: Provider = load(settings.own.work, base=Provider)(settings)
     return made

@@ -55,7 +55,7 @@ class DataSet:
         target = Target(self.settings.layout, self.raw_dir, self.recipe, allow_missing)
         own = self.settings.source_settings
         try:
-            source: Source[Any] = load(own.source, Source)(own, target)
+            source: Source[Any] = load(own.source, base=Source)(own, target)
         except ValueError as error:
             raise SourceError(f"data set '{self.name}': source: '{self.settings.source}': {error}") from None
         return source

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from avion_core.begin import settings_or_exit
 from avion_core.config import (
     CONTRASTIVE_LOSSES,
     PROVIDERS,
@@ -22,15 +23,17 @@ from avion_core.config import (
 )
 from avion_core.config.stage_classes import _with_loss
 from avion_core.configfile import lay_over, read_config
-from avion_core.data.layout_files import layout_reader
 from avion_core.data.source_videos import SourceError
 from avion_core.evaluations import EVALUATIONS
 from avion_core.layouts import LAYOUTS
 from avion_core.models.architecture import ARCHITECTURES, MODELS, parse_architecture
 from avion_core.models.towers import TEXT_TOWERS, VISION_TOWERS
 from avion_core.narrate.provider import provider_of
-from avion_core.plugins import check_jobs_find
+from avion_core.plugins import PLUGINS_VARIABLE
+from avion_core.precheck import check_layouts
+from avion_core.registry import load
 from avion_core.sources.download import DataSet
+from avion_core.workflow import Workflow
 
 DEMO = read_config(Path(__file__).parents[2] / "config.yaml")
 REGISTRIES = (
@@ -282,11 +285,19 @@ def test_a_plug_in_that_jobs_do_not_find_is_an_error(
     (tmp_path / "shelf").mkdir()
     (tmp_path / "shelf/shelved.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path / "shelf")
-    monkeypatch.setenv("PYTHONPATH", os.fspath(Path(__file__).parents[2]))
-    plug_in("", plugins=["faulty", "shelved"])
-    check_jobs_find(["faulty"])
-    with pytest.raises(ValueError, match=r"the module 'shelved' \(.*shelved.py\) is not found by jobs"):
-        check_jobs_find(["faulty", "shelved"])
+    monkeypatch.setenv(PLUGINS_VARIABLE, "")
+    (tmp_path / "faulty.py").write_text("")
+
+    def started(*plugins: str) -> None:
+        demo = Path(__file__).parents[2] / "config.yaml"
+        settings_or_exit({"plugins": plugins}, files=[], demo=demo, alone=False)
+
+    started("faulty")
+    assert os.environ[PLUGINS_VARIABLE] == "faulty"
+    with pytest.raises(
+        SystemExit, match=r"config: plugins: the module 'shelved' \(.*\) is not found by jobs"
+    ):
+        started("faulty", "shelved")
 
 
 LOSS = settings_of("LossSettings", "function = 'faulty:some'\n    negatives: str = 'none'") + register(
@@ -336,12 +347,17 @@ def test_a_tower_of_another_kind_is_an_error(plug_in: Callable[..., Any]) -> Non
 
 def test_code_of_a_wrong_type_is_an_error(plug_in: Callable[..., Any], tmp_path: Path) -> None:
     settings = plug_in(
-        settings_of("SourceSettings", "source = 'faulty:some'")
+        "NUMBER = 3\n"
+        + settings_of("SourceSettings", "source = 'faulty:some'")
         + register("SOURCE_SETTINGS", "Odd")
         + settings_of("ProviderSettings", "work = 'faulty:some'")
         + register("PROVIDERS", "Odd")
         + register("LAYOUTS", "Layout(reader='faulty:some', tables=('train',), evaluations={})"),
         narrate={"provider": "odd"},
+        datasets={"mine": {"layout": "odd", "source": "odd"}},
+        stages={"mine": {"task": "contrastive", "dataset": "mine", "model": "toy_dual_encoder"}},
+        runs={"mine": {"title": "Mine", "stages": {"mine": {}}, "evaluations": []}},
+        selected_runs=["mine"],
     )
     dataset = DataSet("mine", DatasetSettings(layout="odd", source="odd"), tmp_path)
     with pytest.raises(
@@ -350,8 +366,13 @@ def test_code_of_a_wrong_type_is_an_error(plug_in: Callable[..., Any], tmp_path:
         dataset.source()
     with pytest.raises(ValueError, match=r"faulty:some is .*; a subclass of Provider is expected"):
         provider_of(settings.narrate)
-    with pytest.raises(ValueError, match=r"faulty:some is .*; a LayoutReader is expected"):
-        layout_reader("odd")
+    [problem] = check_layouts(Workflow(settings))
+    assert problem.startswith("data set 'mine': layout: faulty:some is <function")
+    assert problem.endswith("LayoutReader(…) is expected")
+    with pytest.raises(ValueError, match="faulty:NUMBER is 3; a function or class is expected"):
+        load("faulty:NUMBER")
+    with pytest.raises(ValueError, match="faulty:other: the module has no 'other'"):
+        load("faulty:other")
 
 
 def test_local_files_of_a_layout_without_official_ones_name_data_set_and_setting(
@@ -374,11 +395,9 @@ ODD: tuple[Any, ...] = (["local"], {"a": 1})
 FIELDS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "datasets.ek100.source": lambda odd: {"datasets": {"ek100": {"source": odd, "layout": "ek100"}}},
     "datasets.ek100.layout": lambda odd: {"datasets": {"ek100": {"layout": odd, "source": "toy_kitchen"}}},
-    "datasets.ek100.class_lists": lambda odd: {"datasets": {"ek100": {"class_lists": odd}}},
     "narrate.provider": lambda odd: {"narrate": {"provider": odd}},
     "stages.mine.task": lambda odd: {"stages": {"mine": {**MINE, "task": odd}}},
     "stages.pretrain.loss": lambda odd: {"stages": {"pretrain": {"loss": odd}}},
-    "stages.pretrain.model": lambda odd: {"stages": {"pretrain": {"model": odd}}},
     "evaluations.mcq.kind": lambda odd: {
         "evaluations": {"mcq": {"kind": odd, "dataset": "ego4d", "stage": "pretrain"}}
     },

@@ -46,5 +46,5 @@ class TaskSetup:
 
 def task_setup(settings: StageSettings, files: Mapping[str, Path]) -> TaskSetup:
     """The setup of a stage's task. Raises ValueError for files that do not fit the settings."""
-    setup: TaskSetup = load(settings.setup, TaskSetup)(settings, files)
+    setup: TaskSetup = load(settings.setup, base=TaskSetup)(settings, files)
     return setup
