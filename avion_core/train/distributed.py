@@ -136,6 +136,7 @@ def join_world(*, processes: int, gpus: int, nodes: int = 1) -> Iterator[World]:
     if size == 1:
         yield World(rank=0, size=1, device=device)
         return
+    _import_before_the_group()
     launcher = os.environ.get(LAUNCHER_VARIABLE)
     end_with_parent(signal.SIGTERM, parent=int(launcher) if launcher else None)
     dist.init_process_group("nccl" if gpus else "gloo", timeout=timedelta(seconds=TIMEOUT_SECONDS))
@@ -143,6 +144,16 @@ def join_world(*, processes: int, gpus: int, nodes: int = 1) -> Iterator[World]:
     assert isinstance(patient, dist.ProcessGroup)
     yield World(rank=rank, size=size, device=device, patient=patient)
     dist.destroy_process_group()
+
+
+def _import_before_the_group() -> None:
+    """Import the modules of torch whose functions have the default process group as a default argument.
+
+    Imported later, they keep the group after `destroy_process_group`, and with it the threads of gloo: one
+    that frees a tensor of the last collective while the interpreter ends aborts the process.
+    """
+    import torch.distributed.nn.functional
+    import torch.distributed.optim.zero_redundancy_optimizer  # noqa: F401
 
 
 def _device(local_rank: int, gpus: int) -> torch.device:

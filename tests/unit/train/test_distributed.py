@@ -1,6 +1,7 @@
 """Two processes over loopback: the same losses and weights as one process with the whole batch."""
 
 import contextlib
+import importlib
 import json
 import multiprocessing
 import os
@@ -11,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -164,28 +166,51 @@ def test_one_process_goes_on_from_two_and_two_from_one(pair, tmp_path):
     assert steps.count(10) == 1  # one again
 
 
-def meet(rank: int, port: int) -> None:
-    """One of two processes; the first works longer than a step may take."""
-    places = {"RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    os.environ |= {name: str(value) for name, value in places.items()}
-    distributed.TIMEOUT_SECONDS = 1
-    with join_world(processes=2, gpus=0) as world:
-        time.sleep(3 if world.leads else 0)
-        world.wait()
-    os._exit(0)
-
-
-def test_the_others_wait_for_a_validation_that_takes_longer_than_a_step_may():
+def exit_codes_of_two(work: Callable[[World], None], context: str = "fork") -> list[int | None]:
+    """Of two processes that each join a world and `work` in it; a spawned one has imported little."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    fork = multiprocessing.get_context("fork")
-    processes = [fork.Process(target=meet, args=(rank, port)) for rank in range(2)]
+    start = multiprocessing.get_context(context)
+    processes = [start.Process(target=meet, args=(rank, port, work)) for rank in range(2)]
     for process in processes:
         process.start()
     for process in processes:
         process.join(timeout=60)
-    assert [process.exitcode for process in processes] == [0, 0]
+    return [process.exitcode for process in processes]
+
+
+def meet(rank: int, port: int, work: Callable[[World], None]) -> None:
+    places = {"RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in places.items()}
+    distributed.TIMEOUT_SECONDS = 1
+    with join_world(processes=2, gpus=0) as world:
+        work(world)
+    del world
+    threads = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+    os._exit(sum("gloo" in name for name in threads))
+
+
+def wait_long_for_the_first(world: World) -> None:
+    """Longer than a step may take."""
+    time.sleep(3 if world.leads else 0)
+    world.wait()
+
+
+def test_the_others_wait_for_a_validation_that_takes_longer_than_a_step_may():
+    assert exit_codes_of_two(wait_long_for_the_first) == [0, 0]
+
+
+def import_and_collect(world: World) -> None:
+    """As a training does: some of torch's modules are imported after the group was made."""
+    torch.use_deterministic_algorithms(True)
+    importlib.import_module("torch.distributed.optim")
+    world.collect({"clips": [1, 2]})
+
+
+def test_no_thread_of_a_process_group_outlives_it():
+    """One that frees a tensor while the interpreter ends would abort the process."""
+    assert exit_codes_of_two(import_and_collect, "spawn") == [0, 0]
 
 
 def test_a_world_of_another_size_than_the_setting_is_refused():
