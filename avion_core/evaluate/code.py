@@ -11,5 +11,5 @@ from avion_core.registry import source_file
 
 def evaluation_code(kind: str) -> str:
     """Digest of this package and, for a kind of a plug-in, of its evaluator."""
-    own = source_file(EVALUATIONS[kind].evaluator)
-    return code_fingerprint({own, *Path(__file__).parent.glob("*.py")})
+    own = source_file(EVALUATIONS[kind].evaluator)  # last, as it may have the name of a file of this package
+    return code_fingerprint([*Path(__file__).parent.glob("*.py"), own])

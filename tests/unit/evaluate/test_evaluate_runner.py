@@ -14,6 +14,7 @@ from avion_core.config import EvaluationSettings
 from avion_core.data.clips import write_clips, write_questions, write_sentences
 from avion_core.data.tokenizer import tokenize
 from avion_core.evaluate import runner, subject
+from avion_core.evaluate.code import evaluation_code
 from avion_core.evaluate.relevancy import relevancy_matrix
 from avion_core.evaluate.retrieval import mean_average_precision, ndcg
 from avion_core.evaluations import EVALUATIONS
@@ -231,6 +232,17 @@ def test_a_kind_of_a_plug_in_gets_the_files_of_its_record_by_name(place, monkeyp
     metrics, _ = measure(place, "match", tables=("clips", "pool"))
     assert metrics["own_first"] in (0, 50, 100)
     assert "pool" in read_json(place / "out/manifest.json")["inputs"]
+
+
+def test_the_code_of_a_plug_ins_evaluator_counts_whatever_its_name(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    record = replace(EVALUATIONS["retrieval"], evaluator="runner:Match")
+    monkeypatch.setitem(EVALUATIONS._records, "match", record)
+    digests = set()
+    for number in range(2):
+        (tmp_path / "runner.py").write_text(f"class Match: {number}\n")  # as a file of the package
+        digests.add(evaluation_code("match"))
+    assert len(digests) == 2
 
 
 def test_a_clip_without_a_text_cannot_be_searched(place):
