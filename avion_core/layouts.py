@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from avion_core.registry import Registry
+from avion_core.registry import Registry, code_files
 
 Files = Mapping[str, str]
 """Files in a data set's folder `clips/` by role: `clips`, `sentences`, `classes` …"""
@@ -57,7 +57,11 @@ class Layout:
                 raise ValueError(f"`evaluations`: {kind} needs a file `clips`")
         for files in (self.training, *self.evaluations.values()):
             for file in set(files.values()) - set(self.files):
-                raise ValueError(f"the file '{file}' is not made: there are {', '.join(self.files)}")
+                raise ValueError(
+                    f"the file '{file}' is not made: there are {', '.join(self.files)}; add its table to "
+                    f"`tables`, or `labels` for {CLASSES}"
+                )
+        code_files(self.code)
 
     @property
     def files(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from avion_core.registry import registered
@@ -59,15 +59,16 @@ def load_plugins(modules: Iterable[str] = ()) -> None:
 def check_jobs_find(modules: Iterable[str]) -> None:
     """Raise ValueError for a plug-in that this process has imported and a job would not find.
 
-    Jobs look in the working directory, beside this package and among installed packages, but not in the
-    PYTHONPATH of the user's shell, nor in the folder in which `python -m snakemake` was started.
+    Jobs look in the working directory, beside this package and among the environment's packages, but not in
+    the shell's PYTHONPATH, in `~/.local`, or in the folder in which `python -m snakemake` was started.
     """
     roots = list(dict.fromkeys(module.partition(".")[0] for module in modules))
     lost = subprocess.check_output([sys.executable, "-c", FIND, *roots], text=True).split() if roots else []
     for root in lost:
         raise ValueError(
-            f"the module '{root}' ({_file(root)}) is not found by jobs, which do not get the shell's "
-            f"PYTHONPATH; install it, or put it in the working directory {Path.cwd()}"
+            f"the module '{root}' ({_file(root)}) is not found by jobs, which use neither the shell's "
+            f"PYTHONPATH nor packages in ~/.local; install it in {sys.prefix}, or put it in the working "
+            f"directory {Path.cwd()}"
         )
 
 
@@ -130,27 +131,16 @@ def _missing(reference: str) -> str:
         return "" if hasattr(sys.modules[module], name) else f"the module '{module}' has no '{name}'"
     try:
         spec = importlib.util.find_spec(module)
-    except Exception:  # its package cannot be imported
-        spec = None
+    except Exception as error:  # its package cannot be imported
+        return f"the module '{module}' is not found ({type(error).__name__}: {error})"
     if spec is None:
         return f"there is no module '{module}'"
     if spec.origin is None or not spec.origin.endswith(".py"):
         return ""
+    source = Path(spec.origin).read_bytes()
     try:
-        names = set(_names(ast.parse(Path(spec.origin).read_bytes())))
+        ast.parse(source)
     except SyntaxError as error:
         return f"{spec.origin}, line {error.lineno}: {error.msg}"
-    return "" if names & {name, "*", "__getattr__"} else f"{spec.origin} has no '{name}'"
-
-
-def _names(tree: ast.AST) -> Iterator[str]:
-    """Names that a module binds outside its functions and classes; '*' for all names of another module."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            yield node.name
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            yield from (alias.asname or alias.name.partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            yield node.id
-        else:
-            yield from _names(node)
+    computed = r"import +\*|\b__getattr__\b|\bglobals\b"  # names that are not written out
+    return "" if re.search(rf"\b{name}\b|{computed}".encode(), source) else f"{spec.origin} has no '{name}'"

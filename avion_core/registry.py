@@ -12,6 +12,9 @@ from typing import Any, Generic, TypeVar
 
 Record = TypeVar("Record")
 
+LIBRARY = Path(__file__).parent
+"""This package, to which a record's `code` is relative."""
+
 
 class Registry(Generic[Record]):
     """Records by name, in order of registration.
@@ -33,7 +36,7 @@ class Registry(Generic[Record]):
         self.base = base
         self.refers = refers
         self.reserved: frozenset[str] = frozenset()
-        """Names that no record may have, as settings beside its section have them."""
+        """Names that no record may have: those of settings beside its section."""
         self._record = record
         self._needs = needs
         self._records: dict[str, Record] = {}
@@ -42,7 +45,8 @@ class Registry(Generic[Record]):
         """Add a record and return it. Raises ValueError for an unusable name or record."""
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
             raise ValueError(
-                f"{name!r} cannot be the name of a {self.what}; write a name of letters, digits, '_' and '-'"
+                f"{name!r} cannot be the name of a {self.what}; write letters, digits, '_' and '-', the "
+                "first a letter or digit"
             )
         if name in self._records:
             raise ValueError(f"a {self.what} '{name}' is registered already; choose another name")
@@ -54,10 +58,8 @@ class Registry(Generic[Record]):
         return record
 
     def _check(self, record: Any, where: str) -> None:
-        if self._record and not isinstance(record, self._record):
-            raise ValueError(f"{where} is {record!r}; register {self._record.__name__}(…)")
-        if self.base and not is_subclass(record, self.base):
-            raise ValueError(f"{where} is {record!r}; register a subclass of {self.base.__name__}")
+        if expected := misfit(record, record=self._record, base=self.base):
+            raise ValueError(f"{where} is {record!r}; register {expected}")
         owner = record if isinstance(record, type) else type(record)
         for attribute in (*self._needs, *self.refers):
             value = getattr(record, attribute, None)
@@ -103,9 +105,13 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     return f"; known: {', '.join(choices)}" if choices else ""
 
 
-def is_subclass(found: object, base: type) -> bool:
-    """Whether this is a class, and a subclass of `base`."""
-    return isinstance(found, type) and issubclass(found, base)
+def misfit(found: object, *, record: type | None, base: type | None) -> str:
+    """What is expected instead: an instance of `record` or a subclass of `base`; empty if this is one."""
+    if record and not isinstance(found, record):
+        return f"{record.__name__}(…)"
+    if base and not (isinstance(found, type) and issubclass(found, base)):
+        return f"a subclass of {base.__name__}"
+    return ""
 
 
 def source_file(reference: str) -> Path:
@@ -115,22 +121,36 @@ def source_file(reference: str) -> Path:
     return Path(module.origin)
 
 
+def code_files(names: Iterable[str]) -> list[Path]:
+    """Files that a record lists as its `code`. Raises ValueError for one that does not exist."""
+    if isinstance(names, str):
+        raise ValueError(f"`code` is a tuple of files; write ({names!r},)")
+    for name in names:
+        if not (LIBRARY / name).is_file():
+            raise ValueError(f"`code` names {name}: no such file in {LIBRARY}")
+    return [LIBRARY / name for name in names]
+
+
 def load(reference: str, *, record: type | None = None, base: type | None = None) -> Any:
     """Import the module of `package.module:Name` and return the object.
 
-    Raises ValueError unless it is an instance of `record`, a subclass of `base`, or without these callable.
+    Raises ValueError if the module cannot be imported, and unless the object is an instance of `record`, a
+    subclass of `base`, or without these callable.
     """
     module, _, name = reference.partition(":")
-    imported = importlib.import_module(module)
+    try:
+        imported = importlib.import_module(module)
+    except Exception as error:
+        raise ValueError(
+            f"{reference}: the module cannot be imported ({type(error).__name__}: {error}); correct it, or "
+            "install what it imports"
+        ) from error
     if not hasattr(imported, name):
         raise ValueError(f"{reference}: the module has no '{name}'; correct the reference")
     found = getattr(imported, name)
-    if record:
-        fits, expected = isinstance(found, record), f"{record.__name__}(…)"
-    elif base:
-        fits, expected = is_subclass(found, base), f"a subclass of {base.__name__}"
-    else:
-        fits, expected = callable(found), "a function or class"
-    if not fits:
+    expected = misfit(found, record=record, base=base)
+    if record is None and base is None and not callable(found):
+        expected = "a function or class"
+    if expected:
         raise ValueError(f"{reference} is {found!r}; {expected} is expected")
     return found

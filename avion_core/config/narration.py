@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, Field, create_model, model_validator
 
 from avion_core.config.base import Address, Count, Fraction, NotNegative, Positive, Section
-from avion_core.registry import Registry
-
-LIBRARY = Path(__file__).parents[1]
+from avion_core.registry import Registry, code_files
 
 
 class ProviderSettings(Section):
@@ -31,11 +28,7 @@ class ProviderSettings(Section):
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
         """Raise ValueError for a file of `code` that does not exist."""
-        if isinstance(cls.code, str):
-            raise ValueError(f"{cls.__name__}: `code` is a tuple of files; write ({cls.code!r},)")
-        for file in cls.code:
-            if not (LIBRARY / file).is_file():
-                raise ValueError(f"{cls.__name__}: `code` names {file}: no such file in {LIBRARY}")
+        code_files(cls.code)
 
     @classmethod
     def has_section(cls, chosen: bool) -> bool:

@@ -8,9 +8,8 @@ from pathlib import Path
 from avion_core.config import PROVIDERS
 from avion_core.files import code_fingerprint
 from avion_core.layouts import LAYOUTS
-from avion_core.registry import source_file
+from avion_core.registry import LIBRARY, code_files, source_file
 
-LIBRARY = Path(__file__).parents[1]
 ANNOTATE = (
     "annotate.py",
     "annotation.py",
@@ -45,13 +44,13 @@ def library_code(*patterns: str) -> str:
 def annotation_code(layout: str) -> str:
     """Digest of the code behind a layout's tables: its reader, and what its record adds."""
     shared = [LIBRARY / "data" / name for name in ANNOTATE]
-    own = {source_file(LAYOUTS[layout].reader), *(LIBRARY / file for file in LAYOUTS[layout].code)}
+    own = {source_file(LAYOUTS[layout].reader), *code_files(LAYOUTS[layout].code)}
     return _recorded([*shared, *sorted(own)])
 
 
 def provider_code(provider: str) -> str:
     """Digest of a provider's code; empty for one whose answers are paid for and kept."""
-    files = [LIBRARY / name for name in PROVIDERS[provider].code]
+    files = code_files(PROVIDERS[provider].code)
     return _recorded(files) if files else ""
 
 

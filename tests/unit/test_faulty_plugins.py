@@ -199,11 +199,17 @@ RECORDS = {
     ),
     "code that is not there": (
         settings_of("ProviderSettings", "work = 'faulty:some'; code = ('narrate/nothing.py',)"),
-        "Odd: `code` names narrate/nothing.py: no such file",
+        "`code` names narrate/nothing.py: no such file",
     ),
     "code of one text": (
         settings_of("ProviderSettings", "work = 'faulty:some'; code = 'narrate/words.py'"),
-        "Odd: `code` is a tuple of files; write ('narrate/words.py',)",
+        "`code` is a tuple of files; write ('narrate/words.py',)",
+    ),
+    "code of a layout that is not there": (
+        register(
+            "LAYOUTS", "Layout(reader='faulty:some', tables=('train',), evaluations={}, code=('nothing.py',))"
+        ),
+        "`code` names nothing.py: no such file",
     ),
     "figures without columns": (
         register("EVALUATIONS", f"EvaluationKind({KIND}, figures={{'': ('a', 'b')}}, columns={{'a': 'A'}})"),
@@ -238,7 +244,7 @@ RECORDS = {
             "LAYOUTS",
             "Layout(reader='faulty:some', tables=('train',), evaluations={'match': {'clips': 'x.arrow'}})",
         ),
-        "the file 'x.arrow' is not made: there are train.arrow",
+        "the file 'x.arrow' is not made: there are train.arrow; add its table to `tables`",
     ),
 }
 
@@ -373,6 +379,46 @@ def test_code_of_a_wrong_type_is_an_error(plug_in: Callable[..., Any], tmp_path:
         load("faulty:NUMBER")
     with pytest.raises(ValueError, match="faulty:other: the module has no 'other'"):
         load("faulty:other")
+
+
+def layout_of(module: str) -> str:
+    """Lines that register a layout whose reader is in another module."""
+    return register("LAYOUTS", f"Layout(reader='{module}:READER', tables=('train',), evaluations={{}})")
+
+
+def test_a_reader_that_cannot_be_imported_is_one_problem(plug_in: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "torn.py").write_text("import nowhere_to_find\nREADER = 3\n")
+    settings = plug_in(
+        layout_of("torn"),
+        datasets={"mine": {"layout": "odd", "source": "local", "local": {"path": "x"}}},
+        stages={"mine": {"task": "contrastive", "dataset": "mine", "model": "toy_dual_encoder"}},
+        runs={"mine": {"title": "Mine", "stages": {"mine": {}}, "evaluations": []}},
+        selected_runs=["mine"],
+    )
+    assert list(check_layouts(Workflow(settings))) == [
+        "data set 'mine': layout: torn:READER: the module cannot be imported (ModuleNotFoundError: No module "
+        "named 'nowhere_to_find'); correct it, or install what it imports"
+    ]
+
+
+def test_a_module_of_a_package_that_cannot_be_imported_says_why(
+    plug_in: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn/__init__.py").write_text("1 / 0\n")
+    with pytest.raises(SettingsError) as caught:
+        plug_in(layout_of("torn.reader"))
+    assert "the module 'torn.reader' is not found (ZeroDivisionError: division by zero)" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "code", ["globals().update({'READ' + 'ER': 3})", "def __getattr__(name): ...", "from os import *"]
+)
+def test_a_name_that_a_module_does_not_write_out_may_be_there(
+    plug_in: Callable[..., Any], tmp_path: Path, code: str
+) -> None:
+    (tmp_path / "made.py").write_text(code)
+    plug_in(layout_of("made"))
 
 
 def test_local_files_of_a_layout_without_official_ones_name_data_set_and_setting(
