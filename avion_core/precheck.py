@@ -121,7 +121,7 @@ def check_models(workflow: Workflow) -> Iterator[str]:
 
 
 def check_layouts(workflow: Workflow) -> Iterator[str]:
-    """Readers that are none, and tasks and evaluations that their data set's layout does not support."""
+    """Faulty readers, and tasks and evaluations that their data set's layout does not support."""
     for dataset in workflow.used_datasets():
         try:
             layout_reader(workflow.settings.datasets[dataset].layout)

@@ -13,7 +13,7 @@ class ReadingJob(Section):
     """A job that reads clips."""
 
     job: ClassVar[type[Section]]
-    """The settings that only say how the job runs."""
+    """Base class with the settings that only say how the job runs."""
 
     clip_timeout_seconds: Positive = 60.0
     """A clip that takes longer to read counts as undecodable."""

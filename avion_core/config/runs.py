@@ -80,7 +80,7 @@ class Settings(Section):
         datasets = dict(raw["datasets"])
         for name, entry in raw["datasets"].items():
             if isinstance(entry, Mapping):
-                sections = [name for name in cls.model_fields if name in ("transcode", entry.get("source"))]
+                sections = [s for s in cls.model_fields if s in ("transcode", entry.get("source"))]
                 datasets[name] = {**entry, **{s: _inherited(raw.get(s), entry.get(s, {})) for s in sections}}
         return {**raw, "datasets": datasets}
 

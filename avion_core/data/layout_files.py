@@ -39,7 +39,7 @@ class LayoutReader:
 
 
 def layout_reader(layout: str) -> LayoutReader:
-    """The reader of a layout. Raises ValueError for an unknown layout, and for what is no reader."""
+    """The reader of a layout. Raises ValueError for an unknown layout or a faulty reader."""
     found: LayoutReader = load(LAYOUTS[layout].reader, record=LayoutReader)
     return found
 
