@@ -64,7 +64,12 @@ class _Loader(yaml.SafeLoader):
 def check_command_line(files: Iterable[str], values: Iterable[str]) -> None:
     """Exit with one line if a file of `--configfile` or a value of `--config` is unusable."""
     try:
-        for path in files:
+        for place, path in enumerate(files):
+            if place and not Path(path).exists():  # --configfile takes all words after it
+                raise SettingsError(
+                    f"--configfile {path}: no such file; if it is a target, write it before --configfile: "
+                    f"snakemake {path} --cores 2 --configfile …"
+                )
             read_config(Path(path))
         for value in values:
             check_value(value)

@@ -16,7 +16,7 @@ class Progress:
     """Counts work done. Use as a context manager; call `advance` after each piece.
 
     A log gets at most one line every LINE_SECONDS and one at the end:
-    `transcode ego4d: 12/28 videos, 0:41 gone, 0:55 left`.
+    `transcode ego4d: 12/28 videos, 0:41 elapsed, 0:55 left`.
     """
 
     def __init__(self, title: str, total: int, *, unit: str = "steps", done: int = 0) -> None:
@@ -54,12 +54,12 @@ class Progress:
     def _line(self) -> None:
         now = time.monotonic()
         self._last = now
-        gone = now - self._start
+        elapsed = now - self._start
         fresh = self.done - self._at_start
-        remaining = gone / fresh * (self.total - self.done) if fresh else 0.0
+        remaining = elapsed / fresh * (self.total - self.done) if fresh else 0.0
         left = f", {_clock(remaining)} left" if fresh and self.done < self.total else ""
         note = f", {self._note}" if self._note else ""
-        text = f"{self.title}: {self.done}/{self.total} {self.unit}, {_clock(gone)} gone{left}{note}"
+        text = f"{self.title}: {self.done}/{self.total} {self.unit}, {_clock(elapsed)} elapsed{left}{note}"
         print(text, file=sys.stderr, flush=True)
 
 

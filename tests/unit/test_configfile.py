@@ -10,7 +10,7 @@ import pytest
 from snakemake.cli import parse_config
 
 from avion_core.config import NEW_ENTRY, Settings, SettingsError, load_settings
-from avion_core.configfile import check_value, lay_over, read_config
+from avion_core.configfile import check_command_line, check_value, lay_over, read_config
 from avion_core.workflow import Workflow
 
 ROOT = Path(__file__).parents[2]
@@ -55,6 +55,14 @@ def test_a_file_that_cannot_be_meant_is_refused_with_its_line(
 def test_a_file_that_is_not_there_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(SettingsError, match=r"cannot be read \((No such file|Is a dir)"):
         read_config(tmp_path / name)
+
+
+def test_a_target_behind_the_configuration_files_is_told_where_to_stand(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("seed: 1\n")
+    check_command_line([str(path)], [])
+    with pytest.raises(SystemExit, match=r"transcode: no such file; .* target, write it before --configfile"):
+        check_command_line([str(path), "transcode"], [])
 
 
 def test_json_anchors_and_merge_keys_are_read(tmp_path: Path) -> None:
