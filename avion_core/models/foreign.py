@@ -113,4 +113,5 @@ def _load_foreign(
         raise ModelError(
             f"{source}: a TimeSformer such as LaViLa's or EgoVLP's; this model has no divided attention"
         )
-    return load_weights(model, without(named, [*left_behind, *NO_WEIGHTS]), source=source, **waived)
+    kept = without(named, [*left_behind, *NO_WEIGHTS])
+    return load_weights(model, kept, source=source, is_start=True, **waived)

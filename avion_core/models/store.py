@@ -169,6 +169,7 @@ def start_from(
         waive_missing=waive_missing,
         waive_unexpected=waive_unexpected,
         source=str(folder),
+        is_start=True,
     )
 
 

@@ -16,6 +16,12 @@ from avion_core.models.base import VideoModel
 
 LISTED = 8
 """Weights named in an error before 'and n more'."""
+WAIVERS = {
+    "missing": "waive_missing",
+    "unexpected": "waive_unexpected",
+    "of another shape": "waive_missing",
+}
+"""A stage's settings that waive differences from its start weights."""
 
 
 class ModelError(ValueError):
@@ -46,12 +52,14 @@ def load_weights(
     waive_missing: Sequence[str] = (),
     waive_unexpected: Sequence[str] = (),
     source: str = "weights",
+    is_start: bool = False,
 ) -> LoadReport:
     """Copy `tensors` into `model` by name, all or nothing.
 
     Position tables of another length or image size are adapted (`model.adapters`). By name (fnmatch):
     `waive_missing` weights may be absent or of another shape and stay fresh, `fresh` ones always stay fresh,
-    `waive_unexpected` ones are ignored. Raises ModelError listing every other difference.
+    `waive_unexpected` ones are ignored. Raises ModelError listing every other difference; for a stage's start
+    weights (`is_start`) the message also names the settings that waive them.
     """
     own = model.state_dict()
     tensors, waive_missing = without(tensors, fresh), (*waive_missing, *fresh)
@@ -76,7 +84,7 @@ def load_weights(
         "with nan or inf in them": [name for name in used if not _is_finite(tensors[name])],
     }
     if any(problems.values()):
-        raise ModelError(_explain(source, model.kind, problems, foreign=not fitted))
+        raise ModelError(_explain(source, model.kind, problems, foreign=not fitted, is_start=is_start))
     with torch.no_grad():
         for name in used:
             own[name].copy_(fitted[name])
@@ -102,7 +110,9 @@ def _shape(tensor: Tensor) -> str:
     return "×".join(map(str, tensor.shape)) or "scalar"
 
 
-def _explain(source: str, kind: str, problems: Mapping[str, Sequence[str]], *, foreign: bool) -> str:
+def _explain(
+    source: str, kind: str, problems: Mapping[str, Sequence[str]], *, foreign: bool, is_start: bool
+) -> str:
     if foreign:
         return f"{source}: none of its weights belongs to a {kind}; is it a checkpoint of another model?"
     parts = []
@@ -110,4 +120,6 @@ def _explain(source: str, kind: str, problems: Mapping[str, Sequence[str]], *, f
         if names:
             more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
             parts.append(f"{len(names)} {what}: {', '.join(names[:LISTED])}{more}")
-    return f"{source}: its weights do not fit this {kind}: {'; '.join(parts)}"
+    waivers = dict.fromkeys(WAIVERS[what] for what, names in problems.items() if names and what in WAIVERS)
+    way_out = f"; if this is intended, name them in {' and '.join(waivers)}" if waivers and is_start else ""
+    return f"{source}: its weights do not fit this {kind}: {'; '.join(parts)}{way_out}"

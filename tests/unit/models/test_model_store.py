@@ -226,6 +226,8 @@ def test_everything_that_differs_is_listed_and_nothing_is_loaded():
         "1 unexpected: extra; 1 of another shape: vision.projection (24×9 for 24×8)"
     )
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    with pytest.raises(ModelError, match=r"name them in waive_missing and waive_unexpected$"):
+        load_weights(model, tensors, is_start=True)
     waived = ["text.ln_final.*", "vision.projection"]
     report = load_weights(model, tensors, waive_missing=waived, waive_unexpected=["ext*"])
     assert report.missing == ("text.ln_final.bias", "vision.projection")
