@@ -17,6 +17,8 @@ SUFFIX = ".arrow"
 """Suffix of the tables' file names."""
 CLASSES = "classes.json"
 """File with the class names of each label."""
+LABEL_COLUMNS = ("verb", "noun", "label")
+"""Columns of a clip table (`avion_core.data.clips`) that may hold a label's class numbers."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class Layout:
     training: Files = field(default_factory=dict)
     """Files that tasks read beside the training clips."""
     labels: Mapping[str, str] = field(default_factory=dict)
-    """Labels of the clips with their columns in the clip tables; annotate lists their classes in CLASSES."""
+    """Labels of the clips, each with its column in the clip tables, one of LABEL_COLUMNS; annotate lists
+    their classes in CLASSES, in the order of their numbers."""
     class_lists: Files = field(default_factory=dict)
     """Official verb and noun class lists by label, used as synonyms by the lexicon."""
     code: tuple[str, ...] = ()
@@ -50,6 +53,12 @@ class Layout:
             raise ValueError(f"`tables` is a tuple of names, such as ('{self.tables}',)")
         if not isinstance(self.labels, Mapping):
             raise ValueError(f"`labels` is {self.labels!r}; a mapping from labels to columns is expected")
+        for label, column in self.labels.items():
+            if column not in LABEL_COLUMNS:
+                raise ValueError(
+                    f"`labels`: the column '{column}' of '{label}' cannot hold a label; choose one of "
+                    f"{', '.join(LABEL_COLUMNS)}"
+                )
         if "train" not in self.tables:
             raise ValueError("`tables` needs `train`, the training clips")
         for kind, files in self.evaluations.items():

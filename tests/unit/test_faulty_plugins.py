@@ -239,6 +239,13 @@ RECORDS = {
         ),
         "`labels` is ('verb',); a mapping from labels to columns is expected",
     ),
+    "layout with a label in another column": (
+        register(
+            "LAYOUTS",
+            "Layout(reader='faulty:some', tables=('train',), evaluations={}, labels={'tool': 'tool'})",
+        ),
+        "`labels`: the column 'tool' of 'tool' cannot hold a label; choose one of verb, noun, label",
+    ),
     "evaluation of a table that is not made": (
         register(
             "LAYOUTS",
