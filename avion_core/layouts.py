@@ -15,6 +15,8 @@ Files = Mapping[str, str]
 """Files in a data set's folder `clips/` by role: `clips`, `sentences`, `classes` …"""
 SUFFIX = ".arrow"
 """Suffix of the tables' file names."""
+RESERVED_ROLES = ("chunks", "model", "weights", "start", "start_weights")
+"""Roles of files that no layout makes."""
 CLASSES = "classes.json"
 """File with the class names of each label."""
 LABEL_COLUMNS = ("verb", "noun", "label")
@@ -65,6 +67,8 @@ class Layout:
             if "clips" not in files:
                 raise ValueError(f"`evaluations`: {kind} needs a file `clips`")
         for files in (self.training, *self.evaluations.values()):
+            for role in set(files) & set(RESERVED_ROLES):
+                raise ValueError(f"'{role}' is the role of another file; choose another name")
             for file in set(files.values()) - set(self.files):
                 raise ValueError(
                     f"the file '{file}' is not made: there are {', '.join(self.files)}; add its table to "

@@ -14,7 +14,7 @@ from avion_core.config.evaluations import EvaluationSettings
 from avion_core.config.fit import unserved
 from avion_core.config.messages import explain, without_passwords
 from avion_core.config.narration import NarrateSettings
-from avion_core.config.sources import ToyKitchenSettings
+from avion_core.config.sources import SOURCE_SETTINGS, ToyKitchenSettings
 from avion_core.config.stages import StageSettings
 from avion_core.evaluations import EVALUATIONS
 from avion_core.layouts import LAYOUTS
@@ -170,6 +170,9 @@ class Settings(Section):
                     f"evaluations.{name}: {entry.kind} of the stage '{entry.stage}', whose task "
                     f"{recipe.task} allows {fits}"
                 )
+
+
+SOURCE_SETTINGS.reserved |= Settings.model_fields.keys()
 
 
 def load_settings(raw: Mapping[str, Any]) -> Settings:

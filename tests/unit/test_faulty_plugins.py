@@ -123,6 +123,19 @@ RECORDS = {
         + register("SOURCE_SETTINGS", "Odd", "layout"),
         "a source cannot be called 'layout'; choose another name",
     ),
+    "source of a section's name": (
+        settings_of("SourceSettings", "source = 'faulty:some'")
+        + register("SOURCE_SETTINGS", "Odd", "narrate"),
+        "a source cannot be called 'narrate'; choose another name",
+    ),
+    "role of another file": (
+        register(
+            "LAYOUTS",
+            "Layout(reader='faulty:some', tables=('train',), evaluations={}, "
+            "training={'weights': 'train.arrow'})",
+        ),
+        "'weights' is the role of another file; choose another name",
+    ),
     "provider of a setting's name": (
         settings_of("ProviderSettings", "work = 'faulty:some'") + register("PROVIDERS", "Odd", "rephrase"),
         "a narration provider cannot be called 'rephrase'",
