@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from avion_core.config import PROVIDERS
 from avion_core.report import formats
@@ -115,17 +116,32 @@ def _spoken(result: EvaluationResult) -> list[str]:
 
 
 def _rephrasing(results: Results) -> list[Finding]:
-    """Do rephrased narrations beat human ones alone?"""
+    """Do rephrased narrations beat human ones alone? Compares the two runs whose recipes are most alike."""
     made = []
     for name in results.evaluation_names:
         trained = [result for result in _trained(results.named(name)) if result.texts_trained]
-        pair = _two_sides(trained, lambda result: result.rephrased)
+        sides = _sides(trained, lambda result: result.rephrased)
+        pair = min(itertools.product(*sides), key=lambda pair: len(_unlike(*pair)), default=None)
         if pair is None or pair[0].imported != pair[1].imported:
             continue
         by = " and ".join(_called(name) for name in pair[0].providers)
         text = f"text rephrased by {by or 'an unrecorded provider'}"
-        made.append(_compared(*pair, f"{_short_title(pair[0])}: adding {text}", "human narrations alone"))
+        finding = _compared(*pair, f"{_short_title(pair[0])}: adding {text}", "human narrations alone")
+        unlike = _unlike(*pair)
+        caveat = f" These two runs also differ in {_listed(unlike)}." if unlike else ""
+        made.append(replace(finding, text=finding.text + caveat))
     return made
+
+
+def _unlike(ours: EvaluationResult, theirs: EvaluationResult) -> list[str]:
+    """Settings other than the narrations in which stages of the same name differ."""
+    found = set()
+    recipes = {stage.name: stage.settings.recipe() for stage in theirs.stages}
+    for stage in ours.stages:
+        own = stage.settings.recipe()
+        other = recipes.get(stage.name, own)
+        found |= {name for name in own.keys() | other.keys() if own.get(name) != other.get(name)}
+    return sorted(found - {"narrations"})
 
 
 def _called(provider: str) -> str:
@@ -203,9 +219,17 @@ def _two_sides(
     results: Sequence[EvaluationResult], belongs: Callable[[EvaluationResult], bool]
 ) -> tuple[EvaluationResult, EvaluationResult] | None:
     """The best result with and the best without a property, if there are both."""
-    inside = [result for result in results if belongs(result)]
-    outside = [result for result in results if not belongs(result)]
-    return (best(inside), best(outside)) if inside and outside else None
+    return next(itertools.product(*_sides(results, belongs)), None)
+
+
+def _sides(
+    results: Sequence[EvaluationResult], belongs: Callable[[EvaluationResult], bool]
+) -> tuple[list[EvaluationResult], list[EvaluationResult]]:
+    """Results with and without a property, each side from best to worst."""
+    ranked = sorted(results, key=lambda result: result.figures[results[0].headline], reverse=True)
+    return [result for result in ranked if belongs(result)], [
+        result for result in ranked if not belongs(result)
+    ]
 
 
 def _listed(words: Sequence[str]) -> str:

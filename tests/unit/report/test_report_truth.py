@@ -131,6 +131,24 @@ def test_the_last_epochs_figure_stands_beside_the_best_ones(world):
     )
 
 
+def test_runs_with_other_settings_do_not_differ_by_the_text_alone(world):
+    def said():
+        return next(f.text for f in findings(results_of(world)) if "adding text" in f.text)
+
+    assert "also differ" not in said()
+    world.change_manifest("llm", "pretrain", learning_rate=1.0, epochs=9)
+    assert said().endswith(" These two runs also differ in epochs and learning_rate.")
+
+
+def test_rephrasing_is_judged_by_the_runs_most_alike(world):
+    """The untrained run, trained as `llm` but on human text: its figure is the lower one."""
+    changes = {"learning_rate": 1.0, "epochs": 9}
+    world.change_manifest("llm", "pretrain", **changes)
+    world.change_manifest("untrained", "pretrain", **changes)
+    said = next(f.text for f in findings(results_of(world)) if "adding text" in f.text)
+    assert "25.7 against 7.1" in said and "also differ" not in said
+
+
 def test_without_a_checkpoint_the_same_run_is_untrained(world):
     results = results_of(world)
     assert row_of(results_table(results.named("zero_shot_mir")), "Untrained dual encoder").reference
