@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -63,12 +63,25 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _no_truth_value_for_a_number(cls, raw: Any) -> Any:
-        """Refuse booleans as numbers: YAML reads `yes` and `on` as true, which would count as 1."""
+        """Refuse booleans as numbers, also in lists: YAML reads `yes` as true, which would count as 1."""
         for name, value in raw.items() if isinstance(raw, Mapping) else ():
-            field = cls.model_fields.get(name)
-            if field and isinstance(value, bool) and field.annotation in (int, float):
-                raise ValueError(f"{name}: a number is expected (got {str(value).lower()})")
+            listed = value if isinstance(value, list | tuple) else [value]
+            truths = [str(one).lower() for one in listed if isinstance(one, bool)]
+            field = cls.model_fields.get(name) if truths else None
+            types = _types(field.annotation) if field else set()
+            if types & {int, float} and bool not in types:
+                raise ValueError(f"{name}: a number is expected (got {truths[0]})")
         return raw
+
+
+def _types(annotation: Any) -> set[Any]:
+    """Types of a setting's values: those of a union, a list or a Literal."""
+    if get_origin(annotation) is Annotated:
+        return _types(get_args(annotation)[0])
+    if get_origin(annotation) is Literal:
+        return {type(value) for value in get_args(annotation)}
+    inner = get_args(annotation)
+    return set().union(*map(_types, inner)) if inner else {annotation}
 
 
 def known(names: Iterable[str], among: Iterable[str], where: str) -> None:

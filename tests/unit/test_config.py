@@ -319,6 +319,12 @@ def test_recipe_and_job_part_the_settings() -> None:
             "stages.pretrain: epochs: a number is expected .got true",
         ),
         ({"shards": True}, "shards: a number is expected"),
+        (
+            {"stages": {"pretrain": {"learning_rate_batch": True}}},
+            "learning_rate_batch: a number is expected",
+        ),
+        ({"stages": {"pretrain": {"betas": [0.9, False]}}}, "betas: a number is expected .got false"),
+        ({"evaluations": {"kinetics": {"crops": True}}}, "evaluations.kinetics: crops: a number is expected"),
         ({"stages": {"pretrain": {"learning_rate": float("inf")}}}, "learning_rate: .*finite"),
         ({"stages": {"pretrain": {"narrations": []}}}, "narrations: .*at least 1"),
         (
