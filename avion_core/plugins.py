@@ -83,7 +83,7 @@ def _import(module: str) -> None:
             f"'{module}' is not the name of a module; write my_plugin for my_plugin.py in the working "
             "directory, my_package.my_plugin for a module of a package"
         )
-    if module.partition(".")[0] in sys.stdlib_module_names:
+    if module.partition(".")[0] in (*sys.stdlib_module_names, "__main__"):
         raise ValueError(f"the module '{module}' is a part of Python; give your file another name")
     try:
         importlib.import_module(module)
@@ -112,6 +112,9 @@ def _advice(module: str, error: BaseException) -> str:
         return "correct it"
     if not error.name or not f"{module}.".startswith(f"{error.name}."):
         return "install what it imports"
+    root = module.partition(".")[0]
+    if root in sys.modules and Path.cwd().joinpath(*module.split(".")).with_suffix(".py").is_file():
+        return f"'{root}' is {_file(root)}; give your package another name"
     return f"install it, or put it in the working directory {Path.cwd()}"
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import avion_core
 from avion_core.begin import settings_or_exit
 from avion_core.config import (
     CONTRASTIVE_LOSSES,
@@ -289,6 +290,8 @@ NAMES = {
     "folder/faulty": f"'folder/faulty' {NO_NAME}",
     "faulty.py": f"'faulty.py' {NO_NAME}",
     "json": "the module 'json' is a part of Python; give your file another name",
+    "__main__": "the module '__main__' is a part of Python",
+    "avion_core.mine": "No module named 'avion_core.mine'); 'avion_core' is {library}; give your",
     "nowhere.faulty": "No module named 'nowhere'); install it, or put it in the working directory {here}",
     "yaml": "not {here}/yaml.py; give your file another name",
 }
@@ -299,9 +302,11 @@ def test_a_name_of_no_plug_in_is_one_error(
     plug_in: Callable[..., Any], tmp_path: Path, name: str, words: str
 ) -> None:
     (tmp_path / "yaml.py").write_text("")
+    (tmp_path / "avion_core").mkdir()
+    (tmp_path / "avion_core/mine.py").write_text("")
     with pytest.raises(SettingsError) as caught:
         plug_in("", plugins=[name])
-    assert words.format(here=tmp_path) in str(caught.value)
+    assert words.format(here=tmp_path, library=avion_core.__file__) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
