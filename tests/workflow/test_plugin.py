@@ -5,7 +5,7 @@ import json
 import shutil
 from pathlib import Path
 
-from harness import ROOT, copy_workspace, finished, snakemake
+from harness import ROOT, copy_workspace, finished, planned_jobs, snakemake
 
 PLUGINS = (ROOT / "tests/unit/train/plugin", ROOT / "tests/workflow/plugin")
 COMMON = {"model": "stub", "image_size_px": 64, "epochs": 1, "batch_size": 4}
@@ -57,6 +57,7 @@ def test_plug_ins_run_from_the_configuration_to_the_report(annotated: Path, tmp_
     lines = [f"{video.stem},{start},{start + 2},step {start}" for video in videos for start in (0, 2, 4)]
     (workspace / "lines.txt").write_text("\n".join(lines))
     finished(workspace, overlay=OVERLAY)
+    assert planned_jobs(workspace, overlay=OVERLAY) == {}
     run = workspace / "results/plugged"
     models = [json.loads((run / stage / "model.json").read_text()) for stage in OVERLAY["stages"]]
     assert [model["task"] for model in models] == ["agreement", "contrastive", "relevancy"]

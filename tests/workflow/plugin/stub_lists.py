@@ -36,11 +36,12 @@ class Listed(Source[ListSettings]):
             raise SourceError(f"{self.own.lines}: no such file; see `lines`")
 
     def fetch(self, record):
-        RawFolder(self.target.raw_dir).write("lines.txt", Path(self.own.lines).read_text())
+        for name, file in self.annotations().items():
+            RawFolder(self.target.raw_dir).copy(file, name)
         return self.list_videos()
 
     def annotations(self):
-        return RawFolder(self.target.raw_dir).files()
+        return {"lines.txt": Path(self.own.lines)}
 
     def list_videos(self):
         return [SourceVideo(path.stem, path) for path in sorted(Path(self.own.videos).rglob("*.MP4"))]
