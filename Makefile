@@ -18,9 +18,8 @@ demo: .venv/.ready
 	@echo
 	@echo "The report: $(CURDIR)/results/report/index.html"
 
-# One test file at a time on every core, long ones first; one thread each, as more would only take turns.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --maxprocesses 8 \
-	--dist loadfile --no-loadscope-reorder
+# A worker takes one test file at a time, long ones first; one thread each, as more would only take turns.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 # For every change: about two minutes. Tests marked slow, and the workflow's, are left to `make test`.
 check: lint

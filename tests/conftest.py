@@ -21,8 +21,16 @@ for number in (signal.SIGINT, signal.SIGHUP):
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
+MOST_WORKERS = 8
+"""More than these wait for the last long file."""
 LONG_FIRST = ("workflow", "unit/train", "unit/media")
-"""Folders of tests, those with the longest files first; then all others."""
+"""Folders of tests, those with the longest files first; Slurm's tests come before, all others after."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than cores, as tests also wait: for servers, clocks and queues."""
+    return min(len(os.sched_getaffinity(0)) + 1, MOST_WORKERS)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -31,10 +39,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     With `--no-loadscope-reorder`; otherwise xdist begins with the files of the most tests, which are short.
     """
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: _place(item.path))
+        items.sort(key=_place)
 
 
-def _place(path: Path) -> int:
+def _place(item: pytest.Item) -> int:
+    if item.get_closest_marker("slurm"):
+        return -1
     tests = Path(__file__).parent
-    places = (place for place, folder in enumerate(LONG_FIRST) if path.is_relative_to(tests / folder))
+    places = (place for place, folder in enumerate(LONG_FIRST) if item.path.is_relative_to(tests / folder))
     return next(places, len(LONG_FIRST))
