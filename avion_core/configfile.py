@@ -10,6 +10,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,12 +80,17 @@ def check_command_line(files: Iterable[str], values: Iterable[str]) -> None:
 
 def check_value(value: str) -> None:
     """Raise SettingsError unless Snakemake accepts `value` for `--config`."""
-    name, equals, _ = value.partition("=")
+    name, equals, text = value.partition("=")
     if not equals or not re.fullmatch(r"[A-Za-z_][\w-]*\w", name):
         raise SettingsError(
             f"--config {value}: write name=value, such as seed=1, and for a setting within a section "
             "'stages={pretrain: {epochs: 2}}'; targets come before --config"
         )
+    with suppress(yaml.YAMLError):
+        if text and _holds_null(yaml.load(text, Loader=_Loader)):
+            raise SettingsError(
+                f"--config {value}: Snakemake reads null as a word here; write it in a file, for --configfile"
+            )
 
 
 def lay_over(demo: Mapping[str, Any], experiment: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,6 +127,11 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(value, Mapping) and isinstance(inside, Mapping)
         merged[name] = _merge(inside, value) if both else value  # type: ignore[arg-type]
     return merged
+
+
+def _holds_null(value: Any) -> bool:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+    return value is None or any(map(_holds_null, inside))
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -182,6 +182,22 @@ def test_a_value_of_the_command_line_that_is_refused_is_one_that_snakemake_does_
         check_value(value)
 
 
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        ("stages={pretrain: {loss: null}}", {"stages": {"pretrain": {"loss": "null"}}}),
+        ("runs={human: {stages: [~]}}", {"runs": {"human": {"stages": ["~"]}}}),
+        ("seed=null", {"seed": "null"}),
+    ],
+)
+def test_null_on_the_command_line_which_snakemake_reads_as_a_word_is_told(
+    value: str, read: dict[str, Any]
+) -> None:
+    assert parse_config([value]) == read
+    with pytest.raises(SettingsError, match="reads null as a word here; write it in a file"):
+        check_value(value)
+
+
 @pytest.mark.parametrize("section", [None, [], "x"])
 def test_a_section_of_another_type_is_an_error_of_the_settings(section: Any) -> None:
     for name in ("datasets", "stages", "transcode"):
