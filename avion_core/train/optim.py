@@ -9,7 +9,8 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 import torch
-from torch import nn
+import torch.distributed as dist
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from torch.distributed.optim import ZeroRedundancyOptimizer
@@ -102,47 +103,75 @@ def _update_rule(
     raise ValueError(f"unknown optimizer '{rule}'; known: adamw, sgd, lion")
 
 
-def tensor_state(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+def tensor_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimiser's state as flat tensors, `<quantity>/<parameter name>`, for a safetensors file.
 
     With a sharded optimiser every rank must call this; rank 0 gets the whole state, the others none.
     """
-    if _is_sharded(optimizer):
-        optimizer.consolidate_state_dict(to=0)
-        if optimizer.rank != 0:
-            return {}
-    state = optimizer.state_dict()["state"]
-    return {
-        f"{quantity}/{name}": value if isinstance(value, torch.Tensor) else torch.tensor(value)
-        for index, name in enumerate(_names(optimizer))
-        for quantity, value in state.get(index, {}).items()
+    inner = optimizer.optim if _is_sharded(optimizer) else optimizer
+    own = {
+        f"{quantity}/{name}": value if isinstance(value, Tensor) else torch.tensor(value)
+        for name, weight in _named(optimizer)
+        for quantity, value in inner.state.get(weight, {}).items()
         if value is not None
     }
+    if not _is_sharded(optimizer):
+        return own
+    device = optimizer.param_groups[0]["params"][0].device
+    return _to_rank_0({key: value.to(device) for key, value in own.items()}, device)
 
 
-def load_tensor_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
+def _to_rank_0(own: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """The tensors of all ranks, on rank 0 and in the CPU's memory; they are sent one by one."""
+    forms: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(forms, {key: (tuple(tensor.shape), tensor.dtype) for key, tensor in own.items()})
+    if dist.get_rank() != 0:
+        for tensor in own.values():
+            dist.send(tensor.contiguous(), dst=0)
+        return {}
+    whole = {key: tensor.cpu() for key, tensor in own.items()}
+    for sender, form in enumerate(forms[1:], 1):
+        for key, (shape, dtype) in form.items():
+            tensor = torch.empty(shape, dtype=dtype, device=device)
+            dist.recv(tensor, src=sender)
+            whole[key] = tensor.cpu()
+    return whole
+
+
+def load_tensor_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Restore the result of `tensor_state`; groups and rates stay unchanged."""
-    order = {name: index for index, name in enumerate(_names(optimizer))}
-    state: dict[int, dict[str, torch.Tensor]] = {}
+    state: dict[str, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         quantity, _, name = key.partition("/")
-        state.setdefault(order[name], {})[quantity] = value
+        state.setdefault(name, {})[quantity] = value
+    if _is_sharded(optimizer):
+        # its load_state_dict puts AdamW's `step` on the CPU, which the fused rule refuses on a GPU
+        own = {weight for group in optimizer.optim.param_groups for weight in group["params"]}
+        for name, weight in _named(optimizer):
+            if weight in own and name in state:
+                optimizer.optim.state[weight] = {
+                    quantity: value.to(weight.device, copy=True) for quantity, value in state[name].items()
+                }
+        return
+    order = {name: index for index, (name, _) in enumerate(_named(optimizer))}
     indices = iter(range(len(order)))
     groups = [
         {**group, "params": [next(indices) for _ in group["params"]]} for group in optimizer.param_groups
     ]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
-    if _is_sharded(optimizer):
-        optimizer.state.clear()  # the wrapper's copy of its inner optimiser's state
+    optimizer.load_state_dict(
+        {"state": {order[name]: values for name, values in state.items()}, "param_groups": groups}
+    )
 
 
 def _is_sharded(optimizer: torch.optim.Optimizer) -> TypeGuard[ZeroRedundancyOptimizer]:
     return hasattr(optimizer, "consolidate_state_dict")
 
 
-def _names(optimizer: torch.optim.Optimizer) -> list[str]:
-    """Names of the parameters in torch's order."""
-    return [name for group in optimizer.param_groups for name in group["names"]]
+def _named(optimizer: torch.optim.Optimizer) -> list[tuple[str, nn.Parameter]]:
+    """Parameters with their names, in torch's order."""
+    return [
+        pair for group in optimizer.param_groups for pair in zip(group["names"], group["params"], strict=True)
+    ]
 
 
 @dataclass(frozen=True)

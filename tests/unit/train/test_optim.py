@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from avion_core.train.optim import (
@@ -100,6 +101,20 @@ def test_a_rate_reaches_each_group_times_its_scale():
     rate = Schedule(shape="constant", peak=0.8, steps=1).apply(optimizer, 0)
     assert rate == 0.8
     assert sorted({group["lr"] for group in optimizer.param_groups}) == [0.2, 0.4, 0.8]
+
+
+def test_the_whole_state_of_a_sharded_rule_is_put_on_the_weights_device():
+    """Also AdamW's count of steps: on a GPU the fused rule refuses one on the CPU."""
+    weight = nn.Parameter(torch.zeros(2, device="meta"))
+    groups = [{"params": [weight], "names": ["weight"], "rate_scale": 1.0, "weight_decay": 0.1}]
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        optimizer = make_optimizer("adamw", groups, shard=True)
+        load_tensor_state(optimizer, {"step/weight": torch.tensor(3.0), "exp_avg/weight": torch.ones(2)})
+        state = optimizer.optim.state[weight]
+    finally:
+        dist.destroy_process_group()
+    assert {name: value.device.type for name, value in state.items()} == {"step": "meta", "exp_avg": "meta"}
 
 
 def test_lion_by_hand():
