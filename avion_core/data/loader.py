@@ -9,9 +9,11 @@ twice: a contrastive loss would treat its text as a negative of itself.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -34,6 +36,8 @@ Batch = dict[str, torch.Tensor]
 and text_ids int64 [B]."""
 SPARE_STAND_INS = 8
 """Stand-ins per batch beyond one for each clip, as stand-ins may be bad themselves."""
+LONGEST_HANG_SECONDS = 300.0
+"""Of one batch, if other processes wait for it, which they do for `train.distributed.TIMEOUT_SECONDS`."""
 GRACE_CLIPS = 200
 """Smallest denominator of the share of bad clips (or all clips, if there are fewer)."""
 
@@ -70,10 +74,12 @@ class BatchLoader:
         drop_last: bool,
         clip_timeout_s: float,
         max_bad_share: float = 0.05,
+        pin_memory: bool = False,
     ) -> None:
         """`batch_size` is this process's share of a step; `workers` processes decode, 0 for none.
 
-        A clip that is not read within `clip_timeout_s` seconds counts as undecodable.
+        A clip that is not read within `clip_timeout_s` seconds counts as undecodable. `pin_memory` makes
+        copies to a GPU fast.
 
         Raises ValueError if there are no clips, or fewer than one batch with `drop_last`.
         """
@@ -91,14 +97,14 @@ class BatchLoader:
             drop_last=drop_last,
         )
         self._loader = DataLoader(
-            _BatchReader(dataset, seed, clip_timeout_s),
+            _BatchReader(dataset, seed, clip_timeout_s, LONGEST_HANG_SECONDS if world_size > 1 else math.inf),
             batch_sampler=self._steps,
             collate_fn=_as_it_is,
             num_workers=workers,
             persistent_workers=workers > 0,
             multiprocessing_context="fork" if workers else None,
             worker_init_fn=partial(_ignore_stop_signals, os.getpid()),
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=pin_memory,
         )
 
     @property
@@ -109,8 +115,8 @@ class BatchLoader:
     def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[Batch]:
         """Batches of an epoch from `first_step` on.
 
-        Raises ValueError if more than the allowed share of the clips cannot be decoded, and OSError if
-        /dev/shm has no room for the few pages that workers need.
+        Raises ValueError if more than the allowed share of the clips cannot be decoded, or a batch hangs for
+        LONGEST_HANG_SECONDS, and OSError if /dev/shm has no room for the few pages that workers need.
         """
         self._steps.epoch, self._steps.first_step = epoch, first_step
         try:
@@ -123,6 +129,13 @@ class BatchLoader:
                 "or set loader_workers: 0"
             ) from None
         for batch in batches:
+            if batch.pop("hangs"):
+                raise ValueError(
+                    f"{len(batch['bad'])} clips of one batch could not be read in "
+                    f"{LONGEST_HANG_SECONDS:g} seconds, and the other processes do not wait longer; the "
+                    f"last: {batch['bad'][-1][1]}. Check the storage and start again, which goes on from the "
+                    "last checkpoint"
+                )
             self._record(batch.pop("bad"), good=len(batch["rows"]))
             frames = batch.pop("planes").movedim(-3, -1)
             yield {"frames": frames, **{name: torch.from_numpy(value) for name, value in batch.items()}}
@@ -241,9 +254,12 @@ class _Steps:
 class _BatchReader(Dataset[dict[str, Any]]):
     """Runs in the workers: reads a batch, each row with its own generator."""
 
-    def __init__(self, dataset: Samples, seed: int, clip_timeout_s: float) -> None:
-        self._dataset, self._seed, self._clip_timeout_s = dataset, seed, clip_timeout_s
+    def __init__(self, dataset: Samples, seed: int, clip_timeout_s: float, longest_hang_s: float) -> None:
+        self._dataset, self._seed = dataset, seed
+        self._clip_timeout_s, self._longest_hang_s = clip_timeout_s, longest_hang_s
         self._pool = BufferPool()
+        self._patience_s = longest_hang_s
+        """Seconds that the clips of the present batch may still hang."""
 
     def __getitems__(self, requests: Sequence[_Request]) -> dict[str, Any]:
         """Read the whole batch; clips go straight into the shared tensor."""
@@ -253,11 +269,12 @@ class _BatchReader(Dataset[dict[str, Any]]):
         samples: list[dict[str, Any]] = []
         bad: list[tuple[int, str]] = []
         stand_ins = iter(request.stand_ins)
+        self._patience_s = self._longest_hang_s
         for place, row in enumerate(request.rows):
             out = None if frames is None else frames[place].numpy()
             sample = self._first_readable(request.epoch, chain([row], stand_ins), out, bad)
             if sample is None:
-                return {"rows": np.empty(0, np.int64), "bad": bad}
+                return {"rows": np.empty(0, np.int64), "bad": bad, "hangs": self._patience_s <= 0}
             if frames is None:
                 *leading, height, width, channels = sample["frames"].shape
                 shape = (len(request.rows), *leading, channels, height, width)
@@ -267,18 +284,24 @@ class _BatchReader(Dataset[dict[str, Any]]):
             if sample["frames"] is not out:
                 frames[place] = torch.from_numpy(sample["frames"])
             samples.append(sample)
-        return {"planes": shared.hand_over() if shared else planes, "bad": bad, **_labels(samples)}
+        whole = shared.hand_over() if shared else planes
+        return {"planes": whole, "bad": bad, "hangs": False, **_labels(samples)}
 
     def _first_readable(
         self, epoch: int, rows: Iterable[int], out: NDArray[np.uint8] | None, bad: list[tuple[int, str]]
     ) -> dict[str, Any] | None:
         """The sample of the first decodable row; rows that fail are added to `bad`."""
         for row in rows:
+            limit_s, began = min(self._clip_timeout_s, self._patience_s), time.monotonic()
             try:
-                with time_limit(self._clip_timeout_s, self._dataset.clips.video_id(row)):
+                with time_limit(limit_s, self._dataset.clips.video_id(row)):
                     return self._dataset.sample(row, np.random.default_rng([self._seed, epoch, row]), out)
             except MediaError as error:
                 bad.append((row, str(error)))
+                if time.monotonic() - began >= limit_s:
+                    self._patience_s -= limit_s
+                if self._patience_s <= 0:
+                    return None
         return None
 
 

@@ -161,7 +161,11 @@ class VideoMAE(VideoModel):
         return mask_BN.byte() * (1 + left_out_BN.byte())
 
     def target(self, frames: Tensor, mask_BN: Tensor, *, epsilon: float = 1e-6) -> Tensor:
-        """Pixels of the tubelets to predict, normalised per tubelet and channel: target_BMP.
+        """`pixels` of the tubelets with value 1 of the mask, in order: target_BMP."""
+        return self.pixels(frames, split_mask(mask_BN.to(frames.device))[1], epsilon=epsilon)
+
+    def pixels(self, frames: Tensor, masked_BM: Tensor, *, epsilon: float = 1e-6) -> Tensor:
+        """Pixels of the tubelets `masked_BM`, by index, normalised per tubelet and channel: target_BMP.
 
         `frames` are uint8 frames_BTHWC, or float frames_BCTHW from `normalise`. P is in order
         (tubelet, h, w, c); the variance is unbiased, and `epsilon` is added to the standard deviation of
@@ -174,7 +178,7 @@ class VideoMAE(VideoModel):
         self.check_frames(pixels_BCTHW)
         tubelet = self.config.tubelet_frames
         patches_BNP = patchify(pixels_BCTHW, patch_px=self.config.patch_px, tubelet_frames=tubelet)
-        patches_BMCx = pick(patches_BNP, split_mask(mask_BN.to(frames.device))[1]).unflatten(-1, (3, -1))
+        patches_BMCx = pick(patches_BNP, masked_BM).unflatten(-1, (3, -1))
         std, mean = torch.std_mean(patches_BMCx, dim=-1, keepdim=True)
         return ((patches_BMCx - mean) / (std + epsilon)).transpose(-1, -2).flatten(-2)
 

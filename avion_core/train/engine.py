@@ -31,7 +31,7 @@ from avion_core.train.log import BadClips, Stopwatch, TrainingLog
 from avion_core.train.meter import Meter
 from avion_core.train.optim import Schedule, load_tensor_state, tensor_state
 from avion_core.train.preemption import Interrupt, PreemptedError, StopFlag, stop_requests
-from avion_core.train.protocols import Batch, BatchSource, Task
+from avion_core.train.protocols import Batch, BatchSource, Task, on_device
 from avion_core.train.sinks import Sink
 from avion_core.train.validation import Validation
 
@@ -161,12 +161,12 @@ class Training:
     def update(self, batch: Batch, stop: StopFlag | None = None) -> Update:
         """One step: rate, forward, backward, average, check, and update the weights."""
         rate = self.schedule.apply(self.optimizer, self.step)
-        on_device = _on_device(batch, self.world.device)
+        moved = on_device(batch, self.world.device)
         if self.world.leads:
-            self._meter.see(self.task, on_device, self._autocast)
+            self._meter.see(self.task, moved, self._autocast)
         self._seed()
         self.optimizer.zero_grad(set_to_none=True)
-        result = self._accumulation.backward(self.task, on_device)
+        result = self._accumulation.backward(self.task, moved)
         trained = (weight for group in self.optimizer.param_groups for weight in group["params"])
         weights = [weight for weight in trained if weight.grad is not None]
         self.world.average_gradients(weights)
@@ -358,12 +358,6 @@ class Training:
             "learning_rate, or set gradient_clip, and training starts anew; or go on with the weights before "
             f"this step: copy {state / MODEL} and name it as start_weights"
         )
-
-
-def _on_device(batch: Batch, device: torch.device) -> Batch:
-    if device.type == "cpu":
-        return batch
-    return {name: value.pin_memory().to(device, non_blocking=True) for name, value in batch.items()}
 
 
 @contextmanager

@@ -21,7 +21,6 @@ HALF_PRECISION_TFLOPS = {
     "A100": 312.0,
     "L40S": 362.0,
     "RTX A5000": 111.1,
-    "V100": 125.0,
 }
 """Peak dense bf16 or fp16 TFLOPS by part of the GPU's name, from NVIDIA's data sheets."""
 

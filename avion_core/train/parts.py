@@ -22,8 +22,9 @@ from avion_core.train.validation import Validation, ValidationData
 
 
 def fix_arithmetic(threads: int, world: World) -> None:
-    """Set the number of threads; on the CPU, use only deterministic algorithms."""
+    """Set the number of threads; on the CPU, use only deterministic algorithms, on GPUs add fp16 in fp32."""
     torch.set_num_threads(threads)
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
     if world.device.type == "cpu":
         torch.use_deterministic_algorithms(True)
         # filling new tensors is slow and not needed here
@@ -87,6 +88,7 @@ def loader_of(settings: StageSettings, dataset: ClipDataset, *, seed: int, world
         drop_last=True,
         max_bad_share=settings.max_bad_share,
         clip_timeout_s=settings.clip_timeout_seconds,
+        pin_memory=world.device.type == "cuda",
     )
 
 

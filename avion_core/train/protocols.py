@@ -1,4 +1,4 @@
-"""Interfaces between the engine, a task's loss and the data."""
+"""Batches, and the interfaces between the engine, a task's loss and the data."""
 
 from __future__ import annotations
 
@@ -6,9 +6,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 Batch = Mapping[str, Tensor]
+
+
+def on_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch on `device`; copies to a GPU are from pinned memory, and nothing waits for them."""
+    if device.type == "cpu":
+        return batch
+    return {name: value.pin_memory().to(device, non_blocking=True) for name, value in batch.items()}
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import torch
 
 from avion_core.config.tasks import ReconstructionStage
 from avion_core.data.clips import ClipTable
-from avion_core.models.videomae import VideoMAE
+from avion_core.models.videomae import VideoMAE, split_mask
 from avion_core.train.distributed import World
 from avion_core.train.losses import masked_pixels
-from avion_core.train.protocols import Batch, StepLoss
+from avion_core.train.protocols import Batch, StepLoss, on_device
 from avion_core.train.tasks.setup import TaskSetup
 
 
@@ -24,15 +24,18 @@ class ReconstructionTask:
         self.model, self._mask_ratio, self._target_epsilon = model, mask_ratio, target_epsilon
 
     def prepare(self, batch: Batch) -> Batch:
-        """Batch: `frames`. Adds random masks."""
-        count = len(batch["frames"])
-        return {**batch, "mask": self.model.tube_mask(count, self._mask_ratio, torch.default_generator)}
+        """Batch: `frames`. Adds indices of tubelets under random masks: `visible` BV and `masked` BM."""
+        frames = batch["frames"]
+        mask_BN = self.model.tube_mask(len(frames), self._mask_ratio, torch.default_generator)
+        visible_BV, masked_BM = split_mask(mask_BN)
+        return {**batch, **on_device({"visible": visible_BV, "masked": masked_BM}, frames.device)}
 
     def loss(self, batch: Batch) -> StepLoss:
-        """Batch: `frames`, `mask` BN."""
-        frames_BTHWC, mask_BN = batch["frames"], batch["mask"]
-        prediction_BMP = self.model(self.model.normalise(frames_BTHWC), mask_BN)
-        target_BMP = self.model.target(frames_BTHWC, mask_BN, epsilon=self._target_epsilon)
+        """Batch: `frames`, `visible` BV and `masked` BM."""
+        frames_BTHWC, masked_BM = batch["frames"], batch["masked"]
+        normalised_BCTHW = self.model.normalise(frames_BTHWC)
+        prediction_BMP = self.model.reconstruct(normalised_BCTHW, batch["visible"], masked_BM)
+        target_BMP = self.model.pixels(frames_BTHWC, masked_BM, epsilon=self._target_epsilon)
         return StepLoss(masked_pixels(prediction_BMP, target_BMP))
 
     def after_update(self) -> None:

@@ -322,3 +322,24 @@ def test_a_clip_that_takes_too_long_is_a_bad_one(workers):
     assert len(list(batches.epoch(0))) == 2
     [bad] = batches.bad
     assert bad.row == 3 and "v3: reading a clip took longer than 0.5 seconds" in bad.reason
+
+
+class HungStorage(Clips):
+    """Every clip takes its time."""
+
+    def sample(self, row: int, rng: np.random.Generator, out: Any = None) -> dict[str, Any]:
+        time.sleep(5)
+        raise AssertionError("unreachable")
+
+
+def test_a_batch_does_not_hang_for_longer_than_the_other_processes_wait(monkeypatch):
+    monkeypatch.setattr("avion_core.data.loader.LONGEST_HANG_SECONDS", 0.5)
+    batches = loader(HungStorage(64), clip_timeout_s=0.2, max_bad_share=1.0, world_size=2)
+    with pytest.raises(ValueError, match=r"^3 clips of one batch .* in 0.5 seconds.* Check the storage"):
+        next(iter(batches.epoch(0)))
+
+
+def test_a_single_process_waits_for_every_clip(monkeypatch):
+    monkeypatch.setattr("avion_core.data.loader.LONGEST_HANG_SECONDS", 0.1)
+    batches = loader(SlowClips(8), clip_timeout_s=0.5, max_bad_share=0.5)
+    assert len(list(batches.epoch(0))) == 2 and [clip.row for clip in batches.bad] == [3]

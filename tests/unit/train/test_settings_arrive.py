@@ -1,12 +1,13 @@
 """Every setting of a stage reaches what it is a setting of; none of these values is a default."""
 
+import pytest
 import torch
 
 from avion_core.config import StageSettings
 from avion_core.models.layers import Block
 from avion_core.train import parts, stages
 from avion_core.train.checkpoint import CheckpointStore
-from avion_core.train.distributed import alone
+from avion_core.train.distributed import World, alone
 from avion_core.train.parts import choose_kernels
 from avion_core.train.tasks import classification, reconstruction, relevancy
 from tests.support.recipes import CLASSIFICATION, CONTRASTIVE, MASKED
@@ -108,6 +109,20 @@ def test_of_the_view():
     view = parts.view_of(StageSettings.model_validate({**CLASSIFICATION, **VIEW}))
     assert part(vars(view), VIEW) == VIEW
     assert view.training
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_memory_is_pinned_for_a_stage_on_a_gpu_only(monkeypatch, device):
+    monkeypatch.setattr(parts, "BatchLoader", lambda dataset, **named: named["pin_memory"])
+    settings, world = StageSettings.model_validate(CONTRASTIVE), World(0, 1, torch.device(device))
+    assert parts.loader_of(settings, None, seed=0, world=world) == (device == "cuda")
+
+
+def test_products_of_fp16_matrices_are_summed_in_fp32():
+    matmul = torch.backends.cuda.matmul
+    matmul.allow_fp16_reduced_precision_reduction = True
+    parts.fix_arithmetic(1, alone())
+    assert matmul.allow_fp16_reduced_precision_reduction is False
 
 
 def test_of_the_other_tasks(kitchen, tmp_path, monkeypatch):
