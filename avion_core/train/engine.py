@@ -28,6 +28,7 @@ from avion_core.train.average import WeightAverage, evaluated
 from avion_core.train.checkpoint import MODEL, BackgroundWriter, CheckpointStore, State, to_memory
 from avion_core.train.distributed import World
 from avion_core.train.log import BadClips, Stopwatch, TrainingLog
+from avion_core.train.memory import memory_advice
 from avion_core.train.meter import Meter
 from avion_core.train.optim import Schedule, load_tensor_state, tensor_state
 from avion_core.train.preemption import Interrupt, PreemptedError, StopFlag, stop_requests
@@ -121,8 +122,9 @@ class Training:
     def run(self, title: str) -> None:
         """Train from the newest checkpoint, if there is one, to the end.
 
-        Raises ValueError if a loss or gradient is not finite, before it reaches the weights, and if a
-        checkpoint could not be written; PreemptedError after one of STOP_SIGNALS, once the state is saved.
+        Raises ValueError if a loss or gradient is not finite, before it reaches the weights, if a step does
+        not fit the device (DeviceMemoryError), and if a checkpoint could not be written; PreemptedError after
+        one of STOP_SIGNALS, once the state is saved.
         """
         self.resume()
         with (
@@ -135,7 +137,8 @@ class Training:
             while self.step < self.loop.steps and not stopped:
                 batch, wait_seconds = next(batches)
                 watch = Stopwatch()
-                update = self.update(batch, stop)
+                with self._memory_advice():
+                    update = self.update(batch, stop)
                 self.log.add(
                     update.values,
                     clips=self.loop.batch_size,
@@ -318,6 +321,12 @@ class Training:
         torch.default_generator.manual_seed(seed)
         if self.world.device.type == "cuda":
             torch.cuda.manual_seed(seed)
+
+    def _memory_advice(self) -> AbstractContextManager[None]:
+        loop = self.loop
+        return memory_advice(
+            self.task.model, batch_size=loop.batch_size, accumulation_steps=loop.accumulation_steps
+        )
 
     def _autocast(self) -> AbstractContextManager[Any]:
         dtype = PRECISIONS[self.loop.precision]

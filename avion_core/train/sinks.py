@@ -6,9 +6,10 @@ import importlib
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch.utils.tensorboard import SummaryWriter
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 Sink = Callable[[Mapping[str, Any]], None]
 """Takes a line of the log."""
@@ -30,14 +31,16 @@ class TensorBoard:
     """Event files in a folder. A leg's first line replaces what an earlier leg wrote from that step on."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        from torch.utils.tensorboard import SummaryWriter  # the engine and its benchmarks run without it
+
+        self._folder, self._writer_class = folder, SummaryWriter
         self._writer: SummaryWriter | None = None
 
     def __call__(self, line: Mapping[str, Any]) -> None:
         """Write the line's numbers at its step."""
         if self._writer is None:  # a leg that starts with a validation has the loss of that step already
             first_step = line["step"] + any(name.startswith("validation/") for name in line)
-            self._writer = SummaryWriter(str(self._folder), purge_step=first_step)
+            self._writer = self._writer_class(str(self._folder), purge_step=first_step)
         for name, value in numbers(line).items():
             self._writer.add_scalar(name, value, line["step"])
         self._writer.flush()
