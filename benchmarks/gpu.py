@@ -314,6 +314,7 @@ class Bench:
             shuffle=True,
             drop_last=True,
             clip_timeout_s=60.0,
+            pin_memory=self.device.type == "cuda",
         )
 
     def _architecture(self, row: Row) -> Architecture:
