@@ -63,6 +63,12 @@ class Progress:
         print(text, file=sys.stderr, flush=True)
 
 
+def say(text: str) -> None:
+    """Print a line on standard error, above an open bar if there is one."""
+    tqdm.write(text, file=sys.stderr)
+    sys.stderr.flush()
+
+
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -9,7 +9,7 @@ is that of one micro-batch, at the cost of a second forward pass.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +30,8 @@ class Accumulation:
     """Precision of the forward pass; a new context each time, so that casts without a graph are not kept."""
     scale: Callable[[Tensor], Tensor]
     """The gradient scaler's factor on the loss, or the identity."""
+    averaging: Callable[[], AbstractContextManager[object]] = nullcontext
+    """Averages the gradients over the processes, around the backward pass that completes them."""
 
     def backward(self, task: Task, batch: Batch) -> StepLoss:
         """Add the gradient of the batch's loss to the weights' gradients; return the detached loss."""
@@ -46,7 +48,8 @@ class Accumulation:
                 self.reseed(index)
             with self.autocast():
                 result = task.loss(part)
-            self.scale(result.loss / self.parts).backward()
+            with self._averaging_the_last(index):
+                self.scale(result.loss / self.parts).backward()
             found.append(result)
         return StepLoss(
             torch.stack([result.loss.detach() for result in found]).mean(),
@@ -72,8 +75,12 @@ class Accumulation:
                 for embedding, gradient in zip(embeddings, gradients, strict=True)
                 if embedding.requires_grad and gradient is not None
             ]
-            torch.autograd.backward([pair[0] for pair in pairs], [pair[1] for pair in pairs])
+            with self._averaging_the_last(index):
+                torch.autograd.backward([pair[0] for pair in pairs], [pair[1] for pair in pairs])
         return StepLoss(result.loss.detach(), result.metrics)
+
+    def _averaging_the_last(self, index: int) -> AbstractContextManager[object]:
+        return self.averaging() if index == self.parts - 1 else nullcontext()
 
     def _embed(self, task: PairwiseTask, part: Batch, index: int) -> tuple[Tensor, ...]:
         self.reseed(index)

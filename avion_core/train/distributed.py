@@ -1,17 +1,17 @@
 """One process or many: the same path with a larger world.
 
 `torchrun` starts the processes and tells each its rank through the environment; without it the world has one
-member and every function here is the identity. Gradients are averaged explicitly, so that tasks may call the
-model as they like; gathered tensors carry gradients back to their owners.
+member and every function here is the identity. Gathered tensors carry gradients back to their owners.
+`averaging` averages the weights' gradients, so that tasks may call the model as they like.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -29,6 +29,22 @@ LONGEST_WAIT = timedelta(days=7)
 """The same while one process works and the others wait: torchrun ends the job if that one dies."""
 
 
+@dataclass
+class Traffic:
+    """What this process has communicated in the present step."""
+
+    reduced: int = 0
+    """Bytes of all-reduced tensors."""
+    gathered: int = 0
+    """Bytes of gathered tensors: the rows of all processes."""
+    open_gathers: int = 0
+    """Gathers whose gradients have not come back yet."""
+
+    def clear(self) -> None:
+        """Begin another step."""
+        self.reduced = self.gathered = self.open_gathers = 0
+
+
 @dataclass(frozen=True)
 class World:
     """The processes of this job, and this one's rank."""
@@ -38,6 +54,7 @@ class World:
     device: torch.device
     patient: dist.ProcessGroup | None = None
     """Process group with the timeout LONGEST_WAIT."""
+    traffic: Traffic = field(default_factory=Traffic, compare=False)
 
     @property
     def leads(self) -> bool:
@@ -46,24 +63,24 @@ class World:
 
     def gather(self, x_BD: Tensor) -> Tensor:
         """Rows of all processes in the order of their ranks; gradients flow back to their owners."""
-        return x_BD if self.size == 1 else _Gather.apply(x_BD, self)
-
-    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace every gradient with its mean over the processes, in one message."""
         if self.size == 1:
-            return
-        gradients = [weight.grad for weight in parameters if weight.grad is not None]
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        dist.all_reduce(flat)
-        flat /= self.size
-        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(part.view_as(gradient))
+            return x_BD
+        x_GD: Tensor = _Gather.apply(x_BD, self)
+        self.traffic.open_gathers += x_GD.requires_grad
+        return x_GD
+
+    def start_sum(self, x: Tensor) -> dist.Work:
+        """Start to replace `x` by its sum over the processes; `wait` for the result."""
+        self.traffic.reduced += x.nbytes
+        work = dist.all_reduce(x, async_op=True)
+        assert work is not None
+        return work
 
     def mean(self, values: Sequence[Tensor]) -> list[float]:
         """Mean over the processes of a few scalars; also the barrier of each step."""
         stacked = torch.stack([value.detach().to(self.device, torch.float64) for value in values])
         if self.size > 1:
-            dist.all_reduce(stacked)
+            self.start_sum(stacked).wait()
             stacked /= self.size
         return [float(value) for value in stacked.cpu()]
 
@@ -102,12 +119,15 @@ class _Gather(torch.autograd.Function):
         context.world, context.rows = world, len(x_BD)
         parts = [torch.empty_like(x_BD) for _ in range(world.size)]
         dist.all_gather(parts, x_BD.contiguous())
-        return torch.cat(parts)
+        x_GD = torch.cat(parts)
+        world.traffic.gathered += x_GD.nbytes
+        return x_GD
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         total_GD = gradients[0].contiguous().clone()
-        dist.all_reduce(total_GD)
+        context.world.start_sum(total_GD).wait()
+        context.world.traffic.open_gathers -= 1
         start = context.world.rank * context.rows
         return total_GD[start : start + context.rows], None
 

@@ -22,15 +22,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avion_core.progress import Progress
+from avion_core.progress import Progress, say
 from avion_core.train.accumulation import Accumulation
 from avion_core.train.average import WeightAverage, evaluated
+from avion_core.train.averaging import averaged
 from avion_core.train.checkpoint import MODEL, BackgroundWriter, CheckpointStore, State, to_memory
 from avion_core.train.distributed import World
 from avion_core.train.log import BadClips, Stopwatch, TrainingLog
 from avion_core.train.memory import memory_advice
 from avion_core.train.meter import Meter
-from avion_core.train.optim import Schedule, load_tensor_state, tensor_state
+from avion_core.train.optim import Schedule, broadcast_bytes, load_tensor_state, tensor_state
 from avion_core.train.preemption import Interrupt, PreemptedError, StopFlag, stop_requests
 from avion_core.train.protocols import Batch, BatchSource, Task, on_device
 from avion_core.train.sinks import Sink
@@ -110,6 +111,7 @@ class Training:
             reseed=lambda part: self._seed(part + 1),
             autocast=self._autocast,
             scale=self.scaler.scale,
+            averaging=lambda: averaged(task.model.parameters(), world),
         )
         self.sinks, self.validation = sinks, validation
         self._best: dict[str, float] | None = None
@@ -133,12 +135,14 @@ class Training:
             _progress(title, self.loop.steps, self.step, self.world) as advance,
             closing(self._remaining_batches()) as batches,
         ):
-            stopped = not self._validate(stop)
+            first, stopped = self.step + 1, not self._validate(stop)
             while self.step < self.loop.steps and not stopped:
                 batch, wait_seconds = next(batches)
                 watch = Stopwatch()
                 with self._memory_advice():
                     update = self.update(batch, stop)
+                if self.step == first and not update.stop_requested:
+                    self._show_traffic()
                 self.log.add(
                     update.values,
                     clips=self.loop.batch_size,
@@ -168,11 +172,11 @@ class Training:
         if self.world.leads:
             self._meter.see(self.task, moved, self._autocast)
         self._seed()
+        self.world.traffic.clear()
         self.optimizer.zero_grad(set_to_none=True)
         result = self._accumulation.backward(self.task, moved)
         trained = (weight for group in self.optimizer.param_groups for weight in group["params"])
         weights = [weight for weight in trained if weight.grad is not None]
-        self.world.average_gradients(weights)
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
         asked = {
@@ -225,6 +229,14 @@ class Training:
                     },
                 )
             )
+
+    def _show_traffic(self) -> None:
+        """Show how much a step communicates, after one."""
+        if self.world.leads and self.world.size > 1:
+            traffic = self.world.traffic
+            counts = [traffic.reduced, traffic.gathered, broadcast_bytes(self.optimizer)]
+            reduced, gathered, broadcast = (f"{1e-6 * count:.6g} MB" for count in counts)
+            say(f"a step all-reduces {reduced}, gathers {gathered} and broadcasts {broadcast}")
 
     def _save_and_meet(self) -> None:
         """Save, then wait for all ranks, or torchrun kills the writer."""

@@ -163,6 +163,13 @@ def load_tensor_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
     )
 
 
+def broadcast_bytes(optimizer: torch.optim.Optimizer) -> int:
+    """Bytes of the weights that a step of a sharded optimiser broadcasts, over all ranks; 0 for others."""
+    if not _is_sharded(optimizer):
+        return 0
+    return sum(weight.nbytes for group in optimizer.param_groups for weight in group["params"])
+
+
 def _is_sharded(optimizer: torch.optim.Optimizer) -> TypeGuard[ZeroRedundancyOptimizer]:
     return hasattr(optimizer, "consolidate_state_dict")
 

@@ -19,6 +19,7 @@ from avion_core.models.dual_encoder import DualEncoder
 from avion_core.models.layers import ATTENTION_BACKENDS, set_checkpointing
 from avion_core.models.store import build_model
 from avion_core.train.accumulation import Accumulation
+from avion_core.train.averaging import averaged
 from avion_core.train.checkpoint import CheckpointStore
 from avion_core.train.distributed import World, alone, join_world
 from avion_core.train.engine import PRECISIONS, LoopSettings, Training
@@ -128,10 +129,10 @@ def world_gradient(world: World) -> dict[str, torch.Tensor]:
         reseed=torch.manual_seed,
         autocast=lambda: torch.autocast(world.device.type, enabled=False),
         scale=lambda loss: loss,
+        averaging=lambda: averaged(task.model.parameters(), world),
     ).backward(task, batch)
-    weights = [weight for weight in task.model.parameters() if weight.grad is not None]
-    world.average_gradients(weights)
-    gradient = torch.cat([weight.grad.flatten() for weight in weights])
+    weights = task.model.parameters()
+    gradient = torch.cat([weight.grad.flatten() for weight in weights if weight.grad is not None])
     return {"loss": result.loss.cpu(), "gradient": gradient.cpu()}
 
 

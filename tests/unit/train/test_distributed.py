@@ -14,14 +14,16 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from avion_core.train import distributed
+from avion_core.train import averaging, distributed
 from avion_core.train.accumulation import Accumulation
+from avion_core.train.averaging import averaged
 from avion_core.train.distributed import World, alone, join_world
 from avion_core.train.preemption import PREEMPTED_EXIT_CODE, PreemptedError
 from tests.support.processes import PROCESSES, start
@@ -39,12 +41,15 @@ def gathered_gradients(world: World) -> dict[str, torch.Tensor]:
     for name in ("contrastive", "relevancy"):
         task, parts = make_task(name, world=world), ACCUMULATED if world.size > 1 else 1
         result = Accumulation(
-            parts=parts, reseed=torch.manual_seed, autocast=nullcontext, scale=lambda loss: loss
+            parts=parts,
+            reseed=torch.manual_seed,
+            autocast=nullcontext,
+            scale=lambda loss: loss,
+            averaging=partial(averaged, list(task.model.parameters()), world),
         ).backward(task, make_batch(0, world=world))
-        trained = [weight for weight in task.model.parameters() if weight.grad is not None]
-        world.average_gradients(trained)
         found[name] = torch.tensor(world.mean([result.loss]))
-        found[f"{name}.grad"] = torch.cat([weight.grad.flatten() for weight in trained])
+        means = [weight.grad for weight in task.model.parameters() if weight.grad is not None]
+        found[f"{name}.grad"] = torch.cat([gradient.flatten() for gradient in means])
     found["mean"] = torch.tensor(world.mean([torch.tensor(float(world.rank))]))
     found["collected"] = torch.tensor(world.collect(world.rank))
     return found
@@ -251,6 +256,7 @@ def without_dropout(training):
 
 def main() -> None:
     folder = Path(sys.argv[1])
+    averaging.BUCKET_BYTES = 64
     with join_world(processes=PROCESSES, gpus=0) as world:
         found = gathered_gradients(world)
         whole = without_dropout(tiny_training(folder / "whole", world=world))

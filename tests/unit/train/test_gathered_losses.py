@@ -18,6 +18,7 @@ from avion_core.config import CONTRASTIVE_LOSSES, RELEVANCY_LOSSES
 from avion_core.data.clips import ClipTable, Sentences
 from avion_core.registry import load
 from avion_core.train import losses
+from avion_core.train.averaging import averaged
 from avion_core.train.distributed import World, alone, join_world
 from avion_core.train.relevancy import PairRelevancy
 from tests.support.processes import start
@@ -89,8 +90,8 @@ def gradients(world: World, *, negatives: str, parts: int) -> dict[str, torch.Te
         ]
         value = torch.stack(shares).mean()
         weights.zero_grad()
-        value.backward()
-        world.average_gradients(weights)
+        with averaged(weights, world):
+            value.backward()
         found[name] = torch.tensor(world.mean([value]))
         found |= {f"{name}.{place}": weight.grad.clone() for place, weight in enumerate(weights)}
     return found
