@@ -21,7 +21,6 @@ from avion_core.train.protocols import Task
 from avion_core.train.tasks.classification import ClassificationTask
 from tests.support.processes import PROCESSES, start
 from tests.unit.train.tiny_tasks import CLASSES, CLIPS, DUAL, LABELS, make_batch, make_task, make_training
-from tests.unit.train.tiny_training import STEPS
 
 pytestmark = pytest.mark.slow
 
@@ -219,11 +218,8 @@ def test_a_training_shows_once_what_a_step_communicates(tmp_path):
     assert done.returncode == 0, done.stderr
     weights = 6 * 8 + 8 + 8 + 1
     reduced = (weights + 4) * 4 + 8 * len(ENTRIES)
-    assert (
-        done.stderr.count(f"a step all-reduces {1e-6 * reduced:.6g} MB, gathers 0 MB and broadcasts 0 MB")
-        == 1
-    )
-    assert STEPS > 1
+    shown = [line for line in done.stderr.splitlines() if line.startswith("a step")]
+    assert shown == [f"a step all-reduces {1e-6 * reduced:.6g} MB, gathers 0 MB and broadcasts 0 MB"]
 
 
 def main() -> None:
