@@ -44,6 +44,7 @@ from avion_core.train.engine import PRECISIONS, LoopSettings, Training
 from avion_core.train.memory import DeviceMemoryError
 from avion_core.train.meter import flops_per_clip, peak_tflops
 from avion_core.train.optim import Schedule, make_optimizer, parameter_groups
+from avion_core.train.preemption import PreemptedError
 from avion_core.train.protocols import Batch, BatchSource, Task
 from avion_core.train.tasks.contrastive import ContrastiveTask
 from avion_core.train.tasks.reconstruction import ReconstructionTask
@@ -396,6 +397,8 @@ def run(bench: Bench, rows: Mapping[str, Row]) -> dict[str, dict[str, Any]]:
             found[name] = bench.measure(row)
         except (ImportError, Unavailable) as reason:
             found[name] = {"skipped": str(reason)}
+        except PreemptedError:  # asked to stop, as by `timeout`
+            raise
         except Exception as error:  # the other rows' figures are not lost with this one
             kind = "skipped" if row.sdpa and any(text in str(error) for text in NO_KERNEL) else "failed"
             found[name] = {kind: f"{type(error).__name__}: {str(error).splitlines()[0]}"}

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from avion_core.train.memory import DeviceMemoryError
+from avion_core.train.preemption import PreemptedError
 from benchmarks import RESULTS, gpu
 
 NOT_ON_A_CPU = {"vit_b_sdpa_cudnn", "vit_b_sdpa_efficient"} | {
@@ -79,6 +80,15 @@ def test_a_failing_row_loses_no_other(bench, monkeypatch, capsys):
     assert found["bad"] == {"failed": "RuntimeError: CUDA error: an illegal memory access"}
     assert found["good"]["clips_per_s"] == 1.0
     assert "illegal memory access" in capsys.readouterr().out
+
+
+def test_a_request_to_stop_ends_it(bench, monkeypatch):
+    def measure(self, row):
+        raise PreemptedError("asked to stop")
+
+    monkeypatch.setattr(gpu.Bench, "measure", measure)
+    with pytest.raises(PreemptedError):
+        gpu.run(bench, {"vit_b": gpu.VIT_B})
 
 
 def test_the_time_is_bounded(bench, monkeypatch):
