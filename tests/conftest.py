@@ -2,10 +2,10 @@
 
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
 from avion_core.environment import FOREIGN_VARIABLES
 
@@ -17,9 +17,12 @@ os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 for number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, lambda *_: None)
-# A busy machine is no failure.
-settings.register_profile("any machine", deadline=None)
-settings.load_profile("any machine")
+with suppress(ModuleNotFoundError):  # tests/gpu runs without it
+    from hypothesis import settings
+
+    # A busy machine is no failure.
+    settings.register_profile("any machine", deadline=None)
+    settings.load_profile("any machine")
 
 MOST_WORKERS = 8
 """More than these wait for the last long file."""

@@ -11,6 +11,7 @@ import torch
 from avion_core.train.memory import DeviceMemoryError
 from avion_core.train.preemption import PreemptedError
 from benchmarks import RESULTS, gpu
+from tests.support.compiling import trace_only
 
 NOT_ON_A_CPU = {"vit_b_sdpa_cudnn", "vit_b_sdpa_efficient"} | {
     f"vit_b_{name}" for name in gpu.ATTENTION_BACKENDS if name != "sdpa"
@@ -24,7 +25,8 @@ def bench(tmp_path):
 
 
 @pytest.mark.slow
-def test_every_row_runs_at_tiny_size(bench):
+def test_every_row_runs_at_tiny_size(bench, monkeypatch):
+    trace_only(monkeypatch)
     found = gpu.run(bench, gpu.ROWS)
     assert not {name: entry for name, entry in found.items() if "failed" in entry}
     assert {name for name, entry in found.items() if "skipped" in entry} == NOT_ON_A_CPU

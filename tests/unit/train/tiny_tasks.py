@@ -58,7 +58,7 @@ def relevancy(world: World, drop_path: float) -> Task:
     return RelevancyTask(
         _dual(drop_path, learn_temperature=False),
         ranking=partial(symmetric_multi_similarity, margin=0.6, relaxation=0.1),
-        relevancy=lambda rows, text_ids: RELEVANCY[rows][:, text_ids],
+        relevancy=lambda rows, text_ids: RELEVANCY.to(rows.device)[rows][:, text_ids],
         gather=world.gather,
     )
 
@@ -73,7 +73,7 @@ def classification(world: World, drop_path: float) -> Task:
         head_dropout=drop_path,
     )
     return ClassificationTask(
-        model, labels=LABELS, classes=CLASSES, mixup=0.8, cutmix=1.0, label_smoothing=0.1
+        model, labels=LABELS.to(world.device), classes=CLASSES, mixup=0.8, cutmix=1.0, label_smoothing=0.1
     )
 
 
@@ -92,7 +92,10 @@ TASKS: dict[str, Callable[[World, float], Task]] = {
 
 def make_task(name: str, *, world: World | None = None, drop_path: float = 0.0) -> Task:
     torch.manual_seed(0)
-    return TASKS[name](world or alone(), drop_path)
+    world = world or alone()
+    task = TASKS[name](world, drop_path)
+    task.model.to(world.device)
+    return task
 
 
 def make_batch(step: int, *, world: World | None = None) -> dict[str, torch.Tensor]:
@@ -119,7 +122,13 @@ class Batches:
 
 
 def make_training(
-    folder: Path, name: str, *, world: World | None = None, drop_path: float = 0.0, **loop: Any
+    folder: Path,
+    name: str,
+    *,
+    world: World | None = None,
+    drop_path: float = 0.0,
+    optimizer: str = "adamw",
+    **loop: Any,
 ) -> Training:
     torch.set_num_threads(1)
     world = world or alone()
@@ -134,7 +143,7 @@ def make_training(
     return Training(
         task,
         Batches(world),
-        make_optimizer("adamw", parameter_groups(task.model, weight_decay=0.01, layer_decay=1.0)),
+        make_optimizer(optimizer, parameter_groups(task.model, weight_decay=0.01, layer_decay=1.0)),
         schedule=Schedule("cosine", peak=0.01, steps=STEPS, warmup_steps=2),
         loop=LoopSettings(**{**settings, **loop}),
         world=world,

@@ -1,0 +1,100 @@
+"""Evaluation on the device gives the CPU's figures, and the loader's workers its batches."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from avion_core.data.clips import ClipTable
+from avion_core.data.dataset import ClipDataset
+from avion_core.data.loader import BatchLoader
+from avion_core.evaluate.inference import over_clips, over_texts
+from avion_core.train.distributed import alone
+from benchmarks import footage_av
+from tests.unit.train.tiny_tasks import FRAMES, SIZE_PX, WORDS, make_task
+
+CLIPS, VIEWS = 12, 3
+
+
+class Pictures:
+    """An evaluation view of random clips."""
+
+    def sample(self, row, rng):
+        drawn = np.random.default_rng(row)
+        return {"frames": drawn.integers(256, size=(VIEWS, FRAMES, SIZE_PX, SIZE_PX, 3), dtype=np.uint8)}
+
+
+def outputs(task: str, device: str) -> np.ndarray:
+    """What an evaluation computes for every clip: embeddings, or the probabilities of classes."""
+    model = make_task(task, world=alone(device)).model.eval()
+
+    def forward(frames):
+        normalised = model.normalise(frames)
+        if task == "classification":
+            return model(normalised).float().softmax(-1)
+        return model.encode_video(normalised)
+
+    clips = ClipTable.from_rows(
+        {"video_id": "v", "start_s": row, "end_s": row + 1, "texts": []} for row in range(CLIPS)
+    )
+    return over_clips(
+        forward,
+        Pictures(),
+        clips,
+        views=VIEWS,
+        batch_size=12,
+        threads=2,
+        clip_timeout_s=60.0,
+        max_bad_share=0.0,
+        device=torch.device(device),
+        title="clips",
+    ).outputs
+
+
+@pytest.mark.parametrize("task", ["contrastive", "classification"])
+def test_clips_are_evaluated_as_on_the_cpu(task, device):
+    here, there = outputs(task, device), outputs(task, "cpu")
+    assert len(here) == CLIPS
+    np.testing.assert_allclose(here, there, atol=1e-4)
+    assert np.abs(there[0] - there[1]).max() > 10 * 1e-4, "clips that look alike would show nothing"
+
+
+def test_texts_are_embedded_as_on_the_cpu(device):
+    tokens = torch.randint(1, WORDS, (300, 8), generator=torch.Generator().manual_seed(0))
+    here, there = (
+        over_texts(
+            make_task("contrastive", world=alone(where)).model.eval().encode_text,
+            tokens,
+            device=torch.device(where),
+        )
+        for where in (device, "cpu")
+    )
+    np.testing.assert_allclose(here, there, atol=1e-4)
+
+
+def test_workers_give_the_same_batches_once_the_device_is_in_use(device, tmp_path):
+    torch.ones(8, device=device).sum().item()
+    index = footage_av.chunks(tmp_path, videos=2, seconds=2, width=64, height=48)
+    clips = footage_av.clips(index, 16)
+
+    def batches(workers: int) -> list[dict[str, torch.Tensor]]:
+        loader = BatchLoader(
+            ClipDataset(clips, index, footage_av.RECIPE_VIEW),
+            batch_size=4,
+            seed=0,
+            workers=workers,
+            shuffle=True,
+            drop_last=True,
+            clip_timeout_s=60.0,
+            pin_memory=device == "cuda",
+        )
+        assert not loader.bad
+        return [{name: value.clone() for name, value in batch.items()} for batch in loader.epoch(0)]
+
+    one, other = batches(0), batches(2)
+    assert len(one) == len(other) == 4
+    for batch, same in zip(one, other, strict=True):
+        for name, value in batch.items():
+            assert torch.equal(value.to(device), same[name].to(device))
+    assert math.isclose(one[0]["frames"].float().std(), 45, abs_tol=40), "a textured wall, not one colour"

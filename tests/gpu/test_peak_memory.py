@@ -1,0 +1,67 @@
+"""Peak memory of a training step; `-s` prints the figures, and `--junit-xml` has them as properties."""
+
+import math
+
+import torch
+
+from avion_core.models.architecture import load_architecture
+from avion_core.models.layers import set_checkpointing
+from avion_core.models.store import build_model
+from avion_core.train.accumulation import Accumulation
+from avion_core.train.engine import PRECISIONS
+from avion_core.train.optim import make_optimizer, parameter_groups
+from avion_core.train.tasks.contrastive import ContrastiveTask
+from tests.unit.train.tiny_tasks import DUAL
+
+FRAMES, STEPS = 4, 2
+"""The first of the steps has no optimiser state yet."""
+
+
+def peak_mb(device: str, *, parts: int = 1, checkpointing: bool = False) -> float:
+    """Peak memory of STEPS half-precision steps of the recipe's ViT-B/16; 0 for the tiny one on the CPU."""
+    tiny = device == "cpu"
+    config, side, clips = (DUAL, 16, 8) if tiny else (load_architecture("clip_vit_b_16"), 224, 256)
+    model = build_model("dual_encoder", config, frames=FRAMES, image_size_px=side, drop_path=0.0)
+    set_checkpointing(model, checkpointing)
+    task = ContrastiveTask(model.to(device))
+    optimizer = make_optimizer("adamw", parameter_groups(model, weight_decay=0.01, layer_decay=1.0))
+    half = PRECISIONS["bf16" if tiny or torch.cuda.is_bf16_supported() else "fp16"]
+    batch = {
+        "frames": torch.randint(256, (clips, FRAMES, side, side, 3), dtype=torch.uint8, device=device),
+        "tokens": torch.randint(1, config.text.vocabulary, (clips, config.context_length), device=device),
+    }
+    step = Accumulation(
+        parts=parts,
+        reseed=torch.manual_seed,
+        autocast=lambda: torch.autocast(device, dtype=half),
+        scale=lambda loss: loss,
+    )
+    if not tiny:
+        torch.cuda.reset_peak_memory_stats()
+    for _ in range(STEPS):
+        optimizer.zero_grad(set_to_none=True)
+        step.backward(task, batch)
+        optimizer.step()
+    assert optimizer.state, "the peak is that of a step with the optimiser's state"
+    return 0.0 if tiny else torch.cuda.max_memory_allocated() / 2**20
+
+
+def test_memory_of_batch_256_of_vit_b_at_four_frames(device, record_property):
+    """Checkpointed is how `configs/avion.yaml` trains it, on GPUs of 24 GB."""
+    ways = {"checkpointed": {"checkpointing": True}, "in_8_micro_batches": {"parts": 8}, "plain": {}}
+    found = {}
+    for name, how in ways.items():
+        try:
+            found[name] = peak_mb(device, **how)
+        except torch.OutOfMemoryError:
+            print(f"ViT-B/16, 4 frames, batch 256, {name}: does not fit this GPU")
+            continue
+        finally:
+            torch.cuda.empty_cache()
+        record_property(f"peak_mb_{name}", found[name])
+        print(f"ViT-B/16, 4 frames, batch 256, {name}: {found[name]:.0f} MiB")
+    if device == "cpu":
+        assert found.keys() == ways.keys()
+        return
+    assert found["checkpointed"] < 22_000
+    assert max(found["checkpointed"], found["in_8_micro_batches"]) < found.get("plain", math.inf) / 2
