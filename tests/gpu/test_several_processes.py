@@ -30,7 +30,7 @@ def world_gradient(world: World) -> dict[str, torch.Tensor]:
     ).backward(task, batch)
     weights = task.model.parameters()
     gradient = torch.cat([weight.grad.flatten() for weight in weights if weight.grad is not None])
-    return {"loss": result.loss.cpu(), "gradient": gradient.cpu()}
+    return {"loss": torch.tensor(world.mean([result.loss])), "gradient": gradient.cpu()}
 
 
 def test_several_processes_have_the_gradient_of_one(device, tmp_path):
