@@ -6,22 +6,25 @@ keyframes, B frames that nothing refers to) and its tables, so the loader reads 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from avion_core.data.chunks import ChunkIndex
 from avion_core.data.clips import ClipTable
 from avion_core.data.dataset import View
+from avion_core.data.tokenizer import TOKENIZERS
 from avion_core.files import sha256
 from avion_core.media.chunk_table import write_chunk_table
 from avion_core.media.packets import PACKETS, index_packets, write_packets
+from benchmarks.plain_step import TOKENS
 
-FPS = 30
+FPS, INDEX, TOKENIZER = 30, "chunks.parquet", "stand_in"
 X264 = {
     "crf": "19.5",
     "preset": "veryfast",
@@ -44,12 +47,14 @@ RECIPE_VIEW = View(
 
 
 def chunks(folder: Path, *, videos: int, seconds: int, width: int = 512, height: int = 288) -> ChunkIndex:
-    """An index of `videos` videos of one chunk each, encoded by PyAV's libx264.
+    """An index of `videos` videos of one chunk each, encoded by PyAV's libx264, or made there earlier.
 
     Raises ImportError if this PyAV has no libx264.
     """
     if "libx264" not in av.codecs_available:
         raise ImportError("needs a PyAV with libx264")
+    if (folder / INDEX).exists():
+        return ChunkIndex.load(folder / INDEX)
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     packets: list[NDArray[np.void]] = []
@@ -76,8 +81,8 @@ def chunks(folder: Path, *, videos: int, seconds: int, width: int = 512, height:
         )
         packets.append(index.packets)
     write_packets(folder / PACKETS, packets, count=sum(map(len, packets)))
-    write_chunk_table(folder / "chunks.parquet", rows)
-    return ChunkIndex.load(folder / "chunks.parquet")
+    write_chunk_table(folder / INDEX, rows)
+    return ChunkIndex.load(folder / INDEX)
 
 
 def clips(index: ChunkIndex, count: int) -> ClipTable:
@@ -94,6 +99,19 @@ def clips(index: ChunkIndex, count: int) -> ClipTable:
         }
         for number, (video, start) in enumerate(zip(videos, starts, strict=True))
     )
+
+
+def stand_in_tokens(texts: Sequence[str], context_length: int) -> torch.Tensor:
+    """TOKENS numbers for each text, the end's largest, without open_clip: [B, context_length]."""
+    tokens = torch.zeros(len(texts), context_length, dtype=torch.long)
+    for row, text in enumerate(texts):
+        random = torch.Generator().manual_seed(sum(text.encode()))
+        tokens[row, :TOKENS] = torch.randint(1, 100, (TOKENS,), generator=random)
+    tokens[:, TOKENS - 1] = 500
+    return tokens
+
+
+TOKENIZERS.register(TOKENIZER, stand_in_tokens)
 
 
 def _pan(seed: int, frames: int, width: int, height: int) -> Iterable[NDArray[np.uint8]]:

@@ -32,12 +32,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from avion_core.data.dataset import ClipDataset
 from avion_core.data.loader import BatchLoader
-from avion_core.data.tokenizer import TOKENIZERS
-from avion_core.models.architecture import Architecture, DualEncoderConfig, VideoMAEConfig, load_architecture
+from avion_core.models.architecture import Architecture, load_architecture
 from avion_core.models.base import VideoModel
-from avion_core.models.layers import ATTENTION_BACKENDS, compile_blocks, set_attention, set_checkpointing
+from avion_core.models.layers import compile_blocks, set_attention, set_checkpointing
 from avion_core.models.store import build_model
-from avion_core.models.towers import TextConfig, VisionConfig
 from avion_core.train.checkpoint import CheckpointStore
 from avion_core.train.distributed import alone
 from avion_core.train.engine import PRECISIONS, LoopSettings, Training
@@ -50,7 +48,8 @@ from avion_core.train.tasks.contrastive import ContrastiveTask
 from avion_core.train.tasks.reconstruction import ReconstructionTask
 from avion_core.train.texts import AnyText
 from benchmarks import footage_av, write_result
-from benchmarks.plain_step import TOKENS, OpenClipVideo, Step, our_model
+from benchmarks.gpu_rows import RATIOS, ROWS, TINY, Row
+from benchmarks.plain_step import OpenClipVideo, Step, our_model
 
 START_UNTIL_S = 480.0
 """Seconds after which no row is started."""
@@ -61,17 +60,8 @@ TASKS: dict[str, Callable[[Any], Task]] = {
     "videomae": lambda model: ReconstructionTask(model, mask_ratio=0.9),
 }
 """Task by kind of model."""
-TINY: dict[str, Architecture] = {
-    "dual_encoder": DualEncoderConfig(
-        vision=VisionConfig(width=32, layers=2, heads=2, patch_px=16),
-        text=TextConfig(width=32, layers=1, heads=2, context_length=16, vocabulary=512),
-        embed_dim=16,
-    ),
-    "videomae": VideoMAEConfig(
-        width=32, layers=2, heads=2, decoder_width=16, decoder_layers=1, decoder_heads=2
-    ),
-}
-"""Stand-ins by kind of architecture."""
+MOST_WORKERS = 16
+"""More would feed the measured steps from what they read ahead, or take minutes to use that up."""
 NO_KERNEL = ("No available kernel", "No viable backend")
 """How torch says that the one kernel allowed to SDPA cannot run."""
 SIDE_PX, TINY_PX, TINY_CLIPS = 224, 64, 2
@@ -79,64 +69,6 @@ SIDE_PX, TINY_PX, TINY_CLIPS = 224, 64, 2
 
 class Unavailable(Exception):  # noqa: N818 (not an error: the row is skipped)
     """A row that this machine cannot run."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table: a model, and how it is trained."""
-
-    architecture: str
-    frames: int
-    clips: int
-    """Clips per GPU and step in the recipe."""
-    precision: str = "bf16"
-    attention: str = "sdpa"
-    """Name in ATTENTION_BACKENDS."""
-    sdpa: str | None = None
-    """The one kernel that SDPA may use, a name in SDPBackend; None for torch's choice."""
-    compile: bool = False
-    checkpointing: bool = False
-    loader: bool = False
-    """Whether the loader reads the batches from chunks."""
-    plain: str | None = None
-    """`ours` or `open_clip`: a bare step on one batch on the device; None for the engine's."""
-
-
-VIT_B = Row("clip_vit_b_16", frames=4, clips=256)
-VIT_L = Row("clip_vit_l_14", frames=4, clips=112)
-VIDEOMAE = Row("videomae_vit_b", frames=16, clips=64)
-ROWS: dict[str, Row] = {
-    "vit_b": VIT_B,
-    "vit_b_compiled": replace(VIT_B, compile=True),
-    "vit_b_loader": replace(VIT_B, loader=True),
-    "plain_ours": replace(VIT_B, plain="ours"),
-    "plain_open_clip": replace(VIT_B, plain="open_clip"),
-    "vit_b_checkpointed": replace(VIT_B, checkpointing=True),
-    "vit_b_compiled_checkpointed": replace(VIT_B, compile=True, checkpointing=True),
-    "vit_l": VIT_L,
-    "vit_l_checkpointed": replace(VIT_L, checkpointing=True),
-    "vit_l_compiled": replace(VIT_L, compile=True),
-    "videomae": VIDEOMAE,
-    "videomae_compiled": replace(VIDEOMAE, compile=True),
-    "vit_b_16_frames": replace(VIT_B, frames=16, clips=64),
-    "vit_b_16_frames_checkpointed": replace(VIT_B, frames=16, clips=64, checkpointing=True),
-    "vit_b_fp16": replace(VIT_B, precision="fp16"),
-    **{f"vit_b_{name}": replace(VIT_B, attention=name) for name in ATTENTION_BACKENDS if name != "sdpa"},
-    **{
-        f"vit_b_sdpa_{name.partition('_')[0].lower()}": replace(VIT_B, sdpa=name)
-        for name in ("FLASH_ATTENTION", "CUDNN_ATTENTION", "EFFICIENT_ATTENTION")
-    },
-}
-"""A further model is one more line. The most telling rows come first."""
-RATIOS = {
-    "compiled_over_eager": ("vit_b_compiled", "vit_b"),
-    "checkpointed_over_plain": ("vit_b_checkpointed", "vit_b"),
-    "fp16_over_bf16": ("vit_b_fp16", "vit_b"),
-    "loader_over_memory": ("vit_b_loader", "vit_b"),
-    "over_open_clip": ("plain_ours", "plain_open_clip"),
-    **{f"{name}_over_sdpa": (f"vit_b_{name}", "vit_b") for name in ATTENTION_BACKENDS if name != "sdpa"},
-}
-"""Clips a second of one row over those of another."""
 
 
 class Premade:
@@ -267,7 +199,7 @@ class Bench:
                     checkpoint_every_steps=steps,
                     precision=row.precision,
                 ),
-                world=replace(alone(), device=self.device),
+                world=alone(self.device.type),
                 store=CheckpointStore(Path(folder), {}),
                 sinks=[clock],
             ).run("gpu")
@@ -291,13 +223,15 @@ class Bench:
         batch = {"frames": planes.movedim(2, -1), "rows": torch.arange(clips)}  # as the loader stores them
         if length := model.config.context_length:
             texts = [f"clip {number}" for number in range(clips)]
-            batch |= {"tokens": stand_in_tokens(texts, length), "text_ids": torch.arange(clips)}
+            batch |= {"tokens": footage_av.stand_in_tokens(texts, length), "text_ids": torch.arange(clips)}
+        if self.device.type == "cuda":  # as the loader's
+            return {name: value.pin_memory() for name, value in batch.items()}
         return batch
 
     def _loader(self, row: Row, clips: int, steps: int, workers: int) -> BatchLoader:
         chunks = self.folder / "chunks"
-        size = {"videos": 1, "seconds": 2, "width": 64, "height": 48} if self.tiny else {}
-        index = footage_av.chunks(chunks, **{"videos": 2, "seconds": 30, **size})
+        tiny = {"videos": 1, "seconds": 2, "width": 64, "height": 48}
+        index = footage_av.chunks(chunks, **(tiny if self.tiny else {"videos": 2, "seconds": 30}))
         table = footage_av.clips(index, clips * steps)
         dataset = ClipDataset(
             table,
@@ -305,7 +239,7 @@ class Bench:
             replace(footage_av.RECIPE_VIEW, frames=row.frames, image_size_px=self._side_px),
             choose_text=AnyText(table),
             context_length=self._architecture(row).context_length,
-            tokenizer="stand_in",
+            tokenizer=footage_av.TOKENIZER,
         )
         return BatchLoader(
             dataset,
@@ -331,22 +265,9 @@ class Bench:
         return TINY_PX if self.tiny else SIDE_PX
 
 
-def stand_in_tokens(texts: Any, context_length: int) -> torch.Tensor:
-    """TOKENS token numbers for each text, the end's largest, without open_clip: [B, context_length]."""
-    tokens = torch.zeros(len(texts), context_length, dtype=torch.long)
-    for row, text in enumerate(texts):
-        random = torch.Generator().manual_seed(sum(text.encode()))
-        tokens[row, :TOKENS] = torch.randint(1, 100, (TOKENS,), generator=random)
-    tokens[:, TOKENS - 1] = 500
-    return tokens
-
-
-TOKENIZERS.register("stand_in", stand_in_tokens)
-
-
 def loader_workers(tiny: bool) -> int:
-    """One for each core of this process."""
-    return 1 if tiny else len(os.sched_getaffinity(0))
+    """One for each core of this process, MOST_WORKERS at most."""
+    return 1 if tiny else min(MOST_WORKERS, len(os.sched_getaffinity(0)))
 
 
 def choose_kernels(row: Row, model: VideoModel) -> None:

@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from avion_core.models.layers import ATTENTION_BACKENDS
 from avion_core.train.memory import DeviceMemoryError
 from avion_core.train.preemption import PreemptedError
 from benchmarks import RESULTS, gpu
+from benchmarks.gpu_rows import ROWS, VIT_B
 from tests.support.compiling import trace_only
 
 NOT_ON_A_CPU = {"vit_b_sdpa_cudnn", "vit_b_sdpa_efficient"} | {
-    f"vit_b_{name}" for name in gpu.ATTENTION_BACKENDS if name != "sdpa"
+    f"vit_b_{name}" for name in ATTENTION_BACKENDS if name != "sdpa"
 }
 NOT_NEEDED = ("open_clip", "tensorboard", "hypothesis", "matplotlib", "ffmpeg", "imageio_ffmpeg", "snakemake")
 
@@ -27,7 +29,7 @@ def bench(tmp_path):
 @pytest.mark.slow
 def test_every_row_runs_at_tiny_size(bench, monkeypatch):
     trace_only(monkeypatch)
-    found = gpu.run(bench, gpu.ROWS)
+    found = gpu.run(bench, ROWS)
     assert not {name: entry for name, entry in found.items() if "failed" in entry}
     assert {name for name, entry in found.items() if "skipped" in entry} == NOT_ON_A_CPU
     assert all(entry["clips_per_s"] > 0 for entry in found.values() if "skipped" not in entry)
@@ -65,7 +67,7 @@ def test_a_batch_is_halved_until_it_fits_and_the_row_says_so(bench, monkeypatch)
         return {"clips_per_s": 1.0}
 
     monkeypatch.setattr(gpu.Bench, "_trained", trained)
-    entry = replace(bench, tiny=False).measure(gpu.VIT_B)
+    entry = replace(bench, tiny=False).measure(VIT_B)
     assert tried == [256, 128, 64]
     assert entry["clips"] == 64
     assert gpu.line("vit_b", entry).endswith("256 clips do not fit")
@@ -78,7 +80,7 @@ def test_a_failing_row_loses_no_other(bench, monkeypatch, capsys):
         return {"clips": 1, "wanted_clips": 1, "clips_per_s": 1.0}
 
     monkeypatch.setattr(gpu.Bench, "measure", measure)
-    found = gpu.run(bench, {"bad": replace(gpu.VIT_B, compile=True), "good": gpu.VIT_B})
+    found = gpu.run(bench, {"bad": replace(VIT_B, compile=True), "good": VIT_B})
     assert found["bad"] == {"failed": "RuntimeError: CUDA error: an illegal memory access"}
     assert found["good"]["clips_per_s"] == 1.0
     assert "illegal memory access" in capsys.readouterr().out
@@ -90,12 +92,12 @@ def test_a_request_to_stop_ends_it(bench, monkeypatch):
 
     monkeypatch.setattr(gpu.Bench, "measure", measure)
     with pytest.raises(PreemptedError):
-        gpu.run(bench, {"vit_b": gpu.VIT_B})
+        gpu.run(bench, {"vit_b": VIT_B})
 
 
 def test_the_time_is_bounded(bench, monkeypatch):
     monkeypatch.setattr(gpu, "START_UNTIL_S", -1.0)
-    assert gpu.run(bench, {"vit_b": gpu.VIT_B}) == {"vit_b": {"skipped": "-1 seconds are over"}}
+    assert gpu.run(bench, {"vit_b": VIT_B}) == {"vit_b": {"skipped": "-1 seconds are over"}}
 
 
 def test_on_the_cpu_it_runs_only_at_tiny_size(capsys):
