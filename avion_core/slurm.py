@@ -18,6 +18,10 @@ PATIENCE = 3
 """Consecutive queries, at least 40 s apart, that must miss a job before it counts as forgotten."""
 
 
+LONGEST_PAUSE = 3
+"""Longest time between two queries, as a multiple of the first wait; the plugin's grows to three minutes."""
+
+
 class Absences:
     """Counts consecutive queries that did not list a job."""
 
@@ -66,6 +70,16 @@ class PatientExecutor(Executor):
                     msg=f"Slurm no longer knows job {number}, and its outputs are not there. ",
                     aux_logs=[str(job.aux["slurm_logfile"])],
                 )
+
+    @property
+    def next_seconds_between_status_checks(self) -> float:
+        """The time until the next query, which grows while no job ends."""
+        seconds: float = super().next_seconds_between_status_checks
+        return min(seconds, LONGEST_PAUSE * self.workflow.executor_settings.init_seconds_before_status_checks)
+
+    @next_seconds_between_status_checks.setter
+    def next_seconds_between_status_checks(self, seconds: float) -> None:
+        self._next_seconds_between_status_checks = seconds
 
     def report_job_success(self, job_info: SubmittedJobInfo) -> None:
         """Take note of the end, and report it."""

@@ -90,6 +90,17 @@ def test_the_first_check_may_come_before_the_executor_is_ready(monkeypatch: pyte
     assert cluster.check([]) == []
 
 
+@pytest.mark.parametrize(("grown", "until_the_next"), [(2, 2), (12, 6), (180, 6)])
+def test_the_pause_between_queries_grows_with_the_first_wait_only(
+    monkeypatch: pytest.MonkeyPatch, grown: float, until_the_next: float
+) -> None:
+    executor = Cluster(monkeypatch).executor
+    settings = SimpleNamespace(init_seconds_before_status_checks=2)
+    executor.workflow = SimpleNamespace(executor_settings=settings)
+    executor.next_seconds_between_status_checks = grown
+    assert executor.next_seconds_between_status_checks == until_the_next
+
+
 def test_what_the_plugin_has_reported_is_not_active(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster(monkeypatch, {"1": "COMPLETED", "2": "RUNNING"})
 

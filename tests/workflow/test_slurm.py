@@ -81,7 +81,7 @@ def workflow(folder: Path, overlay: dict[str, Any], *options: str) -> Iterator[s
     line += ["--directory", str(folder), "--profile", str(ROOT / "profiles/slurm")]
     line += ["--configfile", str(SMALL), str(settings)]
     line += ["--default-resources", "slurm_partition=main", "slurm_account=lab", "mem_mb=200", "runtime=5"]
-    line += ["--slurm-init-seconds-before-status-checks", "12", "--latency-wait", "10", *options]
+    line += ["--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "10", *options]
     with (folder / "snakemake.log").open("wb") as log:
         process = subprocess.Popen(
             [*slurm_cluster.END_WITH_US, *line],
