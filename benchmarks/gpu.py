@@ -67,7 +67,7 @@ NO_KERNEL = ("No available kernel", "No viable backend")
 SIDE_PX, TINY_PX, TINY_CLIPS = 224, 64, 2
 
 
-class Unavailable(Exception):  # noqa: N818 (not an error: the row is skipped)
+class UnavailableError(Exception):
     """A row that this machine cannot run."""
 
 
@@ -116,7 +116,7 @@ class Bench:
     def measure(self, row: Row) -> dict[str, Any]:
         """A row's figures, with the recipe's clips or the largest half, quarter … that fits.
 
-        Raises Unavailable or ImportError if this machine cannot run it.
+        Raises UnavailableError or ImportError if this machine cannot run it.
         """
         clips = wanted = TINY_CLIPS if self.tiny else row.clips
         while True:
@@ -271,17 +271,17 @@ def loader_workers(tiny: bool) -> int:
 
 
 def choose_kernels(row: Row, model: VideoModel) -> None:
-    """Set attention, checkpointing and compilation. Raises Unavailable if this machine lacks one."""
+    """Set attention, checkpointing and compilation. Raises UnavailableError if this machine lacks one."""
     try:
         set_attention(model, row.attention)
         if row.compile:
             compile_blocks(model)
     except ValueError as error:
-        raise Unavailable(str(error)) from None
+        raise UnavailableError(str(error)) from None
     set_checkpointing(model, row.checkpointing)
     on_gpu = next(model.parameters()).is_cuda
     if row.precision == "bf16" and on_gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise Unavailable("this GPU has no bf16")
+        raise UnavailableError("this GPU has no bf16")
 
 
 def finish(device: torch.device) -> None:
@@ -314,9 +314,9 @@ def run(bench: Bench, rows: Mapping[str, Row]) -> dict[str, dict[str, Any]]:
     for name, row in rows.items():
         try:
             if time.monotonic() - start > START_UNTIL_S:
-                raise Unavailable(f"{START_UNTIL_S:.0f} seconds are over")
+                raise UnavailableError(f"{START_UNTIL_S:.0f} seconds are over")
             found[name] = bench.measure(row)
-        except (ImportError, Unavailable) as reason:
+        except (ImportError, UnavailableError) as reason:
             found[name] = {"skipped": str(reason)}
         except PreemptedError:  # asked to stop, as by `timeout`
             raise

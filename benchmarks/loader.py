@@ -17,25 +17,14 @@ import numpy as np
 import torch
 
 from avion_core.data.clips import ClipTable
-from avion_core.data.dataset import ClipDataset, View, training_crop
+from avion_core.data.dataset import ClipDataset, training_crop
 from avion_core.data.loader import BatchLoader
 from avion_core.media.sample import frame_range, segment_frames
 from benchmarks import write_result
 from benchmarks.footage import VIDEO, Chunks, street, transcode
+from benchmarks.footage_av import RECIPE_VIEW as VIEW
 
 SECONDS, CLIPS, BATCH, ROUNDS = 60, 1024, 32, 5
-VIEW = View(
-    frames=4,
-    sampling="segments",
-    stride=1,
-    image_size_px=224,
-    crop="random_resized",
-    crop_scale=(0.5, 1.0),
-    horizontal_flip=0.0,
-    rand_augment=None,
-    random_erasing=0.0,
-    training=True,
-)
 
 
 def clip_table() -> ClipTable:

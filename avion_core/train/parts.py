@@ -22,7 +22,7 @@ from avion_core.train.validation import Validation, ValidationData
 
 
 def fix_arithmetic(threads: int, world: World) -> None:
-    """Set the number of threads; on the CPU, use only deterministic algorithms, on GPUs add fp16 in fp32."""
+    """Set threads, deterministic algorithms on the CPU, and fp32 sums of fp16 products on GPUs."""
     torch.set_num_threads(threads)
     torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
     if world.device.type == "cpu":
