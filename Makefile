@@ -6,7 +6,7 @@ BIN := .venv/bin
 CORES ?= all
 
 # Settings of the user's shell and of pip do not apply here.
-unexport PYTHONPATH PYTHONHOME SNAKEMAKE_PROFILE PIP_TARGET PIP_PREFIX
+unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE SNAKEMAKE_PROFILE PIP_TARGET PIP_PREFIX
 export PYTHONNOUSERSITE := 1
 export PYTHONUTF8 := 1
 export PIP_USER := 0
@@ -21,7 +21,7 @@ demo: .venv/.ready
 # A worker takes one test file at a time, long ones first; one thread each, as more would only take turns.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-# For every change: about four minutes on two slow cores. Tests marked slow, and the workflow's, are left to `make test`.
+# For every change: about two minutes on two cores. Tests marked slow, and the workflow's, are left to `make test`.
 check: lint
 	$(PYTEST) -m "not slow" tests/unit
 

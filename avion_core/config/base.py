@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 
 from avion_core.registry import nearest
 
@@ -72,6 +73,13 @@ class Section(BaseModel):
             if types & {int, float} and bool not in types:
                 raise ValueError(f"{name}: a number is expected (got {truths[0]})")
         return raw
+
+
+@cache
+def sections(**types: type[Section]) -> type[Section]:
+    """A class of settings whose fields are sections of these types."""
+    fields: dict[str, Any] = {name: (own, ...) for name, own in types.items()}
+    return create_model("Sections", __base__=Section, **fields)
 
 
 def _types(annotation: Any) -> set[Any]:

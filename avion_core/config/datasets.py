@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, create_model, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from avion_core.config.base import Count, Positive, Section
+from avion_core.config.base import Count, Positive, Section, sections
 from avion_core.config.sources import SOURCE_SETTINGS, SourceSettings
 from avion_core.layouts import LAYOUTS
 
@@ -129,8 +129,7 @@ class DatasetSettings(Section):
         own, value = SOURCE_SETTINGS[source], raw.get(source)
         if value is None and any(field.is_required() for field in own.model_fields.values()):
             raise ValueError(f"source '{source}' needs a section '{source}'")
-        sections = create_model("Sections", __base__=Section, **{source: (own, ...)})  # type: ignore[call-overload]
-        made = sections.model_validate({source: {} if value is None else value, **others})
+        made = sections(**{source: own}).model_validate({source: {} if value is None else value, **others})
         return {name: raw[name] for name in raw if name in cls.model_fields} | {source: getattr(made, source)}
 
     @model_validator(mode="after")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import AfterValidator, ConfigDict, Field, create_model, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from avion_core.config.base import Address, Count, Fraction, NotNegative, Positive, Section
+from avion_core.config.base import Address, Count, Fraction, NotNegative, Positive, Section, sections
 from avion_core.registry import Registry, code_files
 
 
@@ -207,11 +207,10 @@ class NarrateSettings(Section):
         given = {name: value for name, value in raw.items() if name not in cls.model_fields}
         chosen = raw.get("provider", cls.model_fields["provider"].default)
         shown = [name for name, own in PROVIDERS.items() if name in given or own.has_section(name == chosen)]
-        sections = {name: {} for name in shown} | given
-        types = {name: (PROVIDERS[name], ...) for name in shown}
-        made = create_model("Sections", __base__=Section, **types).model_validate(sections)  # type: ignore[call-overload]
+        types = {name: PROVIDERS[name] for name in shown}
+        made = sections(**types).model_validate({name: {} for name in shown} | given)
         common = {name: value for name, value in raw.items() if name in cls.model_fields}
-        return common | {name: getattr(made, name) for name in types}
+        return common | {name: getattr(made, name) for name in shown}
 
 
 PROVIDERS.reserved = frozenset({*NarrateSettings.model_fields, *dir(NarrateSettings)})

@@ -35,6 +35,7 @@ def test_every_row_runs_at_tiny_size(bench, monkeypatch):
     assert all(entry["clips_per_s"] > 0 for entry in found.values() if "skipped" not in entry)
 
 
+@pytest.mark.slow
 def test_it_needs_few_packages_and_writes_no_result_on_the_cpu():
     before = {path: path.stat().st_mtime_ns for path in RESULTS.iterdir()}
     rows = ["vit_b_loader", "plain_open_clip", "videomae"]

@@ -168,6 +168,7 @@ def test_finished_videos_are_not_made_again_unless_source_or_settings_change(pla
     assert len(made) == 4 and other[1]["sha256"] != rows[1]["sha256"]
 
 
+@pytest.mark.slow
 def test_a_kill_in_the_middle_leaves_finished_videos_as_they_are_and_the_rest_is_made_after(place, tmp_path):
     sources = [write_counted(place.folder / f"{name}.mp4", 130, width=256, height=256) for name in "abcd"]
     place.list_videos(*sources)

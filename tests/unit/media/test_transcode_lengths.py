@@ -10,6 +10,8 @@ from avion_core.media import MediaError, chunker
 from tests.unit.media.place import SETTINGS, ffmpeg
 
 X264 = "-c:v libx264 -preset ultrafast -pix_fmt yuv420p"
+pytestmark = pytest.mark.slow
+
 CONTAINERS = [
     ("a.mkv", f"{X264} -c:a aac"),
     ("a.mp4", f"{X264} -c:a aac"),

@@ -13,6 +13,7 @@ from avion_core.media import chunker
 from tests.support.counted_video import read_number, write_counted
 from tests.unit.media.place import SETTINGS, read_all, wait_until
 
+pytestmark = pytest.mark.slow
 FRAMES = 400
 SECOND_CHUNKS = SETTINGS.model_copy(update={"chunk_seconds": 1.0})
 

@@ -16,6 +16,7 @@ from avion_core.media import MediaError, chunker
 from tests.support.counted_video import read_number, write_counted
 from tests.unit.media.place import SETTINGS, ffmpeg, read_all
 
+pytestmark = pytest.mark.slow
 FRAMES = 75
 X264 = "-c:v libx264 -preset ultrafast -pix_fmt yuv420p"
 TONE, AAC = "-f lavfi -i sine=sample_rate=48000", "-c:a aac"

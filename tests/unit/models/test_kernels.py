@@ -88,6 +88,7 @@ needs_compiler = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_compiled_blocks_give_the_same_loss_and_gradients():
     """One size of block only: the C++ compiler takes seconds for each."""

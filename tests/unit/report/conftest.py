@@ -20,6 +20,7 @@ from safetensors.numpy import save_file
 from avion_core.config import TranscodeSettings, load_settings
 from avion_core.data.clips import write_clips, write_sentences
 from avion_core.data.dropped import DroppedClips
+from avion_core.evaluate import bootstrap
 from avion_core.evaluate.bootstrap import Scores
 from avion_core.files import fingerprint, write_json
 from avion_core.media.chunk_table import read_chunk_table, write_chunk_table
@@ -31,6 +32,12 @@ NOUNS = ("mug", "plate", "knife", "pan", "drawer")
 FPS = 30
 VIDEO_SECONDS = 4
 STAGE = {"frames": 4, "image_size_px": 32}
+
+
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch):
+    """Intervals are other tests' matter."""
+    monkeypatch.setattr(bootstrap, "DRAWS", 100)
 
 
 def config() -> dict[str, Any]:

@@ -129,6 +129,7 @@ def content(folder):
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_files(kitchen, tmp_path):
     root, _ = kitchen
     layouts.make_ego4d(SMALL, tmp_path)

@@ -89,6 +89,7 @@ def test_the_last_two_states_are_kept(undisturbed):
     assert undisturbed.store.steps() == [12, 15]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed_at", [1, 8])  # before the first state; after a line that no state holds
 def test_after_a_kill_only_the_rest_runs_and_the_bits_are_the_same(tmp_path, undisturbed, killed_at):
     program = Path(__file__).with_name("tiny_training.py")

@@ -171,6 +171,7 @@ def test_weights_of_open_clip_come_from_a_fetched_file_alone(kitchen, pretrained
     assert read_json(started / "manifest.json")["inputs"]["start_weights"]["sha256"] == sha256(fetched)
 
 
+@pytest.mark.slow
 def test_other_start_weights_do_not_resume_the_old_run(kitchen, pretrained, tmp_path, monkeypatch):
     foreign = tmp_path / "avion.pt"
     EXPORTS["avion"](pretrained, foreign)
@@ -207,6 +208,7 @@ def test_masking_of_decoder_and_patches_come_from_the_settings(kitchen, masked, 
     assert not equal(train(kitchen, tmp_path / "few", {**recipe, "patch_dropout": 0.5}), every)
 
 
+@pytest.mark.slow
 def test_relevancy_goes_on_from_pretraining(kitchen, pretrained, tmp_path):
     first = {}
     for loss in RELEVANCY_LOSSES:
