@@ -35,10 +35,11 @@ from avion_core.data.loader import BatchLoader
 from avion_core.models.architecture import Architecture, load_architecture
 from avion_core.models.base import VideoModel
 from avion_core.models.layers import compile_blocks, set_attention, set_checkpointing
+from avion_core.models.precision import autocast
 from avion_core.models.store import build_model
 from avion_core.train.checkpoint import CheckpointStore
 from avion_core.train.distributed import alone
-from avion_core.train.engine import PRECISIONS, LoopSettings, Training
+from avion_core.train.engine import LoopSettings, Training
 from avion_core.train.memory import DeviceMemoryError
 from avion_core.train.meter import flops_per_clip, peak_tflops
 from avion_core.train.optim import Schedule, make_optimizer, parameter_groups
@@ -211,8 +212,7 @@ class Bench:
 
     def _flops_per_clip(self, row: Row, task: Task, batch: Batch) -> float:
         few = {name: value[:2].to(self.device) for name, value in batch.items()}
-        dtype = PRECISIONS[row.precision]
-        return flops_per_clip(task, few, lambda: torch.autocast(self.device.type, dtype=dtype))
+        return flops_per_clip(task, few, lambda: autocast(self.device, row.precision))
 
     def _batch(self, model: VideoModel, clips: int) -> Batch:
         """Random frames and texts of TOKENS tokens in host memory."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from avion_core.config.base import Count, Name
+from avion_core.config.base import Count, Name, Precision
 from avion_core.config.jobs import EvaluationJob
 from avion_core.evaluations import EVALUATIONS
 
@@ -41,3 +41,10 @@ class EvaluationSettings(EvaluationJob):
     """Spatial views of a clip, averaged."""
     batch_size: Count = 64
     """Clip views per batch."""
+    precision: Precision = "fp32"
+    """Arithmetic of the model; `bf16` and `fp16` are faster on a GPU and change figures a little."""
+
+    def recipe(self) -> dict[str, Any]:
+        """The settings that decide the result, without `fp32`, which older results were measured in."""
+        recipe = super().recipe()
+        return {name: value for name, value in recipe.items() if (name, value) != ("precision", "fp32")}

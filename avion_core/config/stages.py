@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
-from avion_core.config.base import Count, Fraction, Name, NotNegative, Positive
+from avion_core.config.base import Count, Fraction, Name, NotNegative, Positive, Precision
 from avion_core.config.jobs import StageJob
 from avion_core.config.losses import Losses
 from avion_core.config.stage_classes import STAGE_TASKS, fitting, stage_class
@@ -116,7 +116,7 @@ class StageSettings(StageJob):
     """Factor on the rate for each layer further from the head."""
     gradient_clip: Positive | None = None
     """Largest gradient norm; null for no clipping."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"
     """Arithmetic of the forward pass; weights stay fp32. fp16 scales the loss, and where a gradient
     overflows, skips the update and lowers the factor; bf16 needs no such care where the hardware has it."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None

@@ -94,15 +94,23 @@ def over_clips(
     ):
         readable = _readable(readers, clips, ahead=2 * threads + 1, set_aside=set_aside)
         while batch := list(islice(readable, max(1, batch_size // views))):
-            frames_BVTHWC = torch.from_numpy(np.stack([frames for _, frames in batch])).to(device)
+            frames_BVTHWC = _moved(torch.from_numpy(np.stack([frames for _, frames in batch])), device)
             output_BVD = forward(frames_BVTHWC.flatten(0, 1)).float().unflatten(0, (len(batch), views))
-            outputs.append(output_BVD.mean(1).cpu())
+            outputs.append(output_BVD.mean(1))
+            # wait for the batch before this one only, so that reading goes on while a GPU computes
+            outputs[-2:-1] = [output_BD.cpu() for output_BD in outputs[-2:-1]]
             rows += [row for row, _ in batch]
             progress.advance(len(batch), note=f"{len(bad)} bad" if bad else "")
     if not rows:
         first = f": {bad[0].reason}" if bad else ""
         raise ValueError(f"{title}: none of the {len(clips)} clips can be read{first}")
+    outputs[-1] = outputs[-1].cpu()
     return Inference(np.array(rows, np.int64), torch.cat(outputs).numpy(), tuple(bad))
+
+
+def _moved(frames: Tensor, device: torch.device) -> Tensor:
+    """Frames on `device`; nothing waits for a copy to a GPU."""
+    return frames if device.type == "cpu" else frames.pin_memory().to(device, non_blocking=True)
 
 
 class _Readers:

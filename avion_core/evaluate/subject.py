@@ -26,6 +26,7 @@ from avion_core.evaluate.inference import Inference, over_clips, over_texts, uni
 from avion_core.evaluations import EVALUATIONS
 from avion_core.models.architecture import MODELS
 from avion_core.models.base import Embedder, VideoModel
+from avion_core.models.precision import autocast
 from avion_core.models.store import ModelDescription
 from avion_core.registry import load
 
@@ -98,13 +99,22 @@ class Subject:
         """Unit embeddings M,D of sentences."""
         config = encoder.config
         tokens_ML = tokenize(texts, config.context_length, tokenizer=config.tokenizer)
-        return over_texts(encoder.encode_text, tokens_ML, device=self.device)
+        return over_texts(self._in_precision(encoder.encode_text), tokens_ML, device=self.device)
+
+    def _in_precision(self, forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        """`forward` in the arithmetic of the settings."""
+
+        def forward_in_precision(inputs: Tensor) -> Tensor:
+            with autocast(self.device, self.settings.precision):
+                return forward(inputs)
+
+        return forward_in_precision
 
     def _over(self, clips: ClipTable, forward: Callable[[Tensor], Tensor]) -> Inference:
         dataset = ClipDataset(clips, self.chunks, evaluation_view(self.settings, self.description))
         dataset.check_length(self.title)
         return over_clips(
-            forward,
+            self._in_precision(forward),
             dataset,
             clips,
             views=self.settings.clips * self.settings.crops,

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from avion_core.models.precision import autocast
 from avion_core.progress import Progress, say
 from avion_core.train.accumulation import Accumulation
 from avion_core.train.average import WeightAverage, evaluated
@@ -36,9 +37,6 @@ from avion_core.train.preemption import Interrupt, PreemptedError, StopFlag, sto
 from avion_core.train.protocols import Batch, BatchSource, Task, on_device
 from avion_core.train.sinks import Sink
 from avion_core.train.validation import Validation
-
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""Autocast's dtype; None for no autocast."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ class LoopSettings:
     gradient_clip: float | None = None
     """Largest gradient norm; None for no clipping."""
     precision: str = "fp32"
-    """One of PRECISIONS; `fp16` scales the loss, or small gradients would be lost."""
+    """One of `models.precision.PRECISIONS`; `fp16` scales the loss, or small gradients would be lost."""
 
 
 @dataclass(frozen=True)
@@ -341,8 +339,7 @@ class Training:
         )
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        dtype = PRECISIONS[self.loop.precision]
-        return torch.autocast(self.world.device.type, dtype=dtype, enabled=dtype is not None)
+        return autocast(self.world.device, self.loop.precision)
 
     def _minutes_are_up(self) -> bool:
         every = self.loop.checkpoint_every_minutes

@@ -6,9 +6,9 @@ import torch
 
 from avion_core.models.architecture import load_architecture
 from avion_core.models.layers import set_checkpointing
+from avion_core.models.precision import autocast
 from avion_core.models.store import build_model
 from avion_core.train.accumulation import Accumulation
-from avion_core.train.engine import PRECISIONS
 from avion_core.train.optim import make_optimizer, parameter_groups
 from avion_core.train.tasks.contrastive import ContrastiveTask
 from tests.unit.train.tiny_tasks import DUAL
@@ -25,7 +25,7 @@ def peak_mb(device: str, *, parts: int = 1, checkpointing: bool = False) -> floa
     set_checkpointing(model, checkpointing)
     task = ContrastiveTask(model.to(device))
     optimizer = make_optimizer("adamw", parameter_groups(model, weight_decay=0.01, layer_decay=1.0))
-    half = PRECISIONS["bf16" if tiny or torch.cuda.is_bf16_supported() else "fp16"]
+    half = "bf16" if tiny or torch.cuda.is_bf16_supported() else "fp16"
     batch = {
         "frames": torch.randint(256, (clips, FRAMES, side, side, 3), dtype=torch.uint8, device=device),
         "tokens": torch.randint(1, config.text.vocabulary, (clips, config.context_length), device=device),
@@ -33,7 +33,7 @@ def peak_mb(device: str, *, parts: int = 1, checkpointing: bool = False) -> floa
     step = Accumulation(
         parts=parts,
         reseed=torch.manual_seed,
-        autocast=lambda: torch.autocast(device, dtype=half),
+        autocast=lambda: autocast(torch.device(device), half),
         scale=lambda loss: loss,
     )
     if not tiny:

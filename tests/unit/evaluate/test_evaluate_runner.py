@@ -154,6 +154,23 @@ def test_retrieval_is_the_metric_of_the_models_embeddings(place):
         assert json.loads(stored.metadata()["sentences"]) == texts
 
 
+def test_half_precision_is_that_of_both_towers_and_float32_is_no_other_recipe(place):
+    save(place / "model", "dual_encoder", DUAL_ENCODER)
+    write_ek100(place, *(f"P{k:02}" for k in range(20)))
+    found = {
+        precision: measure(
+            place, "retrieval", out=precision, tables=("clips", "sentences"), precision=precision
+        )
+        for precision in ("fp32", "bf16")
+    }
+    for name in ("video_embed_ND", "text_embed_MD"):
+        full, half = (found[precision][1][name] for precision in ("fp32", "bf16"))
+        assert full.dtype == half.dtype == np.float32
+        assert 1e-4 < np.abs(full - half).max() < 0.05
+    assert "precision" not in settings("retrieval").recipe()
+    assert settings("retrieval", precision="bf16").recipe()["precision"] == "bf16"
+
+
 def test_a_bad_clip_leaves_the_figures_of_the_others(place):
     save(place / "model", "dual_encoder", DUAL_ENCODER)
     write_ek100(place, "P1", "torn1", "P2", "P3", "torn2")
