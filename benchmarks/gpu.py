@@ -50,7 +50,7 @@ from avion_core.train.tasks.reconstruction import ReconstructionTask
 from avion_core.train.texts import AnyText
 from benchmarks import footage_av, write_result
 from benchmarks.gpu_rows import RATIOS, ROWS, TINY, Row
-from benchmarks.plain_step import OpenClipVideo, Step, our_model
+from benchmarks.plain_step import TOKENS, OpenClipVideo, Step, our_model
 
 START_UNTIL_S = 480.0
 """Seconds after which no row is started."""
@@ -223,7 +223,8 @@ class Bench:
         batch = {"frames": planes.movedim(2, -1), "rows": torch.arange(clips)}  # as the loader stores them
         if length := model.config.context_length:
             texts = [f"clip {number}" for number in range(clips)]
-            batch |= {"tokens": footage_av.stand_in_tokens(texts, length), "text_ids": torch.arange(clips)}
+            tokens = footage_av.stand_in_tokens(texts, length)[:, :TOKENS]
+            batch |= {"tokens": tokens.contiguous(), "text_ids": torch.arange(clips)}
         if self.device.type == "cuda":  # as the loader's
             return {name: value.pin_memory() for name, value in batch.items()}
         return batch
@@ -275,7 +276,7 @@ def choose_kernels(row: Row, model: VideoModel) -> None:
     try:
         set_attention(model, row.attention)
         if row.compile:
-            compile_blocks(model)
+            compile_blocks(model, mode="reduce-overhead" if row.graphs else None)
     except ValueError as error:
         raise UnavailableError(str(error)) from None
     set_checkpointing(model, row.checkpointing)

@@ -23,6 +23,8 @@ class Row:
     sdpa: str | None = None
     """The one kernel that SDPA may use, a name in SDPBackend; None for torch's choice."""
     compile: bool = False
+    graphs: bool = False
+    """Whether compiled blocks run as CUDA graphs."""
     checkpointing: bool = False
     loader: bool = False
     """Whether the loader reads the batches from chunks."""
@@ -36,6 +38,7 @@ VIDEOMAE = Row("videomae_vit_b", frames=16, clips=64)
 ROWS: dict[str, Row] = {
     "vit_b": VIT_B,
     "vit_b_compiled": replace(VIT_B, compile=True),
+    "vit_b_compiled_graphs": replace(VIT_B, compile=True, graphs=True),
     "vit_b_loader": replace(VIT_B, loader=True),
     "plain_ours": replace(VIT_B, plain="ours"),
     "plain_open_clip": replace(VIT_B, plain="open_clip"),
@@ -58,6 +61,7 @@ ROWS: dict[str, Row] = {
 """A further model is one more line. The most telling rows come first."""
 RATIOS = {
     "compiled_over_eager": ("vit_b_compiled", "vit_b"),
+    "graphs_over_compiled": ("vit_b_compiled_graphs", "vit_b_compiled"),
     "checkpointed_over_plain": ("vit_b_checkpointed", "vit_b"),
     "fp16_over_bf16": ("vit_b_fp16", "vit_b"),
     "loader_over_memory": ("vit_b_loader", "vit_b"),

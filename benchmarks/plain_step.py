@@ -60,8 +60,8 @@ class OpenClipVideo(nn.Module):
 
     def encode_text(self, tokens_BL: Tensor) -> Tensor:
         clip, ends_B = self.clip, tokens_BL.argmax(dim=-1)
-        length = int(ends_B.max()) + 1
-        x_BLD = clip.token_embedding(tokens_BL[:, :length]) + clip.positional_embedding[:length]
+        length = tokens_BL.shape[1]
+        x_BLD = clip.token_embedding(tokens_BL) + clip.positional_embedding[:length]
         x_BLD = clip.ln_final(clip.transformer(x_BLD, attn_mask=clip.attn_mask[:length, :length]))
         return x_BLD[torch.arange(len(ends_B), device=ends_B.device), ends_B] @ clip.text_projection
 
@@ -81,9 +81,8 @@ class Step:
         shape = (clips, 3, of.frames, of.image_size_px, of.image_size_px)
         self._frames_BCTHW = torch.randn(shape, generator=random).to(device)
         words = of.config.text.vocabulary
-        tokens_BL = torch.randint(1, words - 408, (clips, of.config.context_length), generator=random)
-        tokens_BL[:, TOKENS - 1] = words - 1
-        tokens_BL[:, TOKENS:] = 0
+        tokens_BL = torch.randint(1, words - 408, (clips, TOKENS), generator=random)
+        tokens_BL[:, -1] = words - 1
         self._tokens_BL = tokens_BL.to(device)
 
     def forward(self) -> tuple[Tensor, Tensor, Tensor]:

@@ -54,8 +54,9 @@ class StageJob(ReadingJob):
     """CPU threads per process."""
     loader_workers: Annotated[int, Field(ge=0)] = 0
     """Decoding processes per training process; 0 decodes in the training process itself."""
-    attention: Literal["sdpa", "flash"] = "sdpa"
-    """Attention kernels: torch's own, or the package flash-attn on a GPU in half precision."""
+    attention: Literal["sdpa", "flash", "flash_cute"] = "sdpa"
+    """Attention kernels: torch's own, or on a GPU in half precision the package flash-attn (`flash`) or, on
+    Hopper and later, flash-attn-4 (`flash_cute`)."""
     gradient_checkpointing: bool = False
     """Recompute each block in the backward pass instead of keeping its activations in memory."""
     compile: bool = False

@@ -28,12 +28,13 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from avion_core.data.clips import BadClip, ClipTable
 from avion_core.data.deadline import time_limit
 from avion_core.data.shared import BufferPool, SharedTensor
+from avion_core.data.tokenizer import longest
 from avion_core.media import MediaError
 from avion_core.processes import STOP_SIGNALS, end_with_parent
 
 Batch = dict[str, torch.Tensor]
 """frames uint8 [B, T, H, W, C] or [B, V, T, H, W, C]; rows int64 [B]; with texts also tokens int64 [B, L]
-and text_ids int64 [B]."""
+of the longest text, and text_ids int64 [B]."""
 SPARE_STAND_INS = 8
 """Stand-ins per batch beyond one for each clip, as stand-ins may be bad themselves."""
 LONGEST_HANG_SECONDS = 300.0
@@ -309,7 +310,8 @@ def _labels(samples: Sequence[dict[str, Any]]) -> dict[str, NDArray[np.int64]]:
     """A batch without its frames. Arrays, as workers would put tensors into /dev/shm."""
     labels = {"rows": np.array([sample["row"] for sample in samples], np.int64)}
     if "tokens" in samples[0]:
-        labels["tokens"] = np.stack([np.asarray(sample["tokens"]) for sample in samples])
+        tokens_BL = np.stack([np.asarray(sample["tokens"]) for sample in samples])
+        labels["tokens"] = tokens_BL[:, : longest(tokens_BL)].copy()
         labels["text_ids"] = np.array([sample["text_id"] for sample in samples], np.int64)
     return labels
 

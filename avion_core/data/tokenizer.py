@@ -8,6 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from avion_core.registry import Registry
 
 if TYPE_CHECKING:
@@ -17,6 +20,11 @@ if TYPE_CHECKING:
 def tokenize(texts: Sequence[str], context_length: int = 77, *, tokenizer: str = "clip") -> torch.Tensor:
     """Token numbers int64 [B, context_length] by one of TOKENIZERS, zeros after the end of a text."""
     return TOKENIZERS[tokenizer](texts, context_length)
+
+
+def longest(tokens_BL: npt.ArrayLike) -> int:
+    """Tokens of the longest of these texts."""
+    return 1 + int(np.flatnonzero(np.asarray(tokens_BL).any(axis=0)).max(initial=0))
 
 
 def clip(texts: Sequence[str], context_length: int) -> torch.Tensor:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from avion_core.data.clips import BadClip, ClipTable
 from avion_core.data.deadline import too_slow
+from avion_core.data.tokenizer import longest
 from avion_core.media import MediaError
 from avion_core.progress import Progress
 
@@ -176,7 +177,10 @@ def over_texts(
 ) -> npt.NDArray[np.float32]:
     """`encode(tokens_BL) -> B,D` of all tokenised sentences: M,D."""
     with torch.inference_mode():
-        parts = [encode(part.to(device)).float().cpu() for part in tokens_ML.split(TEXTS_AT_ONCE)]
+        parts = [
+            encode(part[:, : longest(part)].to(device)).float().cpu()
+            for part in tokens_ML.split(TEXTS_AT_ONCE)
+        ]
     return torch.cat(parts).numpy()
 
 

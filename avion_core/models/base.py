@@ -54,7 +54,7 @@ class TextTower(Tower):
     """Texts to embeddings. Built from its fields and `activation, embed_dim`."""
 
     def forward(self, tokens_BL: Tensor) -> Tensor:
-        """Token ids, zeros after the end of a text, to B,embed_dim."""
+        """Token ids, zeros after the end of a text, to B,embed_dim; L is that of the longest text or more."""
         raise NotImplementedError
 
     def dry_run(self, tokens_BL: Tensor) -> Tensor:

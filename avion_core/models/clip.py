@@ -152,14 +152,17 @@ class ClipText(TextTower):
     def forward(self, tokens_BL: Tensor) -> Tensor:
         """Token ids (the end of text is the largest of each row) to embeddings B,embed_dim.
 
-        The batch is cut after its last end of text: attention is causal, so the result is the same.
+        On the CPU the batch is cut after its last end of text: attention is causal, so the result is the
+        same. On a GPU, finding it would wait for all earlier work; there, batches arrive cut.
         """
         if tokens_BL.shape[1] > self.context_length:
             raise ValueError(
                 f"texts of {tokens_BL.shape[1]} tokens do not fit the context of {self.context_length}"
             )
         ends_B = tokens_BL.argmax(dim=-1)
-        return self.read_at(ends_B, tokens_BL[:, : int(ends_B.max()) + 1])
+        if tokens_BL.device.type == "cpu":
+            tokens_BL = tokens_BL[:, : int(ends_B.max()) + 1]
+        return self.read_at(ends_B, tokens_BL)
 
     def dry_run(self, tokens_BL: Tensor) -> Tensor:
         """Takes the output at the first token, whatever the ends of the texts."""

@@ -5,11 +5,11 @@ Shapes: B clips, C channels, T frames, H×W pixels, N tokens, D width, P values 
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -25,17 +25,52 @@ def _sdpa(q_BNHd: Tensor, k_BNHd: Tensor, v_BNHd: Tensor, causal: bool) -> Tenso
     return F.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2)
 
 
-def _flash(q_BNHd: Tensor, k_BNHd: Tensor, v_BNHd: Tensor, causal: bool) -> Tensor:
-    if q_BNHd.device.type != "cuda" or q_BNHd.dtype not in (torch.float16, torch.bfloat16):
-        return _sdpa(q_BNHd, k_BNHd, v_BNHd, causal)
+def in_half(kernel: Callable[..., Tensor]) -> AttentionFunction:
+    """The kernel for half-precision tensors on a GPU, and torch's own attention for all others."""
+
+    def attend(q_BNHd: Tensor, k_BNHd: Tensor, v_BNHd: Tensor, causal: bool) -> Tensor:
+        if q_BNHd.device.type != "cuda" or q_BNHd.dtype not in (torch.float16, torch.bfloat16):
+            return _sdpa(q_BNHd, k_BNHd, v_BNHd, causal)
+        return kernel(q_BNHd, k_BNHd, v_BNHd, causal=causal)
+
+    return attend
+
+
+def _flash() -> AttentionFunction:
     from flash_attn import flash_attn_func
 
-    out_BNHd: Tensor = flash_attn_func(q_BNHd, k_BNHd, v_BNHd, causal=causal)
-    return out_BNHd
+    return in_half(flash_attn_func)
 
 
-ATTENTION_BACKENDS: dict[str, AttentionFunction] = {"sdpa": _sdpa, "flash": _flash}
-"""`flash` uses flash-attn for half-precision tensors on a GPU, and `sdpa` for everything else."""
+def _flash_cute() -> AttentionFunction:
+    from flash_attn.cute import flash_attn_func
+
+    @torch.compiler.disable  # torch cannot trace its code generation
+    def kernel(q_BNHd: Tensor, k_BNHd: Tensor, v_BNHd: Tensor, *, causal: bool) -> Tensor:
+        found = flash_attn_func(q_BNHd, k_BNHd, v_BNHd, causal=causal)
+        out_BNHd: Tensor = found[0] if isinstance(found, tuple) else found  # with the log of the sums
+        return out_BNHd
+
+    return in_half(kernel)
+
+
+@dataclass(frozen=True)
+class AttentionBackend:
+    """A way to compute attention, and what it needs."""
+
+    load: Callable[[], AttentionFunction]
+    """The function. Raises ImportError without its package."""
+    package: str = "torch"
+    capability: tuple[int, int] | None = None
+    """Least compute capability of the GPU; None for any device."""
+
+
+ATTENTION_BACKENDS: dict[str, AttentionBackend] = {
+    "sdpa": AttentionBackend(lambda: _sdpa),
+    "flash": AttentionBackend(_flash, "flash-attn", (8, 0)),
+    "flash_cute": AttentionBackend(_flash_cute, "flash-attn-4", (9, 0)),
+}
+"""By the name in the settings. `flash` is flash-attn 2, `flash_cute` its successor for Hopper and later."""
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -57,13 +92,12 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.train_key_bias = train_key_bias
-        self.backend = "sdpa"
+        self.attend: AttentionFunction = _sdpa
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
     def forward(self, x_BND: Tensor, *, causal: bool = False, first_only: bool = False) -> Tensor:
         """Attend over N tokens; with `first_only` return only the first token's output, B,1,D."""
-        attend = ATTENTION_BACKENDS[self.backend]
         weight: Tensor = self.qkv.weight
         bias: Tensor = self.qkv.bias
         if not self.train_key_bias:
@@ -75,41 +109,53 @@ class Attention(nn.Module):
             k, v = self._split(F.linear(x_BND, weight[width:], bias[width:]), 2)
         else:
             q, k, v = self._split(F.linear(x_BND, weight, bias), 3)
-        out: Tensor = self.proj(attend(q, k, v, causal).flatten(2))
+        out: Tensor = self.proj(self.attend(q, k, v, causal).flatten(2))
         return out
 
     def _split(self, x_BNE: Tensor, parts: int) -> tuple[Tensor, ...]:
         return x_BNE.unflatten(-1, (parts, self.heads, -1)).unbind(2)
 
 
-def set_attention(model: nn.Module, backend: str) -> None:
+def set_attention(model: nn.Module, name: str) -> None:
     """Choose the attention of every layer in `model` by its name in ATTENTION_BACKENDS.
 
-    Raises ValueError for an unknown name, and for `flash` without flash-attn or a GPU of compute capability
-    8.0 or later.
+    Raises ValueError for an unknown name, a missing package, and a GPU that it does not support.
     """
-    if backend not in ATTENTION_BACKENDS:
-        raise ValueError(f"unknown attention '{backend}'; known: {', '.join(ATTENTION_BACKENDS)}")
-    if backend == "flash":
-        if importlib.util.find_spec("flash_attn") is None:
-            raise ValueError("attention 'flash' needs the package flash-attn; install it or use 'sdpa'")
-        if not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 0):
-            raise ValueError("attention 'flash' needs a GPU of compute capability 8.0 or later; use 'sdpa'")
+    others = ", ".join(other for other in ATTENTION_BACKENDS if other != name)
+    if name not in ATTENTION_BACKENDS:
+        raise ValueError(f"unknown attention '{name}'; known: {others}")
+    backend = ATTENTION_BACKENDS[name]
+    try:
+        attend = backend.load()
+    except ImportError as error:
+        raise ValueError(
+            f"attention '{name}' needs the package {backend.package} ({error}); install it or use one of "
+            f"{others}"
+        ) from None
+    if backend.capability is not None and not _gpu_has(backend.capability):
+        version = ".".join(map(str, backend.capability))
+        raise ValueError(
+            f"attention '{name}' needs a GPU of compute capability {version} or later; use one of {others}"
+        )
     for layer in model.modules():
         if isinstance(layer, Attention):
-            layer.backend = backend
+            layer.attend = attend
+
+
+def _gpu_has(capability: tuple[int, int]) -> bool:
+    return torch.cuda.is_available() and torch.cuda.get_device_capability() >= capability
 
 
 @contextmanager
 def plain_attention(model: nn.Module) -> Iterator[None]:
     """Use torch's attention in every layer of `model` for the body, as torch can count its operations."""
-    chosen = {layer: layer.backend for layer in model.modules() if isinstance(layer, Attention)}
+    chosen = {layer: layer.attend for layer in model.modules() if isinstance(layer, Attention)}
     set_attention(model, "sdpa")
     try:
         yield
     finally:
-        for layer, backend in chosen.items():
-            layer.backend = backend
+        for layer, attend in chosen.items():
+            layer.attend = attend
 
 
 def _drop_path(rate: float) -> nn.Module:
@@ -197,8 +243,8 @@ def set_checkpointing(model: nn.Module, on: bool) -> None:
             layer.checkpointing = on
 
 
-def compile_blocks(model: nn.Module) -> None:
-    """Apply `torch.compile` to every block of `model`; names of weights stay.
+def compile_blocks(model: nn.Module, *, mode: str | None = None) -> None:
+    """Apply `torch.compile`, in one of its modes, to every block of `model`; names of weights stay.
 
     Blocks of one size share their code, so that a deep model compiles as fast as a shallow one. Raises
     ValueError without a C++ compiler.
@@ -211,7 +257,7 @@ def compile_blocks(model: nn.Module) -> None:
     limit = torch._dynamo.config.recompile_limit
     torch._dynamo.config.recompile_limit = max(limit, 4 * len(blocks))
     for block in blocks:
-        block.compile()
+        block.compile(mode=mode)
 
 
 def init_clip_blocks(blocks: nn.ModuleList, *, width: int) -> None:

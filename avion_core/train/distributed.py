@@ -76,13 +76,18 @@ class World:
         assert work is not None
         return work
 
+    def flag(self, value: bool) -> Tensor:
+        """0 or 1 for `mean`, written on the device: a copy would wait for it."""
+        return torch.full((), float(value), device=self.device)
+
     def mean(self, values: Sequence[Tensor]) -> list[float]:
         """Mean over the processes of a few scalars; also the barrier of each step."""
         stacked = torch.stack([value.detach().to(self.device, torch.float64) for value in values])
         if self.size > 1:
             self.start_sum(stacked).wait()
             stacked /= self.size
-        return [float(value) for value in stacked.cpu()]
+        means: list[float] = stacked.tolist()
+        return means
 
     def same_weights(self, model: nn.Module) -> None:
         """Broadcast the weights and buffers of rank 0, which may have downloaded them first."""

@@ -34,6 +34,7 @@ from avion_core.train.memory import memory_advice
 from avion_core.train.meter import Meter
 from avion_core.train.optim import Schedule, broadcast_bytes, load_tensor_state, tensor_state
 from avion_core.train.preemption import Interrupt, PreemptedError, StopFlag, stop_requests
+from avion_core.train.prefetch import Prefetch
 from avion_core.train.protocols import Batch, BatchSource, Task, on_device
 from avion_core.train.sinks import Sink
 from avion_core.train.validation import Validation
@@ -131,22 +132,23 @@ class Training:
             stop_requests() as stop,
             self.writer,
             _progress(title, self.loop.steps, self.step, self.world) as advance,
-            closing(self._remaining_batches()) as batches,
+            closing(self._remaining_batches()) as remaining,
         ):
+            batches = Prefetch(remaining, self.world.device)
             first, stopped = self.step + 1, not self._validate(stop)
             while self.step < self.loop.steps and not stopped:
-                batch, wait_seconds = next(batches)
                 watch = Stopwatch()
                 with self._memory_advice():
-                    update = self.update(batch, stop)
+                    update = self.update(batches.next(), stop, batches.ahead)
                 if self.step == first and not update.stop_requested:
                     self._show_traffic()
+                wait_s = batches.waited()
                 self.log.add(
                     update.values,
                     clips=self.loop.batch_size,
                     skipped=update.skipped,
-                    wait_s=wait_seconds,
-                    work_s=watch.lap(),
+                    wait_s=wait_s,
+                    work_s=watch.lap() - wait_s,
                 )
                 if self._due(self.loop.log_every_steps):
                     self._write_log(update)
@@ -163,8 +165,14 @@ class Training:
                     f"{title}: asked to stop; saved after step {self.step} of {self.loop.steps}"
                 )
 
-    def update(self, batch: Batch, stop: StopFlag | None = None) -> Update:
-        """One step: rate, forward, backward, average, check, and update the weights."""
+    def update(
+        self, batch: Batch, stop: StopFlag | None = None, meanwhile: Callable[[], None] | None = None
+    ) -> Update:
+        """One step: rate, forward, backward, average, check, and update the weights.
+
+        `meanwhile` is called while the device computes, unless a stop is requested.
+        """
+        stop = stop or StopFlag()
         rate = self.schedule.apply(self.optimizer, self.step)
         moved = on_device(batch, self.world.device)
         if self.world.leads:
@@ -177,9 +185,11 @@ class Training:
         weights = [weight for weight in trained if weight.grad is not None]
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+        if meanwhile is not None and not stop.requested:
+            meanwhile()
         asked = {
-            "stop": torch.tensor(stop is not None and stop.requested),
-            "checkpoint": torch.tensor(self.world.leads and self._minutes_are_up()),
+            "stop": self.world.flag(stop.requested),
+            "checkpoint": self.world.flag(self.world.leads and self._minutes_are_up()),
         }
         measured = {"loss": result.loss, **result.metrics, "norm": norm, **asked}
         values = dict(zip(measured, self.world.mean(list(measured.values())), strict=True))
@@ -263,14 +273,12 @@ class Training:
             if state:
                 print(f"resumed after step {step} of {self.loop.steps}", file=sys.stderr, flush=True)
 
-    def _remaining_batches(self) -> Generator[tuple[Batch, float]]:
-        """Batches from the present step to the end, each with the seconds spent waiting for it."""
-        while self.step < self.loop.steps:
-            epoch, first = divmod(self.step, self.batches.steps_per_epoch)
-            watch = Stopwatch()
-            for batch in self.batches.epoch(epoch, first_step=first):
-                yield batch, watch.lap()
-                watch = Stopwatch()
+    def _remaining_batches(self) -> Generator[Batch]:
+        """Batches from the present step to the end."""
+        epoch, first = divmod(self.step, self.batches.steps_per_epoch)
+        while epoch * self.batches.steps_per_epoch < self.loop.steps:
+            yield from self.batches.epoch(epoch, first_step=first)
+            epoch, first = epoch + 1, 0
 
     def result(self) -> Mapping[str, Tensor]:
         """The weights to publish, on rank 0: the best by validation, else the average, else the last."""

@@ -3,9 +3,9 @@
 One line every few steps, with flat values: `step` (updates done), `epoch` (from 0), `loss` and the task's
 own metrics (means since the last line, over all processes), `learning_rate` and `gradient_norm` (of the
 line's step, null where fp16 overflowed), `skipped_steps` (overflows since the last line), `clips_per_s`,
-`data_wait_share` (part of the time spent waiting for the loader), `elapsed_s` (time spent in steps, over
-all legs), the readings of `meter.Meter`, and `bad_clips` (those that could not be decoded since the last
-line). Validation adds lines of its own.
+`data_wait_share` (part of the time in which the device waited for the loader), `elapsed_s` (time spent in
+steps, over all legs), the readings of `meter.Meter`, and `bad_clips` (those that could not be decoded since
+the last line; on a GPU also those of the next batch, read ahead). Validation adds lines of its own.
 """
 
 from __future__ import annotations

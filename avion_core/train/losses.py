@@ -225,5 +225,7 @@ def _gaps(score_GG: Tensor) -> Tensor:
 def _mean_off_diagonal(loss_2GG: Tensor) -> Tensor:
     if loss_2GG.shape[-1] < 2:
         raise ValueError("a ranking loss needs a batch of at least two clips; set batch_size higher")
-    others_GG = ~torch.eye(loss_2GG.shape[-1], dtype=torch.bool, device=loss_2GG.device)
-    return loss_2GG[:, others_GG].mean()
+    clips = loss_2GG.shape[-1]
+    # from the first element on, every (clips + 1)th is on the diagonal; a mask would wait for the device
+    others = loss_2GG.flatten(1)[:, 1:].unflatten(1, (clips - 1, clips + 1))[..., :-1]
+    return others.flatten(1).mean()

@@ -81,7 +81,8 @@ def make_optimizer(
     (ZeRO stage 1, arXiv 1910.02054); the process group must exist. A `Schedule` sets the rate before each
     step. Raises ValueError for another name.
     """
-    optimizer_class, options = _update_rule(rule, betas, momentum)
+    on_gpu = any(weight.device.type != "cpu" for group in groups for weight in group["params"])
+    optimizer_class, options = _update_rule(rule, betas, momentum, on_gpu=on_gpu)
     if shard:
         from torch.distributed.optim import ZeroRedundancyOptimizer  # a second to import
 
@@ -90,12 +91,12 @@ def make_optimizer(
 
 
 def _update_rule(
-    rule: str, betas: tuple[float, float], momentum: float
+    rule: str, betas: tuple[float, float], momentum: float, *, on_gpu: bool
 ) -> tuple[Callable[..., torch.optim.Optimizer], dict[str, Any]]:
     if rule == "adamw":
         return torch.optim.AdamW, {"betas": betas, "eps": EPSILON, "fused": True}
     if rule == "sgd":
-        return torch.optim.SGD, {"momentum": momentum}
+        return torch.optim.SGD, {"momentum": momentum, "fused": on_gpu}
     if rule == "lion":
         from timm.optim import Lion  # timm takes seconds to import
 

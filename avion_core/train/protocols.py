@@ -16,7 +16,12 @@ def on_device(batch: Batch, device: torch.device) -> Batch:
     """The batch on `device`; copies to a GPU are from pinned memory, and nothing waits for them."""
     if device.type == "cpu":
         return batch
-    return {name: value.pin_memory().to(device, non_blocking=True) for name, value in batch.items()}
+    return {name: _copied(value, device) for name, value in batch.items()}
+
+
+def _copied(value: Tensor, device: torch.device) -> Tensor:
+    # `pin_memory` returns a tensor that is pinned already, and refuses one on a GPU
+    return value if value.is_cuda else value.pin_memory().to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """Evaluation on the device gives the CPU's figures, and the loader's workers its batches."""
 
+import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from avion_core.data.loader import BatchLoader
 from avion_core.evaluate.inference import over_clips, over_texts
 from avion_core.train.distributed import alone
 from benchmarks import footage_av
-from tests.unit.train.tiny_tasks import FRAMES, SIZE_PX, WORDS, make_task
+from tests.unit.train.tiny_tasks import FRAMES, SIZE_PX, WORDS, make_task, make_training
 
 CLIPS, VIEWS = 12, 3
 
@@ -73,14 +75,17 @@ def test_texts_are_embedded_as_on_the_cpu(device):
     np.testing.assert_allclose(here, there, atol=1e-4)
 
 
-def test_workers_give_the_same_batches_once_the_device_is_in_use(device, tmp_path):
+@pytest.fixture
+def loader(device, tmp_path):
+    """Makes a loader of 16 clips with this number of workers; the device is in use."""
     torch.ones(8, device=device).sum().item()
-    index = footage_av.chunks(tmp_path, videos=2, seconds=2, width=64, height=48)
+    index = footage_av.chunks(tmp_path / "chunks", videos=2, seconds=2, width=64, height=48)
     clips = footage_av.clips(index, 16)
+    view = replace(footage_av.RECIPE_VIEW, frames=FRAMES, image_size_px=SIZE_PX)
 
-    def batches(workers: int) -> list[dict[str, torch.Tensor]]:
-        loader = BatchLoader(
-            ClipDataset(clips, index, footage_av.RECIPE_VIEW),
+    def make(workers: int) -> BatchLoader:
+        return BatchLoader(
+            ClipDataset(clips, index, view),
             batch_size=4,
             seed=0,
             workers=workers,
@@ -89,8 +94,13 @@ def test_workers_give_the_same_batches_once_the_device_is_in_use(device, tmp_pat
             clip_timeout_s=60.0,
             pin_memory=device == "cuda",
         )
-        assert not loader.bad
-        return [{name: value.clone() for name, value in batch.items()} for batch in loader.epoch(0)]
+
+    return make
+
+
+def test_workers_give_the_same_batches_once_the_device_is_in_use(device, loader):
+    def batches(workers: int) -> list[dict[str, torch.Tensor]]:
+        return [{name: value.clone() for name, value in batch.items()} for batch in loader(workers).epoch(0)]
 
     one, other = batches(0), batches(2)
     assert len(one) == len(other) == 4
@@ -98,3 +108,13 @@ def test_workers_give_the_same_batches_once_the_device_is_in_use(device, tmp_pat
         for name, value in batch.items():
             assert torch.equal(value.to(device), same[name].to(device))
     assert math.isclose(one[0]["frames"].float().std(), 45, abs_tol=40), "a textured wall, not one colour"
+    assert next(loader(2).epoch(0))["frames"].is_pinned() == (device == "cuda")
+
+
+def test_a_training_fed_by_workers_is_that_of_the_batches_one_by_one(device, loader, tmp_path):
+    fed, plain = (make_training(tmp_path / place, "reconstruction", world=alone(device)) for place in "ab")
+    fed.batches = loader(2)
+    fed.run("fed")
+    updates = [plain.update(batch) for epoch in range(2) for batch in loader(0).epoch(epoch)]
+    found = [json.loads(line)["loss"] for line in fed.store.log_path.read_text().splitlines()]
+    assert found == pytest.approx([update.values["loss"] for update in updates], rel=1e-4)

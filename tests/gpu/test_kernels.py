@@ -1,15 +1,21 @@
 """Kernels on the device: attention, and compiled blocks with checkpointing and drop path."""
 
-import importlib.util
-
 import pytest
 import torch
 from torch import nn
 
-from avion_core.models.layers import ATTENTION_BACKENDS, compile_blocks, set_checkpointing
+from avion_core.models.layers import (
+    ATTENTION_BACKENDS,
+    Attention,
+    compile_blocks,
+    set_attention,
+    set_checkpointing,
+)
 from avion_core.train.distributed import alone
 from tests.support.compiling import trace_only
 from tests.unit.train.tiny_tasks import make_batch, make_task
+
+SDPA = ATTENTION_BACKENDS["sdpa"].load()
 
 
 @pytest.fixture
@@ -21,31 +27,35 @@ def compiling(device, monkeypatch) -> str:
     return device
 
 
-def attended(backend: str, dtype: torch.dtype, causal: bool, device: str) -> list[torch.Tensor]:
+def attended(attend, dtype: torch.dtype, causal: bool, device: str) -> list[torch.Tensor]:
     """The output and the gradients of queries, keys and values, in 32-bit floats."""
     drawn = torch.randn(3, 2, 197, 12, 64, generator=torch.Generator().manual_seed(0))
     q, k, v = (part.to(device, dtype).requires_grad_() for part in drawn)
-    out = ATTENTION_BACKENDS[backend](q, k, v, causal)
+    out = attend(q, k, v, causal)
     out.float().square().sum().backward()
     return [part.float() for part in (out.detach(), q.grad, k.grad, v.grad)]
 
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_flash_attention_is_attention(dtype, causal, gpu):
-    if importlib.util.find_spec("flash_attn") is None or torch.cuda.get_device_capability() < (8, 0):
-        pytest.skip("needs the package flash-attn and a GPU of compute capability 8.0")
+@pytest.mark.parametrize("name", [name for name in ATTENTION_BACKENDS if name != "sdpa"])
+def test_flash_attention_is_attention(name, dtype, causal, gpu):
+    layer = Attention(768, heads=12)
+    try:
+        set_attention(layer, name)
+    except ValueError as reason:
+        pytest.skip(str(reason))
     tolerance = 4e-3 if dtype == torch.float16 else 3e-2
-    pairs = zip(attended("flash", dtype, causal, gpu), attended("sdpa", dtype, causal, gpu), strict=True)
+    pairs = zip(attended(layer.attend, dtype, causal, gpu), attended(SDPA, dtype, causal, gpu), strict=True)
     for flash, plain in pairs:
         torch.testing.assert_close(flash, plain, rtol=tolerance, atol=tolerance * plain.abs().max().item())
 
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_the_fused_kernels_of_torch_are_plain_attention(causal, device):
-    fused = attended("sdpa", torch.float32, causal, device)
+    fused = attended(SDPA, torch.float32, causal, device)
     with nn.attention.sdpa_kernel(nn.attention.SDPBackend.MATH):
-        plain = attended("sdpa", torch.float32, causal, device)
+        plain = attended(SDPA, torch.float32, causal, device)
     for one, other in zip(fused, plain, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4 * other.abs().max().item())
 

@@ -1,19 +1,25 @@
-"""The gradient of several processes is that of one: NCCL over all GPUs, or gloo with `--device cpu`."""
+"""Several processes compute what one does: NCCL over all GPUs, or gloo with `--device cpu`.
+
+The sharded optimiser runs as two processes over gloo on one device, so that a single GPU is enough.
+"""
 
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 
 from avion_core.train.accumulation import Accumulation
 from avion_core.train.averaging import averaged
 from avion_core.train.distributed import World, alone, join_world
 from avion_core.train.tasks.contrastive import ContrastiveTask
-from tests.unit.train.tiny_tasks import CLIPS, make_batch, make_task
+from tests.unit.train.tiny_tasks import CLIPS, STEPS, make_batch, make_task, make_training
 
 
 def world_gradient(world: World) -> dict[str, torch.Tensor]:
@@ -33,30 +39,85 @@ def world_gradient(world: World) -> dict[str, torch.Tensor]:
     return {"loss": torch.tensor(world.mean([result.loss])), "gradient": gradient.cpu()}
 
 
-def test_several_processes_have_the_gradient_of_one(device, tmp_path):
-    gpus = next((count for count in (8, 4, 2, 1) if count <= torch.cuda.device_count()), 0)
-    if device == "cuda" and gpus == 1:
-        pytest.skip("needs two GPUs")
-    processes, gpus = (2, 0) if device == "cpu" else (gpus, gpus)
+def sharded_trainings(world: World, folder: Path) -> dict[str, torch.Tensor]:
+    """Updates and weights of a training with a sharded optimiser, and of one that resumes at half of it."""
+
+    def run(leg: str) -> dict[str, torch.Tensor]:
+        half = {"checkpoint_every_steps": STEPS // 2}
+        training = make_training(folder, "reconstruction", world=world, shard=True, **half)
+        update, updates = training.update, []
+        training.update = lambda *arguments: updates.append(training.step) or update(*arguments)
+        training.run(leg)
+        weights = training.task.model.state_dict()
+        return {
+            f"{leg}.updates": torch.tensor(updates),
+            **{f"{leg}.{name}": value.cpu() for name, value in weights.items()},
+        }
+
+    found = run("whole")
+    if world.leads:
+        shutil.rmtree(next(folder.glob(f"checkpoints/*/step-{STEPS:08}")))
+    world.wait()
+    return found | run("again")
+
+
+def start(device: str, processes: int, work: str, folder: Path) -> dict[str, torch.Tensor]:
+    """What `work` found on rank 0, as this many processes."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     subprocess.run(
-        [*command, f"--nproc-per-node={processes}", __file__, str(tmp_path), str(processes), str(gpus)],
+        [*command, f"--nproc-per-node={processes}", __file__, work, str(folder), str(processes), device],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
         check=True,
         timeout=300,
     )
-    many, one = load_file(tmp_path / "world.safetensors"), world_gradient(alone(device))
+    return load_file(folder / "found.safetensors")
+
+
+def test_several_processes_have_the_gradient_of_one(device, tmp_path):
+    gpus = next((count for count in (8, 4, 2, 1) if count <= torch.cuda.device_count()), 0)
+    if device == "cuda" and gpus == 1:
+        pytest.skip("needs two GPUs")
+    processes = 2 if device == "cpu" else gpus
+    many, one = start(device, processes, "gradient", tmp_path), world_gradient(alone(device))
     torch.testing.assert_close(many["loss"], one["loss"], rtol=1e-4, atol=0)
     largest = one["gradient"].abs().max().item()
     torch.testing.assert_close(many["gradient"], one["gradient"], rtol=1e-4, atol=1e-4 * largest)
 
 
+def test_a_sharded_optimizer_resumes_on_the_device(device, tmp_path):
+    found = start(device, 2, "sharded", tmp_path)
+    assert found["whole.updates"].tolist() == list(range(STEPS))
+    assert found["again.updates"].tolist() == list(range(STEPS // 2, STEPS))
+    weights = [name for name in found if name.startswith("whole.") and name != "whole.updates"]
+    assert weights
+    for name in weights:
+        resumed = found[name.replace("whole.", "again.", 1)]
+        torch.testing.assert_close(resumed, found[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def through_the_cpu() -> None:
+    """gloo sends from the CPU's memory only; NCCL does from a GPU's, but not for two processes on one."""
+    send, receive = dist.send, dist.recv
+
+    def receive_there(tensor: torch.Tensor, src: int) -> None:
+        here = tensor.cpu()
+        receive(here, src=src)
+        tensor.copy_(here)
+
+    dist.send, dist.recv = lambda tensor, dst: send(tensor.cpu(), dst=dst), receive_there
+
+
 def main() -> None:
-    folder, processes, gpus = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    work, folder, processes, device = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+    gpus = processes if device == "cuda" and work == "gradient" else 0
     with join_world(processes=processes, gpus=gpus) as world:
-        found = world_gradient(world)
+        if work == "gradient":
+            found = world_gradient(world)
+        else:
+            through_the_cpu()
+            found = sharded_trainings(replace(world, device=torch.device(device)), folder)
         if world.leads:
-            save_file(found, folder / "world.safetensors")
+            save_file(found, folder / "found.safetensors")
 
 
 if __name__ == "__main__":

@@ -3,12 +3,14 @@
 import json
 import math
 import shutil
+import warnings
 
 import pytest
 import torch
 
 from avion_core.train.distributed import alone
 from avion_core.train.memory import DeviceMemoryError
+from avion_core.train.protocols import on_device
 from tests.unit.train.tiny_tasks import STEPS, STEPS_PER_EPOCH, TASKS, Batches, make_batch, make_training
 
 LEARNING_STEPS = 40
@@ -67,6 +69,46 @@ def test_a_step_of_every_task_is_that_of_the_cpu(name, device, tmp_path):
     )
     assert here.values == pytest.approx(there.values, rel=1e-4)
     assert here.gradient_norm == pytest.approx(there.gradient_norm, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", [name for name in TASKS if name != "contrastive"])
+def test_bf16_follows_fp32_in_the_other_tasks(name, device, tmp_path):
+    found = {}
+    for precision in ("bf16", "fp32"):
+        training = make_training(tmp_path / precision, name, world=alone(device), precision=precision)
+        training.run(precision)
+        found[precision] = losses(training)
+    assert len(found["fp32"]) == STEPS
+    assert found["bf16"] == pytest.approx(found["fp32"], rel=0.02)
+    assert found["bf16"] != found["fp32"]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_training_that_reads_ahead_takes_the_same_steps(name, device, tmp_path):
+    """On a GPU the next batch is copied while the present step computes."""
+    ahead, one_by_one = (make_training(tmp_path / place, name, world=alone(device)) for place in "ab")
+    ahead.run("ahead")
+    expected = [one_by_one.update(make_batch(step)).values["loss"] for step in range(STEPS)]
+    assert losses(ahead) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_step_waits_for_the_device_once(name, gpu, tmp_path):
+    """For its values. Whatever else makes the host wait leaves the device idle."""
+    training = make_training(tmp_path, name, world=alone(gpu), ema_decay=0.9, gradient_clip=1.0)
+    first, second, third = (on_device(make_batch(step), training.world.device) for step in range(3))
+    training.update(first)
+    training.update(second)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            training.update(third)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    waits = [f"{one.filename}:{one.lineno}" for one in caught if "synchronizing" in str(one.message)]
+    assert len(waits) == 1, waits
 
 
 @pytest.mark.parametrize("name", TASKS)

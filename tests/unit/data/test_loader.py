@@ -65,6 +65,22 @@ def test_batches_hold_what_the_samples_gave():
     assert batch["text_ids"].tolist() == [100 + row for row in batch["rows"].tolist()]
 
 
+def test_texts_are_cut_to_the_longest_of_the_batch():
+    dataset = Clips(8, texts=True)
+    sample = dataset.sample
+
+    def padded(row, rng, out=None):
+        tokens = torch.zeros(12, dtype=torch.long)
+        tokens[: 2 + row] = 1 + row
+        return {**sample(row, rng, out), "tokens": tokens}
+
+    dataset.sample = padded
+    first, second = loader(dataset, shuffle=False).epoch(0)
+    assert (first["tokens"].shape, second["tokens"].shape) == ((4, 5), (4, 9))
+    assert second["tokens"][3].tolist() == 9 * [8]
+    assert second["tokens"].is_contiguous()
+
+
 def test_every_epoch_has_every_row_once_in_an_order_of_its_own():
     epochs = [joined(rows_of(loader(Clips(12)).epoch(epoch))) for epoch in range(3)]
     assert all(sorted(rows) == list(range(12)) for rows in epochs)

@@ -1,6 +1,6 @@
 import torch
 
-from avion_core.data.tokenizer import tokenize
+from avion_core.data.tokenizer import longest, tokenize
 
 START, END = 49406, 49407
 
@@ -21,3 +21,9 @@ def test_end_of_text_is_the_largest_number_and_survives_a_cut():
 
 def test_case_and_spaces_do_not_matter():
     assert torch.equal(tokenize(["Take  the CUP"], 77), tokenize(["take the cup"], 77))
+
+
+def test_the_longest_text_counts_with_its_start_and_end():
+    assert longest(tokenize(["take cup", "take the red cup"], 77)) == 6
+    assert longest(tokenize(["take the red cup"], 4)) == 4
+    assert longest(torch.zeros(2, 5, dtype=torch.long)) == 1

@@ -1,9 +1,15 @@
 """Attention, blocks, patches and pixel normalisation against naive versions of themselves."""
 
+import sys
+from types import ModuleType
+from typing import get_args
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._subclasses import FakeTensorMode
 
+from avion_core.config.jobs import StageJob
 from avion_core.models import layers
 from avion_core.models.layers import Attention, Block, Normalise, patchify, quick_gelu, set_attention
 
@@ -25,10 +31,11 @@ def naive_attention(module: Attention, x: torch.Tensor, *, causal: bool) -> torc
 
 
 @pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("backend", sorted(layers.ATTENTION_BACKENDS))
-def test_attention_equals_the_written_out_one(causal, backend):
+@pytest.mark.parametrize("attend", [layers._sdpa, layers.in_half(None)], ids=["sdpa", "flash"])
+def test_attention_equals_the_written_out_one(causal, attend):
+    """Also where flash-attn is chosen and cannot be used: on the CPU, and in 32-bit floats."""
     attention, x = Attention(12, heads=3), torch.randn(2, 5, 12)
-    attention.backend = backend
+    attention.attend = attend
     torch.testing.assert_close(attention(x, causal=causal), naive_attention(attention, x, causal=causal))
 
 
@@ -76,18 +83,72 @@ def test_drop_path_acts_in_training_only():
 
 def test_attention_is_chosen_by_name():
     block = Block(12, heads=3, norm_eps=1e-6)
-    with pytest.raises(ValueError, match="unknown attention 'flesh'; known: sdpa, flash"):
+    with pytest.raises(ValueError, match="unknown attention 'flesh'; known: sdpa, flash, flash_cute"):
         set_attention(block, "flesh")
     set_attention(block, "sdpa")
-    assert block.attn.backend == "sdpa"
+    assert block.attn.attend is layers._sdpa
 
 
-def test_flash_where_it_cannot_run_says_why(monkeypatch):
+def test_the_setting_has_the_names_of_the_kernels():
+    assert get_args(StageJob.model_fields["attention"].annotation) == tuple(layers.ATTENTION_BACKENDS)
+
+
+@pytest.mark.parametrize(
+    ("name", "package", "others"),
+    [("flash", "flash-attn", "sdpa, flash_cute"), ("flash_cute", "flash-attn-4", "sdpa, flash")],
+)
+def test_flash_without_its_package_says_what_to_do(name, package, others, monkeypatch):
+    monkeypatch.setitem(sys.modules, "flash_attn", None)
+    monkeypatch.delitem(sys.modules, "flash_attn.cute", raising=False)
+    with pytest.raises(ValueError, match=rf"package {package} \(.+\); install it or use one of {others}$"):
+        set_attention(Block(12, heads=3, norm_eps=1e-6), name)
+
+
+@pytest.fixture
+def installed(monkeypatch) -> list[dict]:
+    """Stand-ins for both packages, and what their functions were called with."""
+    calls = []
+
+    def function(answer):
+        def flash_attn_func(q, k, v, **options):
+            calls.append(options)
+            return answer(q)
+
+        return flash_attn_func
+
+    two, cute = ModuleType("flash_attn"), ModuleType("flash_attn.cute")
+    two.flash_attn_func, cute.flash_attn_func = function(lambda q: q), function(lambda q: (q, None))
+    two.cute = cute
+    monkeypatch.setitem(sys.modules, "flash_attn", two)
+    monkeypatch.setitem(sys.modules, "flash_attn.cute", cute)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted", "next_lower"), [("flash", (8, 0), (7, 5)), ("flash_cute", (9, 0), (8, 9))]
+)
+def test_flash_needs_a_gpu_that_it_supports(name, wanted, next_lower, installed, monkeypatch):
     block = Block(12, heads=3, norm_eps=1e-6)
-    monkeypatch.setattr(layers.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="needs the package flash-attn"):
-        set_attention(block, "flash")
-    monkeypatch.setattr(layers.importlib.util, "find_spec", lambda name: object())
-    monkeypatch.setattr(layers.torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match=r"compute capability 8\.0"):
-        set_attention(block, "flash")
+    version = rf"compute capability {wanted[0]}\.{wanted[1]}"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=version):
+        set_attention(block, name)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: next_lower)
+    with pytest.raises(ValueError, match=version):
+        set_attention(block, name)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: wanted)
+    set_attention(block, name)
+    assert block.attn.attend is not layers._sdpa
+
+
+@pytest.mark.parametrize("name", ["flash", "flash_cute"])
+def test_flash_gets_half_precision_tensors_on_a_gpu(name, installed):
+    """The CuTe form answers with a pair."""
+    attend = layers.ATTENTION_BACKENDS[name].load()
+    with FakeTensorMode():
+        q, k, v = torch.zeros(3, 2, 5, 3, 4, device="cuda", dtype=torch.bfloat16)
+        assert attend(q, k, v, True) is q
+        assert installed == [{"causal": True}]
+        assert attend(q.float(), k.float(), v.float(), True).dtype == torch.float32
+    assert len(installed) == 1

@@ -173,3 +173,11 @@ def test_the_sigmoid_loss_begins_small_at_its_published_start():
     video, text = torch.eye(4)[:2], torch.eye(4)[2:]
     value = losses.sigmoid(video, text, scale=10.0, bias=-10.0)
     assert value.item() == pytest.approx(math.log1p(math.exp(10)) + math.log1p(math.exp(-10)), rel=1e-6)
+
+
+def test_the_mean_over_pairs_is_that_of_a_mask_bit_by_bit():
+    values = torch.randn(2, 7, 7, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    found = losses._mean_off_diagonal(values)
+    expected = values[:, ~torch.eye(7, dtype=torch.bool)].mean()
+    assert torch.equal(found, expected)
+    assert torch.equal(*(torch.autograd.grad(mean, values)[0] for mean in (found, expected)))

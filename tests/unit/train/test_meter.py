@@ -5,7 +5,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from avion_core.models.layers import ATTENTION_BACKENDS, Attention
+from avion_core.models.layers import Attention
 from avion_core.models.sizes import measure
 from avion_core.train.meter import Meter, flops_per_clip, peak_tflops
 from tests.unit.train.tiny_tasks import CLASSES, DUAL, FRAMES, SIZE_PX, TASKS, make_batch, make_task
@@ -32,16 +32,19 @@ def test_a_process_with_one_clip_counts_that():
     assert flops_per_clip(task, one, nullcontext) == flops_per_clip(task, twice, nullcontext) > 0
 
 
-def test_another_attention_is_counted_as_torchs_own_and_stays_chosen(monkeypatch):
+def test_another_attention_is_counted_as_torchs_own_and_stays_chosen():
     """torch knows no formula for flash-attn's kernels and would count nothing."""
-    monkeypatch.setitem(ATTENTION_BACKENDS, "flash", lambda q, k, v, causal: v)
+
+    def flash(q, k, v, causal):
+        return v
+
     task, batch = make_task("classification"), make_batch(0)
     plain = flops_per_clip(task, batch, nullcontext)
     layers = [layer for layer in task.model.modules() if isinstance(layer, Attention)]
     for layer in layers:
-        layer.backend = "flash"
+        layer.attend = flash
     assert flops_per_clip(task, batch, nullcontext) == plain
-    assert {layer.backend for layer in layers} == {"flash"}
+    assert {layer.attend for layer in layers} == {flash}
 
 
 def test_the_clips_of_all_processes_are_held_against_the_peak_of_all():

@@ -132,7 +132,15 @@ def test_lion_by_hand():
     torch.testing.assert_close(weight.detach(), expected)
 
 
-@pytest.mark.parametrize("rule", ["adamw", "sgd", "lion"])
+@pytest.mark.parametrize("rule", ["adamw", "sgd"])
+def test_rules_are_fused_on_a_gpu_and_sgd_is_not_on_the_cpu(rule):
+    for place in ("cpu", "meta"):
+        weight = nn.Parameter(torch.zeros(2, device=place))
+        [group] = make_optimizer(rule, [{"params": [weight]}]).param_groups
+        assert group["fused"] == (place == "meta" or rule == "adamw")
+
+
+@pytest.mark.parametrize("rule", ["adamw", "sgd", "lion", "fused_sgd"])
 def test_state_goes_through_tensors_without_loss(rule):
     def steps(model, optimizer, seeds):
         for seed in seeds:
@@ -145,7 +153,12 @@ def test_state_goes_through_tensors_without_loss(rule):
     def fresh():
         torch.manual_seed(0)
         model = Layered()
-        return model, make_optimizer(rule, parameter_groups(model, weight_decay=0.01, layer_decay=0.9))
+        groups = parameter_groups(model, weight_decay=0.01, layer_decay=0.9)
+        optimizer = make_optimizer(rule.removeprefix("fused_"), groups)
+        if rule == "fused_sgd":  # as on a GPU
+            for group in optimizer.param_groups:
+                group["fused"] = True
+        return model, optimizer
 
     whole, optimizer = fresh()
     steps(whole, optimizer, range(6))

@@ -128,6 +128,7 @@ def make_training(
     world: World | None = None,
     drop_path: float = 0.0,
     optimizer: str = "adamw",
+    shard: bool = False,
     **loop: Any,
 ) -> Training:
     torch.set_num_threads(1)
@@ -143,7 +144,9 @@ def make_training(
     return Training(
         task,
         Batches(world),
-        make_optimizer(optimizer, parameter_groups(task.model, weight_decay=0.01, layer_decay=1.0)),
+        make_optimizer(
+            optimizer, parameter_groups(task.model, weight_decay=0.01, layer_decay=1.0), shard=shard
+        ),
         schedule=Schedule("cosine", peak=0.01, steps=STEPS, warmup_steps=2),
         loop=LoopSettings(**{**settings, **loop}),
         world=world,
