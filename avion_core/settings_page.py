@@ -111,12 +111,16 @@ def _type_name(field: Mapping[str, Any]) -> str:
     if "$ref" in field:
         return str(field["$ref"]).rsplit("/", 1)[-1]
     if "enum" in field:
-        return " or ".join(f"`{value}`" for value in field["enum"])
+        return " or ".join(f"`{_literal(value)}`" for value in field["enum"])
     if "const" in field:
         return f"`{field['const']}`"
     if "anyOf" in field:
         return " or ".join(_type_name(option) for option in field["anyOf"])
     return str(field.get("type", "any"))
+
+
+def _literal(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def main() -> None:

@@ -57,8 +57,9 @@ class StageJob(ReadingJob):
     attention: Literal["sdpa", "flash", "flash_cute"] = "sdpa"
     """Attention kernels: torch's own, or on a GPU in half precision the package flash-attn (`flash`) or, on
     Hopper and later, flash-attn-4 (`flash_cute`)."""
-    gradient_checkpointing: bool = False
-    """Recompute each block in the backward pass instead of keeping its activations in memory."""
+    gradient_checkpointing: Literal["auto", True, False] = "auto"
+    """Recompute each block in the backward pass instead of keeping its activations in memory. `auto`: on GPUs
+    if a step would not fit otherwise, by its estimated memory; never on the CPU."""
     compile: bool = False
     """Run the blocks through torch.compile, which needs a C++ compiler."""
     memory_mb: Count = 2000

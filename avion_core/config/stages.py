@@ -171,6 +171,10 @@ class StageSettings(StageJob):
         sizes = {"frames": self.frames, "image_size_px": self.image_size_px}
         return {**sizes, "drop_path": self.drop_path}
 
+    def dry_run_arguments(self) -> dict[str, Any]:
+        """Arguments of the model's `dry_run`, for what the task draws in a step."""
+        return {}
+
     @property
     def measured_by(self) -> tuple[str, ...]:
         """Kinds of evaluation that measure the task's models."""

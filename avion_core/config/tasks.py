@@ -190,6 +190,10 @@ class ReconstructionStage(StageSettings):
         """Arguments for building the model."""
         return {**super().model_arguments(), "decoder_mask_ratio": self.decoder_mask_ratio}
 
+    def dry_run_arguments(self) -> dict[str, Any]:
+        """The share of masked tubes."""
+        return {"mask_ratio": self.mask_ratio}
+
 
 STAGE_TASKS.register("contrastive", ContrastiveStage)
 STAGE_TASKS.register("relevancy", RelevancyStage)

@@ -152,7 +152,10 @@ class VideoModel(nn.Module):
             )
 
     def dry_run(self, frames_BCTHW: Tensor) -> Tensor:
-        """The forward pass of a training step for tensors without values (on the device "meta")."""
+        """The forward pass of a training step for tensors without values (on the device "meta").
+
+        A task may have further arguments (`StageSettings.dry_run_arguments`).
+        """
         output: Tensor = self(frames_BCTHW)
         return output
 

@@ -76,8 +76,9 @@ class DualEncoder(VideoModel):
         return self.encode_video(frames_BCTHW), self.encode_text(tokens_BL), self.logit_scale.exp()
 
     def dry_run(self, frames_BCTHW: Tensor) -> Tensor:
-        """Cosines B,B with texts of TEXT_TOKENS tokens."""
-        tokens_BL = torch.zeros(len(frames_BCTHW), TEXT_TOKENS, dtype=torch.long)
+        """Cosines B,B with texts of TEXT_TOKENS tokens, or of as many as fit."""
+        length = min(TEXT_TOKENS, self.config.context_length)
+        tokens_BL = torch.zeros(len(frames_BCTHW), length, dtype=torch.long)
         return self.encode_video(frames_BCTHW) @ self.text.dry_run(tokens_BL).float().T
 
     @classmethod

@@ -6,20 +6,24 @@ so that the largest model takes seconds on any machine.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from avion_core.models.architecture import Architecture
+from avion_core.config import StageSettings
+from avion_core.models.architecture import Architecture, model_kind
 from avion_core.models.base import VideoModel
-from avion_core.models.layers import set_checkpointing
+from avion_core.models.layers import Block, set_checkpointing
 from avion_core.models.store import build_model
 
-ROWS: tuple[tuple[str, str, int, int, dict[str, int]], ...] = (
+ROWS: tuple[tuple[str, str, int, int, dict[str, Any]], ...] = (
     ("dual_encoder", "clip_vit_b_16", 4, 224, {}),
     ("dual_encoder", "clip_vit_b_16", 16, 224, {}),
     ("dual_encoder", "clip_vit_l_14", 4, 224, {}),
@@ -44,23 +48,68 @@ class Size:
     activation_bytes: int
     """Kept from the forward pass for the backward pass."""
     checkpointed_bytes: int
-    """The same with gradient checkpointing, plus one block's share while it is recomputed."""
+    """The same with gradient checkpointing."""
+    block_bytes: int
+    """Kept by the largest block; needed too while checkpointing recomputes it."""
 
 
-def measure(kind: str, architecture: str | Architecture, *, bf16: bool = False, **arguments: Any) -> Size:
-    """The size of a model of `store.build_model`, in float32 or in bfloat16 mixed precision."""
+def measure(
+    kind: str,
+    architecture: str | Architecture,
+    *,
+    bf16: bool = False,
+    dry_run: Mapping[str, Any] | None = None,
+    **arguments: Any,
+) -> Size:
+    """The size of a model of `store.build_model`, in float32 or in bfloat16 mixed precision.
+
+    `dry_run` are the arguments of the model's `dry_run`.
+    """
+    step = dry_run or {}
+    with _without_contents(kind, architecture, bf16=bf16, **arguments) as model:
+        multiply_adds = _multiply_adds(model, step)
+        plain = _kept_per_clip(model, step)
+        set_checkpointing(model, True)
+        checkpointed = _kept_per_clip(model, step)
+    return Size(
+        sum(parameter.numel() for parameter in model.parameters()),
+        multiply_adds,
+        plain.total(),
+        checkpointed.total(),
+        max((bytes_ for block, bytes_ in plain.items() if block is not None), default=0),
+    )
+
+
+def stage_size(stage: StageSettings, **further: Any) -> Size:
+    """The size of the model that a stage trains; `further` arguments build it, such as `classes`."""
+    arguments = {**stage.model_arguments(), **further}
+    bf16, step = stage.precision != "fp32", stage.dry_run_arguments()
+    return measure(model_kind(stage), stage.model, bf16=bf16, dry_run=step, **arguments)
+
+
+def training_flops(stage: StageSettings, **further: Any) -> int:
+    """Operations of a clip in a stage, three times those of the forward pass, as `train.meter` counts."""
+    arguments = {**stage.model_arguments(), **further}
+    with _without_contents(model_kind(stage), stage.model, **arguments) as model:
+        return 3 * 2 * _multiply_adds(model, stage.dry_run_arguments())
+
+
+@contextmanager
+def _without_contents(
+    kind: str, architecture: str | Architecture, *, bf16: bool = False, **arguments: Any
+) -> Iterator[VideoModel]:
+    """The model, in training; in the body, tensors have no contents."""
     with torch.device("meta"):
         model = build_model(kind, architecture, **arguments).train()
     shapes_only = FakeTensorMode(allow_non_fake_inputs=True)
     with shapes_only, torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        model.to_empty(device="cpu")
-        with flop_counter() as counter, torch.no_grad():
-            _forward(model, clips=1)
-        plain = _kept_bytes(model, clips=2) - _kept_bytes(model, clips=1)
-        set_checkpointing(model, True)
-        checkpointed = _kept_bytes(model, clips=2) - _kept_bytes(model, clips=1)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Size(parameters, counter.get_total_flops() // 2, plain, checkpointed)
+        yield model.to_empty(device="cpu")
+
+
+def _multiply_adds(model: VideoModel, step: Mapping[str, Any]) -> int:
+    with flop_counter() as counter, torch.no_grad():
+        _forward(model, step, clips=1)
+    return counter.get_total_flops() // 2
 
 
 def flop_counter() -> FlopCounterMode:
@@ -74,24 +123,46 @@ def _attention_flops(q_shape: Any, k_shape: Any, v_shape: Any, *_: Any, **__: An
     return int(sdpa_flop_count(q_shape, k_shape, v_shape))
 
 
-def _forward(model: VideoModel, *, clips: int) -> Tensor:
+def _forward(model: VideoModel, step: Mapping[str, Any], *, clips: int) -> Tensor:
     side = model.image_size_px
-    return model.dry_run(torch.empty(clips, 3, model.frames, side, side))
+    return model.dry_run(torch.empty(clips, 3, model.frames, side, side), **step)
 
 
-def _kept_bytes(model: VideoModel, *, clips: int) -> int:
+def _kept_per_clip(model: VideoModel, step: Mapping[str, Any]) -> Counter[nn.Module | None]:
+    """Bytes that one more clip keeps, by the block that does; None for the other layers."""
+    kept = _kept_bytes(model, step, clips=2)
+    kept.subtract(_kept_bytes(model, step, clips=1))
+    return kept
+
+
+def _kept_bytes(model: VideoModel, step: Mapping[str, Any], *, clips: int) -> Counter[nn.Module | None]:
     """Bytes kept by the forward pass, each storage once, including casts of weights."""
-    kept: dict[int, torch.UntypedStorage] = {}
+    kept: dict[int, tuple[torch.UntypedStorage, nn.Module | None]] = {}
+    inside: list[nn.Module | None] = [None]
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        kept[storage._cdata] = storage
+        kept.setdefault(storage._cdata, (storage, inside[-1]))
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = _forward(model, clips=clips)
+    def enter(block: nn.Module, _: Any) -> None:
+        inside.append(block)
+
+    def leave(*_: Any) -> None:
+        inside.pop()
+
+    with ExitStack() as hooks:
+        hooks.enter_context(torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor))
+        for block in model.modules():
+            if isinstance(block, Block):
+                hooks.callback(block.register_forward_pre_hook(enter).remove)
+                hooks.callback(block.register_forward_hook(leave).remove)
+        result = _forward(model, step, clips=clips)
     del result  # alive until here, so that no storage is reused
-    return sum(storage.nbytes() for storage in kept.values())
+    found: Counter[nn.Module | None] = Counter()
+    for storage, keeper in kept.values():
+        found[keeper] += storage.nbytes()
+    return found
 
 
 def table() -> str:

@@ -24,8 +24,6 @@ HEAD_SCALE = 0.001
 """Scale of the classifier's fresh head, VideoMAE's `init_scale`."""
 CELL = 4
 """Positions of a running cell, 2×2, and its period in time steps."""
-DRY_MASK_RATIO = 0.9
-"""Share of masked tubelets in a dry run."""
 PLAIN: Names = (Same(".attn.qkv.bias", (".attn.q_bias", None, ".attn.v_bias")),)
 """A block's names in the original, whose keys have no bias (it does not affect attention)."""
 FLASH: Names = (Same(".attn.qkv.", ".attn.Wqkv."), Same(".attn.proj.", ".attn.out_proj."))
@@ -196,12 +194,13 @@ class VideoMAE(VideoModel):
         prediction_BMP: Tensor = self.decoder(x_BND, last=masked_BM.shape[1])
         return prediction_BMP
 
-    def dry_run(self, frames_BCTHW: Tensor) -> Tensor:
-        """Predict DRY_MASK_RATIO of the tubelets."""
+    def dry_run(self, frames_BCTHW: Tensor, *, mask_ratio: float = 0.9) -> Tensor:
+        """Mask this share of the tubelets, and predict those of them that the decoder predicts."""
         places = (self.image_size_px // self.config.patch_px) ** 2
-        masked = int(DRY_MASK_RATIO * places) * (self.tokens // places)
+        masked = int(mask_ratio * places) * (self.tokens // places)
+        predicted = round(masked * (1 - self._decoder_mask_ratio))
         order_BN = torch.zeros(len(frames_BCTHW), self.tokens, dtype=torch.long)
-        return self.reconstruct(frames_BCTHW, order_BN[:, masked:], order_BN[:, :masked])
+        return self.reconstruct(frames_BCTHW, order_BN[:, masked:], order_BN[:, :predicted])
 
     @classmethod
     def names(cls, config: VideoMAEConfig) -> tuple[Part, ...]:

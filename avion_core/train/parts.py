@@ -31,10 +31,10 @@ def fix_arithmetic(threads: int, world: World) -> None:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def choose_kernels(settings: StageSettings, model: VideoModel) -> None:
+def choose_kernels(settings: StageSettings, model: VideoModel, *, checkpointing: bool) -> None:
     """Set the model's kernels, which affect its results only by rounding."""
     set_attention(model, settings.attention)
-    set_checkpointing(model, settings.gradient_checkpointing)
+    set_checkpointing(model, checkpointing)
     if settings.compile:
         compile_blocks(model)
 

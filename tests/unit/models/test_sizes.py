@@ -1,14 +1,17 @@
 """Costs of a clip: published figures, and what a real step keeps."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 
 from avion_core.models.architecture import DualEncoderConfig, VideoMAEConfig
-from avion_core.models.layers import set_checkpointing
+from avion_core.models.layers import Block, set_checkpointing
 from avion_core.models.sizes import measure
 from avion_core.models.store import build_model
 from avion_core.models.towers import TextConfig, VisionConfig
+from avion_core.models.videomae import split_mask
 
 
 @pytest.mark.parametrize(("architecture", "billions"), [("videomae_vit_b", 180), ("videomae_vit_l", 597)])
@@ -33,7 +36,7 @@ MAE = VideoMAEConfig(
 )
 
 
-def kept_bytes(model: torch.nn.Module, batch: int) -> int:
+def kept_bytes(forward: Callable[[Tensor], Tensor], batch: int) -> int:
     """Of a real forward pass; equal addresses are one tensor."""
     kept: dict[int, Tensor] = {}
 
@@ -42,7 +45,7 @@ def kept_bytes(model: torch.nn.Module, batch: int) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = model(torch.randn(batch, 3, 4, 32, 32))
+        result = forward(torch.randn(batch, 3, 4, 32, 32))
     assert result.requires_grad
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
@@ -66,3 +69,35 @@ def test_checkpointing_keeps_one_input_a_block():
     sizes = [measure("videomae_classifier", c, **arguments).checkpointed_bytes for c in (MAE, deep)]
     tokens, width, float32 = 2 * 16, 24, 4
     assert sizes[1] - sizes[0] == 4 * tokens * width * float32
+
+
+@pytest.mark.parametrize("mask_ratio", [0.5, 0.9])
+def test_masking_is_that_of_the_stage(mask_ratio):
+    model = build_model("videomae", MAE, frames=4, image_size_px=32)
+
+    def step(frames: Tensor) -> Tensor:
+        mask_BN = model.tube_mask(len(frames), mask_ratio, torch.default_generator)
+        return model.reconstruct(frames, *split_mask(mask_BN))
+
+    size = measure("videomae", MAE, frames=4, image_size_px=32, dry_run={"mask_ratio": mask_ratio})
+    assert size.activation_bytes == pytest.approx(kept_bytes(step, 2) - kept_bytes(step, 1), rel=0.01)
+
+
+def test_what_the_decoder_leaves_out_is_not_predicted():
+    sizes = [
+        measure("videomae", MAE, frames=8, image_size_px=32, decoder_mask_ratio=ratio) for ratio in (0, 0.5)
+    ]
+    hidden, width = 4 * 14, MAE.decoder_width
+    assert sizes[0].multiply_adds - sizes[1].multiply_adds > hidden // 2 * MAE.decoder_layers * 12 * width**2
+
+
+def test_the_largest_block_is_that_of_the_decoder_where_most_is_masked():
+    """The encoder sees 4 of the 32 tokens."""
+    block = Block(MAE.decoder_width, heads=2, norm_eps=1e-6, train_key_bias=False)
+    tokens = 2 * 16
+
+    def alone(frames: Tensor) -> Tensor:
+        return block(torch.randn(len(frames), tokens, MAE.decoder_width, requires_grad=True))
+
+    size = measure("videomae", MAE, frames=4, image_size_px=32)
+    assert size.block_bytes == pytest.approx(kept_bytes(alone, 2) - kept_bytes(alone, 1), rel=0.05)

@@ -190,6 +190,16 @@ def test_checkpointing_changes_no_bit_of_a_stage(kitchen, masked, tmp_path):
     assert equal(train(kitchen, tmp_path / "again", {**MASKED, "gradient_checkpointing": True}), masked)
 
 
+def test_a_stage_recomputes_where_its_device_is_too_small(kitchen, tmp_path, monkeypatch, capsys):
+    chosen = []
+    monkeypatch.setattr("avion_core.train.parts.set_checkpointing", lambda model, on: chosen.append(on))
+    for device_bytes in (None, 10**12, 1):
+        monkeypatch.setattr("avion_core.train.memory.device_bytes", lambda device, own=device_bytes: own)
+        train(kitchen, tmp_path / str(device_bytes), {**CLASSIFICATION, "epochs": 1})
+    assert chosen == [False, False, True]
+    assert capsys.readouterr().err.count("run/stage: gradient checkpointing is on") == 1
+
+
 def test_the_way_to_compute_comes_from_the_settings(kitchen, tmp_path, monkeypatch):
     compiled = []
     monkeypatch.setattr("avion_core.train.parts.compile_blocks", compiled.append)
