@@ -1,10 +1,13 @@
+import hashlib
 import random
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from avion_core.data.augment import erase_clip, rand_augment_clip
+from tests.support.drawn import operation, textured_clip
 
 POLICY = "rand-m7-n4-mstd0.5-inc1"
 
@@ -89,3 +92,31 @@ def test_the_recipe_says_how_moved_pixels_are_sampled():
 def test_an_unknown_policy_is_refused():
     with pytest.raises(ValueError, match="rand-x9' is not a policy"):
         rand_augment_clip(still_clip(1), policy="rand-x9", rng=np.random.default_rng(0))
+
+
+def test_a_picture_of_no_bits_is_black():
+    """timm's weakest and strongest magnitudes keep none, and Pillow refuses to."""
+    for drawn in (operation("Posterize", 0), operation("PosterizeIncreasing", 10)):
+        picture = drawn(Image.fromarray(still_clip(1)[0]))
+        assert drawn.arguments == (0,) and not np.asarray(picture).any()
+
+
+@pytest.mark.parametrize(
+    ("policy", "interpolation", "digest"),
+    [
+        ("rand-m7-n4-mstd0.5-inc1", "nearest", "83fff7c002d86858"),
+        ("rand-m7-n4-mstd0.5-inc1", "bilinear", "7683fd4a4fb5c7de"),
+        ("rand-m7-n4-mstd0.5-inc1", "bicubic", "bdf7a15d1afb019a"),
+        ("rand-m9-mstd0.5", "bilinear", "44ec0dde030e781a"),
+        ("rand-m9-mstd0.5", "bicubic", "e7f3e771df9b058b"),
+    ],
+)
+def test_clips_are_those_of_timms_own_calls(policy, interpolation, digest):
+    """Recorded when timm's transform was called on each frame with the same seed."""
+    clips = hashlib.sha256()
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        clip = rand_augment_clip(textured_clip(), policy=policy, rng=rng, interpolation=interpolation)
+        clips.update(erase_clip(clip, probability=0.5, rng=rng).tobytes())
+        clips.update(rng.bytes(4))
+    assert clips.hexdigest().startswith(digest)
