@@ -3,8 +3,9 @@
 `python -m benchmarks.gpu` needs a GPU and the packages torch, timm, av, numpy, pyarrow, pydantic, pyyaml,
 safetensors, tqdm, pandas and psutil. A row whose kernel or package is missing is skipped with the reason, as
 are the rows that would start after START_UNTIL_S. Every row trains through `Training.run` on batches in host
-memory, on texts of TOKENS tokens, with the recipe's clips per GPU, halved until they fit. Three exceptions:
-`loader` reads its batches from chunks that PyAV encodes here, and the two rows `plain_…` are bare steps.
+memory, on texts of TOKENS tokens, with the recipe's clips per GPU, halved until they fit. Exceptions:
+rows with a loader read their batches from chunks that PyAV encodes here, the two rows `plain_…` are bare
+steps, and `augmentation` is that of a batch alone.
 
 Peak memory is that of the whole row, so of many steps. Utilisation is three times the forward pass's
 operations over the peak of the data sheet (`train.meter`); recomputation does not count.
@@ -48,7 +49,7 @@ from avion_core.train.protocols import Batch, BatchSource, Task
 from avion_core.train.tasks.contrastive import ContrastiveTask
 from avion_core.train.tasks.reconstruction import ReconstructionTask
 from avion_core.train.texts import AnyText
-from benchmarks import footage_av, write_result
+from benchmarks import augmentation, footage_av, write_result
 from benchmarks.gpu_rows import RATIOS, ROWS, TINY, Row
 from benchmarks.plain_step import TOKENS, OpenClipVideo, Step, our_model
 
@@ -131,11 +132,17 @@ class Bench:
             clips //= 2
 
     def _plain(self, row: Row, clips: int) -> dict[str, Any]:
-        """A bare step of our model or of open_clip's blocks with the same weights."""
-        ours = our_model(self._architecture(row), frames=row.frames, image_size_px=self._side_px)
-        model = OpenClipVideo(ours) if row.plain == "open_clip" else ours
-        bf16 = row.precision == "bf16"
-        step = Step(model, ours, clips=clips, bf16=bf16, device=self.device.type)
+        """A bare step of our model or of open_clip's blocks with the same weights, or the augmentation."""
+        step: Callable[[], None]
+        if row.plain == "augmentation":
+            step = augmentation.Augmentation(
+                clips=clips, frames=row.frames, side_px=self._side_px, device=self.device
+            )
+        else:
+            ours = our_model(self._architecture(row), frames=row.frames, image_size_px=self._side_px)
+            model = OpenClipVideo(ours) if row.plain == "open_clip" else ours
+            bf16 = row.precision == "bf16"
+            step = Step(model, ours, clips=clips, bf16=bf16, device=self.device.type)
         for _ in range(self._warm):
             step()
         finish(self.device)
@@ -234,10 +241,12 @@ class Bench:
         tiny = {"videos": 1, "seconds": 2, "width": 64, "height": 48}
         index = footage_av.chunks(chunks, **(tiny if self.tiny else {"videos": 2, "seconds": 30}))
         table = footage_av.clips(index, clips * steps)
+        view = augmentation.VIEW if row.augment_on else footage_av.RECIPE_VIEW
+        view = replace(view, frames=row.frames, image_size_px=self._side_px)
         dataset = ClipDataset(
             table,
             index,
-            replace(footage_av.RECIPE_VIEW, frames=row.frames, image_size_px=self._side_px),
+            replace(view, augment_on_device=row.augment_on == "device"),
             choose_text=AnyText(table),
             context_length=self._architecture(row).context_length,
             tokenizer=footage_av.TOKENIZER,

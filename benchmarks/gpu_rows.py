@@ -28,11 +28,15 @@ class Row:
     checkpointing: bool = False
     loader: bool = False
     """Whether the loader reads the batches from chunks."""
+    augment_on: str | None = None
+    """`loader` or `device`: where RandAugment and erasing change the loader's clips; None for nowhere."""
     plain: str | None = None
-    """`ours` or `open_clip`: a bare step on one batch on the device; None for the engine's."""
+    """`ours` or `open_clip`: a bare step on one batch on the device, `augmentation`: that of one batch alone;
+    None for the engine's."""
 
 
 VIT_B = Row("clip_vit_b_16", frames=4, clips=256)
+VIT_B_16_FRAMES = replace(VIT_B, frames=16, clips=64)
 VIT_L = Row("clip_vit_l_14", frames=4, clips=112)
 VIDEOMAE = Row("videomae_vit_b", frames=16, clips=64)
 ROWS: dict[str, Row] = {
@@ -49,8 +53,11 @@ ROWS: dict[str, Row] = {
     "vit_l_compiled": replace(VIT_L, compile=True),
     "videomae": VIDEOMAE,
     "videomae_compiled": replace(VIDEOMAE, compile=True),
-    "vit_b_16_frames": replace(VIT_B, frames=16, clips=64),
-    "vit_b_16_frames_checkpointed": replace(VIT_B, frames=16, clips=64, checkpointing=True),
+    "vit_b_16_frames": VIT_B_16_FRAMES,
+    "vit_b_16_frames_checkpointed": replace(VIT_B_16_FRAMES, checkpointing=True),
+    "augmentation": replace(VIT_B_16_FRAMES, plain="augmentation"),
+    "augmented_by_device": replace(VIT_B_16_FRAMES, loader=True, augment_on="device"),
+    "augmented_by_loader": replace(VIT_B_16_FRAMES, loader=True, augment_on="loader"),
     "vit_b_fp16": replace(VIT_B, precision="fp16"),
     **{f"vit_b_{name}": replace(VIT_B, attention=name) for name in ATTENTION_BACKENDS if name != "sdpa"},
     **{
@@ -65,6 +72,10 @@ RATIOS = {
     "checkpointed_over_plain": ("vit_b_checkpointed", "vit_b"),
     "fp16_over_bf16": ("vit_b_fp16", "vit_b"),
     "loader_over_memory": ("vit_b_loader", "vit_b"),
+    "augmented_by_device_over_loader": (
+        "augmented_by_device",
+        "augmented_by_loader",
+    ),
     "over_open_clip": ("plain_ours", "plain_open_clip"),
     **{f"{name}_over_sdpa": (f"vit_b_{name}", "vit_b") for name in ATTENTION_BACKENDS if name != "sdpa"},
 }

@@ -54,6 +54,10 @@ class StageJob(ReadingJob):
     """CPU threads per process."""
     loader_workers: Annotated[int, Field(ge=0)] = 0
     """Decoding processes per training process; 0 decodes in the training process itself."""
+    augment_on: Literal["auto", "loader", "device"] = "auto"
+    """Where RandAugment and random erasing are applied: `loader`, by PIL in its processes, or `device`, where
+    the model is trained; the clips are the same. `auto` is `device` on GPUs, except for whole frames and for
+    policies with operations that only PIL has, else `loader`."""
     attention: Literal["sdpa", "flash", "flash_cute"] = "sdpa"
     """Attention kernels: torch's own, or on a GPU in half precision the package flash-attn (`flash`) or, on
     Hopper and later, flash-attn-4 (`flash_cute`)."""

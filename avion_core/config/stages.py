@@ -162,6 +162,11 @@ class StageSettings(StageJob):
             raise ValueError(f"best_metric ({self.best_metric}) needs validate_with, an evaluation's name")
         if self.crop_scale[0] > self.crop_scale[1] or self.crop_scale[0] == 0:
             raise ValueError("crop_scale is (smallest, largest) share of the area, both above 0")
+        if self.augment_on == "device" and self.rand_augment and self.rand_augment_whole_frame:
+            raise ValueError(
+                "augment_on (device) does not go with rand_augment_whole_frame, as the loader crops what is "
+                "augmented; set augment_on: loader"
+            )
         if self.start and self.start_weights:
             raise ValueError("start and start_weights exclude each other; set one of them to null")
         return self

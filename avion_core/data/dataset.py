@@ -13,9 +13,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from avion_core.data.augment import erase_clip, rand_augment, rand_augment_clip
+from avion_core.data.augment import (
+    Draws,
+    draw_erasure,
+    draw_operations,
+    erase_clip,
+    rand_augment,
+    rand_augment_clip,
+)
 from avion_core.data.chunks import ChunkIndex
 from avion_core.data.clips import ClipTable
+from avion_core.data.device_augment import lacking
 from avion_core.data.tokenizer import tokenize
 from avion_core.media.crop import Crop, center_crop, multi_scale_crop, random_resized_crop, three_crops
 from avion_core.media.decode import Scaler, empty_clip
@@ -45,6 +53,8 @@ class View(Sampling):
     """Whether RandAugment comes before the crop."""
     random_erasing: float
     """Probability of an erased box."""
+    augment_on_device: bool = False
+    """Whether RandAugment and erasing are only drawn, for `device_augment.augmented` to apply."""
     crops: int = 1
     """Evaluation: spatial views, 1 or 3."""
     training: bool
@@ -56,6 +66,8 @@ class View(Sampling):
             raise ValueError(f"crops must be 1 or 3, got {self.crops}")
         if self.crop not in ("random_resized", "multi_scale", "center"):
             raise ValueError(f"unknown crop '{self.crop}'; known: random_resized, multi_scale, center")
+        if self.augment_on_device and self.rand_augment and self.rand_augment_whole_frame:
+            raise ValueError("RandAugment comes before the crop, so the device cannot apply it")
 
 
 class ClipDataset:
@@ -81,6 +93,11 @@ class ClipDataset:
             self._tokens("")
         if view.rand_augment is not None:
             rand_augment(view.rand_augment, view.image_size_px, view.rand_augment_interpolation)
+            if view.augment_on_device and (names := lacking(view.rand_augment)):
+                raise ValueError(
+                    f"rand_augment: the device cannot apply {', '.join(names)} of the policy "
+                    f"'{view.rand_augment}'; set augment_on: loader"
+                )
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -115,12 +132,15 @@ class ClipDataset:
     ) -> dict[str, Any]:
         """One clip: `row` and `frames`, uint8 [T, H, W, 3] in training, [V, T, H, W, 3] in evaluation.
 
-        V = clips × crops, crops fastest. With texts also `text_id` and `tokens`, int64 [L]. A training clip
-        is read into `out`, if given, and stays there unless it is augmented further. Raises MediaError if the
-        frames cannot be read.
+        V = clips × crops, crops fastest. With texts also `text_id` and `tokens`, int64 [L]. With
+        `augment_on_device` also `draws`, a `Draws`. A training clip is read into `out`, if given, and stays
+        there unless it is augmented here. Raises MediaError if the frames cannot be read.
         """
-        frames = self._training_clip(row, rng, out) if self.view.training else self._evaluation_views(row)
-        sample: dict[str, Any] = {"row": row, "frames": frames}
+        sample: dict[str, Any] = {"row": row}
+        if self.view.training:
+            sample |= self._training_clip(row, rng, out)
+        else:
+            sample["frames"] = self._evaluation_views(row)
         if self._choose_text is not None:
             text_id, text = self._choose_text(row, rng)
             sample["text_id"], sample["tokens"] = text_id, self._tokens(text)
@@ -128,11 +148,14 @@ class ClipDataset:
 
     def _training_clip(
         self, row: int, rng: np.random.Generator, out: NDArray[np.uint8] | None
-    ) -> NDArray[np.uint8]:
+    ) -> dict[str, Any]:
+        """`frames`, augmented or with `draws`; the generator is used in the same order for both."""
         view, video_id = self.view, self.clips.video_id(row)
         numbers = self._frame_numbers(row, video_id, rng=rng)
         width, height = self.chunks.size(video_id)
         crop = training_crop(width, height, view=view, rng=rng)
+        if view.augment_on_device:
+            return {"frames": self._read(video_id, numbers, crop, out), "draws": self._draws(rng)}
         if view.rand_augment is None:
             clip_THWC = self._read(video_id, numbers, crop, out)
         elif view.rand_augment_whole_frame:
@@ -142,7 +165,19 @@ class ClipDataset:
             clip_THWC = self._augmented(self._read(video_id, numbers, crop, out), rng)
         if view.random_erasing > 0:
             clip_THWC = erase_clip(clip_THWC, probability=view.random_erasing, rng=rng)
-        return clip_THWC
+        return {"frames": clip_THWC}
+
+    def _draws(self, rng: np.random.Generator) -> Draws:
+        view, side_px = self.view, self.view.image_size_px
+        drawn = Draws()
+        if view.rand_augment is not None:
+            kind = view.rand_augment_interpolation
+            operations = draw_operations(view.rand_augment, side_px=side_px, interpolation=kind, rng=rng)
+            drawn = replace(drawn, operations=operations)
+        if view.random_erasing > 0:
+            shape = (view.frames, side_px, side_px, 3)
+            drawn = replace(drawn, erasure=draw_erasure(shape, probability=view.random_erasing, rng=rng))
+        return drawn
 
     def _augmented(self, clip_THWC: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
         assert self.view.rand_augment is not None

@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from avion_core.data.clips import BadClip, ClipTable
 from avion_core.data.deadline import time_limit
+from avion_core.data.device_augment import packed
 from avion_core.data.shared import BufferPool, SharedTensor
 from avion_core.data.tokenizer import longest
 from avion_core.media import MediaError
@@ -34,7 +35,7 @@ from avion_core.processes import STOP_SIGNALS, end_with_parent
 
 Batch = dict[str, torch.Tensor]
 """frames uint8 [B, T, H, W, C] or [B, V, T, H, W, C]; rows int64 [B]; with texts also tokens int64 [B, L]
-of the longest text, and text_ids int64 [B]."""
+of the longest text, and text_ids int64 [B]; with draws for the device, those of `device_augment.packed`."""
 SPARE_STAND_INS = 8
 """Stand-ins per batch beyond one for each clip, as stand-ins may be bad themselves."""
 LONGEST_HANG_SECONDS = 300.0
@@ -53,7 +54,7 @@ class Samples(Protocol):
     def sample(
         self, row: int, rng: np.random.Generator, out: NDArray[np.uint8] | None = None
     ) -> dict[str, Any]:
-        """A row's `frames`, and with texts `tokens` and `text_id`; MediaError if it cannot be read.
+        """A row's `frames`, with texts `tokens` and `text_id`, and maybe `draws`; MediaError if unreadable.
 
         Frames may be read into `out`, which has the shape of an earlier sample's frames.
         """
@@ -306,13 +307,16 @@ class _BatchReader(Dataset[dict[str, Any]]):
         return None
 
 
-def _labels(samples: Sequence[dict[str, Any]]) -> dict[str, NDArray[np.int64]]:
+def _labels(samples: Sequence[dict[str, Any]]) -> dict[str, NDArray[Any]]:
     """A batch without its frames. Arrays, as workers would put tensors into /dev/shm."""
-    labels = {"rows": np.array([sample["row"] for sample in samples], np.int64)}
+    labels: dict[str, NDArray[Any]] = {"rows": np.array([sample["row"] for sample in samples], np.int64)}
     if "tokens" in samples[0]:
         tokens_BL = np.stack([np.asarray(sample["tokens"]) for sample in samples])
         labels["tokens"] = tokens_BL[:, : longest(tokens_BL)].copy()
         labels["text_ids"] = np.array([sample["text_id"] for sample in samples], np.int64)
+    if "draws" in samples[0]:
+        height, width = samples[0]["frames"].shape[-3:-1]
+        labels |= packed([sample["draws"] for sample in samples], height=height, width=width)
     return labels
 
 

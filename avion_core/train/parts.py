@@ -10,6 +10,7 @@ from avion_core.config import StageSettings
 from avion_core.data.chunks import ChunkIndex
 from avion_core.data.clips import ClipTable
 from avion_core.data.dataset import ChooseText, ClipDataset, View
+from avion_core.data.device_augment import lacking
 from avion_core.data.loader import BatchLoader
 from avion_core.models.base import VideoModel
 from avion_core.models.layers import compile_blocks, set_attention, set_checkpointing
@@ -39,8 +40,8 @@ def choose_kernels(settings: StageSettings, model: VideoModel, *, checkpointing:
         compile_blocks(model)
 
 
-def view_of(settings: StageSettings) -> View:
-    """The training view of a clip."""
+def view_of(settings: StageSettings, device: torch.device) -> View:
+    """The training view of a clip for a model on `device`."""
     return View(
         frames=settings.frames,
         sampling=settings.sampling,
@@ -53,8 +54,20 @@ def view_of(settings: StageSettings) -> View:
         rand_augment_interpolation=settings.rand_augment_interpolation,
         rand_augment_whole_frame=settings.rand_augment_whole_frame,
         random_erasing=settings.random_erasing,
+        augment_on_device=augments_on_device(settings, device),
         training=True,
     )
+
+
+def augments_on_device(settings: StageSettings, device: torch.device) -> bool:
+    """Whether clips are augmented on `device` rather than by the loader: `augment_on`, if any are."""
+    policy = settings.rand_augment
+    if policy is None and settings.random_erasing == 0:
+        return False
+    if settings.augment_on != "auto":
+        return settings.augment_on == "device"
+    fits = policy is None or not (settings.rand_augment_whole_frame or lacking(policy))
+    return device.type == "cuda" and fits
 
 
 def dataset_of(
@@ -68,7 +81,7 @@ def dataset_of(
     return ClipDataset(
         clips,
         ChunkIndex.load(chunks),
-        view_of(settings),
+        view_of(settings, next(model.parameters()).device),
         choose_text=choose_text,
         context_length=model.config.context_length,
         tokenizer=model.config.tokenizer,

@@ -9,14 +9,19 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from avion_core.data.device_augment import augmented
+
 Batch = Mapping[str, Tensor]
 
 
 def on_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch on `device`; copies to a GPU are from pinned memory, and nothing waits for them."""
+    """The batch on `device`, augmented there if the loader only drew how.
+
+    Copies to a GPU are from pinned memory, and nothing waits for them.
+    """
     if device.type == "cpu":
-        return batch
-    return {name: _copied(value, device) for name, value in batch.items()}
+        return augmented(batch, batch)
+    return augmented(batch, {name: _copied(value, device) for name, value in batch.items()})
 
 
 def _copied(value: Tensor, device: torch.device) -> Tensor:

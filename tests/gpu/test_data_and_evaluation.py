@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 import torch
 
+from avion_core.data.augment import Draws, draw_erasure, draw_operations
 from avion_core.data.clips import ClipTable
 from avion_core.data.dataset import ClipDataset
+from avion_core.data.device_augment import packed
 from avion_core.data.loader import BatchLoader
 from avion_core.evaluate.inference import over_clips, over_texts
 from avion_core.train.distributed import alone
+from avion_core.train.protocols import on_device
 from benchmarks import footage_av
+from tests.support.drawn import MIXED, textured_clip
 from tests.unit.train.tiny_tasks import FRAMES, SIZE_PX, WORDS, make_task, make_training
 
 CLIPS, VIEWS = 12, 3
@@ -118,3 +122,21 @@ def test_a_training_fed_by_workers_is_that_of_the_batches_one_by_one(device, loa
     updates = [plain.update(batch) for epoch in range(2) for batch in loader(0).epoch(epoch)]
     found = [json.loads(line)["loss"] for line in fed.store.log_path.read_text().splitlines()]
     assert found == pytest.approx([update.values["loss"] for update in updates], rel=1e-4)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_clips_are_augmented_as_on_the_cpu(interpolation, device):
+    """Within rounding of the two sums that resample and blend; a later operation may widen it."""
+    rng, clips = np.random.default_rng(0), np.stack([textured_clip(seed=seed) for seed in range(40)])
+    draws = [
+        Draws(
+            draw_operations(MIXED[0], side_px=40, interpolation=interpolation, rng=rng),
+            draw_erasure(clips.shape[1:], probability=0.5, rng=rng),
+        )
+        for _ in clips
+    ]
+    arrays = {"frames": clips, **packed(draws, height=48, width=40)}
+    batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    here, there = (on_device(batch, torch.device(where))["frames"].cpu() for where in (device, "cpu"))
+    assert (here != there).float().mean() < 1e-3
+    assert (here != batch["frames"]).float().mean() > 0.3

@@ -91,6 +91,12 @@ def test_unknown_setting_is_refused_with_the_nearest_name(
             ["start and start_weights exclude each other"],
         ),
         (
+            lambda c: c["stages"]["pretrain"].update(
+                rand_augment="rand-m9", rand_augment_whole_frame=True, augment_on="device"
+            ),
+            ["augment_on (device)", "rand_augment_whole_frame", "set augment_on: loader"],
+        ),
+        (
             lambda c: c["stages"]["pretrain_videomae"].update(decoder_mask_ratio=0.3),
             ["decoder_mask_ratio", "multiple of 0.25"],
         ),

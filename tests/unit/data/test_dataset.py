@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from avion_core.config import TranscodeSettings
 from avion_core.data.chunks import ChunkIndex
@@ -23,6 +24,7 @@ from avion_core.media.sample import (
     spread_window_frames,
     window_frames,
 )
+from avion_core.train.protocols import on_device
 from tests.support.chunked import transcode_all
 from tests.support.counted_video import RANDOM_ACCESS, read_number, write_counted
 
@@ -114,6 +116,25 @@ def test_a_batch_holds_its_samples_in_planes(chunks, workers, augment):
     alone = [dataset.sample(row, rng([3, 1, row]))["frames"] for row in range(2)]
     np.testing.assert_array_equal(batch["frames"].numpy(), np.stack(alone))
     assert batch["frames"].movedim(-1, -3).is_contiguous()
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("policy", [None, "rand-m7-n4-mstd0.5-inc1"])
+def test_what_workers_draw_and_the_device_applies_is_what_they_would_apply(chunks, workers, policy):
+    rows = [{**ROWS[0], "start_s": 0.1 * place, "end_s": 0.1 * place + 1} for place in range(12)]
+    clips, view = ClipTable.from_rows(rows), replace(TRAINING, rand_augment=policy, random_erasing=0.7)
+    options = {"batch_size": 4, "seed": 3, "shuffle": True, "drop_last": True, "clip_timeout_s": 60.0}
+    applied = BatchLoader(ClipDataset(clips, chunks, view), **options).epoch(1)
+    drawn = BatchLoader(
+        ClipDataset(clips, chunks, replace(view, augment_on_device=True)), workers=workers, **options
+    ).epoch(1)
+    changed = 0
+    for expected, batch in zip(applied, drawn, strict=True):
+        found = on_device(batch, torch.device("cpu"))
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], value) for name, value in expected.items())
+        changed += int((found["frames"] != batch["frames"]).any(dim=(1, 2, 3, 4)).sum())
+    assert changed > 6
 
 
 def test_evaluation_views_are_clips_times_crops_with_crops_fastest(clips, chunks):
@@ -225,6 +246,10 @@ def test_a_video_without_chunks_is_a_media_error(clips, chunks):
         ({"crops": 2}, "crops must be 1 or 3"),
         ({"crop": "centre"}, "unknown crop 'centre'"),
         ({"sampling": "all"}, "unknown sampling 'all'"),
+        (
+            {"rand_augment": "rand-m9", "rand_augment_whole_frame": True, "augment_on_device": True},
+            "RandAugment comes before the crop",
+        ),
     ],
 )
 def test_impossible_views_are_refused(change, message):
@@ -235,6 +260,9 @@ def test_impossible_views_are_refused(change, message):
 def test_a_bad_policy_is_refused_before_the_first_sample(clips, chunks):
     with pytest.raises(ValueError, match="not a policy that timm knows"):
         ClipDataset(clips, chunks, replace(TRAINING, rand_augment="augmix"))
+    view = replace(TRAINING, rand_augment="rand-m9-t3a", augment_on_device=True)
+    with pytest.raises(ValueError, match=r"cannot apply Desaturate, GaussianBlur.*augment_on: loader"):
+        ClipDataset(clips, chunks, view)
 
 
 @pytest.fixture(scope="module")

@@ -106,9 +106,28 @@ def test_of_a_classifier(kitchen, tmp_path, monkeypatch):
 
 
 def test_of_the_view():
-    view = parts.view_of(StageSettings.model_validate({**CLASSIFICATION, **VIEW}))
+    view = parts.view_of(StageSettings.model_validate({**CLASSIFICATION, **VIEW}), torch.device("cpu"))
     assert part(vars(view), VIEW) == VIEW
     assert view.training
+
+
+@pytest.mark.parametrize(
+    ("changes", "on_cpu", "on_gpu"),
+    [
+        ({}, False, True),
+        ({"rand_augment": None}, False, True),
+        ({"rand_augment": None, "random_erasing": 0.0, "augment_on": "device"}, False, False),
+        ({"rand_augment_whole_frame": True}, False, False),
+        ({"rand_augment": "rand-m9-t3a"}, False, False),
+        ({"augment_on": "loader"}, False, False),
+        ({"augment_on": "device"}, True, True),
+    ],
+)
+def test_where_clips_are_augmented(changes, on_cpu, on_gpu):
+    recipe = {**CLASSIFICATION, **VIEW, "rand_augment_whole_frame": False, **changes}
+    settings = StageSettings.model_validate(recipe)
+    views = [parts.view_of(settings, torch.device(name)) for name in ("cpu", "cuda")]
+    assert [view.augment_on_device for view in views] == [on_cpu, on_gpu]
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

@@ -200,6 +200,22 @@ def test_a_stage_recomputes_where_its_device_is_too_small(kitchen, tmp_path, mon
     assert capsys.readouterr().err.count("run/stage: gradient checkpointing is on") == 1
 
 
+def test_where_clips_are_augmented_changes_no_bit_of_a_stage(kitchen, tmp_path, capsys):
+    """Nor whether a finished one is trained again."""
+    drawn = {"rand_augment": "rand-m9-n4-mstd0.5", "random_erasing": 0.5, "mixup": 0.8}
+    recipe = {**CLASSIFICATION, **drawn}
+    loader, plain = (
+        train(kitchen, tmp_path / "loader", recipe),
+        train(kitchen, tmp_path / "plain", CLASSIFICATION),
+    )
+    device = train(kitchen, tmp_path / "device", {**recipe, "augment_on": "device"})
+    assert equal(loader, device) and not equal(loader, plain)
+    assert [line["loss"] for line in lines(loader)] == [line["loss"] for line in lines(device)]
+    capsys.readouterr()
+    train(kitchen, device, recipe)
+    assert "nothing it depends on has changed; kept" in capsys.readouterr().err
+
+
 def test_the_way_to_compute_comes_from_the_settings(kitchen, tmp_path, monkeypatch):
     compiled = []
     monkeypatch.setattr("avion_core.train.parts.compile_blocks", compiled.append)
