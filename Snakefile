@@ -15,6 +15,7 @@ include: "rules/download.smk"
 include: "rules/transcode.smk"
 include: "rules/annotate.smk"
 include: "rules/narrate.smk"
+include: "rules/plan.smk"
 include: "rules/preflight.smk"
 include: "rules/pretrain.smk"
 include: "rules/finetune.smk"
@@ -45,6 +46,7 @@ localrules:
     transcode,
     annotate,
     narrate,
+    plan,
     pretrain,
     finetune,
     evaluate,

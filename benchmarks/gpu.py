@@ -24,7 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, redirect_stderr
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +125,8 @@ class Bench:
             release(self.device)
             try:
                 found = self._plain(row, clips) if row.plain else self._trained(row, clips)
-                return {"clips": clips, "wanted_clips": wanted, **found, "peak_mb": peak_mb(self.device)}
+                entry = {"clips": clips, "wanted_clips": wanted, **found, "peak_mb": peak_mb(self.device)}
+                return {**entry, "row": asdict(row)}
             except (DeviceMemoryError, torch.OutOfMemoryError):
                 if clips == 1:
                     raise

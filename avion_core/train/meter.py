@@ -10,30 +10,21 @@ from typing import Any
 
 import torch
 
+from avion_core.devices import DEVICES, device_named
 from avion_core.models.layers import plain_attention
 from avion_core.models.sizes import flop_counter
 from avion_core.train.protocols import Batch, PairwiseTask, Task
-
-HALF_PRECISION_TFLOPS = {
-    "H100 PCIe": 756.0,
-    "H100": 989.0,
-    "H200": 989.0,
-    "A100": 312.0,
-    "L40S": 362.0,
-    "RTX A5000": 111.1,
-}
-"""Peak dense bf16 or fp16 TFLOPS by part of the GPU's name, from NVIDIA's data sheets."""
 
 CLIPS_COUNTED = 2
 """Clips to count operations on: the smallest batch that mixup can take, or one clip if there is one."""
 
 
 def peak_tflops(device: torch.device, precision: str) -> float | None:
-    """The device's peak, if known: GPUs of the table in half precision."""
+    """The device's peak, if known: GPUs of DEVICES in half precision."""
     if device.type != "cuda" or precision == "fp32":
         return None
-    name = torch.cuda.get_device_name(device)
-    return next((peak for part, peak in HALF_PRECISION_TFLOPS.items() if part in name), None)
+    name = device_named(torch.cuda.get_device_name(device))
+    return DEVICES[name].tflops if name else None
 
 
 class Meter:

@@ -71,6 +71,7 @@ def test_a_batch_is_halved_until_it_fits_and_the_row_says_so(bench, monkeypatch)
     entry = replace(bench, tiny=False).measure(VIT_B)
     assert tried == [256, 128, 64]
     assert entry["clips"] == 64
+    assert entry["row"]["architecture"] == "clip_vit_b_16", "by which predicted hours find it"
     assert gpu.line("vit_b", entry).endswith("256 clips do not fit")
 
 

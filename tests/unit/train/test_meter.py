@@ -5,9 +5,16 @@ from contextlib import nullcontext
 import pytest
 import torch
 
+from avion_core.config import StageSettings
+from avion_core.models.architecture import model_kind
 from avion_core.models.layers import Attention
-from avion_core.models.sizes import measure
+from avion_core.models.sizes import measure, stage_size, training_flops
+from avion_core.models.store import build_model
 from avion_core.train.meter import Meter, flops_per_clip, peak_tflops
+from avion_core.train.tasks.classification import ClassificationTask
+from avion_core.train.tasks.contrastive import ContrastiveTask
+from avion_core.train.tasks.reconstruction import ReconstructionTask
+from tests.support.recipes import CLASSIFICATION, CONTRASTIVE, MASKED
 from tests.unit.train.tiny_tasks import CLASSES, DUAL, FRAMES, SIZE_PX, TASKS, make_batch, make_task
 
 
@@ -23,6 +30,42 @@ def test_the_size_of_the_batch_makes_no_difference(name):
     two = {key: value[:2] for key, value in batch.items()}
     task = make_task(name)
     assert flops_per_clip(task, batch, nullcontext) == flops_per_clip(task, two, nullcontext) > 0
+
+
+@pytest.mark.parametrize(
+    ("recipe", "further", "task_of"),
+    [
+        (CONTRASTIVE, {}, ContrastiveTask),
+        (
+            CLASSIFICATION,
+            {"classes": CLASSES},
+            lambda model: ClassificationTask(model, labels=torch.zeros(2, dtype=torch.long), classes=CLASSES),
+        ),
+        (
+            {**MASKED, "mask_ratio": 0.75},
+            {},
+            lambda model: ReconstructionTask(model, mask_ratio=0.75),
+        ),
+        (
+            {**MASKED, "frames": 8, "mask_ratio": 0.75, "decoder_mask_ratio": 0.5},
+            {},
+            lambda model: ReconstructionTask(model, mask_ratio=0.75),
+        ),
+    ],
+    ids=["contrastive", "classification", "reconstruction", "running cells"],
+)
+def test_they_are_known_from_the_settings_of_the_stage(recipe, further, task_of):
+    stage = StageSettings.model_validate(recipe)
+    model = build_model(model_kind(stage), stage.model, **stage.model_arguments(), **further)
+    side, length = stage.image_size_px, 12
+    batch = {
+        "frames": torch.zeros(2, stage.frames, side, side, 3, dtype=torch.uint8),
+        "tokens": torch.arange(1, length + 1).repeat(2, 1),
+        "rows": torch.arange(2),
+    }
+    counted = flops_per_clip(task_of(model), batch, nullcontext)
+    assert training_flops(stage, **further) == pytest.approx(counted, rel=1e-4)
+    assert training_flops(stage, **further) == 6 * stage_size(stage, **further).multiply_adds
 
 
 def test_a_process_with_one_clip_counts_that():
@@ -64,6 +107,9 @@ def test_the_clips_of_all_processes_are_held_against_the_peak_of_all():
     [
         ("NVIDIA H100 80GB HBM3", "bf16", 989.0),
         ("NVIDIA H100 PCIe", "fp16", 756.0),
+        ("NVIDIA H200", "bf16", 989.0),
+        ("NVIDIA A100-SXM4-80GB", "fp16", 312.0),
+        ("NVIDIA L40S", "bf16", 362.0),
         ("NVIDIA RTX A5000", "fp16", 111.1),
         ("NVIDIA RTX A5000", "fp32", None),
         ("Some other device", "bf16", None),

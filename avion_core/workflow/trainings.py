@@ -1,0 +1,90 @@
+"""What the selected runs train, and the work that it is, as far as the files on disk say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from avion_core.config import StageSettings
+from avion_core.data.tables import row_count
+from avion_core.files import read_json
+from avion_core.layouts import CLASSES
+from avion_core.workflow.planned import PlannedStage, Workflow
+
+STAND_IN_CLASSES = 400
+"""Outputs of a classifier whose classes are not known yet; its head has a thousandth of the operations."""
+MILLION = 1_000_000
+
+
+@dataclass(frozen=True)
+class Training:
+    """A stage of a run, and its work."""
+
+    stage: PlannedStage
+    layout: str
+    """Annotation layout of its data set."""
+    clips: int | None
+    """Rows of its clip tables; None before annotate."""
+    flops_per_clip: int
+    """Operations of the forward and backward pass."""
+    finished: bool
+    """Whether its model is there, made with these settings."""
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of the whole job."""
+        return self.stage.recipe.world_size if self.stage.recipe.gpus else 0
+
+    @property
+    def steps(self) -> int | None:
+        """Steps of all epochs; None if the clips are not known."""
+        recipe = self.stage.recipe
+        return None if self.clips is None else recipe.epochs * (self.clips // recipe.batch_size)
+
+    @property
+    def flops(self) -> float:
+        """Operations in all; for each million clips if their number is not known."""
+        recipe, steps = self.stage.recipe, self.steps
+        seen = recipe.epochs * MILLION if steps is None else steps * recipe.batch_size
+        return float(seen * self.flops_per_clip)
+
+
+def trainings(workflow: Workflow, flops_per_clip: Callable[..., int]) -> list[Training]:
+    """The trainings of the runs, in order.
+
+    `flops_per_clip` is `models.sizes.training_flops`, which takes a second; it is called once for models and
+    sizes that are the same. Raises ValueError for a damaged file.
+    """
+    known: dict[str, int] = {}
+    found = []
+    for stage in workflow.stages():
+        recipe = stage.recipe
+        further = {"classes": _classes(workflow, recipe)} if recipe.predicts else {}
+        same = repr(
+            (recipe.model, recipe.trains, recipe.model_arguments(), recipe.dry_run_arguments(), further)
+        )
+        if same not in known:
+            known[same] = flops_per_clip(recipe, **further)
+        found.append(
+            Training(
+                stage=stage,
+                layout=workflow.settings.datasets[recipe.dataset].layout,
+                clips=_clips(workflow, recipe),
+                flops_per_clip=known[same],
+                finished=workflow.is_made(stage),
+            )
+        )
+    return found
+
+
+def _clips(workflow: Workflow, recipe: StageSettings) -> int | None:
+    """Rows of the joined clip tables: rephrased ones have those of the human ones."""
+    table = Path(workflow.clip_table(recipe.dataset, "train"))
+    return row_count(table) * len(recipe.clip_tables) if table.exists() else None
+
+
+def _classes(workflow: Workflow, recipe: StageSettings) -> int:
+    path = Path(workflow.clips(recipe.dataset, CLASSES))
+    names = read_json(path).get(recipe.predicts) if path.exists() else None
+    return len(names) if names else STAND_IN_CLASSES
