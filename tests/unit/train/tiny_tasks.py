@@ -55,10 +55,11 @@ def contrastive(world: World, drop_path: float) -> Task:
 
 
 def relevancy(world: World, drop_path: float) -> Task:
+    known = RELEVANCY.to(world.device)
     return RelevancyTask(
         _dual(drop_path, learn_temperature=False),
         ranking=partial(symmetric_multi_similarity, margin=0.6, relaxation=0.1),
-        relevancy=lambda rows, text_ids: RELEVANCY.to(rows.device)[rows][:, text_ids],
+        relevancy=lambda rows, text_ids: known.to(rows.device)[rows][:, text_ids],
         gather=world.gather,
     )
 
