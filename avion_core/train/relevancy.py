@@ -34,7 +34,7 @@ class PairRelevancy:
         left_NC, right_MC = self._clip_nouns[rows_N].float(), self._sentence_nouns[text_ids_M].float()
         shared_NM = left_NC @ right_MC.T  # small whole numbers, exact under autocast too
         union_NM = left_NC.sum(dim=1)[:, None] + right_MC.sum(dim=1) - shared_NM
-        iou_NM = (shared_NM / union_NM).masked_fill(union_NM == 0, 1.0)
+        iou_NM = torch.where(union_NM > 0, shared_NM / union_NM, 1.0)
         return 0.5 * (iou_NM + (self._clip_verbs[rows_N][:, None] == self._sentence_verbs[text_ids_M]))
 
 
