@@ -1,8 +1,11 @@
 """Augmentation on the training device: the loader's workers draw, the device applies.
 
-A batch brings its draws in three tensors (`packed`): `operations`, float64 [O, 9], one row for each drawn
-operation; `boxes`, int64 [E, 5], one row for each erased clip: clip, top, left, height, width; and `noise`,
-uint8, of all boxes, one after another.
+A batch brings its draws in three tensors (`packed`):
+
+- `operations`, float64 [O, 9], sorted, a row for each drawn operation: its place in the clip's order, its
+  place in KINDS, the clip, and six numbers (an affine matrix, or one argument and zeros);
+- `boxes`, int64 [E, 5], a row for each erased clip: clip, top, left, height, width;
+- `noise`, uint8, of all boxes, one after another.
 
 Every operation repeats Pillow's arithmetic in Pillow's precision (libImaging's Geometry.c, Blend.c and
 Filter.c, ImageOps.py, ImageEnhance.py), so the pictures are those of `augment.rand_augment_clip`, bit for
@@ -27,7 +30,8 @@ from torch import Tensor
 from avion_core.data.augment import FILL, Draws, Operation, rand_augment
 
 VALUES_AT_ONCE = 2**22
-"""Values that one call works on, if they are those of one clip or more: some tensors of 8 bytes a value."""
+"""Most grey levels that one operation works on at a time, if a clip has no more; it takes several tensors of
+8 bytes for each."""
 LUMA = (19595, 38470, 7471)
 """Pillow's weights of red, green and blue, in 1/65536."""
 GEOMETRIC = frozenset(
@@ -73,7 +77,7 @@ def packed(draws: Sequence[Draws], *, height: int, width: int) -> dict[str, NDAr
 
 
 def _step(operation: Operation, height: int, width: int) -> tuple[str, tuple[float, ...]]:
-    """Name in OPERATIONS and six numbers: an affine matrix, or one argument and zeros."""
+    """Name in OPERATIONS, and the six numbers."""
     name = operation.function.__name__
     if name not in GEOMETRIC:
         return name, (*operation.arguments, *[0.0] * (6 - len(operation.arguments)))
@@ -182,11 +186,11 @@ def linear(values: Sequence[Tensor], share: Tensor) -> Tensor:
 
 def cubic(values: Sequence[Tensor], share: Tensor) -> Tensor:
     """Geometry.c's BICUBIC of four neighbours."""
-    v1, v2, v3, v4 = values
-    p2 = -v1 + v3
-    p3 = 2 * (v1 - v2) + v3 - v4
-    p4 = -v1 + v2 - v3 + v4
-    return v2 + share * (p2 + share * (p3 + share * p4))
+    before, first, second, after = values
+    slope = second - before
+    bend = 2 * (before - first) + second - after
+    twist = first - before - second + after
+    return first + share * (slope + share * (bend + share * twist))
 
 
 def nearest(planes_KTCHW: Tensor, matrix_K6: Tensor) -> Tensor:

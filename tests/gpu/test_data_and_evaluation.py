@@ -126,7 +126,7 @@ def test_a_training_fed_by_workers_is_that_of_the_batches_one_by_one(device, loa
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_clips_are_augmented_as_on_the_cpu(interpolation, device):
-    """Within rounding of the two sums that resample and blend; a later operation may widen it."""
+    """But for what a GPU may round otherwise in the sums of resampling and blending."""
     rng, clips = np.random.default_rng(0), np.stack([textured_clip(seed=seed) for seed in range(40)])
     draws = [
         Draws(

@@ -107,6 +107,20 @@ def test_a_batch_is_what_the_loader_would_have_made(policy, interpolation):
     assert kept < 100
 
 
+def test_clips_that_share_an_operation_go_through_it_together(monkeypatch):
+    calls = []
+
+    def invert(planes, numbers):
+        calls.append(len(planes))
+        return 255 - planes
+
+    monkeypatch.setitem(device_augment.OPERATIONS, "invert", invert)
+    same, other = operation("Invert", 5), operation("Solarize", 5)
+    draws = [Draws((same,)), Draws((other, same)), Draws((same, other)), Draws((other, same)), Draws()]
+    on_device(np.stack([textured_clip()] * 5), draws)
+    assert calls == [2, 2]
+
+
 def test_a_batch_in_pieces_is_the_same(monkeypatch):
     rng = np.random.default_rng(0)
     clips = np.stack([textured_clip(seed=seed) for seed in range(12)])
