@@ -55,7 +55,8 @@ lock:
 		|| { echo "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
 	@echo "Installing the packages of requirements.lock into .venv: 7 GB, minutes without a word"
 	"$(PYTHON)" -m venv .venv
-	$(BIN)/pip install --quiet -r requirements.lock
+	$(BIN)/pip install --quiet --no-compile -r requirements.lock
+	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true  # on all cores; some packages hold templates that fail
 	@touch $@
 
 # Asks first. Keeps data/*/raw and paid answers. YES=1 does not ask; EVERYTHING=1 removes those too.

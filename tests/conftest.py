@@ -30,6 +30,10 @@ LONG_FIRST = ("workflow", "unit/train", "unit/media")
 """Folders of tests, those with the longest files first; Slurm's tests come before, all others after."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", choices=("cuda", "cpu"), default="cuda", help="where tests/gpu runs")
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """One more than cores, as tests also wait: for servers, clocks and queues."""

@@ -4,15 +4,10 @@ import pytest
 import torch
 
 
-def pytest_addoption(parser):
-    parser.addoption("--device", choices=("cuda", "cpu"), default="cuda", help="where tests/gpu runs")
-
-
 @pytest.fixture(scope="session")
 def device(request) -> str:
     """`cuda` or `cpu`."""
-    # the option is unknown where the whole suite runs
-    chosen = request.config.getoption("--device", default="cuda")
+    chosen = request.config.getoption("--device")
     if chosen == "cuda" and not torch.cuda.is_available():
         pytest.skip("this machine has no GPU")
     return chosen

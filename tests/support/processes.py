@@ -1,22 +1,29 @@
-"""Programs that run as several processes, as torchrun starts them."""
+"""Work for several processes: programs that torchrun starts, and functions in forks of this process."""
 
+import gc
+import multiprocessing
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
+
 from avion_core.launch import ONE_NODE
+from avion_core.train import distributed
+from avion_core.train.distributed import World, join_world
 
 PROCESSES = 2
+PATIENCE_SECONDS = 300
+"""Half of what the processes would wait for one another."""
 
 
-def start(
-    program: Path, *arguments: object, processes: int = PROCESSES, prefix: Sequence[str] = ()
-) -> subprocess.CompletedProcess[str]:
-    """Run a program as several processes in a session of their own, until all of them have ended."""
+def start(program: Path, *arguments: object, prefix: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    """Run a program as PROCESSES processes in a session of their own, until all of them have ended."""
     command = [*prefix, sys.executable, "-m", "workflow_scripts.torchrun", *ONE_NODE.split()]
-    command += [f"--nproc-per-node={processes}"]
+    command += [f"--nproc-per-node={PROCESSES}"]
     repository = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
@@ -24,6 +31,50 @@ def start(
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,  # half of what the processes would wait for one another
+        timeout=PATIENCE_SECONDS,
         start_new_session=True,
     )
+
+
+def exit_codes(
+    work: Callable[[World], None],
+    *,
+    processes: int = PROCESSES,
+    context: str = "fork",
+    timeout_s: int = distributed.TIMEOUT_SECONDS,
+) -> list[int | None]:
+    """Of processes that each join a world and `work` in it: 0 each, if no thread of gloo outlives it.
+
+    They wait `timeout_s` for one another within a step. With the context `spawn`, they have imported little.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    start = multiprocessing.get_context(context)
+    places = [
+        {
+            "RANK": str(rank),
+            "WORLD_SIZE": str(processes),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }
+        for rank in range(processes)
+    ]
+    workers = [start.Process(target=_meet, args=(place, timeout_s, work)) for place in places]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(timeout=PATIENCE_SECONDS)
+    return [worker.exitcode for worker in workers]
+
+
+def _meet(place: dict[str, str], timeout_s: int, work: Callable[[World], None]) -> None:
+    os.environ |= place
+    torch.set_num_threads(1)  # a fork has none of its parent's threads
+    distributed.TIMEOUT_SECONDS = timeout_s
+    with join_world(processes=int(place["WORLD_SIZE"]), gpus=0) as world:
+        work(world)
+    del world
+    gc.collect()
+    threads = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+    os._exit(sum("gloo" in name for name in threads))

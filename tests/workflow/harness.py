@@ -53,26 +53,14 @@ def snakemake(
     overlay: dict[str, Any] | None = None,
     options: tuple[str, ...] = (),
     code: Path = ROOT,
-    warm: bool = False,
     **extra: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run to the end; stdout and stderr come back together. `extra` joins the environment.
+    """Run to the end, forked from a process that has imported Snakemake; `kill_when` starts as a shell does.
 
-    Dry runs fork from a process that has imported Snakemake, and so do, with `warm`, runs that end before any
-    job.
+    Stdout and stderr come back together. `extra` joins the environment.
     """
     line = command(folder, *arguments, overlay=overlay, code=code)
-    line[1:1] = options
-    if warm or "--dry-run" in options:
-        return WARM.run(line[1:], environment() | extra)
-    return subprocess.run(
-        line,
-        env=environment() | extra,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+    return WARM.run([*options, *line[1:]], environment() | extra)
 
 
 def finished(folder: Path, *arguments: str, **keywords: Any) -> str:

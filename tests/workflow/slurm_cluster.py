@@ -276,3 +276,7 @@ def _free_ports(count: int) -> list[int]:
 
 def _tail(path: Path, characters: int = 3000) -> str:
     return path.read_text(errors="replace")[-characters:]
+
+
+if __name__ == "__main__":
+    install()

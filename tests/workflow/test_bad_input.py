@@ -16,17 +16,13 @@ from avion_core.media.program import ffmpeg_binary
 FOLDER = ROOT / "configs/folder.yaml"
 
 
-def folder_run(folder: Path, csv: str, *targets: str, warm: bool = False) -> subprocess.CompletedProcess[str]:
+def folder_run(folder: Path, csv: str, *targets: str) -> subprocess.CompletedProcess[str]:
     """The `folder` source over `folder/videos` and this CSV."""
     (folder / "videos").mkdir(exist_ok=True)
     (folder / "narrations.csv").write_text(csv)
     line = ["snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
     line += ["--cores", "2", "--configfile", str(FOLDER), "--", *targets]
-    if warm:
-        return WARM.run(line[1:], environment())
-    return subprocess.run(
-        line, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
+    return WARM.run(line[1:], environment())
 
 
 def make_video(path: Path, seconds: int = 4) -> None:
@@ -77,7 +73,7 @@ def make_video(path: Path, seconds: int = 4) -> None:
     ],
 )
 def test_bad_setting_stops_before_any_job(tmp_path: Path, overlay: dict[str, Any], words: list[str]) -> None:
-    result = snakemake(tmp_path, overlay=overlay, warm=True)
+    result = snakemake(tmp_path, overlay=overlay)
     assert result.returncode != 0
     assert all(word in result.stdout for word in words), result.stdout
     assert "Traceback" not in result.stdout
@@ -142,7 +138,7 @@ GOOD = "video,start,end,text\na.mp4,0,1,opens the door\n"
 )
 def test_bad_csv_stops_before_any_job(tmp_path: Path, csv: str, words: list[str]) -> None:
     make_video(tmp_path / "videos/a.mp4")
-    result = folder_run(tmp_path, csv, warm=True)
+    result = folder_run(tmp_path, csv)
     assert result.returncode != 0
     assert all(word in result.stdout for word in words), result.stdout
     assert "Traceback" not in result.stdout

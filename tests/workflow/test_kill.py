@@ -136,7 +136,7 @@ def test_ctrl_c_twice_makes_trainings_save_and_ends_in_three_lines(annotated: Pa
         copy_workspace(annotated, tmp_path / "workspace"),
         "results/llm/pretrain/model.safetensors",
     )
-    training = {"processes": 2, "loader_workers": 1, "epochs": 20, "checkpoint_every_steps": 1000}
+    training = {"processes": 2, "loader_workers": 1, "epochs": 8, "checkpoint_every_steps": 1000}
     overlay = {"stages": {"pretrain": {**training, "log_every_steps": 1}}}
     logs = (workspace / "results/llm/pretrain").glob
     kill_when(
@@ -151,9 +151,9 @@ def test_ctrl_c_twice_makes_trainings_save_and_ends_in_three_lines(annotated: Pa
     assert "Traceback" not in screen
     assert max(len(line) for line in screen.splitlines() if not line.startswith("  Command: ")) < 400
     stopped, kept, way_on = screen.splitlines()[-3:]
-    saved = re.fullmatch(r"Kept: every finished job; llm/pretrain saved after step (\d+) of 120\.", kept)
+    saved = re.fullmatch(r"Kept: every finished job; llm/pretrain saved after step (\d+) of 48\.", kept)
     assert saved, kept
     assert (stopped, way_on) == ("Stopped.", "The same command goes on from there.")
     finished(workspace, model, overlay=overlay)
     log = (workspace / "results/logs/train/llm-pretrain.log").read_text()
-    assert f"resumed after step {saved[1]} of 120" in log
+    assert f"resumed after step {saved[1]} of 48" in log

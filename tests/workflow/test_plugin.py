@@ -50,8 +50,8 @@ def test_plug_ins_run_from_the_configuration_to_the_report(annotated: Path, tmp_
     workspace = copy_workspace(annotated, tmp_path / "workspace")
     _install_plugins(workspace)
     unknown = {**OVERLAY, "plugins": ["stub_tasks", "stub_lists"]}
-    assert "unknown name 'stub'" in snakemake(workspace, overlay=unknown, warm=True).stdout
-    stopped = snakemake(workspace, overlay=OVERLAY, warm=True)
+    assert "unknown name 'stub'" in snakemake(workspace, overlay=unknown).stdout
+    stopped = snakemake(workspace, overlay=OVERLAY)
     assert stopped.returncode and "data set 'mine': lines.txt: no such file; see `lines`" in stopped.stdout
     videos = sorted((workspace / "data/ek100/raw").rglob("*.MP4"))
     lines = [f"{video.stem},{start},{start + 2},step {start}" for video in videos for start in (0, 2, 4)]
@@ -76,9 +76,9 @@ def test_an_evaluation_of_a_plug_in_is_refused_where_its_layout_or_task_does_not
     _install_plugins(tmp_path)
     evaluations = {"matched": {"kind": "match", "dataset": "ek100", "stage": "agree"}}
     overlay = OVERLAY | {"evaluations": OVERLAY["evaluations"] | evaluations}
-    stopped = snakemake(tmp_path, overlay=overlay, warm=True)
+    stopped = snakemake(tmp_path, overlay=overlay)
     assert "evaluations.matched: match cannot be measured on the data set 'ek100'" in stopped.stdout
     evaluations = {"matched": {"kind": "mach", "dataset": "mine", "stage": "agree"}}
     overlay = OVERLAY | {"evaluations": OVERLAY["evaluations"] | evaluations}
-    stopped = snakemake(tmp_path, overlay=overlay, warm=True)
+    stopped = snakemake(tmp_path, overlay=overlay)
     assert "unknown kind of evaluation 'mach'; did you mean 'match'?" in stopped.stdout

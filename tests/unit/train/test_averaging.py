@@ -1,7 +1,6 @@
 """Gradients averaged during the backward pass: values, order of the collectives, communication of a step."""
 
 import json
-import sys
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -15,11 +14,11 @@ from torch.utils.checkpoint import checkpoint
 from avion_core.train import averaging
 from avion_core.train.accumulation import Accumulation
 from avion_core.train.averaging import averaged
-from avion_core.train.distributed import World, alone, join_world
+from avion_core.train.distributed import World, alone
 from avion_core.train.optim import broadcast_bytes, make_optimizer, parameter_groups
 from avion_core.train.protocols import Task
 from avion_core.train.tasks.classification import ClassificationTask
-from tests.support.processes import PROCESSES, start
+from tests.support.processes import exit_codes, start
 from tests.unit.train.tiny_tasks import CLASSES, CLIPS, DUAL, LABELS, make_batch, make_task, make_training
 
 pytestmark = pytest.mark.slow
@@ -144,9 +143,31 @@ def broadcasts(world: World) -> list[int]:
 def pair(tmp_path_factory):
     """What two processes left in a folder."""
     folder = tmp_path_factory.mktemp("averaging")
-    done = start(Path(__file__), folder)
-    assert done.returncode == 0, done.stderr
+    assert exit_codes(partial(leave, folder)) == [0, 0]
     return folder
+
+
+def leave(folder: Path, world: World) -> None:
+    averaging.BUCKET_BYTES = 64
+    ordered = {}
+    for name in TASKS:
+        for parts in PARTS:
+            found, whole = gradients(name, world, parts), in_one_message(name, world, parts)
+            ordered[f"{name}-{parts}"] = events(name, world, parts)
+            if world.leads:
+                save_file(found, folder / f"{name}-{parts}.safetensors")
+                save_file(
+                    {k: v.clone() for k, v in whole.items()}, folder / f"{name}-{parts}-whole.safetensors"
+                )
+    (folder / f"events-{world.rank}.json").write_text(json.dumps(ordered))
+    (folder / f"gaps-{world.rank}.json").write_text(json.dumps(with_gaps(world)))
+    traffic = {parts: traffic_of_a_step(folder / f"traffic-{parts}", world, parts) for parts in PARTS}
+    broadcast = broadcasts(world)
+    twice = added_twice(world)
+    if world.leads:
+        (folder / "traffic.json").write_text(json.dumps(traffic))
+        (folder / "broadcasts.json").write_text(json.dumps(broadcast))
+        (folder / "twice.txt").write_text(twice)
 
 
 @pytest.mark.parametrize("parts", PARTS)
@@ -220,33 +241,3 @@ def test_a_training_shows_once_what_a_step_communicates(tmp_path):
     reduced = (weights + 4) * 4 + 8 * len(ENTRIES)
     shown = [line for line in done.stderr.splitlines() if line.startswith("a step")]
     assert shown == [f"a step all-reduces {1e-6 * reduced:.6g} MB, gathers 0 MB and broadcasts 0 MB"]
-
-
-def main() -> None:
-    folder = Path(sys.argv[1])
-    torch.set_num_threads(1)
-    averaging.BUCKET_BYTES = 64
-    with join_world(processes=PROCESSES, gpus=0) as world:
-        ordered = {}
-        for name in TASKS:
-            for parts in PARTS:
-                found, whole = gradients(name, world, parts), in_one_message(name, world, parts)
-                ordered[f"{name}-{parts}"] = events(name, world, parts)
-                if world.leads:
-                    save_file(found, folder / f"{name}-{parts}.safetensors")
-                    save_file(
-                        {k: v.clone() for k, v in whole.items()}, folder / f"{name}-{parts}-whole.safetensors"
-                    )
-        (folder / f"events-{world.rank}.json").write_text(json.dumps(ordered))
-        (folder / f"gaps-{world.rank}.json").write_text(json.dumps(with_gaps(world)))
-        traffic = {parts: traffic_of_a_step(folder / f"traffic-{parts}", world, parts) for parts in PARTS}
-        broadcast = broadcasts(world)
-        twice = added_twice(world)
-        if world.leads:
-            (folder / "traffic.json").write_text(json.dumps(traffic))
-            (folder / "broadcasts.json").write_text(json.dumps(broadcast))
-            (folder / "twice.txt").write_text(twice)
-
-
-if __name__ == "__main__":
-    main()

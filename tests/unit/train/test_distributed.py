@@ -3,16 +3,12 @@
 import contextlib
 import importlib
 import json
-import multiprocessing
-import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -21,12 +17,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from avion_core.train import averaging, distributed
+from avion_core.train import averaging
 from avion_core.train.accumulation import Accumulation
 from avion_core.train.averaging import averaged
 from avion_core.train.distributed import World, alone, join_world
 from avion_core.train.preemption import PREEMPTED_EXIT_CODE, PreemptedError
-from tests.support.processes import PROCESSES, start
+from tests.support.processes import PROCESSES, exit_codes, start
 from tests.unit.train.tiny_tasks import make_batch, make_task
 from tests.unit.train.tiny_training import STEPS, STEPS_PER_EPOCH, tiny_training
 
@@ -59,9 +55,30 @@ def gathered_gradients(world: World) -> dict[str, torch.Tensor]:
 def pair(tmp_path_factory):
     """What two processes left in a folder."""
     folder = tmp_path_factory.mktemp("pair")
-    done = start(Path(__file__), folder)
-    assert done.returncode == 0, done.stderr
+    assert exit_codes(partial(leave, folder)) == [0, 0]
     return folder
+
+
+def leave(folder: Path, world: World) -> None:
+    averaging.BUCKET_BYTES = 64
+    found = gathered_gradients(world)
+    whole = without_dropout(tiny_training(folder / "whole", world=world))
+    whole.run("two")
+    sharded = without_dropout(tiny_training(folder / "sharded", world=world, shard=True))
+    sharded.run("sharded")
+    stopped_after(7, without_dropout(tiny_training(folder / "stopped", world=world, shard=True)))
+    resumed = without_dropout(tiny_training(folder / "stopped", world=world, shard=True))
+    resumed.run("resumed")
+    if world.leads:
+        stopped_after(5, without_dropout(tiny_training(folder / "changing", log_every_steps=1)))
+    world.wait()
+    stopped_after(10, without_dropout(tiny_training(folder / "changing", world=world, log_every_steps=1)))
+    if world.leads:
+        save_file(found, folder / "gradients.safetensors")
+        for name, training in {"final": whole, "sharded": sharded, "sharded-resumed": resumed}.items():
+            save_file(training.task.model.state_dict(), folder / f"{name}.safetensors")
+        held = [len(each.state) for each in (sharded.optimizer.optim, whole.optimizer)]
+        (folder / "state-held.txt").write_text(" ".join(map(str, held)))
 
 
 @pytest.mark.parametrize("name", ["contrastive", "relevancy"])
@@ -171,31 +188,6 @@ def test_one_process_goes_on_from_two_and_two_from_one(pair, tmp_path):
     assert steps.count(10) == 1  # one again
 
 
-def exit_codes_of_two(work: Callable[[World], None], context: str = "fork") -> list[int | None]:
-    """Of two processes that each join a world and `work` in it; a spawned one has imported little."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    start = multiprocessing.get_context(context)
-    processes = [start.Process(target=meet, args=(rank, port, work)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=60)
-    return [process.exitcode for process in processes]
-
-
-def meet(rank: int, port: int, work: Callable[[World], None]) -> None:
-    places = {"RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    os.environ |= {name: str(value) for name, value in places.items()}
-    distributed.TIMEOUT_SECONDS = 1
-    with join_world(processes=2, gpus=0) as world:
-        work(world)
-    del world
-    threads = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
-    os._exit(sum("gloo" in name for name in threads))
-
-
 def wait_long_for_the_first(world: World) -> None:
     """Longer than a step may take."""
     time.sleep(3 if world.leads else 0)
@@ -203,7 +195,7 @@ def wait_long_for_the_first(world: World) -> None:
 
 
 def test_the_others_wait_for_a_validation_that_takes_longer_than_a_step_may():
-    assert exit_codes_of_two(wait_long_for_the_first) == [0, 0]
+    assert exit_codes(wait_long_for_the_first, timeout_s=1) == [0, 0]
 
 
 def import_and_collect(world: World) -> None:
@@ -215,7 +207,7 @@ def import_and_collect(world: World) -> None:
 
 def test_no_thread_of_a_process_group_outlives_it():
     """One that frees a tensor while the interpreter ends would abort the process."""
-    assert exit_codes_of_two(import_and_collect, "spawn") == [0, 0]
+    assert exit_codes(import_and_collect, context="spawn") == [0, 0]
 
 
 def test_a_world_of_another_size_than_the_setting_is_refused():
@@ -252,31 +244,3 @@ def without_dropout(training):
     training.task.model.dropout.p = 0.0
     assert training.loop.steps == STEPS
     return training
-
-
-def main() -> None:
-    folder = Path(sys.argv[1])
-    averaging.BUCKET_BYTES = 64
-    with join_world(processes=PROCESSES, gpus=0) as world:
-        found = gathered_gradients(world)
-        whole = without_dropout(tiny_training(folder / "whole", world=world))
-        whole.run("two")
-        sharded = without_dropout(tiny_training(folder / "sharded", world=world, shard=True))
-        sharded.run("sharded")
-        stopped_after(7, without_dropout(tiny_training(folder / "stopped", world=world, shard=True)))
-        resumed = without_dropout(tiny_training(folder / "stopped", world=world, shard=True))
-        resumed.run("resumed")
-        if world.leads:
-            stopped_after(5, without_dropout(tiny_training(folder / "changing", log_every_steps=1)))
-        world.wait()
-        stopped_after(10, without_dropout(tiny_training(folder / "changing", world=world, log_every_steps=1)))
-        if world.leads:
-            save_file(found, folder / "gradients.safetensors")
-            for name, training in {"final": whole, "sharded": sharded, "sharded-resumed": resumed}.items():
-                save_file(training.task.model.state_dict(), folder / f"{name}.safetensors")
-            held = [len(each.state) for each in (sharded.optimizer.optim, whole.optimizer)]
-            (folder / "state-held.txt").write_text(" ".join(map(str, held)))
-
-
-if __name__ == "__main__":
-    main()

@@ -3,8 +3,6 @@
 With local negatives they are those of one process that takes the mean over the parts of the batch.
 """
 
-import os
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -19,9 +17,9 @@ from avion_core.data.clips import ClipTable, Sentences
 from avion_core.registry import load
 from avion_core.train import losses
 from avion_core.train.averaging import averaged
-from avion_core.train.distributed import World, alone, join_world
+from avion_core.train.distributed import World, alone
 from avion_core.train.relevancy import PairRelevancy
-from tests.support.processes import start
+from tests.support.processes import exit_codes
 
 pytestmark = pytest.mark.slow
 
@@ -106,9 +104,15 @@ def processes(request):
 def gathered(processes, tmp_path_factory):
     """What so many processes left in a folder."""
     folder = tmp_path_factory.mktemp("gathered")
-    done = start(Path(__file__), folder, processes=processes)
-    assert done.returncode == 0, done.stderr
+    assert exit_codes(partial(leave, folder), processes=processes) == [0] * processes
     return folder
+
+
+def leave(folder: Path, world: World) -> None:
+    for negatives in ("global", "local"):
+        found = gradients(world, negatives=negatives, parts=1)
+        if world.leads:
+            save_file(found, folder / f"{negatives}.safetensors")
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -125,16 +129,3 @@ def test_many_processes_have_the_loss_and_gradient_of_one(gathered, processes, n
 def test_local_negatives_are_fewer(gathered):
     everyone, own = (load_file(gathered / f"{name}.safetensors") for name in ("global", "local"))
     assert all(abs(everyone[name] - own[name]) > 1e-3 for name in ALL)
-
-
-def main() -> None:
-    folder = Path(sys.argv[1])
-    with join_world(processes=int(os.environ["WORLD_SIZE"]), gpus=0) as world:
-        for negatives in ("global", "local"):
-            found = gradients(world, negatives=negatives, parts=1)
-            if world.leads:
-                save_file(found, folder / f"{negatives}.safetensors")
-
-
-if __name__ == "__main__":
-    main()
