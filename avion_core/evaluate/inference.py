@@ -95,9 +95,7 @@ def over_clips(
     ):
         readable = _readable(readers, clips, ahead=2 * threads + 1, set_aside=set_aside)
         while batch := list(islice(readable, max(1, batch_size // views))):
-            frames_BVTHWC = _moved(torch.from_numpy(np.stack([frames for _, frames in batch])), device)
-            output_BVD = forward(frames_BVTHWC.flatten(0, 1)).float().unflatten(0, (len(batch), views))
-            outputs.append(output_BVD.mean(1))
+            outputs.append(_means(forward, np.stack([frames for _, frames in batch]), device))
             # wait for the batch before this one only, so that reading goes on while a GPU computes
             outputs[-2:-1] = [output_BD.cpu() for output_BD in outputs[-2:-1]]
             rows += [row for row, _ in batch]
@@ -109,9 +107,14 @@ def over_clips(
     return Inference(np.array(rows, np.int64), torch.cat(outputs).numpy(), tuple(bad))
 
 
-def _moved(frames: Tensor, device: torch.device) -> Tensor:
-    """Frames on `device`; nothing waits for a copy to a GPU."""
-    return frames if device.type == "cpu" else frames.pin_memory().to(device, non_blocking=True)
+def _means(
+    forward: Callable[[Tensor], Tensor], views_BVTHWC: npt.NDArray[np.uint8], device: torch.device
+) -> Tensor:
+    """Outputs B,D averaged over the views, on `device`; nothing waits for a GPU."""
+    frames = torch.from_numpy(views_BVTHWC)
+    if device.type == "cuda":
+        frames = frames.pin_memory().to(device, non_blocking=True)
+    return forward(frames.flatten(0, 1)).float().unflatten(0, views_BVTHWC.shape[:2]).mean(1)
 
 
 class _Readers:
