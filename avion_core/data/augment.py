@@ -183,10 +183,10 @@ def _noted(
 
 
 def posterize(picture: Image.Image, bits: int, **options: Any) -> Image.Image:
-    """timm's, and black if no bits are kept, which Pillow refuses."""
+    """timm's, but black where no bits are left, which Pillow refuses."""
     from timm.data import auto_augment
 
-    if bits == 0:
+    if bits <= 0:  # below 0 by magnitudes over 10 (mmax)
         return Image.new(picture.mode, picture.size)
     return auto_augment.posterize(picture, bits, **options)
 

@@ -101,6 +101,12 @@ def test_a_picture_of_no_bits_is_black():
         assert drawn.arguments == (0,) and not np.asarray(picture).any()
 
 
+def test_magnitudes_over_10_leave_no_bits_either():
+    rng = np.random.default_rng(0)
+    for _ in range(60):  # each draws two of fifteen operations
+        rand_augment_clip(still_clip(1), policy="rand-m20-mmax20-p1-inc1", rng=rng)
+
+
 @pytest.mark.parametrize(
     ("policy", "interpolation", "digest"),
     [
