@@ -18,6 +18,8 @@ from avion_core.train.distributed import World, join_world
 PROCESSES = 2
 PATIENCE_SECONDS = 300
 """Half of what the processes would wait for one another."""
+CONTEXT = "spawn" if torch.cuda.is_available() else "fork"
+"""A fork starts faster, but where there is a GPU, autograd fails in a fork of a process that has used it."""
 
 
 def start(program: Path, *arguments: object, prefix: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
@@ -40,12 +42,13 @@ def exit_codes(
     work: Callable[[World], None],
     *,
     processes: int = PROCESSES,
-    context: str = "fork",
+    context: str = CONTEXT,
     timeout_s: int = distributed.TIMEOUT_SECONDS,
 ) -> list[int | None]:
-    """Of processes that each join a world and `work` in it: 0 each, if no thread of gloo outlives it.
+    """Exit codes of processes that each join a world and `work` in it; 0 if no thread of gloo outlives it.
 
-    They wait `timeout_s` for one another within a step. With the context `spawn`, they have imported little.
+    They wait `timeout_s` for one another within a step. In the context `spawn` they have imported little.
+    Those that hang are killed, or the tests would never end.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -65,6 +68,8 @@ def exit_codes(
         worker.start()
     for worker in workers:
         worker.join(timeout=PATIENCE_SECONDS)
+        worker.kill()
+        worker.join()
     return [worker.exitcode for worker in workers]
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import json
+import multiprocessing
 import re
 import shutil
 import signal
@@ -22,6 +23,7 @@ from avion_core.train.accumulation import Accumulation
 from avion_core.train.averaging import averaged
 from avion_core.train.distributed import World, alone, join_world
 from avion_core.train.preemption import PREEMPTED_EXIT_CODE, PreemptedError
+from tests.support import processes
 from tests.support.processes import PROCESSES, exit_codes, start
 from tests.unit.train.tiny_tasks import make_batch, make_task
 from tests.unit.train.tiny_training import STEPS, STEPS_PER_EPOCH, tiny_training
@@ -195,7 +197,13 @@ def wait_long_for_the_first(world: World) -> None:
 
 
 def test_the_others_wait_for_a_validation_that_takes_longer_than_a_step_may():
-    assert exit_codes(wait_long_for_the_first, timeout_s=1) == [0, 0]
+    assert exit_codes(wait_long_for_the_first, context="fork", timeout_s=1) == [0, 0]
+
+
+def test_processes_that_hang_are_killed(monkeypatch):
+    monkeypatch.setattr(processes, "PATIENCE_SECONDS", 1)
+    assert 0 not in exit_codes(lambda world: time.sleep(600), context="fork")
+    assert not multiprocessing.active_children()
 
 
 def import_and_collect(world: World) -> None:
