@@ -17,7 +17,7 @@ from avion_core.folder_lock import claim_folder
 from avion_core.plugins import PLUGINS_VARIABLE, check_jobs_find, plugin_names
 from avion_core.workflow.planned import Workflow
 from avion_core.workflow.remakes import Remakes
-from avion_core.workflow.targets import narrates, needs_nothing, planned_runs, trains
+from avion_core.workflow.targets import narrates, planned_runs, trains
 
 
 def settings_or_exit(given: Mapping[str, Any], *, files: Iterable[Path], demo: Path, alone: bool) -> Settings:
@@ -41,8 +41,8 @@ def settings_or_exit(given: Mapping[str, Any], *, files: Iterable[Path], demo: P
 
 
 def check_before_work(settings: Settings, targets: Sequence[str], remakes: Remakes, *, dry: bool) -> None:
-    """Exit with the list of all that would fail; a dry run prints it after the plan."""
-    if needs_nothing(targets):
+    """Exit with the list of all that would fail; a dry run prints it after the jobs."""
+    if set(targets) == {"plan"}:  # which works without any file
         return
     try:
         remakes.look()

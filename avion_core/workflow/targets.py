@@ -7,9 +7,7 @@ from pathlib import Path
 
 from avion_core.config import Settings
 
-FREE_TARGETS = ("plan",)
-"""Targets of the workflow that need nothing and make nothing."""
-UNNARRATED_TARGETS = (*FREE_TARGETS, "download", "weights", "transcode", "annotate", "estimate")
+UNNARRATED_TARGETS = ("plan", "download", "weights", "transcode", "annotate", "estimate")
 """Targets of the workflow that need no rephrased narrations."""
 DATA_TARGETS = (*UNNARRATED_TARGETS, "narrate", "preflight")
 """Targets of the workflow that train and evaluate nothing."""
@@ -40,9 +38,3 @@ def narrates(targets: Iterable[str]) -> bool:
     """Whether the targets may need rephrased narrations; no target means all."""
     named = list(targets)
     return not named or not all(target in UNNARRATED_TARGETS for target in named)
-
-
-def needs_nothing(targets: Iterable[str]) -> bool:
-    """Whether all targets work without any file."""
-    named = list(targets)
-    return bool(named) and all(target in FREE_TARGETS for target in named)

@@ -71,6 +71,8 @@ def test_targets_decide_what_is_checked(folder, monkeypatch):
     assert asked["trains"] and asked["narrates"] and "scratch" in asked["runs"]
     _, asked = check(monkeypatch, "", dry=False, targets=["annotate"])
     assert not asked["trains"] and not asked["narrates"]
+    assert check(monkeypatch, "", dry=False, targets=["plan"])[1] == {}
+    assert check(monkeypatch, "", dry=False, targets=["plan", "pretrain"])[1]["trains"]
 
 
 def test_a_damaged_record_ends_with_its_name(folder, monkeypatch):

@@ -32,7 +32,6 @@ from avion_core.precheck import (
 )
 from avion_core.sources.state import SourceRecord
 from avion_core.workflow import Workflow, planned_runs, trains
-from avion_core.workflow.targets import needs_nothing
 
 ROOT = Path(__file__).parents[2]
 DEMO = read_config(ROOT / "config.yaml")
@@ -436,8 +435,6 @@ def test_too_few_clips_stop_no_run_that_only_makes_data(tmp_path: Path) -> None:
         assert not trains(settings, targets)
     for targets in ([], ["all"], ["annotate", "pretrain"], ["results/llm/cls/metrics.json"], ["report"]):
         assert trains(settings, targets)
-    assert needs_nothing(["plan"])
-    assert not any(needs_nothing(targets) for targets in ([], ["plan", "pretrain"], ["annotate"]))
     workflow = folder_workflow(tmp_path, ["a.mp4,0,1,takes cup,train"])
     assert len(problems(workflow)) == 2
     assert problems(workflow, trains=False) == []
