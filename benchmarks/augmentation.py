@@ -82,8 +82,8 @@ def main() -> None:
     device = Augmentation(clips=CLIPS // 4, frames=16, side_px=224, device=torch.device("cpu"))
     start = time.process_time()
     device()
-    means = {name: statistics.fmean(values[WARM:]) for name, values in spent.items()}
     torch_ms = 1e3 * (time.process_time() - start) / (CLIPS // 4)
+    means = {name: statistics.fmean(values[WARM:]) for name, values in spent.items()}
     write_result(
         "augmentation",
         figures={"worker_ms_per_clip": means, "device_code_on_cpu_ms_per_clip": torch_ms},

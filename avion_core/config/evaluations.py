@@ -45,6 +45,6 @@ class EvaluationSettings(EvaluationJob):
     """Arithmetic of the model; `bf16` and `fp16` are faster on a GPU and change figures a little."""
 
     def recipe(self) -> dict[str, Any]:
-        """The settings that decide the result, without `fp32`, which older results were measured in."""
+        """The settings that decide the result; without `fp32`, as in results from before this setting."""
         recipe = super().recipe()
         return {name: value for name, value in recipe.items() if (name, value) != ("precision", "fp32")}

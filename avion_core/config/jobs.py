@@ -56,8 +56,8 @@ class StageJob(ReadingJob):
     """Decoding processes per training process; 0 decodes in the training process itself."""
     augment_on: Literal["auto", "loader", "device"] = "auto"
     """Where RandAugment and random erasing are applied: `loader`, by PIL in its processes, or `device`, where
-    the model is trained; the clips are the same. `auto` is `device` on GPUs, except for whole frames and for
-    policies with operations that only PIL has, else `loader`."""
+    the model is trained; the clips are the same. `auto`: `device` on GPUs, unless RandAugment works on whole
+    frames or its policy has operations that only PIL has; else `loader`."""
     attention: Literal["sdpa", "flash", "flash_cute"] = "sdpa"
     """Attention kernels: torch's own, or on a GPU in half precision the package flash-attn (`flash`) or, on
     Hopper and later, flash-attn-4 (`flash_cute`)."""

@@ -305,3 +305,4 @@ OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 """Of planes [K, T, C, H, W] and six numbers for each clip [K, 6]."""
 KINDS = list(OPERATIONS)
+"""Their order in the column of `operations`."""

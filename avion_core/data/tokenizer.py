@@ -23,7 +23,7 @@ def tokenize(texts: Sequence[str], context_length: int = 77, *, tokenizer: str =
 
 
 def longest(tokens_BL: npt.ArrayLike) -> int:
-    """Tokens of the longest of these texts."""
+    """Length of the longest of these texts, in tokens."""
     return 1 + int(np.flatnonzero(np.asarray(tokens_BL).any(axis=0)).max(initial=0))
 
 

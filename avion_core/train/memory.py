@@ -1,4 +1,4 @@
-"""Memory of the device: need of a training step, choice of recomputation, advice where it does not fit."""
+"""Memory of the device: estimate of a step, choice of checkpointing, advice where a step does not fit."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Prefetch:
                 self._ahead = error
 
     def waited(self) -> float:
-        """Seconds since the last call in which reading held the device up."""
+        """Seconds since the last call that the device has waited for a batch."""
         seconds, self._waited_s = self._waited_s, 0.0
         return seconds
 

@@ -6,7 +6,7 @@ The share is what the GPU benchmark measured on that GPU for that model, or else
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ class Measured:
 
     device: str | None = None
     """Name in DEVICES."""
-    rows: Sequence[Mapping[str, Any]] = field(default=())
+    rows: Sequence[Mapping[str, Any]] = ()
     """Entries with their `row` (`benchmarks.gpu_rows.Row`) and `utilisation`."""
 
     @classmethod
@@ -43,7 +43,7 @@ class Measured:
             raise ValueError(f"{path}: not a result of `make bench NAME=gpu`; delete it") from None
 
     def utilisation(self, device: str, recipe: StageSettings) -> float | None:
-        """That of the row most like the stage; None if there is none with its model on this GPU."""
+        """Utilisation of the row most like the stage; None without a row of its model on this GPU."""
         rows = [entry for entry in self.rows if entry["row"]["architecture"] == recipe.model]
         if device != self.device or not rows:
             return None
@@ -84,7 +84,10 @@ def wall_hours(training: Training, device: str, measured: Measured) -> float | N
 def hours_report(
     trainings: Sequence[Training], titles: Mapping[str, str], measured: Measured
 ) -> Iterable[str]:
-    """Lines: a table for each run, whose `titles` are given, time limits that are too short, and notes."""
+    """Lines of the report: a table per run, with time limits that are too short, then notes.
+
+    `titles` are those of the runs.
+    """
     for run in dict.fromkeys(training.stage.run for training in trainings):
         own = [training for training in trainings if training.stage.run == run]
         yield f"{run}: {titles[run]}"
@@ -95,7 +98,7 @@ def hours_report(
 
 
 def _rows(trainings: Sequence[Training], measured: Measured) -> Iterable[list[str]]:
-    """A row a line, a column a stage."""
+    """Rows of the table; each has a label, then a cell per stage."""
 
     def row(label: str, cell: Callable[[Training], str]) -> list[str]:
         return [label, *map(cell, trainings)]
@@ -173,7 +176,7 @@ def _aligned(rows: Iterable[list[str]]) -> Iterable[str]:
 
 
 def _extensive(value: float | None, training: Training) -> str:
-    """A figure that grows with the clips, marked if it is for each million of them."""
+    """A figure in proportion to the clips; marked if it is per million of them."""
     if value is None:
         return NONE
     return _figure(value) + (PER_MILLION if training.clips is None else "")

@@ -1,4 +1,4 @@
-"""What the selected runs train, and the work that it is, as far as the files on disk say."""
+"""Trainings of the selected runs and their operations, from the settings and the files that exist so far."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from avion_core.layouts import CLASSES
 from avion_core.workflow.planned import PlannedStage, Workflow
 
 STAND_IN_CLASSES = 400
-"""Outputs of a classifier whose classes are not known yet; its head has a thousandth of the operations."""
+"""Outputs assumed for a classifier before annotate; the head is a thousandth of its operations."""
 MILLION = 1_000_000
 
 
 @dataclass(frozen=True)
 class Training:
-    """A stage of a run, and its work."""
+    """A stage of a run, and its operations."""
 
     stage: PlannedStage
     layout: str
@@ -29,7 +29,7 @@ class Training:
     flops_per_clip: int
     """Operations of the forward and backward pass."""
     finished: bool
-    """Whether its model is there, made with these settings."""
+    """Whether its model exists, made with these settings."""
 
     @property
     def gpus(self) -> int:
@@ -53,8 +53,8 @@ class Training:
 def trainings(workflow: Workflow, flops_per_clip: Callable[..., int]) -> list[Training]:
     """The trainings of the runs, in order.
 
-    `flops_per_clip` is `models.sizes.training_flops`, which takes a second; it is called once for models and
-    sizes that are the same. Raises ValueError for a damaged file.
+    `flops_per_clip` is `models.sizes.training_flops`, which takes a second; stages with the same model and
+    sizes share a call. Raises ValueError for a damaged file.
     """
     known: dict[str, int] = {}
     found = []
@@ -79,7 +79,7 @@ def trainings(workflow: Workflow, flops_per_clip: Callable[..., int]) -> list[Tr
 
 
 def _clips(workflow: Workflow, recipe: StageSettings) -> int | None:
-    """Rows of the joined clip tables: rephrased ones have those of the human ones."""
+    """Rows of the joined clip tables; a rephrased one has the rows of the human one."""
     table = Path(workflow.clip_table(recipe.dataset, "train"))
     return row_count(table) * len(recipe.clip_tables) if table.exists() else None
 
