@@ -24,7 +24,9 @@ DEVICES.register("A5000", Device("RTX A5000", 111.1, "NVIDIA RTX A5000 data shee
 DEVICES.register("A100", Device("A100", 312.0, "NVIDIA A100 data sheet: 312, or 624 with sparsity"))
 DEVICES.register("L40S", Device("L40S", 362.0, "NVIDIA L40S data sheet: 362.05, or 733 with sparsity"))
 DEVICES.register("H100-PCIe", Device("H100 PCIe", 756.0, "NVIDIA H100 data sheet: 1,513 with sparsity"))
+DEVICES.register("H100-NVL", Device("H100 NVL", 835.5, "NVIDIA H100 data sheet: 1,671 with sparsity"))
 DEVICES.register("H100", Device("H100", 989.0, "NVIDIA H100 data sheet, SXM: 1,979 with sparsity"))
+DEVICES.register("H200-NVL", Device("H200 NVL", 835.5, "NVIDIA H200 data sheet: 1,671 with sparsity"))
 DEVICES.register("H200", Device("H200", 989.0, "NVIDIA H200 data sheet, SXM: 1,979 with sparsity"))
 
 

@@ -107,7 +107,9 @@ def test_the_clips_of_all_processes_are_held_against_the_peak_of_all():
     [
         ("NVIDIA H100 80GB HBM3", "bf16", 989.0),
         ("NVIDIA H100 PCIe", "fp16", 756.0),
+        ("NVIDIA H100 NVL", "bf16", 835.5),
         ("NVIDIA H200", "bf16", 989.0),
+        ("NVIDIA H200 NVL", "bf16", 835.5),
         ("NVIDIA A100-SXM4-80GB", "fp16", 312.0),
         ("NVIDIA L40S", "bf16", 362.0),
         ("NVIDIA RTX A5000", "fp16", 111.1),
