@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 
 from avion_core.config import StageSettings
@@ -21,6 +22,8 @@ from tests.unit.train.tiny_tasks import DUAL
 
 FRAMES, STEPS = 4, 2
 """The first of the steps has no optimiser state yet."""
+GPU_OF_24_GB = 23e9
+"""Bytes that such a GPU has at least, by its driver."""
 
 
 def model_of(device: str):
@@ -78,6 +81,8 @@ def test_memory_of_batch_256_of_vit_b_at_four_frames(device, record_property):
     if device == "cpu":
         assert found.keys() == ways.keys()
         return
+    if "checkpointed" not in found and memory.device_bytes(torch.device(device)) < GPU_OF_24_GB:
+        pytest.skip("needs a GPU of 24 GB")
     assert found["checkpointed"] < 22_000
     assert max(found["checkpointed"], found["in_8_micro_batches"]) < found.get("plain", math.inf) / 2
 
