@@ -147,7 +147,8 @@ def _short_limit(training: Training, measured: Measured) -> Iterable[str]:
 def _notes(trainings: Sequence[Training], measured: Measured) -> Iterable[str]:
     """What the figures mean."""
     if any(training.clips is None for training in trainings):
-        yield f"{PER_MILLION} for each million clips: clips unknown until annotate"
+        unknown = "clips unknown until annotate; docs/cluster.md has those of public data sets"
+        yield f"{PER_MILLION} for each million clips: {unknown}"
     predicted = [training for training in trainings if _has_peak(training)]
     if len(predicted) < len(trainings):
         yield "No hours are predicted for stages on CPUs (gpus: 0) and in fp32."
