@@ -178,8 +178,9 @@ def _differences(
     if recorded is None:
         return [Difference(folder, "settings", NOT_RECORDED, None)]
     ours, theirs = configured.recipe(), recorded.recipe()
+    now, then = (settings.model_dump(mode="json") for settings in (configured, recorded))
     return [
-        Difference(folder, name, theirs.get(name), ours.get(name))
+        Difference(folder, name, then.get(name), now.get(name))
         for name in ours | theirs
         if name in type(configured).model_fields and ours.get(name) != theirs.get(name)
     ]

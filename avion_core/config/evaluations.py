@@ -42,7 +42,8 @@ class EvaluationSettings(EvaluationJob):
     batch_size: Count = 64
     """Clip views per batch."""
     precision: Precision = "fp32"
-    """Arithmetic of the model; `bf16` and `fp16` are faster on a GPU and change figures a little."""
+    """Arithmetic of the model; `bf16` and `fp16` are faster on a GPU and change figures a little. Changing it
+    repeats no training that the evaluation validates."""
 
     def recipe(self) -> dict[str, Any]:
         """The settings that decide the result; without `fp32`, as in results from before this setting."""

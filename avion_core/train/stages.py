@@ -228,7 +228,11 @@ class _Stage:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """Everything that affects the result; checkpoints of another identity are not resumed. For rank 0."""
-        measured = {"validation": self.validation.settings.recipe()} if self.validation else {}
+        measured = {}
+        if self.validation:
+            # without its arithmetic, which changes the figures too little to train again
+            recipe = self.validation.settings.recipe()
+            measured["validation"] = {name: recipe[name] for name in recipe if name != "precision"}
         return {
             "recipe": self.settings.recipe(),
             "architecture": load_architecture(self.settings.model).model_dump(mode="json"),

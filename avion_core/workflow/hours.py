@@ -5,6 +5,7 @@ The share is what the GPU benchmark measured on that GPU for that model, or else
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,11 +36,15 @@ class Measured:
         """The benchmark's result. Raises ValueError for a file that is not one."""
         if not path.is_file():
             return cls()
+        result = read_json(path)
         try:
-            figures = read_json(path)["figures"]
-            entries = [entry for entry in figures["rows"].values() if entry.get("utilisation")]
-            return cls(device_named(figures["device"]["name"]), [e for e in entries if "row" in e])
-        except (AttributeError, KeyError, TypeError):
+            figures = result["figures"]
+            entries = [e for e in figures["rows"].values() if e.get("utilisation") and "row" in e]
+            for entry in entries:
+                if "architecture" not in dict(entry["row"]) or not 0 < entry["utilisation"] < math.inf:
+                    raise ValueError
+            return cls(device_named(figures["device"]["name"]), entries)
+        except (AttributeError, KeyError, TypeError, ValueError):
             raise ValueError(f"{path}: not a result of `make bench NAME=gpu`; delete it") from None
 
     def utilisation(self, device: str, recipe: StageSettings) -> float | None:
@@ -56,7 +61,9 @@ class Measured:
             "precision": recipe.precision,
             "sdpa": None,
         }
-        best = max(rows, key=lambda entry: [entry["row"][name] == value for name, value in wanted.items()])
+        best = max(
+            rows, key=lambda entry: [entry["row"].get(name) == value for name, value in wanted.items()]
+        )
         return float(best["utilisation"])
 
 
@@ -88,6 +95,8 @@ def hours_report(
 
     `titles` are those of the runs.
     """
+    if not trainings:
+        yield "The selected runs train nothing."
     for run in dict.fromkeys(training.stage.run for training in trainings):
         own = [training for training in trainings if training.stage.run == run]
         yield f"{run}: {titles[run]}"

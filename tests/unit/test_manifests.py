@@ -70,6 +70,11 @@ def test_results_of_this_configuration_differ_in_nothing(tmp_path):
             "narrate.provider is lexicon in manifest.json, openai in the configuration",
         ),
         ({"evaluation": {"frames": 8}}, "egomcq", "frames is 4 in manifest.json, 8 in the configuration"),
+        (
+            {"evaluation": {"precision": "bf16"}},
+            "egomcq",
+            "precision is fp32 in manifest.json, bf16 in the configuration",
+        ),
     ],
 )
 def test_what_decides_a_result_and_differs_is_named(tmp_path, change, folder, words):

@@ -95,6 +95,22 @@ def test_a_finished_stage_is_trained_again_only_where_something_has_changed(
     assert {name: (out / name).read_bytes() for name in PUBLISHED} == before
 
 
+def test_another_precision_of_its_validation_does_not_train_a_stage_again(kitchen, tmp_path, monkeypatch):
+    """An evaluation that used to be in fp32 may be a validation of trainings that took days."""
+    recipe = {**CONTRASTIVE, "epochs": 1, "validate_with": "own"}
+    files = {"chunks": kitchen / "chunks.parquet", "clips": kitchen / "clips.arrow"}
+
+    def run(out, **changes):
+        entry = {"kind": "retrieval", "dataset": "any", "stage": "pretrain", **changes}
+        return train(kitchen, out, recipe, validation=ValidationData(EvaluationSettings(**entry), files))
+
+    run(tmp_path)
+    monkeypatch.setattr("avion_core.train.stages._Stage.fresh_model", lambda stage: 1 / 0)
+    run(tmp_path, precision="bf16")
+    with pytest.raises(ZeroDivisionError):
+        run(tmp_path, crops=3)
+
+
 def test_a_kill_while_another_result_is_published_leaves_none_that_passes(
     kitchen, pretrained, tmp_path, monkeypatch
 ):

@@ -108,10 +108,32 @@ def test_what_the_benchmark_measured_on_this_gpu_for_this_model_counts(tmp_path)
     assert table(training(), measured=other) == table(training())
 
 
-def test_a_file_that_is_no_result_is_one_error(tmp_path):
-    (tmp_path / "gpu.json").write_text('{"figures": []}')
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        '{"figures": []}',
+        '{"figures": {"device": {"name": "H100"}, "rows": {"a": {"utilisation": "much", "row": ROW}}}}',
+        '{"figures": {"device": {"name": "H100"}, "rows": {"a": {"utilisation": -0.5, "row": ROW}}}}',
+        '{"figures": {"device": {"name": "H100"}, "rows": {"a": {"utilisation": NaN, "row": ROW}}}}',
+        '{"figures": {"device": {"name": "H100"}, "rows": {"a": {"utilisation": 0.5, "row": {}}}}}',
+        '{"figures": {"device": {"name": "H100"}, "rows": {"a": {"utilisation": 0.5, "row": "a"}}}}',
+    ],
+)
+def test_a_file_that_is_no_result_is_one_error(tmp_path, text):
+    (tmp_path / "gpu.json").write_text(text.replace("ROW", '{"architecture": "clip_vit_b_16"}'))
     with pytest.raises(ValueError, match=r"gpu.json: not a result of `make bench NAME=gpu`; delete it"):
         Measured.read(tmp_path / "gpu.json")
+
+
+def test_a_row_without_a_later_setting_counts(tmp_path):
+    older = {"utilisation": 0.5, "row": {"architecture": "clip_vit_b_16", "frames": 4}}
+    measured = Measured.read(gpu_json(tmp_path, older=older))
+    assert measured.utilisation("H100", training().stage.recipe) == 0.5
+
+
+def test_runs_that_train_nothing_have_a_line():
+    assert list(hours_report([], TITLES, Measured())) == ["The selected runs train nothing."]
 
 
 def test_a_table_has_a_column_for_each_stage():
