@@ -160,7 +160,7 @@ def _notes(trainings: Sequence[Training], measured: Measured) -> Iterable[str]:
         yield f"{PER_MILLION} for each million clips: {unknown}"
     predicted = [training for training in trainings if _has_peak(training)]
     if len(predicted) < len(trainings):
-        yield "No hours are predicted for stages on CPUs (gpus: 0) and in fp32."
+        yield "No hours are predicted for stages on CPUs (gpus: 0) or in fp32."
     if not predicted:
         return
     assumed = f"an assumed {ASSUMED_UTILISATION:.0%} of the peak in bf16 or fp16"
