@@ -129,7 +129,7 @@ def draw_erasure(
 
 
 class _Box:
-    """Takes the place of a tensor [planes, H, W] in timm's RandomErasing, and keeps what it writes."""
+    """Stand-in for a tensor [planes, H, W] in timm's RandomErasing that keeps what is written into it."""
 
     dtype = torch.float32
     top = left = 0
@@ -149,7 +149,7 @@ class _Box:
 
 @functools.lru_cache(maxsize=8)
 def rand_augment(policy: str, side_px: int, interpolation: str = "bilinear") -> Callable[[Any], Any]:
-    """timm's transform for frames of this side, of a tuple instead of a picture: it adds its operations.
+    """timm's transform for frames of this side. Called with a tuple, it adds its operations to that.
 
     Raises ValueError for a policy that timm does not know.
     """
@@ -172,7 +172,7 @@ def rand_augment(policy: str, side_px: int, interpolation: str = "bilinear") -> 
 
 
 def noting(function: Callable[..., Any]) -> Callable[..., tuple[Operation, ...]]:
-    """Of a tuple of operations and what timm gives its function after the picture: the tuple and this one."""
+    """A stand-in for timm's `function` that adds it, with its arguments, to a tuple of operations."""
     return functools.partial(_noted, posterize if function.__name__ == "posterize" else function)
 
 

@@ -30,8 +30,8 @@ from torch import Tensor
 from avion_core.data.augment import FILL, Draws, Operation, rand_augment
 
 VALUES_AT_ONCE = 2**22
-"""Most grey levels that one operation works on at a time, if a clip has no more; it takes several tensors of
-8 bytes for each."""
+"""Grey levels that one operation works on at a time, or one clip's if it has more; it needs several tensors of
+8 bytes a level."""
 LUMA = (19595, 38470, 7471)
 """Pillow's weights of red, green and blue, in 1/65536."""
 GEOMETRIC = frozenset(
@@ -90,7 +90,7 @@ def _step(operation: Operation, height: int, width: int) -> tuple[str, tuple[flo
 
 
 class _Canvas:
-    """Takes the place of a picture in timm's and Pillow's functions, which then return their matrix."""
+    """Stand-in for a picture, of which timm's and Pillow's functions return their matrix."""
 
     def __init__(self, width: int, height: int) -> None:
         self.size = self.width, self.height = width, height
@@ -158,7 +158,7 @@ def resampled(
 
 
 def _sources(matrix_K6: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """The point of the source, x and y [K, H, W], that comes to the centre of each pixel."""
+    """The source coordinates x and y [K, H, W] of each pixel's centre."""
     y_H1 = torch.arange(height, dtype=torch.float64, device=matrix_K6.device)[:, None] + 0.5
     x_W = torch.arange(width, dtype=torch.float64, device=matrix_K6.device) + 0.5
     a, b, c, d, e, f = matrix_K6[:, :, None, None].unbind(1)
@@ -166,13 +166,13 @@ def _sources(matrix_K6: Tensor, height: int, width: int) -> tuple[Tensor, Tensor
 
 
 def _taps(place: Tensor, offsets: Iterable[int], size: int) -> tuple[list[Tensor], Tensor]:
-    """Indices of the neighbours at these offsets, repeated beyond the border, and the share of the next."""
+    """Indices of the neighbours at these offsets, clamped to the border, and the share of the next."""
     whole = place.floor()
     return [(whole.long() + offset).clamp(0, size - 1) for offset in offsets], place - whole
 
 
 def _pick(planes_KTCHW: Tensor, rows_KHW: Tensor, columns_KHW: Tensor) -> Tensor:
-    """The pixels at these places, the same ones of all frames and channels."""
+    """The pixels at these places, in every frame and channel."""
     flat = planes_KTCHW.flatten(-2)
     index = (rows_KHW * planes_KTCHW.shape[-1] + columns_KHW).flatten(-2)[:, None, None]
     return flat.gather(-1, index.expand(flat.shape)).view(planes_KTCHW.shape)
@@ -244,7 +244,7 @@ def _blend(first: Tensor, second: Tensor, factor: Tensor) -> Tensor:
 def looked_up(
     planes_KTCHW: Tensor, numbers_K6: Tensor, *, table: Callable[[Tensor, Tensor, Tensor], Tensor]
 ) -> Tensor:
-    """New grey levels by `table`, of levels [256], planes, and the argument [K, 1, 1, 1]: [K, T, C, 256]."""
+    """Replace each grey level: `table(levels_256, planes, argument_K111)` gives the new ones, [K, T, C, 256]."""
     levels = torch.arange(256, device=planes_KTCHW.device)
     levels_KTC256 = table(levels, planes_KTCHW, numbers_K6[:, 0, None, None, None]).to(torch.uint8)
     flat = planes_KTCHW.flatten(-2)
@@ -303,6 +303,6 @@ OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "color": color,
     "sharpness": sharpness,
 }
-"""Of planes [K, T, C, H, W] and six numbers for each clip [K, 6]."""
+"""Functions of planes [K, T, C, H, W] and each clip's six numbers [K, 6]."""
 KINDS = list(OPERATIONS)
 """Their order in the column of `operations`."""

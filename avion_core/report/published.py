@@ -38,9 +38,10 @@ class PublishedRow:
     batch_per_gpu: int | None = None
     note: str = ""
     recipe: Mapping[str, Any] = field(default_factory=dict)
-    """Settings of the stage that took the GPU hours, and `layout` of its data set; empty for none of ours."""
+    """Settings of the stage that took the GPU hours, with the `layout` of its data set; empty if not one of
+    ours."""
     hours_include: str = ""
-    """Another stage in the GPU hours."""
+    """Another stage that the GPU hours include."""
 
 
 @dataclass(frozen=True)
