@@ -30,8 +30,8 @@ from torch import Tensor
 from avion_core.data.augment import FILL, Draws, Operation, rand_augment
 
 VALUES_AT_ONCE = 2**22
-"""Grey levels that one operation works on at a time, or one clip's if it has more; it needs several tensors of
-8 bytes a level."""
+"""Grey levels that one operation works on at a time, or one clip's if it has more; it needs several tensors
+of 8 bytes a level."""
 LUMA = (19595, 38470, 7471)
 """Pillow's weights of red, green and blue, in 1/65536."""
 GEOMETRIC = frozenset(
@@ -244,7 +244,10 @@ def _blend(first: Tensor, second: Tensor, factor: Tensor) -> Tensor:
 def looked_up(
     planes_KTCHW: Tensor, numbers_K6: Tensor, *, table: Callable[[Tensor, Tensor, Tensor], Tensor]
 ) -> Tensor:
-    """Replace each grey level: `table(levels_256, planes, argument_K111)` gives the new ones, [K, T, C, 256]."""
+    """Replace grey levels; `table` of levels [256], planes and argument [K, 1, 1, 1] gives the new ones.
+
+    They are [K, T, C, 256], or fewer where clips share them.
+    """
     levels = torch.arange(256, device=planes_KTCHW.device)
     levels_KTC256 = table(levels, planes_KTCHW, numbers_K6[:, 0, None, None, None]).to(torch.uint8)
     flat = planes_KTCHW.flatten(-2)
