@@ -103,17 +103,21 @@ class Scaler:
     def __call__(self, picture: Picture, out_HWC: NDArray[np.uint8]) -> None:
         """Write the scaled box to `out_HWC`, uint8 [H, W, 3]."""
         # Planes: twice as fast as packed RGB, and with colour at full resolution.
+        cut = self._cut(picture)
         scaled = self._reformatter.reformat(
-            self._cut(picture),
-            self._width,
-            self._height,
-            "gbrp",
-            interpolation=Interpolation.BILINEAR,
-            threads=1,
+            cut, self._width, self._height, "gbrp", interpolation=self._method(cut), threads=1
         )
         order = slice(None, None, -1) if self._crop.flip else slice(None)
         for channel, plane in zip((1, 2, 0), scaled.planes, strict=True):  # green, blue, red
             out_HWC[:, order, channel] = _rows(plane)[:, : self._width]
+
+    def _method(self, cut: av.VideoFrame) -> Interpolation:
+        """Bilinear. Where nothing is scaled, libswscale's fast conversion leaves the last columns of some
+        widths uninitialised; its accurate one does not."""
+        unscaled = (cut.width, cut.height) == (self._width, self._height)
+        if unscaled and cut.format.name in PLANAR_420 and 0 < self._width % 16 <= 8:
+            return Interpolation.BILINEAR | Interpolation.ACCURATE_RND
+        return Interpolation.BILINEAR
 
     def _cut(self, picture: Picture) -> av.VideoFrame:
         if isinstance(picture, av.VideoFrame) and picture.format.name in PLANAR_420:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from avion_core.media import MediaError
 from avion_core.media import decode as decode_module
 from avion_core.media.crop import Crop, center_crop
-from avion_core.media.decode import BACKENDS, decode_frames, decode_packets
+from avion_core.media.decode import BACKENDS, Scaler, decode_frames, decode_packets, empty_clip
 from avion_core.media.packets import index_packets
 from tests.support.counted_video import RANDOM_ACCESS, read_number, write_counted
 
@@ -170,6 +170,18 @@ def test_crop_scale_and_flip(videos):
     np.testing.assert_array_equal(mirrored, whole[:, :, ::-1])
     fractional = decode_frames(path, [7], crop=Crop(10.5, 2.25, 100.5, 99.75), size_px=32)
     assert fractional.shape == (1, 32, 32, 3)
+
+
+@pytest.mark.parametrize("name", ["yuv420p", "yuvj420p"])
+def test_a_frame_that_is_not_scaled_is_whole_at_every_width(name):
+    """libswscale's fast conversion leaves up to eight columns as they were in memory."""
+    for width in range(32, 65):
+        frame = av.VideoFrame(width, 48, name)
+        for plane in frame.planes:
+            np.frombuffer(plane, np.uint8)[:] = 160
+        clip_THWC = empty_clip(1, (width, 48))
+        Scaler(Crop(0, 0, width, 48), (width, 48))(frame, clip_THWC[0])
+        assert (clip_THWC == clip_THWC[:, :1, :1]).all(), width
 
 
 def test_a_crop_outside_the_frame_and_an_unknown_backend_are_refused(videos):
