@@ -99,7 +99,9 @@ class Subject:
         """Unit embeddings M,D of sentences."""
         config = encoder.config
         tokens_ML = tokenize(texts, config.context_length, tokenizer=config.tokenizer)
-        return over_texts(self._in_precision(encoder.encode_text), tokens_ML, device=self.device)
+        embeds_MD = over_texts(self._in_precision(encoder.encode_text), tokens_ML, device=self.device)
+        self._check_finite(embeds_MD)
+        return embeds_MD
 
     def _in_precision(self, forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         """`forward` in the arithmetic of the settings."""
@@ -113,7 +115,7 @@ class Subject:
     def _over(self, clips: ClipTable, forward: Callable[[Tensor], Tensor]) -> Inference:
         dataset = ClipDataset(clips, self.chunks, evaluation_view(self.settings, self.description))
         dataset.check_length(self.title)
-        return over_clips(
+        found = over_clips(
             self._in_precision(forward),
             dataset,
             clips,
@@ -125,6 +127,17 @@ class Subject:
             device=self.device,
             title=self.title,
         )
+        self._check_finite(found.outputs)
+        return found
+
+    def _check_finite(self, outputs_ND: npt.NDArray[np.float32]) -> None:
+        """Raise EvaluationError for NaN, which would be ranked like any other number."""
+        if not np.isfinite(outputs_ND).all():
+            precision = self.settings.precision
+            way_out = "set precision to bf16 or fp32" if precision == "fp16" else "look at the stage's log"
+            raise EvaluationError(
+                f"{self.title}: the model's outputs are not finite in {precision}; {way_out}"
+            )
 
 
 class Evaluator(Protocol):

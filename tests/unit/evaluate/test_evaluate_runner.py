@@ -1,6 +1,7 @@
 """Whole evaluations of small random models on clips without videos: figures, bad clips, refusals."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from avion_core.layouts import LAYOUTS
 from avion_core.media import MediaError
 from avion_core.media.chunk_table import write_chunk_table
 from avion_core.models.architecture import DualEncoderConfig, VideoMAEConfig
+from avion_core.models.dual_encoder import DualEncoder
 from avion_core.models.store import ModelDescription, build_model, save_model
 
 PLUGIN = Path(__file__).parents[2] / "workflow/plugin"
@@ -169,6 +171,17 @@ def test_half_precision_is_that_of_both_towers_and_float32_is_no_other_recipe(pl
         assert 1e-4 < np.abs(full - half).max() < 0.05
     assert "precision" not in settings("retrieval").recipe()
     assert settings("retrieval", precision="bf16").recipe()["precision"] == "bf16"
+
+
+@pytest.mark.parametrize("tower", ["encode_video", "encode_text"])
+def test_outputs_that_are_not_finite_are_an_error(place, monkeypatch, tower):
+    """As where fp16 overflows; ranks of NaN would be figures like any other."""
+    save(place / "model", "dual_encoder", DUAL_ENCODER)
+    write_ek100(place, *(f"P{k:02}" for k in range(4)))
+    encode = getattr(DualEncoder, tower)
+    monkeypatch.setattr(DualEncoder, tower, lambda model, inputs: encode(model, inputs) * math.nan)
+    with pytest.raises(subject.EvaluationError, match="not finite in fp16; set precision to bf16 or fp32"):
+        measure(place, "retrieval", tables=("clips", "sentences"), precision="fp16")
 
 
 def test_a_bad_clip_leaves_the_figures_of_the_others(place):
