@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,5 +86,8 @@ def _clips(workflow: Workflow, recipe: StageSettings) -> int | None:
 
 def _classes(workflow: Workflow, recipe: StageSettings) -> int:
     path = Path(workflow.clips(recipe.dataset, CLASSES))
-    names = read_json(path).get(recipe.predicts) if path.exists() else None
-    return len(names) if names else STAND_IN_CLASSES
+    classes = read_json(path) if path.exists() else {}
+    names = classes.get(recipe.predicts, []) if isinstance(classes, Mapping) else None
+    if not isinstance(names, list):
+        raise ValueError(f"{path}: not lists of class names by label; delete it and run annotate")
+    return len(names) or STAND_IN_CLASSES

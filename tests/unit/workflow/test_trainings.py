@@ -60,6 +60,14 @@ def test_clips_are_the_rows_of_all_tables_and_steps_whole_batches(tmp_path):
     assert (cls.clips, cls.steps, cls.flops_per_clip) == (50, 7 * 3, 1007)
 
 
+@pytest.mark.parametrize("damaged", [["take"], {"action": 3}, {"action": None}])
+def test_a_damaged_list_of_classes_is_one_error(tmp_path, damaged):
+    workflow = workflow_of(tmp_path, selected_runs=["llm"])
+    write_json(Path(workflow.clips("ek100", "classes.json")), damaged)
+    with pytest.raises(ValueError, match=r"classes.json: not lists of class names by label; delete it and"):
+        found(workflow)
+
+
 def test_a_stage_is_finished_once_its_model_is_made_with_these_settings(tmp_path):
     workflow = workflow_of(tmp_path, selected_runs=["human"])
     folder = Path(workflow.model("human", "pretrain")).parent
