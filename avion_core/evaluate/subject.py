@@ -115,18 +115,25 @@ class Subject:
     def _over(self, clips: ClipTable, forward: Callable[[Tensor], Tensor]) -> Inference:
         dataset = ClipDataset(clips, self.chunks, evaluation_view(self.settings, self.description))
         dataset.check_length(self.title)
-        found = over_clips(
-            self._in_precision(forward),
-            dataset,
-            clips,
-            views=self.settings.clips * self.settings.crops,
-            batch_size=self.settings.batch_size,
-            threads=self.settings.threads,
-            clip_timeout_s=self.settings.clip_timeout_seconds,
-            max_bad_share=self.settings.max_bad_share,
-            device=self.device,
-            title=self.title,
-        )
+        try:
+            found = over_clips(
+                self._in_precision(forward),
+                dataset,
+                clips,
+                views=self.settings.clips * self.settings.crops,
+                batch_size=self.settings.batch_size,
+                threads=self.settings.threads,
+                clip_timeout_s=self.settings.clip_timeout_seconds,
+                max_bad_share=self.settings.max_bad_share,
+                device=self.device,
+                title=self.title,
+            )
+        except torch.OutOfMemoryError as error:
+            said = str(error).partition(" Of the allocated memory")[0]
+            raise EvaluationError(
+                f"{self.title}: a batch does not fit the device: lower the evaluation's batch_size, now "
+                f"{self.settings.batch_size}. {said}"
+            ) from None
         self._check_finite(found.outputs)
         return found
 

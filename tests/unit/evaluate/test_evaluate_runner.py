@@ -184,6 +184,20 @@ def test_outputs_that_are_not_finite_are_an_error(place, monkeypatch, tower):
         measure(place, "retrieval", tables=("clips", "sentences"), precision="fp16")
 
 
+def test_a_batch_that_does_not_fit_the_device_is_one_error_with_what_to_lower(place, monkeypatch):
+    save(place / "model", "dual_encoder", DUAL_ENCODER)
+    write_ek100(place, *(f"P{k:02}" for k in range(4)))
+
+    def full(model, frames):
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory. GPU 0 is full. Of the allocated memory much is used"
+        )
+
+    monkeypatch.setattr(DualEncoder, "encode_video", full)
+    with pytest.raises(subject.EvaluationError, match=r"toy: .*batch_size, now 3\. .* is full\.$"):
+        measure(place, "retrieval", tables=("clips", "sentences"), batch_size=3)
+
+
 def test_a_bad_clip_leaves_the_figures_of_the_others(place):
     save(place / "model", "dual_encoder", DUAL_ENCODER)
     write_ek100(place, "P1", "torn1", "P2", "P3", "torn2")
