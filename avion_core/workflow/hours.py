@@ -91,7 +91,7 @@ def wall_hours(training: Training, device: str, measured: Measured) -> float | N
 def hours_report(
     trainings: Sequence[Training], titles: Mapping[str, str], measured: Measured
 ) -> Iterable[str]:
-    """Lines of the report: a table per run, with time limits that are too short, then notes.
+    """Lines of the report: a table per run, with warnings, then notes.
 
     `titles` are those of the runs.
     """
@@ -101,7 +101,7 @@ def hours_report(
         own = [training for training in trainings if training.stage.run == run]
         yield f"{run}: {titles[run]}"
         yield from _aligned(_rows(own, measured))
-        yield from (line for training in own for line in _short_limit(training, measured))
+        yield from (line for training in own for line in _warnings(training, measured))
         yield ""
     yield from _notes(trainings, measured)
 
@@ -142,10 +142,13 @@ def _published(training: Training) -> str:
     )
 
 
-def _short_limit(training: Training, measured: Measured) -> Iterable[str]:
-    limit = training.stage.recipe.runtime_minutes
+def _warnings(training: Training, measured: Measured) -> Iterable[str]:
+    """Too few clips, and a time limit that is too short."""
+    recipe, limit = training.stage.recipe, training.stage.recipe.runtime_minutes
     if training.clips is None or training.finished:
         return
+    if training.steps == 0 and recipe.epochs:
+        yield f"{training.stage.name}: {training.clips} clips do not fill one batch of {recipe.batch_size}"
     hours = {device: wall_hours(training, device, measured) for device in DEVICES}
     over = [f"{name} {_figure(needed)} h" for name, needed in hours.items() if needed and 60 * needed > limit]
     if over:

@@ -132,6 +132,11 @@ def test_a_row_without_a_later_setting_counts(tmp_path):
     assert measured.utilisation("H100", training().stage.recipe) == 0.5
 
 
+def test_a_batch_that_no_epoch_fills_is_named():
+    lines, _ = table(training("one", clips=3), training("two", clips=3, epochs=0), training("three"))
+    assert [line for line in lines if "fill" in line] == ["one: 3 clips do not fill one batch of 100"]
+
+
 def test_runs_that_train_nothing_have_a_line():
     assert list(hours_report([], TITLES, Measured())) == ["The selected runs train nothing."]
 
