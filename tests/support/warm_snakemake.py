@@ -35,8 +35,13 @@ class WarmSnakemake:
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
 
-    def run(self, arguments: Sequence[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-        """Run `snakemake` with these arguments to the end; stdout and stderr come back together."""
+    def run(
+        self, arguments: Sequence[str], environment: dict[str, str], python: str = sys.executable
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `snakemake` with these arguments to the end; stdout and stderr come back together.
+
+        Its jobs run the program `python`.
+        """
         process = self._running()
         assert process.stdin and process.stdout
         with tempfile.NamedTemporaryFile() as output:
@@ -45,6 +50,7 @@ class WarmSnakemake:
                 "environment": environment,
                 "folder": str(Path.cwd()),
                 "output": output.name,
+                "python": python,
             }
             print(json.dumps(order), file=process.stdin, flush=True)
             code = process.stdout.readline()
@@ -78,8 +84,8 @@ def serve() -> bool:
     return False
 
 
-def become(argv: list[str], environment: dict[str, str], folder: str, output: str) -> None:
-    """Take on a command's arguments, environment, folder, and output file."""
+def become(argv: list[str], environment: dict[str, str], folder: str, output: str, python: str) -> None:
+    """Take on a command's arguments, environment, folder, and output file, and its jobs' Python."""
     for path, descriptors in ((os.devnull, (0,)), (output, (1, 2))):
         opened = os.open(path, os.O_RDWR | os.O_APPEND)
         for descriptor in descriptors:
@@ -88,7 +94,7 @@ def become(argv: list[str], environment: dict[str, str], folder: str, output: st
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
-    sys.argv = argv
+    sys.argv, sys.executable = argv, python
 
 
 if __name__ == "__main__":

@@ -18,11 +18,12 @@ from uuid import uuid4
 
 import yaml
 
+from tests.support.warm_python import WarmPython
 from tests.support.warm_snakemake import WarmSnakemake
 
 ROOT = Path(__file__).parents[2]
 SMALL = ROOT / "tests/workflow/small.yaml"
-WARM = WarmSnakemake()
+WARM, PYTHON = WarmSnakemake(), WarmPython()
 
 
 def environment() -> dict[str, str]:
@@ -55,12 +56,13 @@ def snakemake(
     code: Path = ROOT,
     **extra: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run to the end, forked from a process that has imported Snakemake; `kill_when` starts as a shell does.
+    """Run to the end; Snakemake and its jobs fork from processes that have imported their packages.
 
-    Stdout and stderr come back together. `extra` joins the environment.
+    Stdout and stderr come back together. `extra` joins the environment. `kill_when` starts all as a shell does.
     """
     line = command(folder, *arguments, overlay=overlay, code=code)
-    return WARM.run([*options, *line[1:]], environment() | extra)
+    python = sys.executable if "--dry-run" in options else str(PYTHON.path)
+    return WARM.run([*options, *line[1:]], environment() | extra, python)
 
 
 def finished(folder: Path, *arguments: str, **keywords: Any) -> str:

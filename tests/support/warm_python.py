@@ -1,0 +1,131 @@
+"""Runs the jobs of a workflow for the price of importing their packages once.
+
+`WarmPython.path` is a program that takes the place of `python` in a job's command. For `-m workflow_scripts.…`
+it asks a process that has imported the packages, but nothing of ours, to fork; all else goes to the real Python.
+"""
+
+from __future__ import annotations
+
+import array
+import atexit
+import importlib
+import json
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+PACKAGES = (
+    "torch",
+    "torch.distributed.optim",
+    "torch.utils.flop_counter",
+    "pandas",
+    "pyarrow.parquet",
+    "pydantic",
+    "yaml",
+    "av",
+    "safetensors.torch",
+    "timm.data.mixup",
+    "tqdm",
+)
+CLIENT = """#!{python} -IS
+import os, sys
+if sys.argv[1:2] != ["-m"] or not sys.argv[2].startswith("workflow_scripts."):
+    os.execv("{python}", ["{python}", *sys.argv[1:]])
+import array, json, signal, socket
+with socket.socket(socket.AF_UNIX) as server:
+    server.connect("{address}")
+    order = dict(module=sys.argv[2], argv=sys.argv[2:], environment=dict(os.environ), folder=os.getcwd())
+    server.sendmsg([b"."], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", (0, 1, 2)))])
+    server.sendall(json.dumps(order).encode() + b"\\n")
+    code = int(server.makefile().readline())
+if code < 0:
+    signal.signal(-code, signal.SIG_DFL)
+    os.kill(os.getpid(), -code)
+sys.exit(code)
+"""
+
+
+class WarmPython:
+    """The process that forks, started on first use and ended with this one."""
+
+    def __init__(self) -> None:
+        self._path: Path | None = None
+
+    @property
+    def path(self) -> Path:
+        """The program."""
+        if self._path is None:
+            folder = tempfile.TemporaryDirectory(prefix="warm-")
+            self._path = Path(folder.name) / "python"
+            address = f"{folder.name}/server"
+            server = subprocess.Popen(
+                [sys.executable, __file__, address],
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+            )
+            atexit.register(lambda: (server.kill(), server.wait(), folder.cleanup()))
+            assert server.stdout and server.stdout.readline(), "the warm process has ended"
+            self._path.write_text(CLIENT.format(python=sys.executable, address=address))
+            self._path.chmod(0o755)
+        return self._path
+
+
+def serve(address: str) -> str | None:
+    """Answer clients until the tests have ended: None. In a fork for a client, the module to run."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen(64)
+        listener.settimeout(5)
+        tests = os.getppid()
+        print("ready", flush=True)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the handlers
+        while True:
+            try:
+                client, _ = listener.accept()
+            except TimeoutError:
+                if os.getppid() != tests:
+                    return None
+                continue
+            if os.fork() == 0:
+                break
+            client.close()
+    client.settimeout(None)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _, passed, _, _ = client.recvmsg(1, socket.CMSG_SPACE(3 * array.array("i").itemsize))
+    descriptors = array.array("i", passed[0][2])
+    order = json.loads(client.makefile().readline())
+    child = os.fork()
+    if child == 0:
+        client.close()
+        return become(descriptors, **order)
+    _, status = os.waitpid(child, 0)
+    client.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+    os._exit(0)
+
+
+def become(
+    descriptors: array.array[int], module: str, argv: list[str], environment: dict[str, str], folder: str
+) -> str:
+    """Take on a client's streams, environment and folder; the module to run."""
+    for target, opened in enumerate(descriptors):
+        os.dup2(opened, target)
+        os.close(opened)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    sys.argv = argv
+    sys.path[:1] = [folder, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
+    return module
+
+
+if __name__ == "__main__":
+    for package in PACKAGES:
+        importlib.import_module(package)
+    if name := serve(sys.argv[1]):
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
