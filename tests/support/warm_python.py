@@ -1,7 +1,7 @@
 """Runs the jobs of a workflow for the price of importing their packages once.
 
-`WarmPython.path` is a program that takes the place of `python` in a job's command. For `-m workflow_scripts.…`
-it asks a process that has imported the packages, but nothing of ours, to fork; all else goes to the real Python.
+`WarmPython.path` is a program that takes the place of `python` in a job's command. For our scripts it asks
+a process to fork that has imported the packages, but nothing of ours. All else goes to the real Python.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def snakemake(
 ) -> subprocess.CompletedProcess[str]:
     """Run to the end; Snakemake and its jobs fork from processes that have imported their packages.
 
-    Stdout and stderr come back together. `extra` joins the environment. `kill_when` starts all as a shell does.
+    Stdout and stderr come back together. `extra` joins the environment. `kill_when` starts as a shell does.
     """
     line = command(folder, *arguments, overlay=overlay, code=code)
     python = sys.executable if "--dry-run" in options else str(PYTHON.path)
