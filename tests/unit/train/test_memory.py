@@ -128,7 +128,8 @@ def test_the_smallest_device_decides_for_all_processes(tmp_path):
 
 def in_a_process(folder: Path, world: World) -> None:
     """On devices of which only rank 0's has room for the whole step; only that one measures."""
-    memory.device_bytes = lambda device: 2 * PLAIN if world.leads else PLAIN
+    own = 2 * PLAIN if world.leads else PLAIN
+    memory.device_bytes = lambda device: own
     memory.say = lambda line: print(line, file=(folder / "said").open("a"), flush=True)
     settings = stage(processes=world.size, batch_size=8 * world.size)
     on = choose_checkpointing(
