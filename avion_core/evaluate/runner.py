@@ -57,6 +57,7 @@ def evaluate(
     Raises ValueError when model, data and kind do not match or nothing can be measured.
     """
     torch.set_num_threads(settings.threads)
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False  # as in training
     device = choose_device(settings.gpus)
     network, description = load_for(model, frames=settings.frames)
     subject = Subject(

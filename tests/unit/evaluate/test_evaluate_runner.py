@@ -156,7 +156,8 @@ def test_retrieval_is_the_metric_of_the_models_embeddings(place):
         assert json.loads(stored.metadata()["sentences"]) == texts
 
 
-def test_half_precision_is_that_of_both_towers_and_float32_is_no_other_recipe(place):
+def test_half_precision_is_that_of_both_towers_and_float32_is_no_other_recipe(place, monkeypatch):
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_fp16_reduced_precision_reduction", True)
     save(place / "model", "dual_encoder", DUAL_ENCODER)
     write_ek100(place, *(f"P{k:02}" for k in range(20)))
     found = {
@@ -169,6 +170,7 @@ def test_half_precision_is_that_of_both_towers_and_float32_is_no_other_recipe(pl
         full, half = (found[precision][1][name] for precision in ("fp32", "bf16"))
         assert full.dtype == half.dtype == np.float32
         assert 1e-4 < np.abs(full - half).max() < 0.05
+    assert not torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction, "sums are in fp32"
     assert "precision" not in settings("retrieval").recipe()
     assert settings("retrieval", precision="bf16").recipe()["precision"] == "bf16"
 
