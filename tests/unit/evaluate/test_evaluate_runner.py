@@ -156,8 +156,8 @@ def test_retrieval_is_the_metric_of_the_models_embeddings(place):
         assert json.loads(stored.metadata()["sentences"]) == texts
 
 
-def test_half_precision_is_that_of_both_towers_and_float32_is_no_other_recipe(place, monkeypatch):
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_fp16_reduced_precision_reduction", True)
+def test_half_precision_is_that_of_both_towers_and_float32_is_no_other_recipe(place):
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = True  # torch's default
     save(place / "model", "dual_encoder", DUAL_ENCODER)
     write_ek100(place, *(f"P{k:02}" for k in range(20)))
     found = {
