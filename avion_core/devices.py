@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from avion_core.registry import Registry
@@ -12,7 +13,7 @@ class Device:
     """One model of GPU."""
 
     in_name: str
-    """Part of the name that its driver reports."""
+    """Words of the name that its driver reports."""
     tflops: float
     """Peak TFLOPS of dense matrix products in bf16 and fp16."""
     source: str
@@ -32,5 +33,7 @@ DEVICES.register("H200", Device("H200", 989.0, "NVIDIA H200 data sheet, SXM: 1,9
 
 def device_named(reported: str) -> str | None:
     """Name in DEVICES of the GPU that a driver reports, the most specific one; None for an unknown GPU."""
-    found = [name for name, device in DEVICES.items() if device.in_name in reported]
+    found = [
+        name for name, device in DEVICES.items() if re.search(rf"\b{re.escape(device.in_name)}\b", reported)
+    ]
     return max(found, key=lambda name: len(DEVICES[name].in_name), default=None)

@@ -114,6 +114,7 @@ def test_the_clips_of_all_processes_are_held_against_the_peak_of_all():
         ("NVIDIA L40S", "bf16", 362.0),
         ("NVIDIA RTX A5000", "fp16", 111.1),
         ("NVIDIA RTX A5000", "fp32", None),
+        ("NVIDIA RTX A1000", "bf16", None),
         ("Some other device", "bf16", None),
     ],
 )
