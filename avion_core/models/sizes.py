@@ -125,7 +125,13 @@ def _attention_flops(q_shape: Any, k_shape: Any, v_shape: Any, *_: Any, **__: An
 
 def _forward(model: VideoModel, step: Mapping[str, Any], *, clips: int) -> Tensor:
     side = model.image_size_px
-    return model.dry_run(torch.empty(clips, 3, model.frames, side, side), **step)
+    try:
+        return model.dry_run(torch.empty(clips, 3, model.frames, side, side), **step)
+    except RuntimeError as error:  # in a plug-in's tower
+        raise ValueError(
+            f"the size of this {model.kind} is not known: its `dry_run` needs values ({error}). Write one that "
+            "needs only shapes, or set gradient_checkpointing to true or false"
+        ) from None
 
 
 def _kept_per_clip(model: VideoModel, step: Mapping[str, Any]) -> Counter[nn.Module | None]:

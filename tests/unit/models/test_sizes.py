@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from avion_core.models.architecture import DualEncoderConfig, VideoMAEConfig
+from avion_core.models.clip import ClipText
 from avion_core.models.layers import Block, set_checkpointing
 from avion_core.models.sizes import measure
 from avion_core.models.store import build_model
@@ -101,3 +102,12 @@ def test_the_largest_block_is_that_of_the_decoder_where_most_is_masked():
 
     size = measure("videomae", MAE, frames=4, image_size_px=32)
     assert size.block_bytes == pytest.approx(kept_bytes(alone, 2) - kept_bytes(alone, 1), rel=0.05)
+
+
+def test_a_tower_that_needs_values_is_one_error(monkeypatch):
+    """As a plug-in's may, whose `dry_run` is its forward pass."""
+    monkeypatch.setattr(ClipText, "dry_run", ClipText.forward)
+    with pytest.raises(
+        ValueError, match=r"size of this dual_encoder is not known.* shapes, or set"
+    ):
+        measure("dual_encoder", "toy_dual_encoder", frames=2, image_size_px=32)
