@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -48,6 +49,15 @@ def exit_codes(
     """Exit codes of processes that each join a world and `work` in it; 0 if no thread of gloo outlives it.
 
     They wait `timeout_s` for one another within a step. In the context `spawn` they have imported little.
+    """
+    return in_processes(partial(_meet, timeout_s, work), processes=processes, context=context)
+
+
+def in_processes(
+    work: Callable[[], object], *, processes: int = PROCESSES, context: str = CONTEXT
+) -> list[int | None]:
+    """Exit codes of processes that each `work` with the variables by which they can join a world.
+
     Those that hang are killed, or the tests would never end.
     """
     with socket.socket() as probe:
@@ -63,7 +73,7 @@ def exit_codes(
         }
         for rank in range(processes)
     ]
-    workers = [start.Process(target=_meet, args=(place, timeout_s, work)) for place in places]
+    workers = [start.Process(target=_take, args=(place, work)) for place in places]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -73,11 +83,15 @@ def exit_codes(
     return [worker.exitcode for worker in workers]
 
 
-def _meet(place: dict[str, str], timeout_s: int, work: Callable[[World], None]) -> None:
+def _take(place: dict[str, str], work: Callable[[], object]) -> None:
     os.environ |= place
     torch.set_num_threads(1)  # a fork has none of its parent's threads
+    work()
+
+
+def _meet(timeout_s: int, work: Callable[[World], None]) -> None:
     distributed.TIMEOUT_SECONDS = timeout_s
-    with join_world(processes=int(place["WORLD_SIZE"]), gpus=0) as world:
+    with join_world(processes=int(os.environ["WORLD_SIZE"]), gpus=0) as world:
         work(world)
     del world
     gc.collect()

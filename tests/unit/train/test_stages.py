@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from avion_core.train.checkpoint import CheckpointStore
 from avion_core.train.engine import Training
 from avion_core.train.preemption import PREEMPTED_EXIT_CODE
 from avion_core.train.validation import ValidationData
+from tests.support.processes import in_processes
 from tests.support.recipes import CLASSIFICATION, CONTRASTIVE, MASKED
 from tests.support.training import equal, lines, train, weights
 
@@ -485,8 +487,7 @@ NO_AMPLIFIED_ROUNDING = {"optimizer": "sgd", "learning_rate": 0.1}
 
 
 def train_in_two_processes(kitchen, out, recipe):
-    process = start_program(kitchen, out, {**recipe, "processes": 2}, launcher=TWO)
-    assert process.wait(timeout=120) == 0
+    assert in_processes(partial(train, kitchen, out, {**recipe, "processes": 2})) == [0, 0]
     return [line["loss"] for line in lines(out)]
 
 
