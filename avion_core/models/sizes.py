@@ -129,8 +129,8 @@ def _forward(model: VideoModel, step: Mapping[str, Any], *, clips: int) -> Tenso
         return model.dry_run(torch.empty(clips, 3, model.frames, side, side), **step)
     except RuntimeError as error:  # in a plug-in's tower
         raise ValueError(
-            f"the size of this {model.kind} is not known: its `dry_run` needs values ({error}). Write one that "
-            "needs only shapes, or set gradient_checkpointing to true or false"
+            f"the size of this {model.kind} is not known: its `dry_run` needs values ({error}). Write one "
+            "that needs only shapes, or set gradient_checkpointing to true or false"
         ) from None
 
 

@@ -107,7 +107,5 @@ def test_the_largest_block_is_that_of_the_decoder_where_most_is_masked():
 def test_a_tower_that_needs_values_is_one_error(monkeypatch):
     """As a plug-in's may, whose `dry_run` is its forward pass."""
     monkeypatch.setattr(ClipText, "dry_run", ClipText.forward)
-    with pytest.raises(
-        ValueError, match=r"size of this dual_encoder is not known.* shapes, or set"
-    ):
+    with pytest.raises(ValueError, match=r"size of this dual_encoder is not known.* shapes, or set"):
         measure("dual_encoder", "toy_dual_encoder", frames=2, image_size_px=32)
