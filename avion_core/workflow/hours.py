@@ -6,6 +6,7 @@ The share is what the GPU benchmark measured on that GPU for that model, or else
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from avion_core.workflow.trainings import Training
 ASSUMED_UTILISATION = 0.4
 """Share of the peak that a training is assumed to use where none was measured."""
 UNKNOWN, NONE, PER_MILLION = "unknown", "–", "*"
+COLUMNS = 100
+"""Width of warnings and notes."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +104,9 @@ def hours_report(
         own = [training for training in trainings if training.stage.run == run]
         yield f"{run}: {titles[run]}"
         yield from _aligned(_rows(own, measured))
-        yield from (line for training in own for line in _warnings(training, measured))
+        yield from _wrapped(line for training in own for line in _warnings(training, measured))
         yield ""
-    yield from _notes(trainings, measured)
+    yield from _wrapped(_notes(trainings, measured))
 
 
 def _rows(trainings: Sequence[Training], measured: Measured) -> Iterable[list[str]]:
@@ -186,6 +189,12 @@ def _aligned(rows: Iterable[list[str]]) -> Iterable[str]:
     for row in listed:
         cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=False)]
         yield "  ".join([row[0].ljust(widths[0]), *cells]).rstrip()
+
+
+def _wrapped(lines: Iterable[str]) -> Iterable[str]:
+    """Lines of COLUMNS at most."""
+    for line in lines:
+        yield from textwrap.wrap(line, COLUMNS, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _extensive(value: float | None, training: Training) -> str:

@@ -167,6 +167,8 @@ def test_a_time_limit_that_is_too_short_is_named():
     limit = next(line for line in lines if "runtime_minutes" in line)
     assert limit.startswith("s: runtime_minutes (600, 10 h) is below the prediction: A5000 ")
     assert "A100 11.1 h" in limit and "H100 3.51 h" not in limit
+    lines, _ = table(training(flops_per_clip=10**17))
+    assert max(map(len, lines)) <= 100, "although all GPUs are named"
     for fine in (replace(long, finished=True), replace(long, clips=None), training(runtime_minutes=6000)):
         assert not any("runtime_minutes" in line for line in table(fine)[0])
 
