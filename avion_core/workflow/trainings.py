@@ -60,7 +60,7 @@ def trainings(workflow: Workflow, flops_per_clip: Callable[..., int]) -> list[Tr
     found = []
     for stage in workflow.stages():
         recipe = stage.recipe
-        further = {"classes": _classes(workflow, recipe)} if recipe.predicts else {}
+        further = {"classes": _classes(workflow, recipe)} if recipe.trains == "classes" else {}
         same = repr(
             (recipe.model, recipe.trains, recipe.model_arguments(), recipe.dry_run_arguments(), further)
         )

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from avion_core.config import load_settings
+from avion_core.config.tasks import ClassificationStage
 from avion_core.configfile import lay_over, read_config
 from avion_core.data.clips import write_clips
 from avion_core.files import write_json, write_manifest
@@ -42,6 +43,12 @@ def test_before_anything_is_made_clips_and_classes_are_unknown(tmp_path):
     assert pretrain.flops == 10 * 1e6 * 1000
     assert cls.flops_per_clip == 1000 + STAND_IN_CLASSES
     assert (pretrain.layout, cls.layout) == ("ego4d", "ek100")
+
+
+def test_a_task_of_a_plug_in_may_train_classes_without_a_label(tmp_path, monkeypatch):
+    monkeypatch.setattr(ClassificationStage, "predicts", "")
+    items = found(workflow_of(tmp_path, selected_runs=["llm"]))
+    assert items["llm", "finetune_cls"].flops_per_clip == 1000 + STAND_IN_CLASSES
 
 
 def test_clips_are_the_rows_of_all_tables_and_steps_whole_batches(tmp_path):
