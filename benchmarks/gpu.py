@@ -382,6 +382,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("torch finds no GPU here; `--device cpu --tiny` runs every row at a tiny size")
     if options.tiny:
         torch.set_num_threads(1)
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False  # as in training
     device = torch.device(options.device)
     rows = {name: ROWS[name] for name in options.rows or ROWS}
     with tempfile.TemporaryDirectory(prefix="avion-gpu-") as folder:
