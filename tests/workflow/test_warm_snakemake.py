@@ -1,13 +1,14 @@
-"""The warm start of Snakemake that other tests plan with ends as a start from a shell does."""
+"""Snakemake and jobs that fork from warm processes say and end as those that a shell starts."""
 
 from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from harness import WARM, command, environment
+from harness import PYTHON, ROOT, WARM, command, environment
 
 
 def words(said: str) -> list[str]:
@@ -26,3 +27,26 @@ def test_a_warm_start_says_what_a_cold_one_says(tmp_path: Path, options: list[st
     warm = WARM.run(line[1:], environment())
     assert (warm.returncode, words(warm.stdout)) == (code, words(cold.stdout))
     assert cold.returncode == code
+
+
+ESTIMATE = ["-m", "workflow_scripts.estimate"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ([*ESTIMATE, "--help"], 0),
+        ([*ESTIMATE, "--datasets", "{}"], 2),
+        (["-c", "import os, sys; print(os.getcwd(), sys.argv, os.environ['WORD']); sys.exit(3)", "x"], 3),
+    ],
+)
+def test_a_job_of_the_warm_python_is_one_of_the_real_one(
+    tmp_path: Path, arguments: list[str], code: int
+) -> None:
+    shell = {**environment(), "PYTHONPATH": str(ROOT), "WORD": "ours"}
+    cold, warm = (
+        subprocess.run([python, *arguments], env=shell, cwd=tmp_path, capture_output=True, text=True)
+        for python in (sys.executable, str(PYTHON.path))
+    )
+    assert (warm.returncode, warm.stdout, warm.stderr) == (code, cold.stdout, cold.stderr)
+    assert cold.returncode == code and cold.stdout + cold.stderr

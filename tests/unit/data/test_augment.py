@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from avion_core.data.augment import erase_clip, rand_augment_clip
+from avion_core.data.augment import erase_clip, posterize, rand_augment_clip
 from tests.support.drawn import operation, textured_clip
 
 POLICY = "rand-m7-n4-mstd0.5-inc1"
@@ -102,9 +102,9 @@ def test_a_picture_of_no_bits_is_black():
 
 
 def test_magnitudes_over_10_leave_no_bits_either():
-    rng = np.random.default_rng(0)
-    for _ in range(60):  # each draws two of fifteen operations
-        rand_augment_clip(still_clip(1), policy="rand-m20-mmax20-p1-inc1", rng=rng)
+    """timm then draws less than none."""
+    picture = posterize(Image.fromarray(still_clip(1)[0]), -2)
+    assert not np.asarray(picture).any()
 
 
 @pytest.mark.parametrize(
