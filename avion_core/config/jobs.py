@@ -58,9 +58,10 @@ class StageJob(ReadingJob):
     """Where RandAugment and random erasing are applied: `loader`, by PIL in its processes, or `device`, where
     the model is trained; the clips are the same. `auto`: `device` on GPUs, unless RandAugment works on whole
     frames or its policy has operations that only PIL has; else `loader`."""
-    attention: Literal["sdpa", "flash", "flash_cute"] = "sdpa"
-    """Attention kernels: torch's own, or on a GPU in half precision the package flash-attn (`flash`) or, on
-    Hopper and later, flash-attn-4 (`flash_cute`)."""
+    attention: Literal["sdpa", "flash_cute", "flash_2", "flash"] = "sdpa"
+    """Attention kernels: torch's own, or on a GPU in half precision flash-attn's: the package flash-attn-4
+    (`flash_cute`, for Hopper and later), flash-attn (`flash_2`), or the first of these two that runs there
+    (`flash`; the log names it)."""
     gradient_checkpointing: Literal["auto", True, False] = "auto"
     """Recompute each block in the backward pass instead of keeping its activations in memory. `auto`: on GPUs
     if a step would not fit otherwise, by its estimated memory; never on the CPU."""

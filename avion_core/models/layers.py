@@ -36,7 +36,7 @@ def in_half(kernel: Callable[..., Tensor]) -> AttentionFunction:
     return attend
 
 
-def _flash() -> AttentionFunction:
+def _flash_2() -> AttentionFunction:
     from flash_attn import flash_attn_func
 
     return in_half(flash_attn_func)
@@ -67,10 +67,11 @@ class AttentionBackend:
 
 ATTENTION_BACKENDS: dict[str, AttentionBackend] = {
     "sdpa": AttentionBackend(lambda: _sdpa),
-    "flash": AttentionBackend(_flash, "flash-attn", (8, 0)),
     "flash_cute": AttentionBackend(_flash_cute, "flash-attn-4", (9, 0)),
+    "flash_2": AttentionBackend(_flash_2, "flash-attn", (8, 0)),
 }
-"""By the name in the settings. `flash` is flash-attn 2, `flash_cute` its successor for Hopper and later."""
+"""By name; `flash_2` is flash-attn 2, `flash_cute` its successor for Hopper and later. The setting
+`attention` knows one more: `flash`, the first here of flash-attn's forms that runs."""
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -116,30 +117,34 @@ class Attention(nn.Module):
         return x_BNE.unflatten(-1, (parts, self.heads, -1)).unbind(2)
 
 
-def set_attention(model: nn.Module, name: str) -> None:
-    """Choose the attention of every layer in `model` by its name in ATTENTION_BACKENDS.
+def set_attention(model: nn.Module, name: str) -> str:
+    """Choose the attention of every layer in `model`: a name in ATTENTION_BACKENDS, or `flash`.
 
-    Raises ValueError for an unknown name, a missing package, and a GPU that it does not support.
+    Returns the name of the backend. Raises ValueError for an unknown name, a missing package, and a GPU that
+    it does not support.
     """
-    others = ", ".join(other for other in ATTENTION_BACKENDS if other != name)
-    if name not in ATTENTION_BACKENDS:
-        raise ValueError(f"unknown attention '{name}'; known: {others}")
-    backend = ATTENTION_BACKENDS[name]
-    try:
-        attend = backend.load()
-    except ImportError as error:
-        raise ValueError(
-            f"attention '{name}' needs the package {backend.package} ({error}); install it or use one of "
-            f"{others}"
-        ) from None
-    if backend.capability is not None and not _gpu_has(backend.capability):
+    if name not in (known := (*ATTENTION_BACKENDS, "flash")):
+        raise ValueError(f"unknown attention '{name}'; known: {', '.join(known)}")
+    forms = [form for form in ATTENTION_BACKENDS if form.startswith("flash_")] if name == "flash" else [name]
+    lacking = []
+    for form in forms:
+        backend = ATTENTION_BACKENDS[form]
+        try:
+            attend = backend.load()
+        except ImportError as error:
+            lacking.append(f"the package {backend.package} ({error})")
+            continue
+        if backend.capability is None or _gpu_has(backend.capability):
+            break
         version = ".".join(map(str, backend.capability))
-        raise ValueError(
-            f"attention '{name}' needs a GPU of compute capability {version} or later; use one of {others}"
-        )
+        lacking.append(f"a GPU of compute capability {version} or later for {backend.package}")
+    else:
+        others = ", ".join(other for other in known if other not in (name, *forms))
+        raise ValueError(f"attention '{name}' needs {', or '.join(lacking)}; or use one of: {others}")
     for layer in model.modules():
         if isinstance(layer, Attention):
             layer.attend = attend
+    return form
 
 
 def _gpu_has(capability: tuple[int, int]) -> bool:

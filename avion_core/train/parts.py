@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import torch
@@ -34,7 +35,9 @@ def fix_arithmetic(threads: int, world: World) -> None:
 
 def choose_kernels(settings: StageSettings, model: VideoModel, *, checkpointing: bool) -> None:
     """Set the model's kernels, which affect its results only by rounding."""
-    set_attention(model, settings.attention)
+    backend = set_attention(model, settings.attention)
+    if settings.attention == "flash":
+        print(f"attention: {backend}", file=sys.stderr, flush=True)
     set_checkpointing(model, checkpointing)
     if settings.compile:
         compile_blocks(model)

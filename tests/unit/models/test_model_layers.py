@@ -83,24 +83,28 @@ def test_drop_path_acts_in_training_only():
 
 def test_attention_is_chosen_by_name():
     block = Block(12, heads=3, norm_eps=1e-6)
-    with pytest.raises(ValueError, match="unknown attention 'flesh'; known: sdpa, flash, flash_cute"):
+    with pytest.raises(ValueError, match=r"'flesh'; known: sdpa, flash_cute, flash_2, flash$"):
         set_attention(block, "flesh")
     set_attention(block, "sdpa")
     assert block.attn.attend is layers._sdpa
 
 
 def test_the_setting_has_the_names_of_the_kernels():
-    assert get_args(StageJob.model_fields["attention"].annotation) == tuple(layers.ATTENTION_BACKENDS)
+    assert get_args(StageJob.model_fields["attention"].annotation) == (*layers.ATTENTION_BACKENDS, "flash")
 
 
 @pytest.mark.parametrize(
     ("name", "package", "others"),
-    [("flash", "flash-attn", "sdpa, flash_cute"), ("flash_cute", "flash-attn-4", "sdpa, flash")],
+    [
+        ("flash_2", r"flash-attn \(.+\)", "sdpa, flash_cute, flash"),
+        ("flash_cute", r"flash-attn-4 \(.+\)", "sdpa, flash_2, flash"),
+        ("flash", r"flash-attn-4 \(.+\), or the package flash-attn \(.+\)", "sdpa"),
+    ],
 )
 def test_flash_without_its_package_says_what_to_do(name, package, others, monkeypatch):
     monkeypatch.setitem(sys.modules, "flash_attn", None)
     monkeypatch.delitem(sys.modules, "flash_attn.cute", raising=False)
-    with pytest.raises(ValueError, match=rf"package {package} \(.+\); install it or use one of {others}$"):
+    with pytest.raises(ValueError, match=rf"needs the package {package}; or use one of: {others}$"):
         set_attention(Block(12, heads=3, norm_eps=1e-6), name)
 
 
@@ -125,7 +129,8 @@ def installed(monkeypatch) -> list[dict]:
 
 
 @pytest.mark.parametrize(
-    ("name", "wanted", "next_lower"), [("flash", (8, 0), (7, 5)), ("flash_cute", (9, 0), (8, 9))]
+    ("name", "wanted", "next_lower"),
+    [("flash_2", (8, 0), (7, 5)), ("flash", (8, 0), (7, 5)), ("flash_cute", (9, 0), (8, 9))],
 )
 def test_flash_needs_a_gpu_that_it_supports(name, wanted, next_lower, installed, monkeypatch):
     block = Block(12, heads=3, norm_eps=1e-6)
@@ -142,7 +147,27 @@ def test_flash_needs_a_gpu_that_it_supports(name, wanted, next_lower, installed,
     assert block.attn.attend is not layers._sdpa
 
 
-@pytest.mark.parametrize("name", ["flash", "flash_cute"])
+@pytest.mark.parametrize(
+    ("capability", "missing", "chosen"),
+    [
+        ((9, 0), (), "flash_cute"),
+        ((8, 6), (), "flash_2"),
+        ((9, 0), ("flash_attn.cute",), "flash_2"),
+        ((10, 0), ("flash_attn",), "flash_cute"),
+    ],
+)
+def test_flash_is_the_first_form_that_runs(capability, missing, chosen, installed, monkeypatch):
+    """flash-attn-4 alone leaves a package `flash_attn` without flash-attn 2's functions."""
+    if "flash_attn.cute" in missing:
+        monkeypatch.setitem(sys.modules, "flash_attn.cute", None)
+    if "flash_attn" in missing:
+        monkeypatch.delattr(sys.modules["flash_attn"], "flash_attn_func")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    assert set_attention(Block(12, heads=3, norm_eps=1e-6), "flash") == chosen
+
+
+@pytest.mark.parametrize("name", ["flash_2", "flash_cute"])
 def test_flash_gets_half_precision_tensors_on_a_gpu(name, installed):
     """The CuTe form answers with a pair."""
     attend = layers.ATTENTION_BACKENDS[name].load()
