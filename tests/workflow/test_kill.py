@@ -92,8 +92,7 @@ def test_pretraining_continues_at_the_checkpoint_bit_for_bit(annotated: Path, tm
     assert not (stage / "checkpoints").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(("processes", "number"), [(1, signal.SIGUSR1), (2, signal.SIGTERM)])
 def test_a_queues_signal_to_all_of_the_workflow_lets_a_training_save_and_log_it(
     annotated: Path, tmp_path: Path, number: int, processes: int
 ) -> None:

@@ -161,11 +161,11 @@ def test_training_on_two_processes_goes_on_from_its_checkpoint_after_its_node_lo
 def test_two_nodes_end_in_the_weights_of_one_though_the_queue_stops_trainings_half_way(
     cluster: SlurmCluster, annotated: Path, tmp_path: Path
 ) -> None:
-    """Trainings of two nodes at the same time and trainings of one, stopped by SIGUSR1 or by SIGTERM."""
+    """A training of two nodes, stopped by SIGUSR1, and at the same time one of one node, by SIGTERM."""
     folder = copy_workspace(annotated, tmp_path / "workspace")
     logs = logs_of(folder, cluster)
-    two_nodes, one_node = {"nodes": 2, "processes": 1}, {"processes": 2}
-    places = {"usr1": two_nodes, "term": two_nodes, "one_usr1": one_node, "one_term": one_node}
+    one_node = {"processes": 2}
+    places = {"usr1": {"nodes": 2, "processes": 1}, "term": one_node}
     jobs: dict[str, str] = {}
     with workflow(folder, trainings(one=one_node, **places), "--", "pretrain") as process:
         for run in places:
@@ -177,8 +177,7 @@ def test_two_nodes_end_in_the_weights_of_one_though_the_queue_stops_trainings_ha
             assert len(lines) == 1, f"{lines}\n{logs()}"
             jobs[run], *found = lines[0].split()[:3]
             assert found == [str(places[run].get("nodes", 1)), "RUNNING"], f"{lines}\n{logs()}"
-            number = run.removeprefix("one_").upper()
-            slurm_cluster.command(["scancel", f"--signal={number}", jobs[run]])
+            slurm_cluster.command(["scancel", f"--signal={run.upper()}", jobs[run]])
         wait_until(lambda: process.poll() is not None, "end of the workflow", logs)
         assert process.returncode == 0, logs()
 
@@ -193,8 +192,8 @@ def test_two_nodes_end_in_the_weights_of_one_though_the_queue_stops_trainings_ha
         weights = load_file(stage / "model.safetensors")
         assert weights.keys() == one.keys()
         assert all(torch.equal(weights[name], weight) for name, weight in one.items())
-    for run in ("usr1", "term"):  # whose step is srun's; on one node it is Snakemake's, which makes 1 of it
-        assert cluster.finished_jobs()[jobs[run]]["DerivedExitCode"] == f"{PREEMPTED_EXIT_CODE}:0"
+    # The step of two nodes is srun's; that of one is Snakemake's, which makes 1 of it.
+    assert cluster.finished_jobs()[jobs["usr1"]]["DerivedExitCode"] == f"{PREEMPTED_EXIT_CODE}:0"
 
 
 def test_a_process_that_dies_on_the_second_node_ends_the_job_in_seconds_and_is_named(

@@ -403,8 +403,7 @@ def test_sigterm_saves_and_exits_with_its_own_code(kitchen, masked, tmp_path, mo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize(("processes", "number"), [(1, signal.SIGTERM), (2, signal.SIGUSR1)])
 def test_a_signal_to_the_whole_job_its_loaders_workers_too_saves(kitchen, tmp_path, capfd, number, processes):
     """torchrun hands a signal on to the groups of its processes, and so may the queue."""
     recipe = {**MASKED, "epochs": 5000, "loader_workers": 1, "processes": processes}
