@@ -70,8 +70,12 @@ ATTENTION_BACKENDS: dict[str, AttentionBackend] = {
     "flash_cute": AttentionBackend(_flash_cute, "flash-attn-4", (9, 0)),
     "flash_2": AttentionBackend(_flash_2, "flash-attn", (8, 0)),
 }
-"""By name; `flash_2` is flash-attn 2, `flash_cute` its successor for Hopper and later. The setting
-`attention` knows one more: `flash`, the first here of flash-attn's forms that runs."""
+"""By name; `flash_2` is flash-attn 2, `flash_cute` its successor for Hopper and later."""
+ATTENTION_CHOICES: dict[str, tuple[str, ...]] = {
+    **{name: (name,) for name in ATTENTION_BACKENDS},
+    "flash": ("flash_cute", "flash_2"),
+}
+"""Backends by the name in the settings; the first that this machine can run is used."""
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -118,33 +122,37 @@ class Attention(nn.Module):
 
 
 def set_attention(model: nn.Module, name: str) -> str:
-    """Choose the attention of every layer in `model`: a name in ATTENTION_BACKENDS, or `flash`.
+    """Choose the attention of every layer in `model` by a name in ATTENTION_CHOICES.
 
     Returns the name of the backend. Raises ValueError for an unknown name, a missing package, and a GPU that
-    it does not support.
+    the backend does not support.
     """
-    if name not in (known := (*ATTENTION_BACKENDS, "flash")):
-        raise ValueError(f"unknown attention '{name}'; known: {', '.join(known)}")
-    forms = [form for form in ATTENTION_BACKENDS if form.startswith("flash_")] if name == "flash" else [name]
-    lacking = []
-    for form in forms:
-        backend = ATTENTION_BACKENDS[form]
-        try:
-            attend = backend.load()
-        except ImportError as error:
-            lacking.append(f"the package {backend.package} ({error})")
-            continue
-        if backend.capability is None or _gpu_has(backend.capability):
-            break
-        version = ".".join(map(str, backend.capability))
-        lacking.append(f"a GPU of compute capability {version} or later for {backend.package}")
-    else:
-        others = ", ".join(other for other in known if other not in (name, *forms))
-        raise ValueError(f"attention '{name}' needs {', or '.join(lacking)}; or use one of: {others}")
+    if name not in ATTENTION_CHOICES:
+        raise ValueError(f"unknown attention '{name}'; known: {', '.join(ATTENTION_CHOICES)}")
+    backends = ATTENTION_CHOICES[name]
+    lacking = {backend: _lacking(ATTENTION_BACKENDS[backend]) for backend in backends}
+    chosen = next((backend for backend, need in lacking.items() if need is None), None)
+    if chosen is None:
+        needs = ", or ".join(need for need in lacking.values() if need)
+        others = ", ".join(other for other in ATTENTION_CHOICES if other not in (name, *backends))
+        raise ValueError(f"attention '{name}' needs {needs}; or use one of: {others}")
+    attend = ATTENTION_BACKENDS[chosen].load()
     for layer in model.modules():
         if isinstance(layer, Attention):
             layer.attend = attend
-    return form
+    return chosen
+
+
+def _lacking(backend: AttentionBackend) -> str | None:
+    """What this machine lacks for a backend."""
+    try:
+        backend.load()
+    except ImportError as error:
+        return f"the package {backend.package} ({error})"
+    if backend.capability is None or _gpu_has(backend.capability):
+        return None
+    version = ".".join(map(str, backend.capability))
+    return f"a GPU of compute capability {version} or later for {backend.package}"
 
 
 def _gpu_has(capability: tuple[int, int]) -> bool:

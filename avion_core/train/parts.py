@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,9 +16,12 @@ from avion_core.data.device_augment import lacking
 from avion_core.data.loader import BatchLoader
 from avion_core.models.base import VideoModel
 from avion_core.models.layers import compile_blocks, set_attention, set_checkpointing
+from avion_core.models.sizes import stage_size
 from avion_core.models.store import ModelDescription
+from avion_core.progress import say
 from avion_core.train.distributed import World
 from avion_core.train.engine import LoopSettings
+from avion_core.train.memory import choose_checkpointing
 from avion_core.train.meter import peak_tflops
 from avion_core.train.optim import Schedule, make_optimizer, parameter_groups
 from avion_core.train.validation import Validation, ValidationData
@@ -33,11 +37,24 @@ def fix_arithmetic(threads: int, world: World) -> None:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def choose_kernels(settings: StageSettings, model: VideoModel, *, checkpointing: bool) -> None:
-    """Set the model's kernels, which affect its results only by rounding."""
-    backend = set_attention(model, settings.attention)
-    if settings.attention == "flash":
-        print(f"attention: {backend}", file=sys.stderr, flush=True)
+def choose_kernels(
+    settings: StageSettings,
+    model: VideoModel,
+    model_arguments: Mapping[str, Any],
+    *,
+    title: str,
+    world: World,
+) -> None:
+    """Set the model's kernels, which affect its results only by rounding; every rank must call this.
+
+    `model_arguments` are those with which the model was built, besides its architecture.
+    """
+    attention = set_attention(model, settings.attention)
+    if world.leads and attention != settings.attention:
+        say(f"{title}: attention {attention}")
+    checkpointing = choose_checkpointing(
+        settings, lambda: stage_size(settings, **model_arguments), title=title, world=world
+    )
     set_checkpointing(model, checkpointing)
     if settings.compile:
         compile_blocks(model)

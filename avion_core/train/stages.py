@@ -25,7 +25,6 @@ from avion_core.finished import forget, keep, unfinish
 from avion_core.manifests import MANIFEST
 from avion_core.models.architecture import load_architecture, model_kind
 from avion_core.models.base import VideoModel
-from avion_core.models.sizes import stage_size
 from avion_core.models.store import (
     DESCRIPTION_FILE,
     WEIGHTS_FILE,
@@ -38,7 +37,6 @@ from avion_core.train.checkpoint import CheckpointStore
 from avion_core.train.distributed import World, join_world
 from avion_core.train.earlier import begun_identity, finished_identity
 from avion_core.train.engine import Training
-from avion_core.train.memory import choose_checkpointing
 from avion_core.train.parts import (
     choose_kernels,
     dataset_of,
@@ -127,7 +125,7 @@ class _Stage:
         checkpoints = self.out / "checkpoints"
         identity = begun_identity(self.identity, checkpoints) if self.world.leads else None
         store = CheckpointStore(checkpoints, self.world.from_leader(identity))
-        choose_kernels(self.settings, model, checkpointing=self.checkpointing())
+        choose_kernels(self.settings, model, self.setup.model_arguments(), title=self.title, world=self.world)
         with store.claim() if self.world.leads else nullcontext():
             if self.world.leads:
                 remove_partials(self.out)  # left by a kill during publication
@@ -155,15 +153,6 @@ class _Stage:
         if self.world.leads:  # one download, one error; `World.same_weights` broadcasts them
             fill_from_start(model, self.settings, self.files, title=self.title)
         return model
-
-    def checkpointing(self) -> bool:
-        """Whether blocks are recomputed; every rank must call this."""
-        return choose_checkpointing(
-            self.settings,
-            lambda: stage_size(self.settings, **self.setup.model_arguments()),
-            title=self.title,
-            world=self.world,
-        )
 
     def training(self, model: VideoModel, store: CheckpointStore) -> Training:
         """Combine model, data and update rule. Raises ValueError for too few or too short clips."""

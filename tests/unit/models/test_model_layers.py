@@ -90,7 +90,7 @@ def test_attention_is_chosen_by_name():
 
 
 def test_the_setting_has_the_names_of_the_kernels():
-    assert get_args(StageJob.model_fields["attention"].annotation) == (*layers.ATTENTION_BACKENDS, "flash")
+    assert get_args(StageJob.model_fields["attention"].annotation) == tuple(layers.ATTENTION_CHOICES)
 
 
 @pytest.mark.parametrize(

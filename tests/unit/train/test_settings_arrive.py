@@ -72,7 +72,7 @@ def build(home, out, recipe, monkeypatch, *recorded):
     files = stage_files(home, settings)
     stage = stages._Stage(settings, files, None, title="run/stage", seed=4, out=out, world=alone())
     model = stage.fresh_model()
-    choose_kernels(settings, model, checkpointing=stage.checkpointing())
+    choose_kernels(settings, model, stage.setup.model_arguments(), title=stage.title, world=stage.world)
     return stage.training(model, CheckpointStore(out / "checkpoints", {})), given
 
 

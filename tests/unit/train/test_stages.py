@@ -22,7 +22,7 @@ from avion_core import command
 from avion_core.config import RELEVANCY_LOSSES, EvaluationSettings
 from avion_core.evaluations import EVALUATIONS
 from avion_core.files import read_json, sha256
-from avion_core.models import architecture
+from avion_core.models import architecture, layers
 from avion_core.models.export import EXPORTS
 from avion_core.models.store import load_model
 from avion_core.train.checkpoint import CheckpointStore
@@ -241,6 +241,13 @@ def test_the_way_to_compute_comes_from_the_settings(kitchen, tmp_path, monkeypat
     assert [model.kind for model in compiled] == ["videomae"]
     with pytest.raises(ValueError, match="attention 'flash' needs"):
         train(kitchen, tmp_path / "flash", {**MASKED, "attention": "flash"})
+
+
+def test_the_log_names_the_form_of_flash_attention(kitchen, masked, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(layers.ATTENTION_BACKENDS, "flash_2", layers.ATTENTION_BACKENDS["sdpa"])
+    train(kitchen, tmp_path, {**MASKED, "attention": "flash"})
+    assert "run/stage: attention flash_2" in capsys.readouterr().err
+    assert equal(tmp_path, masked)
 
 
 def test_masking_of_decoder_and_patches_come_from_the_settings(kitchen, masked, tmp_path):
