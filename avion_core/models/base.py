@@ -49,6 +49,13 @@ class VisionTower(Tower):
         """Normalised frames to B,width, or projected to B,embed_dim."""
         raise NotImplementedError
 
+    def tokens(self, frames_BCTHW: Tensor) -> Tensor:
+        """Normalised frames to all tokens after the final norm, B,N,width; the class token is the first.
+
+        `forward` reads or projects the class token.
+        """
+        raise NotImplementedError
+
 
 class TextTower(Tower):
     """Texts to embeddings. Built from its fields and `activation, embed_dim`."""

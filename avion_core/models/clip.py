@@ -90,6 +90,17 @@ class ClipVision(VisionTower):
 
     def forward(self, frames_BCTHW: Tensor) -> Tensor:
         """Normalised frames to the class token after `ln_post`: B,width, or projected: B,embed_dim."""
+        x_BND = run_blocks(self.blocks, self._embed(frames_BCTHW), first_only=True)
+        x_BD: Tensor = self.ln_post(x_BND[:, 0])
+        return x_BD if self.projection is None else x_BD @ self.projection
+
+    def tokens(self, frames_BCTHW: Tensor) -> Tensor:
+        """Normalised frames to B,1+T·H·W,width after `ln_post`: class token, then patches by t, h, w."""
+        x_BND: Tensor = self.ln_post(run_blocks(self.blocks, self._embed(frames_BCTHW)))
+        return x_BND
+
+    def _embed(self, frames_BCTHW: Tensor) -> Tensor:
+        """The tokens before the first block; in training without the dropped patches."""
         patches_BNP = patchify(frames_BCTHW, patch_px=self.patch_px)
         positions_ND = (self.positional_embedding[1:] + self.temporal_embedding[:, None]).flatten(0, 1)
         if self.training and self.patch_dropout:
@@ -98,9 +109,8 @@ class ClipVision(VisionTower):
         x_BND = self.patch(patches_BNP) + positions_ND
         first_D = self.class_embedding + self.positional_embedding[0]
         first_B1D = first_D.to(x_BND.dtype).expand(x_BND.shape[0], 1, -1)
-        x_BND = self.ln_pre(torch.cat([first_B1D, x_BND], dim=1))
-        x_BD: Tensor = self.ln_post(run_blocks(self.blocks, x_BND, first_only=True)[:, 0])
-        return x_BD if self.projection is None else x_BD @ self.projection
+        embedded_BND: Tensor = self.ln_pre(torch.cat([first_B1D, x_BND], dim=1))
+        return embedded_BND
 
     @classmethod
     def names(cls, config: VisionConfig) -> dict[str, Names]:

@@ -119,6 +119,14 @@ def test_classifier_head_starts_small_and_its_dropout_acts_in_training_only():
     assert torch.equal(model.eval()(frames), model(frames))
 
 
+def test_the_embedding_is_the_projected_first_token(model):
+    tower, frames = model.vision, clip()
+    tokens = tower.tokens(frames)
+    assert tokens.shape == (2, 1 + 4 * 4, 24)
+    torch.testing.assert_close(tokens[:, 0] @ tower.projection, tower(frames))
+    torch.testing.assert_close(tokens.mean(-1), torch.zeros(2, 17), atol=1e-6, rtol=0)  # after the norm
+
+
 def test_patch_dropout_leaves_out_whole_patches_in_training_only(model):
     dropping = DualEncoder(CONFIG, **SIZES, patch_dropout=0.75)
     dropping.load_state_dict(model.state_dict())
