@@ -29,8 +29,11 @@ class Tower(nn.Module):
         "token_embedding.",
     )
     """Prefixes of the weights before the first block."""
-    adapters: ClassVar[Mapping[str, Adapter]] = {}
-    """How a table of positions is made to fit another length, by its name."""
+
+    @property
+    def adapters(self) -> Mapping[str, Adapter]:
+        """How a table of positions is made to fit another length, by its name."""
+        return {}
 
     @classmethod
     def names(cls, config: Any) -> dict[str, Names]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -103,6 +104,12 @@ class Attention(nn.Module):
 
     def forward(self, x_BND: Tensor, *, causal: bool = False, first_only: bool = False) -> Tensor:
         """Attend over N tokens; with `first_only` return only the first token's output, B,1,D."""
+        q_BNHd, k_BNHd, v_BNHd = self.queries_keys_values(x_BND, first_only=first_only)
+        out: Tensor = self.proj(self.attend(q_BNHd, k_BNHd, v_BNHd, causal).flatten(2))
+        return out
+
+    def queries_keys_values(self, x_BND: Tensor, *, first_only: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Per head, B,N,H,d each; with `first_only` the queries are those of the first token."""
         weight: Tensor = self.qkv.weight
         bias: Tensor = self.qkv.bias
         if not self.train_key_bias:
@@ -114,8 +121,7 @@ class Attention(nn.Module):
             k, v = self._split(F.linear(x_BND, weight[width:], bias[width:]), 2)
         else:
             q, k, v = self._split(F.linear(x_BND, weight, bias), 3)
-        out: Tensor = self.proj(self.attend(q, k, v, causal).flatten(2))
-        return out
+        return q, k, v
 
     def _split(self, x_BNE: Tensor, parts: int) -> tuple[Tensor, ...]:
         return x_BNE.unflatten(-1, (parts, self.heads, -1)).unbind(2)
@@ -171,7 +177,8 @@ def plain_attention(model: nn.Module) -> Iterator[None]:
             layer.attend = attend
 
 
-def _drop_path(rate: float) -> nn.Module:
+def make_drop_path(rate: float) -> nn.Module:
+    """Stochastic depth: drops a residual branch for each clip with this probability."""
     if rate == 0:
         return nn.Identity()
     from timm.layers import DropPath  # seconds to import
@@ -194,7 +201,14 @@ class MLP(nn.Module):
         return out
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
+    """A block of any form: the unit that is recomputed, compiled and measured."""
+
+    checkpointing = False
+    """Whether only the block's input is kept for the backward pass."""
+
+
+class Block(TransformerBlock):
     """A pre-norm transformer block with stochastic depth."""
 
     def __init__(
@@ -213,8 +227,7 @@ class Block(nn.Module):
         self.attn = Attention(width, heads=heads, train_key_bias=train_key_bias)
         self.norm2 = nn.LayerNorm(width, eps=norm_eps)
         self.mlp = MLP(width, hidden=int(width * mlp_ratio), activation=activation)
-        self.drop_path = _drop_path(drop_path)
-        self.checkpointing = False
+        self.drop_path = make_drop_path(drop_path)
 
     def forward(self, x_BND: Tensor, *, causal: bool = False, first_only: bool = False) -> Tensor:
         """All tokens, or with `first_only` the first token's output: B,1,D.
@@ -229,16 +242,19 @@ class Block(nn.Module):
 
 
 def run_blocks(
-    blocks: Iterable[nn.Module], x_BND: Tensor, *, causal: bool = False, first_only: bool = False
+    blocks: Iterable[nn.Module], x_BND: Tensor, *, first_only: bool = False, **options: Any
 ) -> Tensor:
-    """Run tokens through all blocks; with `first_only` the last block returns only the first token."""
+    """Run tokens through all blocks; with `first_only` the last block returns only the first token.
+
+    `options` are further arguments of every block, such as `causal`.
+    """
     *others, last = blocks
     for block in others:
-        x_BND = _run_block(block, x_BND, causal=causal)
-    return _run_block(last, x_BND, causal=causal, first_only=first_only)
+        x_BND = _run_block(block, x_BND, **options)
+    return _run_block(last, x_BND, first_only=first_only, **options)
 
 
-def _run_block(block: nn.Module, x_BND: Tensor, **options: bool) -> Tensor:
+def _run_block(block: nn.Module, x_BND: Tensor, **options: Any) -> Tensor:
     if block.checkpointing and torch.is_grad_enabled():
         out: Tensor = checkpoint(partial(block, **options), x_BND, use_reentrant=False)
     else:
@@ -252,7 +268,7 @@ def set_checkpointing(model: nn.Module, on: bool) -> None:
     Values and gradients stay the same, drop path included: the second pass repeats the first's randomness.
     """
     for layer in model.modules():
-        if isinstance(layer, Block):
+        if isinstance(layer, TransformerBlock):
             layer.checkpointing = on
 
 
@@ -265,7 +281,7 @@ def compile_blocks(model: nn.Module, *, mode: str | None = None) -> None:
     compilers = (os.environ.get("CXX", ""), "g++", "clang++", "c++")
     if not any(shutil.which(name) for name in compilers):
         raise ValueError("compile needs a C++ compiler, such as g++; install one or set compile: false")
-    blocks = [layer for layer in model.modules() if isinstance(layer, Block)]
+    blocks = [layer for layer in model.modules() if isinstance(layer, TransformerBlock)]
     # each drop path rate compiles separately; beyond the limit torch would fall back to eager mode
     limit = torch._dynamo.config.recompile_limit
     torch._dynamo.config.recompile_limit = max(limit, 4 * len(blocks))
@@ -281,6 +297,21 @@ def init_clip_blocks(blocks: nn.ModuleList, *, width: int) -> None:
         if isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight, std=stds[name.rsplit(".", 1)[-1]])
             nn.init.zeros_(layer.bias)
+
+
+def make_projection(width: int, embed_dim: int, *, linear: bool) -> nn.Parameter | nn.Linear:
+    """A fresh projection into the embedding space: a linear layer with bias, or CLIP's matrix."""
+    if linear:
+        return nn.Linear(width, embed_dim)
+    return nn.Parameter(torch.randn(width, embed_dim) * width**-0.5)
+
+
+def project(x_BD: Tensor, projection: nn.Parameter | nn.Linear | None) -> Tensor:
+    """Apply what `make_projection` returned; None leaves `x_BD` as it is."""
+    if isinstance(projection, nn.Linear):
+        out_BE: Tensor = projection(x_BD)
+        return out_BE
+    return x_BD if projection is None else x_BD @ projection
 
 
 def patchify(frames_BCTHW: Tensor, *, patch_px: int, tubelet_frames: int = 1) -> Tensor:

@@ -13,6 +13,18 @@ def interpolate_frames(table_TD: Tensor, target_TD: Tensor) -> Tensor:
     return F.interpolate(table_TD.float().T[None], size=frames, mode="linear", align_corners=False)[0].T
 
 
+def lengthen_linearly(table_TD: Tensor, target_TD: Tensor) -> Tensor:
+    """A temporal embedding for more frames as `interpolate_frames`, for fewer its first rows (LaViLa)."""
+    frames = len(target_TD)
+    return table_TD[:frames] if frames < len(table_TD) else interpolate_frames(table_TD, target_TD)
+
+
+def lengthen_with_zeros(table_TD: Tensor, target_TD: Tensor) -> Tensor:
+    """A temporal embedding for more frames with zeros, for fewer its first rows (EgoVLP)."""
+    further = max(0, len(target_TD) - len(table_TD))
+    return F.pad(table_TD[: len(target_TD)], (0, 0, 0, further))
+
+
 def interpolate_places(table_ND: Tensor, target_ND: Tensor) -> Tensor:
     """A spatial table (class token, then a square grid) for another image size: bicubic, antialiased."""
     side, wanted = (round((len(table) - 1) ** 0.5) for table in (table_ND, target_ND))

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from avion_core.config import StageSettings
 from avion_core.models.architecture import Architecture, model_kind
 from avion_core.models.base import VideoModel
-from avion_core.models.layers import Block, set_checkpointing
+from avion_core.models.layers import TransformerBlock, set_checkpointing
 from avion_core.models.store import build_model
 
 ROWS: tuple[tuple[str, str, int, int, dict[str, Any]], ...] = (
@@ -29,6 +29,11 @@ ROWS: tuple[tuple[str, str, int, int, dict[str, Any]], ...] = (
     ("dual_encoder", "clip_vit_l_14", 4, 224, {}),
     ("dual_encoder", "clip_vit_l_14", 16, 224, {}),
     ("dual_encoder", "clip_vit_l_14_336", 4, 336, {}),
+    ("dual_encoder", "lavila_tsf_b", 4, 224, {}),
+    ("dual_encoder", "lavila_tsf_b", 16, 224, {}),
+    ("dual_encoder", "lavila_tsf_l", 4, 224, {}),
+    ("dual_encoder", "lavila_tsf_l_336", 4, 336, {}),
+    ("dual_encoder", "egovlp_tsf_b", 4, 224, {}),
     ("videomae", "videomae_vit_b", 16, 224, {}),
     ("videomae", "videomae_vit_l", 16, 224, {}),
     ("videomae_classifier", "videomae_vit_b", 16, 224, {"classes": 400}),
@@ -160,7 +165,7 @@ def _kept_bytes(model: VideoModel, step: Mapping[str, Any], *, clips: int) -> Co
     with ExitStack() as hooks:
         hooks.enter_context(torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor))
         for block in model.modules():
-            if isinstance(block, Block):
+            if isinstance(block, TransformerBlock):
                 hooks.callback(block.register_forward_pre_hook(enter).remove)
                 hooks.callback(block.register_forward_hook(leave).remove)
         result = _forward(model, step, clips=clips)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import (
     BeforeValidator,
@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from avion_core.config import Count, NotNegative, Positive, Section
+from avion_core.config import Count, Fraction, NotNegative, Positive, Section
 from avion_core.registry import Registry
 
 DEFAULT_KIND = "clip"
@@ -137,8 +137,62 @@ class TextConfig(TextTowerConfig):
     """Epsilon of the layer norms."""
 
 
+class TimeSformerConfig(VisionTowerConfig):
+    """LaViLa's and EgoVLP's vision transformer, with divided attention over time and space."""
+
+    kind: ClassVar[str] = "timesformer"
+    silent: ClassVar[tuple[str, ...]] = ("heads", "norm_eps", "ln_pre_eps")
+
+    mlp_ratio: Positive = 4.0
+    """Width of the MLP's hidden layer over the tower's."""
+    norm_eps: Positive = 1e-6
+    """Epsilon of the blocks' layer norms and the final one."""
+    ln_pre_eps: Positive | None = 1e-5
+    """Epsilon of the layer norm before the first block; null for none, as in EgoVLP."""
+    patch_bias: bool = False
+    """Whether the patch projection has a bias, as in EgoVLP."""
+    more_frames: Literal["linear", "zeros"] = "linear"
+    """Temporal embedding from weights for fewer frames: interpolated (LaViLa), or zero in the further frames
+    (EgoVLP)."""
+    projection: Literal["matrix", "linear"] = "matrix"
+    """Projection into the embedding space: a matrix, or a linear layer with bias (EgoVLP)."""
+
+
+class DistilBertConfig(TextTowerConfig):
+    """DistilBERT, read at its first token. Its activation is always exact GELU."""
+
+    kind: ClassVar[str] = "distilbert"
+    tokenizer: ClassVar[str] = "bert"
+    silent: ClassVar[tuple[str, ...]] = ("heads", "norm_eps", "dropout")
+
+    vocabulary: Count = 30522
+    """Size of the token table; BERT's lower-case English one has 30522."""
+    places: Count = 512
+    """Rows of the position table; the context fits into them."""
+    hidden: Count = 3072
+    """Width of the MLP's hidden layer."""
+    norm_eps: Positive = 1e-12
+    """Epsilon of the layer norms."""
+    dropout: Fraction = 0.1
+    """Dropout of the embeddings, attention weights and MLPs in training."""
+    projection: Literal["matrix", "relu_linear"] = "matrix"
+    """Projection into the embedding space: a matrix, or ReLU and a linear layer with bias (EgoVLP)."""
+
+    @model_validator(mode="after")
+    def _context_fits(self) -> DistilBertConfig:
+        if self.context_length > self.places:
+            raise ValueError(f"context_length ({self.context_length}) must not exceed places ({self.places})")
+        return self
+
+
 VISION_TOWERS.register(VisionConfig.kind, Tower(VisionConfig, "avion_core.models.clip:ClipVision"))
+VISION_TOWERS.register(
+    TimeSformerConfig.kind, Tower(TimeSformerConfig, "avion_core.models.timesformer:TimeSformer")
+)
 TEXT_TOWERS.register(TextConfig.kind, Tower(TextConfig, "avion_core.models.clip:ClipText"))
+TEXT_TOWERS.register(
+    DistilBertConfig.kind, Tower(DistilBertConfig, "avion_core.models.distilbert:DistilBert")
+)
 
 
 def _chosen(towers: Registry[Tower[Any]], raw: Any) -> Any:

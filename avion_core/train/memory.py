@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from avion_core.config import StageSettings
-from avion_core.models.layers import Block
+from avion_core.models.layers import TransformerBlock
 from avion_core.models.sizes import Size
 from avion_core.progress import say
 from avion_core.train.distributed import World
@@ -79,7 +79,7 @@ def memory_advice(model: nn.Module, *, batch_size: int, accumulation_steps: int)
     try:
         yield
     except torch.OutOfMemoryError as error:
-        blocks = [layer for layer in model.modules() if isinstance(layer, Block)]
+        blocks = [layer for layer in model.modules() if isinstance(layer, TransformerBlock)]
         recompute = (
             [] if all(block.checkpointing for block in blocks) else ["set gradient_checkpointing: true"]
         )

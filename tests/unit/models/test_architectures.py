@@ -61,6 +61,26 @@ def test_clip_sizes_are_openais(name, image_size_px, published, published_dim):
     assert parameters("dual_encoder", name, frames=4, image_size_px=image_size_px) == wanted
 
 
+@pytest.mark.parametrize(
+    ("name", "image_size_px", "frames", "tower", "total"),
+    [
+        ("lavila_tsf_b", 224, 4, 114_169_344, 177_662_977),
+        ("lavila_tsf_l", 224, 4, 403_994_624, 527_513_857),
+        ("lavila_tsf_l_336", 336, 4, 404_322_304, 471_143_937),
+        ("egovlp_tsf_b", 224, 4, 114_168_576, 180_925_184),
+        ("egovlp_tsf_b", 224, 16, 114_177_792, 180_934_400),
+    ],
+)
+def test_timesformer_sizes_are_the_published_ones(name, image_size_px, frames, tower, total):
+    """Counted by their authors' code. EgoVLP has no temperature among its weights."""
+    with torch.device("meta"):
+        model = build_model("dual_encoder", name, frames=frames, image_size_px=image_size_px)
+    weights = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    assert sum(weights.values()) - weights["logit_scale"] * name.startswith("egovlp") == total
+    outside_projection = {n: size for n, size in weights.items() if not n.startswith("vision.projection")}
+    assert sum(size for n, size in outside_projection.items() if n.startswith("vision.")) == tower
+
+
 @pytest.mark.parametrize(("size", "millions"), [("s", 22), ("b", 87), ("l", 305), ("h", 633)])
 def test_videomae_sizes_are_the_papers(size, millions):
     count = parameters(

@@ -1,0 +1,192 @@
+"""The TimeSformer and DistilBERT reproduce recorded outputs of LaViLa's and EgoVLP's code."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor
+
+from avion_core.models.architecture import DualEncoderConfig
+from avion_core.models.dual_encoder import DualEncoder
+from avion_core.models.foreign import import_state_dict, our_name
+from avion_core.models.positions import lengthen_linearly, lengthen_with_zeros
+from avion_core.models.towers import DistilBertConfig, TextConfig, TimeSformerConfig
+from avion_core.models.weights import load_weights
+
+DATA = Path(__file__).parent / "data"
+TIMESFORMER = {"width": 64, "layers": 2, "heads": 4, "patch_px": 8}
+CLIP_TEXT = {"width": 32, "layers": 2, "heads": 2, "context_length": 12, "vocabulary": 99}
+
+
+def lavila(vision: dict[str, Any], text: TextConfig | DistilBertConfig) -> DualEncoderConfig:
+    tower = TimeSformerConfig(**TIMESFORMER | vision)
+    return DualEncoderConfig(vision=tower, text=text, embed_dim=24, activation="quick_gelu")
+
+
+DISTILBERT = DistilBertConfig(
+    width=32, layers=2, heads=4, hidden=80, places=20, vocabulary=61, context_length=12
+)
+EGOVLP = DualEncoderConfig(
+    vision=TimeSformerConfig(
+        width=48,
+        layers=3,
+        heads=4,
+        patch_px=8,
+        ln_pre_eps=None,
+        patch_bias=True,
+        more_frames="zeros",
+        projection="linear",
+    ),
+    text=DistilBertConfig(
+        width=36,
+        layers=2,
+        heads=3,
+        hidden=70,
+        places=24,
+        vocabulary=71,
+        context_length=6,
+        projection="relu_linear",
+    ),
+    embed_dim=20,
+)
+CONFIGS = {
+    "lavila_dual": lavila({}, TextConfig(**CLIP_TEXT)),
+    "lavila_checkpoint_half": lavila({"layers": 3}, TextConfig(**CLIP_TEXT)),
+    "lavila_distilbert_checkpoint": lavila({"width": 48}, DISTILBERT),
+    "egovlp_16_rows_fed_4": EGOVLP,
+}
+"""Models of the recorded files."""
+
+
+def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    found = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+    return {name: t.float() if t.is_floating_point() else t for name, t in found.items()}
+
+
+def recorded(name: str, *, frames: int = 4) -> tuple[dict[str, Tensor], DualEncoder]:
+    """The recorded tensors, and our model with the recorded weights, in evaluation mode."""
+    tensors = load_file(DATA / f"{name}.safetensors")
+    model = DualEncoder(CONFIGS[name], frames=frames, image_size_px=32, learn_temperature=True).eval()
+    weights = import_state_dict(part(tensors, "module.") or part(tensors, "weights."), model)
+    load_weights(model, weights, waive_missing=["logit_scale"] if "egovlp" in name else [])
+    return tensors, model
+
+
+def inputs(tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    given = part(tensors, "inputs.")
+    frames = given.get("frames_BCTHW")
+    if frames is None:
+        frames = given["frames_BTCHW"].transpose(1, 2)
+    return frames, given["tokens_BL"] if "tokens_BL" in given else given["ids_BL"]
+
+
+def assert_near(ours: Tensor, theirs: Tensor, *, tolerance: float = 1e-5) -> None:
+    """Equal within a share of the largest value."""
+    assert ours.shape == theirs.shape
+    assert (ours - theirs).abs().max() < tolerance * theirs.abs().max()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_embeddings_are_the_recorded_ones(name):
+    tensors, model = recorded(name)
+    frames, tokens = inputs(tensors)
+    outputs = part(tensors, "outputs.")
+    video, text, scale = model(frames, tokens)
+    assert_near(video, F.normalize(outputs["video_embed_BE"], dim=-1))
+    assert_near(text, F.normalize(outputs["text_embed_BE"], dim=-1))
+    if "logit_scale" in outputs:
+        assert_near(scale, outputs["logit_scale"])
+
+
+def contrastive_loss(video_BD: Tensor, text_BD: Tensor, scale: Tensor) -> Tensor:
+    logits, pairs = scale * video_BD @ text_BD.T, torch.arange(len(video_BD))
+    return (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2
+
+
+@pytest.mark.parametrize(("name", "count"), [("lavila_dual", 22), ("lavila_distilbert_checkpoint", 7)])
+def test_loss_and_gradients_are_the_recorded_ones(name, count):
+    tensors, model = recorded(name)
+    loss = contrastive_loss(*model(*inputs(tensors)))
+    assert_near(loss, tensors["outputs.clip_loss"])
+    loss.backward()
+    assert_gradients(tensors, model, count=count)
+
+
+def assert_gradients(tensors: dict[str, Tensor], model: DualEncoder, *, count: int) -> None:
+    parameters = dict(model.named_parameters())
+    gradients = import_state_dict(part(tensors, "grads."), model)
+    assert len(gradients) == count
+    for name, gradient in gradients.items():
+        if name.endswith("q_lin.bias"):  # of the queries alone, the first third of ours
+            ours = parameters[our_name(name, model)].grad.chunk(3)[0]
+        else:
+            ours = parameters[name].grad
+        if name == "vision.temporal_embedding":
+            assert not gradient[len(ours) :].any()
+            gradient = gradient[: len(ours)]
+        assert_near(ours, gradient, tolerance=1e-4)
+
+
+def egonce(video_BD: Tensor, text_BD: Tensor, shared_BB: Tensor) -> Tensor:
+    """EgoVLP's loss by its definition, for pairs that share a verb and a noun; temperature 0.05."""
+    positive = shared_BB.bool() | torch.eye(len(video_BD), dtype=torch.bool)
+    losses = []
+    for scores in ((text_BD @ video_BD.T) / 0.05, (video_BD @ text_BD.T) / 0.05):
+        shares = scores.softmax(dim=1)
+        losses.append(-(shares * positive).sum(dim=1).log().mean())
+    return sum(losses)
+
+
+def test_egovlps_embeddings_are_the_recorded_ones_without_normalisation():
+    """Four frames, by a model with a temporal table of 16 rows."""
+    tensors, model = recorded("egovlp_16_rows_fed_4")
+    frames, tokens = inputs(tensors)
+    outputs = part(tensors, "outputs.")
+    assert_near(model.vision(frames), outputs["video_embed_BE"])
+    assert_near(model.text(tokens), outputs["text_embed_BE"])
+    assert_near(model.vision.tokens(frames)[:, 0], outputs["video_features_BD"])
+
+
+def test_egovlps_loss_and_gradients_are_the_recorded_ones():
+    tensors, model = recorded("egovlp_16_rows_fed_4")
+    video, text, _ = model(*inputs(tensors))
+    given = part(tensors, "inputs.")
+    shared = (given["verbs_BV"] @ given["verbs_BV"].T) * (given["nouns_BN"] @ given["nouns_BN"].T)
+    loss = egonce(video, text, shared)
+    assert_near(loss, tensors["outputs.egonce"])
+    loss.backward()
+    assert_gradients(tensors, model, count=17)
+
+
+def test_all_tokens_and_raw_embeddings_are_the_recorded_ones():
+    tensors, model = recorded("lavila_dual")
+    frames, tokens = inputs(tensors)
+    outputs = part(tensors, "outputs.")
+    found = model.vision.tokens(frames)
+    assert_near(found[0], outputs["video_tokens_first_clip_ND"])
+    assert_near(found[:, 0], outputs["video_features_BD"])
+    assert_near(model.vision(frames), outputs["video_embed_unnormalised_BE"])
+    assert_near(model.text(tokens), outputs["text_embed_unnormalised_BE"])
+
+
+def test_fewer_frames_use_the_first_rows_of_the_temporal_table():
+    tensors, model = recorded("lavila_dual", frames=2)
+    frames, _ = inputs(tensors)
+    found = model.vision.tokens(frames[:, :, :2])[:, 0]
+    assert_near(found, part(tensors, "outputs.")["video_features_first_two_frames_BD"])
+
+
+@pytest.mark.parametrize("project", ["lavila", "egovlp"])
+@pytest.mark.parametrize(("rows", "frames"), [(4, 16), (4, 6), (16, 4)])
+def test_temporal_tables_are_fitted_as_recorded(project, rows, frames):
+    tensors = load_file(DATA / "temporal_table.safetensors")
+    adapt, option = {
+        "lavila": (lengthen_linearly, "bilinear"),
+        "egovlp": (lengthen_with_zeros, "zeros"),
+    }[project]
+    ours = adapt(tensors[f"inputs.table_{rows}_to_{frames}"][0], torch.empty(frames, 12))
+    theirs = tensors[f"outputs.{project}_{rows}_to_{frames}_{option}"][0]
+    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
