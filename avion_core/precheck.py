@@ -16,6 +16,7 @@ from avion_core.config import EvaluationSettings, unserved
 from avion_core.data.layout_files import layout_reader
 from avion_core.data.source_videos import is_utf8
 from avion_core.data.tables import row_count
+from avion_core.data.wordpiece import check_vocabulary
 from avion_core.layouts import LAYOUTS
 from avion_core.media.program import ffmpeg_program
 from avion_core.media.source_file import returned_sources
@@ -110,10 +111,15 @@ def _exists(path: str) -> bool:
 
 
 def check_models(workflow: Workflow) -> Iterator[str]:
-    """Architectures that do not fit their task, sizes or start."""
+    """Architectures that do not fit their task, sizes or start, and tokenizers without their vocabulary."""
     for stage in workflow.stages():
         try:
             kind = model_kind(stage.recipe)
+            if (
+                stage.recipe.trains == "embeddings"
+                and load_architecture(stage.recipe.model).tokenizer == "bert"
+            ):
+                check_vocabulary()
             if stage.recipe.start:
                 check_start(kind, model_kind(workflow.settings.stage(stage.run, stage.recipe.start)))
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""Sentences to token numbers with CLIP's byte-pair encoding, as implemented by open_clip."""
+"""Sentences to token numbers: CLIP's byte-pair encoding, as implemented by open_clip, and BERT's pieces."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from avion_core.data.wordpiece import bert
 from avion_core.registry import Registry
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def clip(texts: Sequence[str], context_length: int) -> torch.Tensor:
 
 TOKENIZERS: Registry[Callable[[Sequence[str], int], torch.Tensor]] = Registry("tokenizer")
 TOKENIZERS.register("clip", clip)
+TOKENIZERS.register("bert", bert)
 
 
 @functools.cache

@@ -114,7 +114,7 @@ class ClipVision(VisionTower):
 
     @classmethod
     def names(cls, config: VisionConfig) -> dict[str, Names]:
-        """Names in OpenAI's and open_clip's CLIP, and in AVION and LaViLa."""
+        """Names in OpenAI's and open_clip's CLIP, and in AVION."""
         kernel = (-1, 3, config.patch_px, config.patch_px)
         convolution, matrix = (Same("patch.weight", "visual.conv1.weight", shape) for shape in (kernel, None))
         others = Same("blocks.", "visual.transformer.resblocks."), Same("", "visual.")
@@ -122,7 +122,6 @@ class ClipVision(VisionTower):
             "open_clip": (convolution, Same("projection", "visual.proj"), *others, *PLAIN),
             "avion": (convolution, Same("projection", "visual.image_projection"), *others, *PLAIN),
             "avion_flash": (matrix, Same("projection", "visual.image_projection"), *others, *FLASH),
-            "lavila": (convolution, Same("projection", "image_projection"), *others, *PLAIN),
         }
 
     def _draw_patches(self, patches_BNP: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
-"""Export weights: to AVION's files, in both key layouts, and to folders that open_clip reads.
+"""Export weights: to AVION's files, in both key layouts, to LaViLa's, and to folders that open_clip reads.
 
 Names come from tables of the models and towers (`names`), which `foreign.py` reads in the other direction.
-AVION's layout keeps everything and imports exactly. open_clip supports images only: its folder holds the dual
-encoder at one frame, with the temporal embedding added to the spatial one, and our own two files, from which
-the video model can be restored.
+AVION's and LaViLa's layouts keep everything and import exactly. open_clip supports images only: its folder
+holds the dual encoder at one frame, with the temporal embedding added to the spatial one, and our own two
+files, from which the video model can be restored.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from avion_core.files import publish, write_json
-from avion_core.models.architecture import DualEncoderConfig
+from avion_core.models.architecture import Architecture, DualEncoderConfig
 from avion_core.models.base import VideoModel, model_class
-from avion_core.models.names import formats, to_theirs
+from avion_core.models.names import Part, formats, to_theirs
 from avion_core.models.store import (
     DESCRIPTION_FILE,
     WEIGHTS_FILE,
@@ -40,6 +40,13 @@ AVION_MODELS = {
     "clip_vit_l_14_336": "CLIP_VITL14_336PX",
 }
 """AVION's names of architectures."""
+LAVILA_MODELS = {
+    "lavila_tsf_b": "CLIP_OPENAI_TIMESFORMER_BASE",
+    "lavila_tsf_l": "CLIP_OPENAI_TIMESFORMER_LARGE",
+    "lavila_tsf_l_336": "CLIP_OPENAI_TIMESFORMER_LARGE_336PX_DISTILBERT_BASE",
+    "egovlp_tsf_b": "CLIP_HF_EGOVLP_DISTILBERT_BASE",
+}
+"""LaViLa's names of architectures."""
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 
 CARD = """---
@@ -76,6 +83,24 @@ def export_avion(folder: str | Path, out: str | Path, *, flash: bool = False) ->
     content["state_dict"] = avion_state_dict(model, flash=flash)
     if model.config.kind in AVION_OPTIONS:
         content["args"] = AVION_OPTIONS[model.config.kind](model.config, description, flash=flash)
+    _publish_pickle(content, out)
+
+
+def export_lavila(folder: str | Path, out: str | Path) -> None:
+    """Publish the TimeSformer of `folder`, a dual encoder or a classifier, as a `.pt` file of LaViLa's.
+
+    The file also holds the options from which LaViLa's scripts build the model. Everything imports exactly.
+    Raises ModelError if `out` exists, and for other models.
+    """
+    _refuse_existing(out)
+    model, description = load_model(folder)
+    named = _named(model, "lavila", model.state_dict())
+    options = lavila_options(cast(DualEncoderConfig, model.config), description)
+    state_dict = {f"module.{name}": tensor for name, tensor in named.items()}
+    _publish_pickle({"epoch": 0, "best_acc1": 0.0, "state_dict": state_dict, "args": options}, out)
+
+
+def _publish_pickle(content: dict[str, Any], out: str | Path) -> None:
     with publish(out) as draft:
         try:
             torch.save(content, draft)
@@ -102,6 +127,19 @@ def avion_options(
     )
 
 
+def lavila_options(config: DualEncoderConfig, description: ModelDescription) -> argparse.Namespace:
+    """LaViLa's command-line options, which its scripts read from a checkpoint."""
+    return argparse.Namespace(
+        model=LAVILA_MODELS.get(description.architecture, description.architecture),
+        project_embed_dim=config.embed_dim,
+        clip_length=description.frames,
+        norm_embed=True,  # compares cosines
+        use_cls_token=False,
+        load_visual_pretrained=None,
+        num_classes=description.classes,
+    )
+
+
 AVION_OPTIONS: dict[str, Callable[..., argparse.Namespace]] = {"dual_encoder": avion_options}
 """By kind of architecture; VideoMAE's scripts read no options."""
 
@@ -113,11 +151,17 @@ def avion_state_dict(model: VideoModel, *, flash: bool = False) -> dict[str, Ten
 
 def _named(model: VideoModel, form: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights of `model` in a format. Raises ModelError if the format has no such model."""
-    parts = model.names(model.config)
-    if form not in formats(parts):
-        known_forms = ", ".join(sorted(formats(parts))) or "no format"
-        raise ModelError(f"{form} has no names for this {model.kind}; it can be written as: {known_forms}")
+    parts = _parts(model.kind, model.config, form)
     return {name: x.detach().cpu().clone() for name, x in to_theirs(tensors, parts, form).items()}
+
+
+def _parts(kind: str, config: Architecture, form: str) -> tuple[Part, ...]:
+    """A model's parts. Raises ModelError if the format has no names for them."""
+    parts = model_class(kind).names(config)
+    if form not in formats(parts):
+        others = ", ".join(sorted(formats(parts) & EXPORTS.keys())) or "no format"
+        raise ModelError(f"{form} has no names for this {kind}; it can be written as: {others}")
+    return parts
 
 
 def export_open_clip(folder: str | Path, out: str | Path) -> None:
@@ -127,8 +171,7 @@ def export_open_clip(folder: str | Path, out: str | Path) -> None:
     """
     _refuse_existing(out)
     description, architecture = read_description(folder)
-    if "open_clip" not in formats(model_class(description.kind).names(architecture)):
-        raise ModelError(f"{folder}: open_clip has no {description.kind}; export it in AVION's layout")
+    _parts(description.kind, architecture, "open_clip")
     config, size = cast(DualEncoderConfig, architecture), description.image_size_px
     card = CARD.format(title=description.architecture, frames=description.frames, size=size)
     model, _ = load_model(folder, frames=1)
@@ -198,6 +241,7 @@ def _refuse_existing(out: str | Path) -> None:
 EXPORTS: dict[str, Callable[[str | Path, str | Path], None]] = {
     "avion": export_avion,
     "avion_flash": partial(export_avion, flash=True),
+    "lavila": export_lavila,
     "open_clip": export_open_clip,
 }
 """Every format by its name."""

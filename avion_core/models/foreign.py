@@ -1,10 +1,11 @@
-"""Import third-party weights: CLIP's, and AVION's and VideoMAE's in both key layouts.
+"""Import third-party weights: CLIP's, AVION's and VideoMAE's in both key layouts, LaViLa's and EgoVLP's.
 
 Each model and tower maps the names of all formats to its own (`names`).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from avion_core.models.weights import LoadReport, ModelError, load_weights, with
 NO_WEIGHTS = ("attn_mask", "input_resolution", "context_length", "vocab_size", "n_averaged")
 """Entries beside weights in OpenAI's and older open_clip files, and in torch's running average."""
 
+SEVERAL_HEADS = r"head\.\d+\.weight"
+"""Weights of LaViLa's classifiers of verbs, nouns and actions at once, under our names."""
+
 
 def our_name(foreign_name: str, model: VideoModel) -> str:
     """Name of a foreign weight in such a model; unknown names are returned unchanged."""
@@ -35,10 +39,23 @@ def import_state_dict(tensors: Mapping[str, Tensor], model: VideoModel) -> dict[
     Weights unknown to the model, and to those it may start from, keep their names. Raises ModelError if two
     foreign names map to the same weight.
     """
+    own = model.state_dict()
     try:
-        return to_ours(tensors, _parts(model), like=model.state_dict())
+        named = to_ours(tensors, _parts(model), like=own)
     except ValueError as error:
         raise ModelError(str(error)) from None
+    return _with_one_head(named, outputs=len(own["head.weight"])) if "head.weight" in own else named
+
+
+def _with_one_head(named: Mapping[str, Tensor], *, outputs: int) -> dict[str, Tensor]:
+    """Of LaViLa's three heads (verb, noun, action) the only one with as many outputs, else all of them."""
+    heads = [n.removesuffix("weight") for n in named if re.fullmatch(SEVERAL_HEADS, n)]
+    fitting = [head for head in heads if named[f"{head}weight"].shape[:1] == (outputs,)]
+    if len(fitting) != 1:
+        return dict(named)
+    others = tuple(head for head in heads if head not in fitting)
+    kept = {name: tensor for name, tensor in named.items() if not name.startswith(others)}
+    return {name.replace(fitting[0], "head."): tensor for name, tensor in kept.items()}
 
 
 def _parts(model: VideoModel) -> list[Part]:
@@ -94,11 +111,12 @@ def check_weights(stage: StageSettings, path: str | Path, *, classes: int | None
 def _classes_in(
     tensors: Mapping[str, Tensor], kind: str, architecture: str, arguments: Mapping[str, Any]
 ) -> int:
-    """Number of outputs of a file's head; 1 if it has none."""
+    """Number of outputs of a file's head, of several the last (LaViLa's for actions); 1 if it has none."""
     with torch.device("meta"):
         reader = Reader(_parts(build_model(kind, architecture, classes=1, **arguments)))
-    heads = (len(x) for name, x in tensors.items() if reader.place(name).name == "head.weight" and x.ndim)
-    return next(heads, 1)
+    named = {reader.place(name).name: tensor for name, tensor in tensors.items() if tensor.ndim}
+    heads = sorted(name for name in named if name == "head.weight" or re.fullmatch(SEVERAL_HEADS, name))
+    return len(named[heads[-1]]) if heads else 1
 
 
 def _load_foreign(
@@ -111,7 +129,8 @@ def _load_foreign(
         raise ModelError(f"{source}: {error}") from None
     if any(".timeattn." in name for name in named.keys() - model.state_dict().keys()):
         raise ModelError(
-            f"{source}: a TimeSformer such as LaViLa's or EgoVLP's; this model has no divided attention"
+            f"{source}: a TimeSformer such as LaViLa's or EgoVLP's; this model has no divided attention. Use "
+            "a model such as lavila_tsf_b, lavila_tsf_l or egovlp_tsf_b"
         )
     kept = without(named, [*left_behind, *NO_WEIGHTS])
     return load_weights(model, kept, source=source, is_start=True, **waived)

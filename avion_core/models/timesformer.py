@@ -193,11 +193,12 @@ class TimeSformer(VisionTower):
 
 CLIP_STEM: Names = (
     Same("patch.weight", "visual.conv1.weight"),
+    Same("projection", "visual.proj"),
     Same("blocks.", "visual.transformer.resblocks."),
     *(Same(name, f"visual.{name}") for name in ("class_embedding", "positional_embedding")),
     *(Same(name, f"visual.{name}") for name in ("ln_pre.", "ln_post.")),
 )
-"""Names outside the blocks of CLIP's image model, without its projection, which is dropped."""
+"""Names outside the blocks of CLIP's image model."""
 
 
 def _rows(config: TimeSformerConfig, prefix: str) -> Names:

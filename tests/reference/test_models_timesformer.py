@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from avion_core.models.architecture import DualEncoderConfig
+from avion_core.models.classifier import VideoClassifier
 from avion_core.models.dual_encoder import DualEncoder
 from avion_core.models.foreign import import_state_dict, our_name
 from avion_core.models.positions import lengthen_linearly, lengthen_with_zeros
@@ -190,3 +191,17 @@ def test_temporal_tables_are_fitted_as_recorded(project, rows, frames):
     ours = adapt(tensors[f"inputs.table_{rows}_to_{frames}"][0], torch.empty(frames, 12))
     theirs = tensors[f"outputs.{project}_{rows}_to_{frames}_{option}"][0]
     torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("label", "classes"), [("verb", 5), ("noun", 7), ("action", 11), ("single", 13)])
+def test_classifiers_logits_are_the_recorded_ones(label, classes):
+    """Three heads on one tower, of which the one with as many outputs is read; and a single head."""
+    tensors = load_file(DATA / "lavila_classifiers.safetensors")
+    weights = part(tensors, "module.")
+    if label == "single":
+        weights = {n: t for n, t in weights.items() if "fc_cls" not in n} | part(tensors, "single.")
+    config = CONFIGS["lavila_dual"]
+    model = VideoClassifier(config, classes=classes, frames=4, image_size_px=32, head_dropout=0.5).eval()
+    load_weights(model, import_state_dict(weights, model))
+    logits = model(part(tensors, "inputs.")["frames_BCTHW"])
+    assert_near(logits, tensors[f"outputs.logits_{label}_BC"])

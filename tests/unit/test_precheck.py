@@ -98,6 +98,16 @@ def test_all_that_the_papers_data_need_is_listed_at_once(
         assert word in text
 
 
+def test_a_tokenizer_without_its_vocabulary_is_a_problem_unless_no_text_is_read() -> None:
+    egovlp = {"model": "egovlp_tsf_b", "image_size_px": 64}
+    lines = found({"stages": {"pretrain": egovlp}})
+    assert (
+        sum("'bert' needs the vocabulary of bert-base-uncased: put the file" in line for line in lines) == 1
+    )
+    lines = found({"stages": {"finetune_cls": {**egovlp, "start": None}}}, "clip")
+    assert not any("vocabulary" in line for line in lines)
+
+
 def test_a_folder_whose_name_is_not_utf_8_stops_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

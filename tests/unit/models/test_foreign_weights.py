@@ -195,19 +195,6 @@ def test_avions_checkpoint_starts_a_classifier_with_more_frames(tmp_path):
     assert torch.equal(model.vision.blocks[1].attn.qkv.bias, source.vision.blocks[1].attn.qkv.bias)
 
 
-def test_lavilas_names_have_a_text_tower_without_a_prefix(tmp_path):
-    source, model = (DualEncoder(CLIP, frames=4, image_size_px=16) for _ in range(2))
-    tensors = {
-        "module."
-        + name.removeprefix("textual.").replace("visual.image_projection", "image_projection"): tensor
-        for name, tensor in avion_state_dict(source).items()
-    }
-    assert {"module.text_projection", "module.image_projection", "module.ln_final.bias"} < tensors.keys()
-    torch.save({"state_dict": tensors, "args": argparse.Namespace(lr=3e-5)}, tmp_path / "lavila.pt")
-    start_from_foreign(model, str(tmp_path / "lavila.pt"))
-    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in source.state_dict().items())
-
-
 @pytest.mark.parametrize("length", [6, 20])
 def test_a_context_of_another_length_keeps_its_first_places(tmp_path, length):
     source = DualEncoder(CLIP, frames=4, image_size_px=16)

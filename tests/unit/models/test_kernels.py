@@ -10,7 +10,7 @@ from avion_core.models.architecture import DualEncoderConfig, VideoMAEConfig
 from avion_core.models.base import VideoModel
 from avion_core.models.layers import Block, compile_blocks, run_blocks, set_checkpointing
 from avion_core.models.store import build_model
-from avion_core.models.towers import TextConfig, VisionConfig
+from avion_core.models.towers import DistilBertConfig, TextConfig, TimeSformerConfig, VisionConfig
 
 DUAL = DualEncoderConfig(
     vision=VisionConfig(width=24, layers=3, heads=2, patch_px=8),
@@ -20,9 +20,15 @@ DUAL = DualEncoderConfig(
 MAE = VideoMAEConfig(
     width=24, layers=3, heads=2, patch_px=8, decoder_width=12, decoder_layers=2, decoder_heads=2
 )
+DIVIDED = DualEncoderConfig(
+    vision=TimeSformerConfig(width=24, layers=3, heads=2, patch_px=8),
+    text=DistilBertConfig(width=16, layers=2, heads=2, hidden=32, context_length=12, vocabulary=50),
+    embed_dim=8,
+)
 TOKENS = torch.tensor([[1, 7, 9, 49, 0, 0, 0], [1, 8, 3, 4, 49, 0, 0]])
 MODELS = {
     "dual_encoder": (DUAL, {"patch_dropout": 0.5}),
+    "divided": (DIVIDED, {}),
     "video_classifier": (DUAL, {"classes": 5, "head_dropout": 0.5}),
     "videomae": (MAE, {}),
     "videomae_classifier": (MAE, {"classes": 5, "head_dropout": 0.5}),
@@ -32,6 +38,7 @@ MODELS = {
 def model_of(kind: str) -> VideoModel:
     torch.manual_seed(0)
     config, arguments = MODELS[kind]
+    kind = "dual_encoder" if kind == "divided" else kind
     return build_model(kind, config, frames=4, image_size_px=32, drop_path=0.4, **arguments).train()
 
 

@@ -11,7 +11,7 @@ from avion_core.models.clip import ClipText
 from avion_core.models.layers import Block, set_checkpointing
 from avion_core.models.sizes import measure
 from avion_core.models.store import build_model
-from avion_core.models.towers import TextConfig, VisionConfig
+from avion_core.models.towers import TextConfig, TimeSformerConfig, VisionConfig
 from avion_core.models.videomae import split_mask
 
 
@@ -32,6 +32,7 @@ DUAL = DualEncoderConfig(
     text=TextConfig(width=16, layers=2, heads=2, context_length=12, vocabulary=50),
     embed_dim=8,
 )
+DIVIDED = DUAL.model_copy(update={"vision": TimeSformerConfig(width=24, layers=3, heads=2, patch_px=8)})
 MAE = VideoMAEConfig(
     width=24, layers=3, heads=2, patch_px=8, decoder_width=12, decoder_layers=2, decoder_heads=2
 )
@@ -51,7 +52,10 @@ def kept_bytes(forward: Callable[[Tensor], Tensor], batch: int) -> int:
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
-@pytest.mark.parametrize(("kind", "config"), [("video_classifier", DUAL), ("videomae_classifier", MAE)])
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [("video_classifier", DUAL), ("video_classifier", DIVIDED), ("videomae_classifier", MAE)],
+)
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_activations_are_those_a_real_step_keeps(kind, config, checkpointing):
     arguments = {"frames": 4, "image_size_px": 32, "classes": 5}

@@ -146,7 +146,7 @@ def test_pieces_that_make_no_whole_are_named(pretrained, tmp_path, other):
 def test_a_format_without_its_names_is_refused(pretrained, tmp_path):
     with pytest.raises(ModelError, match=r"avion_flash has no names for this dual_encoder.*: avion"):
         export_avion(pretrained, tmp_path / "out.pt", flash=True)
-    with pytest.raises(ModelError, match="open_clip has no dual_encoder"):
+    with pytest.raises(ModelError, match="open_clip has no names for this dual_encoder"):
         export_open_clip(pretrained, tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
