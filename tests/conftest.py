@@ -36,8 +36,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than cores, as tests also wait: for servers, clocks and queues."""
-    return min(len(os.sched_getaffinity(0)) + 1, MOST_WORKERS)
+    """Two more than cores, as tests also wait: for servers, clocks and queues."""
+    return min(len(os.sched_getaffinity(0)) + 2, MOST_WORKERS)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

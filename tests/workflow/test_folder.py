@@ -5,11 +5,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
-import subprocess
 from pathlib import Path
 
 import yaml
-from harness import ROOT, environment
+from harness import PYTHON, ROOT, WARM, environment
 
 
 def footage() -> list[Path]:
@@ -41,11 +40,9 @@ def test_own_videos_are_pretrained_on_and_searched(tmp_path: Path) -> None:
         "stages": {"folder_pretrain": {"epochs": 3, "batch_size": 4, "warmup_epochs": 0}},
     }
     over.write_text(yaml.safe_dump(settings))
-    line = ["snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(tmp_path), "--cores", "2"]
+    line = ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(tmp_path), "--cores", "2"]
     line += ["--configfile", str(ROOT / "configs/folder.yaml"), str(over)]
-    result = subprocess.run(
-        line, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
+    result = WARM.run(line, environment(), str(PYTHON.path))
     assert result.returncode == 0, result.stdout[-6000:]
     figures = json.loads((results / "report/metrics.json").read_text())["runs"]
     assert figures["folder"]["folder_retrieval"]["clips"] == 3
