@@ -99,6 +99,10 @@ class OpenAIServer(Section):
     """Distinct narrations in one request."""
     parallel_requests: Count = 4
     """Requests in flight at once, per shard."""
+    requests_per_minute: Positive | None = None
+    """Most requests a minute of a data set's shards together; null for the server's own limits alone."""
+    tokens_per_minute: Positive | None = None
+    """Most tokens a minute, prompts and replies, of a data set's shards together; null as above."""
     timeout_seconds: Positive = 60.0
     """Time limit of one try, up to the last byte of the reply."""
     max_attempts: Count = 5

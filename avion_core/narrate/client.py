@@ -16,16 +16,18 @@ import math
 import sys
 import time
 from collections import deque
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 from avion_core.config import OpenAISettings
 from avion_core.narrate.api_key import KEY_VARIABLE, ApiKey, read_api_key
+from avion_core.narrate.budget import message_tokens
 from avion_core.narrate.chat_reply import ChatReply
 from avion_core.narrate.exchange import Answer, Books, NoAnswer, ProviderError, Request
 from avion_core.narrate.failures import Failure, Fault
+from avion_core.narrate.pace import Pace
 from avion_core.narrate.patience import Outage, Tries, asked_wait
 from avion_core.narrate.request_form import RequestForm
 from avion_core.narrate.transport import Transport
@@ -51,10 +53,13 @@ class Answering(Protocol):
 
 
 class ChatClient:
-    """Chat completions of one server. Raises ProviderError if there is no usable key."""
+    """Chat completions of one server. Raises ProviderError if there is no usable key.
 
-    def __init__(self, settings: OpenAISettings) -> None:
-        self._settings = settings
+    One of `shards` that may run at once, and so with that part of the limits per minute.
+    """
+
+    def __init__(self, settings: OpenAISettings, *, shards: int = 1) -> None:
+        self._settings, self._shards = settings, shards
         self._server = settings.base_url or OPENAI_URL
         self._key = read_api_key(self._server)
 
@@ -68,7 +73,9 @@ class ChatClient:
         """
         with asyncio.Runner() as runner:
             loop = runner.get_loop()
-            run = _Run(self._settings, server=self._server, key=self._key, books=books, loop=loop)
+            run = _Run(
+                self._settings, self._shards, server=self._server, key=self._key, books=books, loop=loop
+            )
             with finishing_when_stopped(lambda: loop.call_soon_threadsafe(run.stop_by_signal)):
                 try:
                     while run.launch(waiting):
@@ -96,6 +103,7 @@ class _Run:
     def __init__(
         self,
         settings: OpenAISettings,
+        shards: int,
         *,
         server: str,
         key: ApiKey,
@@ -103,7 +111,14 @@ class _Run:
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._settings, self._server, self._key, self._books, self._loop = settings, server, key, books, loop
-        self._transport = Transport(settings, server, key)
+        self._transport = Transport(settings, server, key, hear=self._hear)
+        self._pace = Pace(
+            requests_per_minute=settings.requests_per_minute,
+            tokens_per_minute=settings.tokens_per_minute,
+            shards=shards,
+        )
+        self._reply_tokens = settings.max_tokens_per_reply
+        """Expected of the next reply: those of the latest one."""
         self._form = RequestForm(schema=settings.schema_bound)
         self._outage = Outage(settings, server, _say)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -203,7 +218,7 @@ class _Run:
         started = failed_at = time.monotonic()
         tries, plain = Tries(self._settings), False
         while True:
-            await self._pause_until(self._resume_at)
+            await self._admit(request)
             form, sent = self._form, replace(request, schema=None) if plain else request
             others_are_answered, sent_at = self._healthy_at > failed_at, time.monotonic()
             number, result = await self._try(sent, form)
@@ -237,6 +252,7 @@ class _Run:
         request = Request(-1, (HARMLESS,), (*messages[:-1], {"role": "user", "content": HARMLESS}))
         tries = Tries(self._settings)
         while self._held:
+            await self._admit(request)
             form, sent_at = self._form, time.monotonic()
             _, result = await self._try(request, form)
             if isinstance(result, ChatReply):
@@ -254,10 +270,25 @@ class _Run:
             self._outage.check(said)
             await self._wait(tries.wait_seconds(result))
 
+    def _expected_tokens(self, request: Request) -> int:
+        return message_tokens(request.messages) + self._reply_tokens
+
+    async def _admit(self, request: Request) -> None:
+        """Wait until the limits per minute and the server allow a request."""
+        await self._pause_until(self._pace.admit(time.monotonic(), self._expected_tokens(request)))
+        await self._pause_until(self._resume_at)
+
+    def _hear(self, request: Request, headers: Mapping[str, str]) -> None:
+        self._pace.hear(headers, time.monotonic(), tokens=self._expected_tokens(request))
+
     async def _try(self, request: Request, form: RequestForm) -> tuple[int, ChatReply | Failure]:
         """Make one try; returns its number in the books, and the result."""
         number = self._books.begin(request, form.token_limit(self._settings))
+        expected = self._expected_tokens(request)
         result = await self._transport.exchange(request, form, answered=self._answered > 0)
+        if isinstance(result, ChatReply) and result.usage:
+            self._pace.settle(expected=expected, used=result.usage.input_tokens + result.usage.output_tokens)
+            self._reply_tokens = result.usage.output_tokens
         if isinstance(result, Failure) and not result.billed:
             self._books.cancel(number)
         return number, result

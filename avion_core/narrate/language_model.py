@@ -24,6 +24,7 @@ from avion_core.narrate.ledger import read_ledger, read_ledgers
 from avion_core.narrate.prompts import rephrase_messages, reply_schema, unfit
 from avion_core.narrate.provider import Rephrasing
 from avion_core.progress import Progress
+from avion_core.shards import shard_numbers
 
 JUDGED_AFTER = 10
 """Finished narrations before failures may end the run."""
@@ -161,7 +162,7 @@ class _Asking:
         self._check_failed()
         answered = len(self._texts) - len(places)
         self._say(f"{answered} of {len(self._texts)} narrations already answered")
-        client = client or ChatClient(self._openai)
+        client = client or ChatClient(self._openai, shards=shard_numbers(self._shard)[1])
         self._books = open_books(
             self._journal,
             self._ledger,

@@ -7,6 +7,7 @@ its parsing of replies, which is slower and less strict than `chat_reply`.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import httpx2
@@ -36,8 +37,16 @@ class _StatusError(Exception):
 class Transport:
     """Connections to one server, for one event loop. Redirects are not followed: the key stays here."""
 
-    def __init__(self, settings: OpenAISettings, server: str, key: ApiKey) -> None:
-        self._settings, self._server, self._key = settings, server, key
+    def __init__(
+        self,
+        settings: OpenAISettings,
+        server: str,
+        key: ApiKey,
+        *,
+        hear: Callable[[Request, Mapping[str, str]], None],
+    ) -> None:
+        """`hear` is told each request's response headers."""
+        self._settings, self._server, self._key, self._hear = settings, server, key, hear
         self._certificates = httpx2.create_ssl_context()
         self._clients: list[openai.AsyncOpenAI] = []
         try:
@@ -75,25 +84,27 @@ class Transport:
         arguments = form.arguments(request, self._settings)
         try:
             async with asyncio.timeout(self._settings.timeout_seconds):
-                body = await self._post(arguments)
+                body, headers = await self._post(arguments)
+            self._hear(request, headers)
             sent_bytes = sum(len(message["content"].encode()) for message in request.messages)
             return read_reply(body, sent_bytes=sent_bytes, token_limit=form.token_limit(self._settings))
         except TimeoutError:
             return Failure(Fault.FAILED, f"no answer within {self._settings.timeout_seconds:g} s", True)
         except _StatusError as error:
+            self._hear(request, error.headers)
             return failure_of_status(error.status, error.body, error.headers, answered=answered)
         except BrokenReplyError as error:
             return Failure(Fault.FAILED, f"broken reply: {error}", True)
         except Exception as error:  # whatever a server's bytes make the HTTP packages raise
             return failure_of_exception(error, answered=answered)
 
-    async def _post(self, arguments: dict[str, Any]) -> bytes:
+    async def _post(self, arguments: dict[str, Any]) -> tuple[bytes, Mapping[str, str]]:
         client = self._idle.pop() if self._idle else self._new_client()
         try:
             post: Any = client.post  # its types do not cover that `stream` leaves the body unread
             response = await post("/chat/completions", body=arguments, cast_to=httpx2.Response, stream=True)
             try:
-                return await _read_bounded(response)
+                return await _read_bounded(response), response.headers
             finally:
                 await response.aclose()
         finally:

@@ -603,3 +603,36 @@ def test_a_signal_keeps_replies_on_their_way_and_a_second_one_does_not(serve, nu
     assert len(answered.splitlines()) == (8 if times == 1 else 4) and more == ""
     assert len(server.requests) == 8
     assert process.returncode == -(number if number == signal.SIGUSR1 else signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("limit", "per_minute"), [("requests_per_minute", 1200), ("tokens_per_minute", 180_000)]
+)
+def test_requests_are_spread_over_the_minute(serve, limit, per_minute):
+    """All shards share a limit: here 0.1 s for each request, of 150 tokens by its reply."""
+    moments = []
+
+    def script(body, count):
+        moments.append(time.monotonic())
+        return completion()
+
+    client = ChatClient(settings(serve(script), **{limit: per_minute}), shards=2)
+    assert len(list(client.answers(requests(*"abcdefgh"), Ledger()))) == 8
+    assert moments[-1] - moments[1] > 0.1 * 6 * 0.9  # the first are expected to have longer replies
+
+
+def test_a_server_without_room_is_left_alone_until_its_reset(serve):
+    moments = []
+
+    def script(body, count):
+        moments.append(time.monotonic())
+        sent = completion()
+        if len(moments) == 1:
+            sent.headers.update(
+                {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "500ms"}
+            )
+        return sent
+
+    assert len(ask(serve(script), requests("a", "b", "c"), parallel_requests=1)) == 3
+    assert moments[1] - moments[0] > 0.49
+    assert moments[2] - moments[1] < 0.4
