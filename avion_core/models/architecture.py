@@ -80,7 +80,7 @@ class DualEncoderConfig(Architecture):
     embed_dim: Count
     """Size of an embedding."""
     activation: Literal["gelu", "quick_gelu"] = "gelu"
-    """AVION's checkpoints need exact GELU, OpenAI's CLIP needs QuickGELU."""
+    """AVION's and EgoVLP's checkpoints need exact GELU, LaViLa's and OpenAI's CLIP QuickGELU."""
     pixel_mean: Pixels = (108.3272985, 116.7460125, 104.09373615)
     """Mean of red, green, blue on 0…255; the default is LaViLa's and AVION's."""
     pixel_std: Pixels = (68.5005327, 66.6321579, 70.32316305)
