@@ -195,7 +195,47 @@ class ReconstructionStage(StageSettings):
         return {"mask_ratio": self.mask_ratio}
 
 
+class CaptioningStage(StageSettings):
+    """Next tokens of narrations, by a narrator that looks at the clip; its video tower is frozen."""
+
+    setup: ClassVar[str] = "avion_core.train.tasks.captioning:CaptioningSetup"
+    trains: ClassVar[str] = "texts"
+    pretrains: ClassVar[bool] = True
+    reads_narrations: ClassVar[bool] = True
+
+    task: Literal["captioning"]
+    """What is learned."""
+    narrations: Annotated[tuple[Literal["human", "rephrased"], ...], Field(min_length=1)] = ("human",)
+    """Clip tables, joined: one of each row's texts is drawn at random."""
+    freeze_language_model: bool = False
+    """Whether only the pooling and the gated cross-attention are trained (LaViLa, with GPT-2's weights)."""
+    text_dropout: Fraction = 0.1
+    """Dropout of the language model's embedding and residual branches; 0.1 in GPT-2."""
+    loss_mean: Literal["tokens", "places"] = "tokens"
+    """What the loss is averaged over: the tokens of the texts, or as in LaViLa all places of a text of full
+    length, so that its gradient is smaller by the share of padding."""
+
+    @model_validator(mode="after")
+    def _tower_is_frozen(self) -> Self:
+        if self.drop_path:
+            raise ValueError(
+                "drop_path does not go with captioning, whose video tower is frozen; set it to 0"
+            )
+        return self
+
+    def model_arguments(self) -> dict[str, Any]:
+        """Arguments for building the model."""
+        sizes = {"frames": self.frames, "image_size_px": self.image_size_px}
+        return {**sizes, "dropout": self.text_dropout, "freeze_language_model": self.freeze_language_model}
+
+    @property
+    def clip_tables(self) -> tuple[str, ...]:
+        """Clip tables that the training joins."""
+        return self.narrations
+
+
 STAGE_TASKS.register("contrastive", ContrastiveStage)
 STAGE_TASKS.register("relevancy", RelevancyStage)
 STAGE_TASKS.register("classification", ClassificationStage)
 STAGE_TASKS.register("reconstruction", ReconstructionStage)
+STAGE_TASKS.register("captioning", CaptioningStage)

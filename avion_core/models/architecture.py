@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from avion_core.config import Count, Positive, Section, StageSettings, known
 from avion_core.models.towers import (
@@ -160,6 +160,87 @@ class VideoMAEConfig(Architecture):
         check_multiple("frames", frames, "the tubelet", self.tubelet_frames)
 
 
+class LanguageModelConfig(Section):
+    """A causal language model in the manner of GPT-2."""
+
+    width: Count
+    """Size of a token."""
+    layers: Count
+    """Transformer blocks."""
+    heads: Count
+    """Attention heads, also of the cross-attention; they divide the width."""
+    tokenizer: str = "clip"
+    """Name in `data.tokenizer.TOKENIZERS`."""
+    vocabulary: Count = 49408
+    """Size of the token table; CLIP's byte-pair encoding has 49408, GPT-2's 50257."""
+    begin_token: Annotated[int, Field(ge=0)] = 49406
+    """First token of every text."""
+    end_token: Annotated[int, Field(ge=0)] = 49407
+    """Last token of every text."""
+    context_length: Count = 77
+    """Longest text in tokens, begin and end included."""
+    positions: Count = 77
+    """Rows of the position table; GPT-2 has 1024."""
+    norm_eps: Positive = 1e-5
+    """Epsilon of the layer norms."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> LanguageModelConfig:
+        check_heads(self.width, self.heads)
+        if self.context_length > self.positions:
+            raise ValueError(f"context_length ({self.context_length}) exceeds positions ({self.positions})")
+        if max(self.begin_token, self.end_token) >= self.vocabulary:
+            raise ValueError(f"begin_token and end_token must be below the vocabulary ({self.vocabulary})")
+        return self
+
+
+class NarratorConfig(Architecture):
+    """A vision tower, pooled for a causal language model that describes clips (LaViLa's Narrator)."""
+
+    silent: ClassVar[tuple[str, ...]] = ("activation", *Architecture.silent)
+
+    kind: Literal["narrator"] = "narrator"
+    vision: AnyVision
+    language_model: LanguageModelConfig
+    cross_attention_every: Count = 1
+    """Blocks 0, n, 2n … of the language model look at the clip."""
+    queries: Count = 256
+    """Tokens that stand for a clip, from the attention pooling."""
+    pool_heads: Count
+    """Heads of the attention pooling."""
+    pool_head_width: Count = 64
+    """Width of each."""
+    activation: Literal["gelu", "quick_gelu"] = "gelu"
+    """Of the vision tower; LaViLa's narrators need QuickGELU."""
+    pixel_mean: Pixels = (108.3272985, 116.7460125, 104.09373615)
+    """Mean of red, green, blue on 0…255; the default is LaViLa's and AVION's."""
+    pixel_std: Pixels = (68.5005327, 66.6321579, 70.32316305)
+    """Standard deviation of red, green, blue on 0…255."""
+
+    @property
+    def fixed_frames(self) -> bool:
+        return self.vision.fixed_frames
+
+    @property
+    def context_length(self) -> int:
+        return self.language_model.context_length
+
+    @property
+    def tokenizer(self) -> str:
+        return self.language_model.tokenizer
+
+    def check_input(self, *, frames: int, image_size_px: int) -> None:
+        self.vision.check_input(frames=frames, image_size_px=image_size_px)
+
+    def arithmetic(self) -> dict[str, Any]:
+        vision = {f"vision.{name}": getattr(self.vision, name) for name in ("kind", *self.vision.silent)}
+        language = {
+            f"language_model.{name}": getattr(self.language_model, name)
+            for name in ("heads", "tokenizer", "begin_token", "end_token", "norm_eps")
+        }
+        return vision | language | super().arithmetic()
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelKind:
     """A kind of model: its properties that are known without building one."""
@@ -167,8 +248,8 @@ class ModelKind:
     architecture: str
     """Name of its kind in ARCHITECTURES."""
     output: str
-    """Its output for clips, by which tasks and evaluations choose: `embeddings` (of texts, too), `classes` or
-    `pixels`."""
+    """Its output for clips, by which tasks and evaluations choose: `embeddings` (of texts, too), `classes`,
+    `pixels` or `texts`."""
     code: str
     """Its class, `package.module:Name`."""
     starts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -178,6 +259,7 @@ class ModelKind:
 ARCHITECTURES: Registry[type[Architecture]] = Registry("kind of architecture", base=Architecture)
 ARCHITECTURES.register("dual_encoder", DualEncoderConfig)
 ARCHITECTURES.register("videomae", VideoMAEConfig)
+ARCHITECTURES.register("narrator", NarratorConfig)
 
 MODELS: Registry[ModelKind] = Registry("kind of model", record=ModelKind, refers=("code",))
 MODELS.register(
@@ -208,6 +290,15 @@ MODELS.register(
         output="classes",
         code="avion_core.models.videomae:VideoMAEClassifier",
         starts={"videomae": ("norm.*", "encoder_to_decoder.*", "mask_token", "decoder.*")},
+    ),
+)
+MODELS.register(
+    "narrator",
+    ModelKind(
+        architecture="narrator",
+        output="texts",
+        code="avion_core.models.narrator:Narrator",
+        starts={"dual_encoder": ("text.*", "logit_scale", "logit_bias", "vision.projection*")},
     ),
 )
 

@@ -95,6 +95,8 @@ class VideoModel(nn.Module):
     """Name in the registry of models."""
     towers: ClassVar[tuple[str, ...]]
     """Names of its attributes that are towers."""
+    not_weights: ClassVar[tuple[str, ...]] = ()
+    """Entries (fnmatch patterns) of third-party files that are copies or constants."""
 
     def __init__(self, config: Architecture, *, frames: int, image_size_px: int) -> None:
         super().__init__()
@@ -113,6 +115,13 @@ class VideoModel(nn.Module):
     def names(cls, config: Any) -> tuple[Part, ...]:
         """The parts of its weights with their third-party names."""
         raise NotImplementedError
+
+    def check_foreign(self, weights: Mapping[str, Tensor]) -> None:
+        """Raise ValueError if third-party weights, under our names, are those of a model that differs."""
+
+    def foreign_copies(self) -> dict[str, Tensor]:
+        """Entries of `not_weights` that an exported file has, under their names there."""
+        return {}
 
     @property
     def adapters(self) -> dict[str, Adapter]:
@@ -168,6 +177,10 @@ class VideoModel(nn.Module):
         """
         output: Tensor = self(frames_BCTHW)
         return output
+
+    def frozen_pass(self, frames_BCTHW: Tensor) -> Tensor | None:
+        """The part of `dry_run` that training computes without gradients; None if there is none."""
+        return None
 
     def _towers(self) -> dict[str, Tower]:
         return {name: getattr(self, name) for name in self.towers}

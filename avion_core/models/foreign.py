@@ -59,9 +59,10 @@ def _with_one_head(named: Mapping[str, Tensor], *, outputs: int) -> dict[str, Te
 
 
 def _parts(model: VideoModel) -> list[Part]:
-    """The model's own, and those of the kinds that it may start from."""
+    """The model's own, and those of the kinds of its architecture that it may start from."""
     kinds = (model.kind, *MODELS[model.kind].starts)
-    return [part for kind in kinds for part in model_class(kind).names(model.config)]
+    alike = (kind for kind in kinds if MODELS[kind].architecture == model.config.kind)
+    return [part for kind in alike for part in model_class(kind).names(model.config)]
 
 
 def start_from_foreign(
@@ -125,12 +126,13 @@ def _load_foreign(
     left_behind = [pattern for patterns in MODELS[model.kind].starts.values() for pattern in patterns]
     try:
         named = import_state_dict(tensors, model)
-    except ModelError as error:
+        model.check_foreign(named)
+    except ValueError as error:
         raise ModelError(f"{source}: {error}") from None
     if any(".timeattn." in name for name in named.keys() - model.state_dict().keys()):
         raise ModelError(
             f"{source}: a TimeSformer such as LaViLa's or EgoVLP's; this model has no divided attention. Use "
             "a model such as lavila_tsf_b, lavila_tsf_l or egovlp_tsf_b"
         )
-    kept = without(named, [*left_behind, *NO_WEIGHTS])
+    kept = without(named, [*left_behind, *NO_WEIGHTS, *model.not_weights])
     return load_weights(model, kept, source=source, is_start=True, **waived)

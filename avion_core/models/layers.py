@@ -84,10 +84,28 @@ def quick_gelu(x: Tensor) -> Tensor:
     return x * torch.sigmoid(1.702 * x)
 
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "quick_gelu": quick_gelu}
+def squared_relu(x: Tensor) -> Tensor:
+    """The square of the ReLU (Primer, arXiv 2109.08668)."""
+    return F.relu(x).square()
 
 
-class Attention(nn.Module):
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "quick_gelu": quick_gelu,
+    "squared_relu": squared_relu,
+}
+
+
+class AttentionLayer(nn.Module):
+    """A layer whose attention `set_attention` chooses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attend: AttentionFunction = _sdpa
+
+
+class Attention(AttentionLayer):
     """Multi-head self-attention with one fused projection for queries, keys and values.
 
     Without `train_key_bias` the keys' bias keeps its value, zero in a fresh model. It does not affect the
@@ -98,7 +116,6 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.train_key_bias = train_key_bias
-        self.attend: AttentionFunction = _sdpa
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
@@ -144,7 +161,7 @@ def set_attention(model: nn.Module, name: str) -> str:
         raise ValueError(f"attention '{name}' needs {needs}; or use one of: {others}")
     attend = ATTENTION_BACKENDS[chosen].load()
     for layer in model.modules():
-        if isinstance(layer, Attention):
+        if isinstance(layer, AttentionLayer):
             layer.attend = attend
     return chosen
 
@@ -168,7 +185,7 @@ def _gpu_has(capability: tuple[int, int]) -> bool:
 @contextmanager
 def plain_attention(model: nn.Module) -> Iterator[None]:
     """Use torch's attention in every layer of `model` for the body, as torch can count its operations."""
-    chosen = {layer: layer.attend for layer in model.modules() if isinstance(layer, Attention)}
+    chosen = {layer: layer.attend for layer in model.modules() if isinstance(layer, AttentionLayer)}
     set_attention(model, "sdpa")
     try:
         yield
@@ -188,7 +205,7 @@ def make_drop_path(rate: float) -> nn.Module:
 
 
 class MLP(nn.Module):
-    """Two linear layers with a GELU between them."""
+    """Two linear layers with an activation between them."""
 
     def __init__(self, width: int, *, hidden: int, activation: str) -> None:
         super().__init__()
@@ -251,7 +268,7 @@ def run_blocks(
     *others, last = blocks
     for block in others:
         x_BND = _run_block(block, x_BND, **options)
-    return _run_block(last, x_BND, first_only=first_only, **options)
+    return _run_block(last, x_BND, **options, **({"first_only": True} if first_only else {}))
 
 
 def _run_block(block: nn.Module, x_BND: Tensor, **options: Any) -> Tensor:

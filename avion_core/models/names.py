@@ -34,6 +34,8 @@ class Same(NamedTuple):
     there along its first dimension; None stands for zeros that are not stored."""
     shape: tuple[int, ...] | None = None
     """Their shape, for `reshape`; None for ours. Import needs none."""
+    transposed: bool = False
+    """Whether their matrices are transposed, as in GPT-2's `Conv1D`."""
 
 
 Names = tuple[Same, ...]
@@ -52,6 +54,7 @@ class Place(NamedTuple):
     name: str
     piece: int = 0
     pieces: tuple[str | None, ...] = ("",)
+    transposed: bool = False
 
 
 def formats(parts: Sequence[Part]) -> set[str]:
@@ -74,6 +77,7 @@ def to_theirs(tensors: Mapping[str, Tensor], parts: Sequence[Part], form: str) -
         for row in filter(None, (first, middle)):
             names = [old and new and _swap(old, row.ours, new) for old in names for new in _pieces(row)]
             tensor = tensor if row.shape is None else tensor.reshape(row.shape)
+            tensor = tensor.T if row.transposed and tensor.ndim == 2 else tensor
         values = tensor.chunk(len(names)) if len(names) > 1 else (tensor,)
         found |= {new: value for new, value in zip(names, values, strict=True) if new}
     return found
@@ -103,6 +107,7 @@ def to_ours(
         if place.name in named:
             second = next(iter(group.values()))[0]
             raise ValueError(f"two of the given weights mean {place.name}; the second is {second}")
+        whole = whole.T if place.transposed and whole.ndim == 2 else whole
         named[place.name] = _with_dimensions(whole, like[place.name]) if place.name in like else whole
     return named
 
@@ -137,7 +142,8 @@ class Reader:
             for number, theirs in enumerate(pieces):
                 if theirs is not None and _fits(name, theirs):
                     name = _swap(name, theirs, row.ours)
-                    return Place(name, number, pieces) if len(pieces) > 1 else Place(name)
+                    split = (number, pieces) if len(pieces) > 1 else ()
+                    return Place(name, *split)._replace(transposed=row.transposed)
         return Place(name)
 
 

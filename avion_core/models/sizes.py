@@ -56,6 +56,8 @@ class Size:
     """The same with gradient checkpointing."""
     block_bytes: int
     """Kept by the largest block; needed too while checkpointing recomputes it."""
+    frozen_parameters: int = 0
+    """Those without gradients."""
 
 
 def measure(
@@ -82,6 +84,7 @@ def measure(
         plain.total(),
         checkpointed.total(),
         max((bytes_ for block, bytes_ in plain.items() if block is not None), default=0),
+        sum(weight.numel() for weight in model.parameters() if not weight.requires_grad),
     )
 
 
@@ -93,10 +96,14 @@ def stage_size(stage: StageSettings, **further: Any) -> Size:
 
 
 def training_flops(stage: StageSettings, **further: Any) -> int:
-    """Operations of a clip in a stage, three times those of the forward pass, as `train.meter` counts."""
+    """Operations of a clip in a stage, three times those of the forward pass, as `train.meter` counts.
+
+    What is computed without gradients counts once.
+    """
     arguments = {**stage.model_arguments(), **further}
     with _without_contents(model_kind(stage), stage.model, **arguments) as model:
-        return 3 * 2 * _multiply_adds(model, stage.dry_run_arguments())
+        forward = 2 * _multiply_adds(model, stage.dry_run_arguments())
+        return 3 * forward - 2 * frozen_flops(model, _frames(model, clips=1))
 
 
 @contextmanager
@@ -117,6 +124,13 @@ def _multiply_adds(model: VideoModel, step: Mapping[str, Any]) -> int:
     return counter.get_total_flops() // 2
 
 
+def frozen_flops(model: VideoModel, frames_BCTHW: Tensor) -> int:
+    """Operations of the part of a forward pass that training computes without gradients."""
+    with flop_counter() as counter, torch.no_grad():
+        model.frozen_pass(frames_BCTHW)
+    return counter.get_total_flops()
+
+
 def flop_counter() -> FlopCounterMode:
     """Context manager that counts operations, also of torch's attention on the CPU."""
     kernel = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
@@ -128,10 +142,14 @@ def _attention_flops(q_shape: Any, k_shape: Any, v_shape: Any, *_: Any, **__: An
     return int(sdpa_flop_count(q_shape, k_shape, v_shape))
 
 
-def _forward(model: VideoModel, step: Mapping[str, Any], *, clips: int) -> Tensor:
+def _frames(model: VideoModel, *, clips: int) -> Tensor:
     side = model.image_size_px
+    return torch.empty(clips, 3, model.frames, side, side)
+
+
+def _forward(model: VideoModel, step: Mapping[str, Any], *, clips: int) -> Tensor:
     try:
-        return model.dry_run(torch.empty(clips, 3, model.frames, side, side), **step)
+        return model.dry_run(_frames(model, clips=clips), **step)
     except RuntimeError as error:  # in a plug-in's tower
         raise ValueError(
             f"the size of this {model.kind} is not known: its `dry_run` needs values ({error}). Write one "

@@ -29,12 +29,13 @@ def step_bytes(stage: StageSettings, size: Size, *, checkpointing: bool) -> floa
     """
     clip = size.checkpointed_bytes + size.block_bytes if checkpointing else size.activation_bytes
     clips = stage.process_batch_size / stage.accumulation_steps
-    state = {"adamw": 8, "lion": 4, "sgd": 4 if stage.momentum else 0}[stage.optimizer]
-    weight = 4 + 4  # itself and its gradient
+    weight = 4.0
     weight += 0 if stage.precision == "fp32" else 2  # autocast's copy
     weight += 0 if stage.ema_decay is None else 4
-    shards = stage.world_size if stage.shard_optimizer else 1
-    return clips * clip + size.parameters * (weight + state / shards)
+    state = {"adamw": 8, "lion": 4, "sgd": 4 if stage.momentum else 0}[stage.optimizer]
+    training = 4 + state / (stage.world_size if stage.shard_optimizer else 1)  # gradient and state
+    trained = size.parameters - size.frozen_parameters
+    return clips * clip + size.parameters * weight + trained * training
 
 
 def choose_checkpointing(stage: StageSettings, size: Callable[[], Size], *, title: str, world: World) -> bool:

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from avion_core.devices import DEVICES, device_named
+from avion_core.models.base import VideoModel
 from avion_core.models.layers import plain_attention
-from avion_core.models.sizes import flop_counter
+from avion_core.models.sizes import flop_counter, frozen_flops
 from avion_core.train.protocols import Batch, PairwiseTask, Task
 
 CLIPS_COUNTED = 2
@@ -59,15 +60,19 @@ class Meter:
 def flops_per_clip(task: Task, batch: Batch, autocast: Callable[[], AbstractContextManager[object]]) -> float:
     """Operations of a clip's forward and backward pass: three times those of the forward pass.
 
-    Recomputation for gradient checkpointing and accumulation does not count (PaLM, arXiv 2204.02311,
-    appendix B).
+    What is computed without gradients counts once; recomputation for gradient checkpointing and accumulation
+    does not count (PaLM, arXiv 2204.02311, appendix B).
     """
     some = {name: value[:CLIPS_COUNTED] if value.ndim else value for name, value in batch.items()}
     clips = len(some["rows"])
-    with torch.no_grad(), plain_attention(task.model), flop_counter() as counter, autocast():
-        prepared = task.prepare(some)
-        if isinstance(task, PairwiseTask):
-            task.embed(prepared)
-        else:
-            task.loss(prepared)
-    return 3 * counter.get_total_flops() / clips
+    with torch.no_grad(), plain_attention(task.model), autocast():
+        with flop_counter() as counter:
+            prepared = task.prepare(some)
+            if isinstance(task, PairwiseTask):
+                task.embed(prepared)
+            else:
+                task.loss(prepared)
+        frozen = 0
+        if isinstance(task.model, VideoModel):
+            frozen = frozen_flops(task.model, task.model.normalise(some["frames"]))
+    return (3 * counter.get_total_flops() - 2 * frozen) / clips

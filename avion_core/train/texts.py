@@ -17,8 +17,7 @@ class AnyText:
         without = clips.first_without_text()
         if without is not None:
             raise ValueError(
-                f"row {without} of the clip tables has no text; "
-                "a contrastive stage needs a narration for every clip"
+                f"row {without} of the clip tables has no text; this task needs a narration for every clip"
             )
         self._clips = clips
 

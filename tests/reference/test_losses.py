@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 
 from avion_core.train import losses
 
@@ -68,3 +69,16 @@ def test_a_batch_of_one_is_refused():
     one = torch.ones(1, 4)
     with pytest.raises(ValueError, match="batch_size"):
         losses.max_margin(one, one, margin=0.2)
+
+
+def test_captions():
+    """LaViLa's mean is over all places, padding counted as zero."""
+    recorded = load_file(Path(__file__).parent / "data" / "lavila_losses.safetensors")
+    logits_BVL = recorded["inputs.caption_logits_BVL"].requires_grad_()
+    labels = recorded["inputs.caption_labels_BL"]
+    found = losses.token_losses(logits_BVL.transpose(1, 2), labels)
+    assert found.mean().item() == pytest.approx(recorded["outputs.caption_loss"].item(), rel=1e-5)
+    found.mean().backward()
+    torch.testing.assert_close(logits_BVL.grad, recorded["grads.caption_logits_BVL"], atol=1e-6, rtol=0)
+    perplexity = losses.text_perplexities(found, labels).mean().item()
+    assert perplexity == pytest.approx(recorded["outputs.caption_perplexity"].item(), rel=1e-5)

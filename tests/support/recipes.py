@@ -20,6 +20,12 @@ CLASSIFICATION: dict[str, Any] = {
     "label": "action",
     "waive_missing": ["head.*"],
 }
+CAPTIONING: dict[str, Any] = {
+    **CONTRASTIVE,
+    "task": "captioning",
+    "model": "toy_narrator",
+    "learning_rate": 3e-3,
+}
 MASKED: dict[str, Any] = {
     **CONTRASTIVE,
     "task": "reconstruction",

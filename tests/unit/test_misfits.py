@@ -13,20 +13,25 @@ from avion_core.config import STAGE_TASKS, SettingsError, StageSettings, load_se
 from avion_core.configfile import lay_over, read_config
 from avion_core.layouts import LAYOUTS
 
-DEMO = read_config(Path(__file__).parents[2] / "config.yaml")
+CAPTIONING = {"task": "captioning", "dataset": "ego4d", "model": "toy_narrator", "batch_size": 32}
+DEMO = lay_over(
+    read_config(Path(__file__).parents[2] / "config.yaml"),
+    {"stages": {"narrator": CAPTIONING}, "runs": {"llm": {"stages": {"narrator": {}}}}},
+)
 STAGES = {
     "contrastive": "pretrain",
     "relevancy": "finetune_mir",
     "classification": "finetune_cls",
     "reconstruction": "pretrain_videomae",
+    "captioning": "narrator",
 }
 """A stage of the demo for every task."""
-RUNS = {"pretrain": "llm", "finetune_mir": "llm", "finetune_cls": "llm", "pretrain_videomae": "videomae"}
+RUNS = {name: "videomae" if name == "pretrain_videomae" else "llm" for name in STAGES.values()}
 LOSS = {"contrastive": "info_nce", "relevancy": "max_margin"}
 """The losses of these stages."""
 
 OF_A_TASK: dict[str, tuple[Any, tuple[str, ...]]] = {
-    "narrations": (["rephrased"], ("contrastive",)),
+    "narrations": (["rephrased"], ("contrastive", "captioning")),
     "negatives": ("local", ("contrastive", "relevancy")),
     "loss": ("max_margin", ("contrastive", "relevancy")),
     "min_relevancy": (0.5, ("relevancy",)),
@@ -39,6 +44,9 @@ OF_A_TASK: dict[str, tuple[Any, tuple[str, ...]]] = {
     "mask_ratio": (0.5, ("reconstruction",)),
     "target_epsilon": (1e-3, ("reconstruction",)),
     "decoder_mask_ratio": (0.5, ("reconstruction",)),
+    "freeze_language_model": (True, ("captioning",)),
+    "text_dropout": (0.0, ("captioning",)),
+    "loss_mean": ("places", ("captioning",)),
 }
 """Settings of some tasks: a value, and the tasks that read them."""
 OF_A_LOSS: dict[str, tuple[Any, dict[str, tuple[str, ...]]]] = {
@@ -56,6 +64,7 @@ KINDS = {
     "relevancy": ("retrieval", "multiple_choice"),
     "classification": ("recognition",),
     "reconstruction": (),
+    "captioning": (),
 }
 """Kinds of evaluation that a task's models are measured by."""
 
@@ -199,6 +208,7 @@ LAYOUTS_OF = {
     "relevancy": ("ek100",),
     "classification": ("ek100", "kinetics"),
     "reconstruction": ("ego4d", "ek100", "kinetics", "folder"),
+    "captioning": ("ego4d", "ek100", "folder"),
     "action": ("ek100",),
     "verb": ("ek100",),
     "noun": ("ek100",),
@@ -214,7 +224,7 @@ def not_served(names: tuple[str, ...]) -> list[tuple[str, str]]:
 def one_run(task: str, layout: str, **stage: Any) -> dict[str, Any]:
     """The demo with a data set of each layout, and one selected run of one stage."""
     folder = {"videos": "v", "narrations": "n.csv"}
-    model = {"reconstruction": "toy_videomae"}.get(task, "toy_dual_encoder")
+    model = {"reconstruction": "toy_videomae", "captioning": "toy_narrator"}.get(task, "toy_dual_encoder")
     common = {"task": task, "dataset": layout, "model": model}
     return {
         "datasets": {"folder": {"layout": "folder", "source": "folder", "folder": folder}},

@@ -25,15 +25,15 @@ def test_every_architecture_builds_each_of_its_models(name):
     kinds = {
         "dual_encoder": ("dual_encoder", "video_classifier"),
         "videomae": ("videomae", "videomae_classifier"),
+        "narrator": ("narrator",),
     }[load_architecture(name).kind]
     size = (
-        {"image_size_px": 336 if name.endswith("336") else 224}
+        {"image_size_px": 336 if name.endswith(("336", "xl")) else 224}
         if "toy" not in name
         else {"image_size_px": 64}
     )
-    assert parameters(kinds[0], name, frames=4, **size) > parameters(
-        kinds[1], name, frames=4, classes=2, **size
-    )
+    whole = parameters(kinds[0], name, frames=4, **size)
+    assert all(parameters(kind, name, frames=4, classes=2, **size) < whole for kind in kinds[1:])
 
 
 @pytest.mark.parametrize("name", [name for name in architecture_names() if "clip" in name])
@@ -79,6 +79,23 @@ def test_timesformer_sizes_are_the_published_ones(name, image_size_px, frames, t
     assert sum(weights.values()) - weights["logit_scale"] * name.startswith("egovlp") == total
     outside_projection = {n: size for n, size in weights.items() if not n.startswith("vision.projection")}
     assert sum(size for n, size in outside_projection.items() if n.startswith("vision.")) == tower
+
+
+@pytest.mark.parametrize(
+    ("name", "image_size_px", "trained", "total"),
+    [
+        ("narrator_gpt2", 224, 86_531_352, 325_140_504),
+        ("narrator_gpt2_xl", 336, 497_517_728, 2_459_451_232),
+    ],
+)
+def test_narrator_sizes_are_the_published_ones(name, image_size_px, trained, total):
+    """As LaViLa trains them, with a frozen language model."""
+    with torch.device("meta"):
+        model = build_model(
+            "narrator", name, frames=4, image_size_px=image_size_px, freeze_language_model=True
+        )
+    assert sum(weight.numel() for weight in model.parameters()) == total
+    assert sum(weight.numel() for weight in model.parameters() if weight.requires_grad) == trained
 
 
 @pytest.mark.parametrize(("size", "millions"), [("s", 22), ("b", 87), ("l", 305), ("h", 633)])

@@ -1,6 +1,7 @@
 """Estimated memory decides on checkpointing; a step that does not fit is an error that says what to do."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -76,6 +77,13 @@ def test_a_step_needs_its_clips_and_all_that_goes_with_a_weight(changes, clips, 
     plain, checkpointed = (step_bytes(stage(**changes), SIZE, checkpointing=on) for on in (False, True))
     assert plain == 1000 * clips + 100 * bytes_a_weight
     assert checkpointed == 150 * clips + 100 * bytes_a_weight
+
+
+def test_frozen_weights_have_no_gradient_and_no_state():
+    mostly_frozen = replace(SIZE, frozen_parameters=90)
+    assert step_bytes(stage(), mostly_frozen, checkpointing=False) == 8000 + 90 * 4 + 10 * 16
+    average = stage(precision="bf16", ema_decay=0.9)
+    assert step_bytes(average, mostly_frozen, checkpointing=False) == 8000 + 90 * 10 + 10 * 22
 
 
 def chosen(monkeypatch, device_bytes, **changes) -> bool:

@@ -11,10 +11,11 @@ from avion_core.models.layers import Attention
 from avion_core.models.sizes import measure, stage_size, training_flops
 from avion_core.models.store import build_model
 from avion_core.train.meter import Meter, flops_per_clip, peak_tflops
+from avion_core.train.tasks.captioning import CaptioningTask
 from avion_core.train.tasks.classification import ClassificationTask
 from avion_core.train.tasks.contrastive import ContrastiveTask
 from avion_core.train.tasks.reconstruction import ReconstructionTask
-from tests.support.recipes import CLASSIFICATION, CONTRASTIVE, MASKED
+from tests.support.recipes import CAPTIONING, CLASSIFICATION, CONTRASTIVE, MASKED
 from tests.unit.train.tiny_tasks import CLASSES, DUAL, FRAMES, SIZE_PX, TASKS, make_batch, make_task
 
 
@@ -51,8 +52,9 @@ def test_the_size_of_the_batch_makes_no_difference(name):
             {},
             lambda model: ReconstructionTask(model, mask_ratio=0.75),
         ),
+        (CAPTIONING, {}, CaptioningTask),
     ],
-    ids=["contrastive", "classification", "reconstruction", "running cells"],
+    ids=["contrastive", "classification", "reconstruction", "running cells", "captioning"],
 )
 def test_they_are_known_from_the_settings_of_the_stage(recipe, further, task_of):
     stage = StageSettings.model_validate(recipe)
@@ -64,8 +66,21 @@ def test_they_are_known_from_the_settings_of_the_stage(recipe, further, task_of)
         "rows": torch.arange(2),
     }
     counted = flops_per_clip(task_of(model), batch, nullcontext)
-    assert training_flops(stage, **further) == pytest.approx(counted, rel=1e-4)
-    assert training_flops(stage, **further) == 6 * stage_size(stage, **further).multiply_adds
+    once_a_batch = 2e-3 if stage.task == "captioning" else 0  # the projection of its queries
+    assert training_flops(stage, **further) == pytest.approx(counted, rel=1e-4 + once_a_batch)
+    forward, backward = size_of_parts(model, stage, **further)
+    assert training_flops(stage, **further) == 2 * forward + 4 * backward
+
+
+def size_of_parts(model, stage, **further) -> tuple[int, int]:
+    """Multiply-adds of the forward pass, and of the part of it that has gradients."""
+    whole = stage_size(stage, **further).multiply_adds
+    if stage.task != "captioning":
+        return whole, whole
+    patches, width = stage.frames * (stage.image_size_px // 16) ** 2, 192
+    tokens, patch = patches + 1, 3 * 16**2
+    block = 12 * tokens * width**2 + 2 * tokens**2 * width
+    return whole, whole - patches * patch * width - 4 * block
 
 
 def test_a_process_with_one_clip_counts_that():

@@ -1,5 +1,6 @@
 """What one step computes, by hand or by a property, and which sentence it is computed with."""
 
+import math
 from collections import Counter
 from functools import partial
 
@@ -14,15 +15,18 @@ from avion_core.config import RELEVANCY_LOSSES
 from avion_core.data.clips import ClipTable, Sentences
 from avion_core.models.architecture import DualEncoderConfig, VideoMAEConfig
 from avion_core.models.dual_encoder import DualEncoder
+from avion_core.models.narrator import Narrator
 from avion_core.models.towers import TextConfig, VisionConfig
 from avion_core.models.videomae import VideoMAE
 from avion_core.registry import load
 from avion_core.train.losses import info_nce, local, sigmoid
+from avion_core.train.tasks.captioning import CaptioningTask
 from avion_core.train.tasks.classification import ClassificationTask, mix
 from avion_core.train.tasks.contrastive import ContrastiveTask
 from avion_core.train.tasks.reconstruction import ReconstructionTask
 from avion_core.train.tasks.relevancy import RelevancyTask
 from avion_core.train.texts import AnyText, RelevantSentence
+from tests.unit.train.tiny_tasks import NARRATOR
 
 SMALL = DualEncoderConfig(
     vision=VisionConfig(width=16, layers=1, heads=2, patch_px=8),
@@ -212,3 +216,61 @@ def test_a_clip_without_a_relevant_sentence_is_named():
     clips = ClipTable.from_rows([clip(verb=9, noun=9, nouns=[9])])
     with pytest.raises(ValueError, match=r"row 0 .* lower min_relevancy"):
         RelevantSentence(clips, SENTENCES, min_relevancy=0.1)(0, np.random.default_rng(0))
+
+
+@pytest.fixture
+def narrations():
+    """Token ids of four texts, 3, 5, 6 and 8 long, the last of which has the padding's id inside."""
+    tokens = torch.tensor([[1, 5, 2, 0, 0, 0, 0, 0], [1, 7, 8, 9, 2, 0, 0, 0], [1, 7, 8, 9, 3, 2, 0, 0]])
+    return torch.cat([tokens, torch.tensor([[1, 4, 0, 6, 7, 8, 9, 2]])])
+
+
+@pytest.fixture
+def narrator():
+    torch.manual_seed(0)
+    model = Narrator(NARRATOR, frames=2, image_size_px=16)
+    for name, weight in model.named_parameters():
+        if name.endswith("_gate"):
+            nn.init.constant_(weight, 0.5)
+    return model
+
+
+def captioning_loss(task, batch) -> tuple[float, float]:
+    result = task.loss(task.prepare(batch))
+    return result.loss.item(), result.metrics["perplexity"].item()
+
+
+def test_captioning_averages_over_tokens_and_never_counts_padding(batch, narrator, narrations):
+    batch["tokens"] = narrations
+    logits = narrator(narrator.normalise(batch["frames"]), narrations[:, :-1])
+    by_clip = [
+        [-row[place].log_softmax(-1)[token].item() for place, token in enumerate(text[1:]) if token]
+        for row, text in zip(logits, narrations.tolist(), strict=True)
+    ]
+    assert [len(losses) for losses in by_clip] == [2, 4, 5, 6]
+    summed, means = sum(map(sum, by_clip)), [sum(losses) / len(losses) for losses in by_clip]
+    perplexity = sum(map(math.exp, means)) / 4
+    found = captioning_loss(CaptioningTask(narrator), batch)
+    assert found == pytest.approx((summed / 17, perplexity), rel=1e-5)
+    published = captioning_loss(CaptioningTask(narrator, over_places=True), batch)
+    assert published == pytest.approx((summed / (4 * 7), perplexity), rel=1e-5)
+    three = {"frames": batch["frames"][:3]}
+    lengths = [
+        captioning_loss(CaptioningTask(narrator), {**three, "tokens": narrations[:3, :length]})
+        for length in (6, 8)
+    ]
+    assert lengths[0] == pytest.approx(lengths[1], rel=1e-5)
+
+
+def test_captioning_learns_what_is_said(batch, narrator, narrations):
+    batch["tokens"] = narrations
+    task = CaptioningTask(narrator)
+    optimizer = torch.optim.AdamW([w for w in narrator.parameters() if w.requires_grad], lr=1e-2)
+    losses = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = task.loss(task.prepare(batch)).loss
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.2 < 2 < losses[0]

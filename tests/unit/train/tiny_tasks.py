@@ -11,10 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from avion_core.models.architecture import DualEncoderConfig, VideoMAEConfig
+from avion_core.models.architecture import (
+    DualEncoderConfig,
+    LanguageModelConfig,
+    NarratorConfig,
+    VideoMAEConfig,
+)
 from avion_core.models.classifier import VideoClassifier
 from avion_core.models.dual_encoder import DualEncoder
+from avion_core.models.narrator import Narrator
 from avion_core.models.towers import TextConfig, VisionConfig
 from avion_core.models.videomae import VideoMAE
 from avion_core.train.checkpoint import CheckpointStore
@@ -23,6 +30,7 @@ from avion_core.train.engine import LoopSettings, Training
 from avion_core.train.losses import symmetric_multi_similarity
 from avion_core.train.optim import Schedule, make_optimizer, parameter_groups
 from avion_core.train.protocols import Task
+from avion_core.train.tasks.captioning import CaptioningTask
 from avion_core.train.tasks.classification import ClassificationTask
 from avion_core.train.tasks.contrastive import ContrastiveTask
 from avion_core.train.tasks.reconstruction import ReconstructionTask
@@ -35,6 +43,10 @@ VISION = VisionConfig(width=16, layers=2, heads=2, patch_px=8)
 TEXT = TextConfig(width=16, layers=1, heads=2, context_length=8, vocabulary=WORDS)
 DUAL = DualEncoderConfig(vision=VISION, text=TEXT, embed_dim=8)
 MASKED = VideoMAEConfig(width=16, layers=1, heads=2, patch_px=8, decoder_width=8, decoder_heads=2)
+WRITER = LanguageModelConfig(
+    width=16, layers=2, heads=2, vocabulary=WORDS, begin_token=1, end_token=2, context_length=8, positions=8
+)
+NARRATOR = NarratorConfig(vision=VISION, language_model=WRITER, queries=3, pool_heads=2, pool_head_width=8)
 LABELS = torch.arange(CLIPS) % CLASSES
 RELEVANCY = torch.rand(CLIPS, CLIPS, generator=torch.Generator().manual_seed(5)).fill_diagonal_(1)
 """Of every clip to every sentence; a clip's own sentence has its number."""
@@ -83,11 +95,21 @@ def reconstruction(world: World, drop_path: float) -> Task:
     return ReconstructionTask(model, mask_ratio=0.5)
 
 
+def captioning(world: World, drop_path: float) -> Task:
+    """With open gates, and dropout in place of drop path."""
+    model = Narrator(NARRATOR, frames=FRAMES, image_size_px=SIZE_PX, dropout=drop_path)
+    for name, weight in model.named_parameters():
+        if name.endswith("_gate"):
+            nn.init.constant_(weight, 0.5)
+    return CaptioningTask(model, gather=world.gather)
+
+
 TASKS: dict[str, Callable[[World, float], Task]] = {
     "contrastive": contrastive,
     "relevancy": relevancy,
     "classification": classification,
     "reconstruction": reconstruction,
+    "captioning": captioning,
 }
 
 
@@ -105,6 +127,7 @@ def make_batch(step: int, *, world: World | None = None) -> dict[str, torch.Tens
     generator = torch.Generator().manual_seed(1000 + step)
     frames = torch.randint(256, (CLIPS, FRAMES, SIZE_PX, SIZE_PX, 3), dtype=torch.uint8, generator=generator)
     tokens = torch.randint(1, WORDS, (CLIPS, 8), generator=generator)
+    tokens[torch.arange(8) >= 8 - torch.arange(CLIPS)[:, None] % 5] = 0  # texts of 4 to 8 tokens
     share = CLIPS // world.size
     mine = slice(world.rank * share, (world.rank + 1) * share)
     rows = torch.arange(CLIPS)[mine]

@@ -1,0 +1,142 @@
+"""The Narrator: a frozen vision tower, pooled for a language model that looks at it (LaViLa, CVPR 2023).
+
+Shapes: B clips, R texts (R/B of each clip in a row), L tokens of a text, Q pooled tokens, D width of the
+language model, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from avion_core.models.architecture import NarratorConfig
+from avion_core.models.attention_pool import LAVILA, AttentionPool
+from avion_core.models.base import VideoModel, vision_class
+from avion_core.models.causal_lm import Cache, CausalLM, lavila_names
+from avion_core.models.names import Part
+
+TEXT_TOKENS = 12
+"""Length in tokens, begin and end included, of the texts of a dry run."""
+STEM = "text_decoder."
+"""Prefix of the language model in LaViLa's files."""
+
+
+class Narrator(VideoModel):
+    """Clips and the beginnings of texts to the logits of the next token."""
+
+    kind: ClassVar[str] = "narrator"
+    towers: ClassVar[tuple[str, ...]] = ("vision", "language_model")
+    not_weights: ClassVar[tuple[str, ...]] = (
+        f"{STEM}lm_head.weight",
+        "img_attn_pool*.beta",
+        "language_model.blocks.*.masked_bias",
+        "language_model.blocks.*.attn.bias",
+        "language_model.blocks.*.crossattention.bias",
+    )
+    config: NarratorConfig
+
+    def __init__(
+        self,
+        config: NarratorConfig,
+        *,
+        frames: int,
+        image_size_px: int,
+        dropout: float = 0.0,
+        freeze_language_model: bool = False,
+    ) -> None:
+        """The vision tower gets no gradients and stays in evaluation mode.
+
+        With `freeze_language_model` only the pooling and the gated cross-attention are trained. `dropout` is
+        the language model's.
+        """
+        super().__init__(config, frames=frames, image_size_px=image_size_px)
+        self.vision = vision_class(config.vision)(
+            config.vision, frames=frames, image_size_px=image_size_px, activation=config.activation
+        )
+        self.vision.requires_grad_(False).eval()
+        language = config.language_model
+        self.pool = AttentionPool(
+            queries=config.queries,
+            width=language.width,
+            token_width=config.vision.width,
+            heads=config.pool_heads,
+            head_width=config.pool_head_width,
+        )
+        self.language_model = CausalLM(
+            language, cross_attention_every=config.cross_attention_every, dropout=dropout
+        )
+        if freeze_language_model:
+            for name, weight in self.language_model.named_parameters():
+                weight.requires_grad_(".cross." in name)
+
+    def train(self, mode: bool = True) -> Narrator:
+        """Training or evaluation mode of all but the vision tower."""
+        super().train(mode)
+        self.vision.eval()
+        return self
+
+    def look(self, frames_BCTHW: Tensor) -> Tensor:
+        """Normalised frames to the tokens of the frozen vision tower."""
+        self.check_frames(frames_BCTHW)
+        with torch.no_grad():
+            return self.vision.tokens(frames_BCTHW)
+
+    def encode_clip(self, frames_BCTHW: Tensor) -> Tensor:
+        """Normalised frames to the clip's tokens for `next_token`, B,Q,D."""
+        pooled_BQD: Tensor = self.pool(self.look(frames_BCTHW))
+        return pooled_BQD
+
+    def next_token(self, tokens_RL: Tensor, clip_BQD: Tensor, *, cache: Cache | None = None) -> Tensor:
+        """Logits R,L,V of the token after each; with a `cache`, of tokens after those of earlier calls."""
+        logits_RLV: Tensor = self.language_model(tokens_RL, clip_BQD, cache=cache)
+        return logits_RLV
+
+    def forward(self, frames_BCTHW: Tensor, tokens_RL: Tensor) -> Tensor:
+        """Normalised frames and token ids to the logits of the token after each, R,L,V."""
+        return self.next_token(tokens_RL, self.encode_clip(frames_BCTHW))
+
+    def frozen_pass(self, frames_BCTHW: Tensor) -> Tensor:
+        """The vision tower."""
+        return self.look(frames_BCTHW)
+
+    def dry_run(self, frames_BCTHW: Tensor) -> Tensor:
+        """Logits of texts of TEXT_TOKENS tokens, or of as many as fit; the last one is only predicted."""
+        length = min(TEXT_TOKENS, self.config.context_length)
+        return self(frames_BCTHW, torch.zeros(len(frames_BCTHW), length - 1, dtype=torch.long))
+
+    @classmethod
+    def names(cls, config: NarratorConfig) -> tuple[Part, ...]:
+        return (
+            Part("vision.", vision_class(config.vision).names(config.vision)),
+            Part("pool.", {"lavila": LAVILA}),
+            Part("language_model.", {"lavila": lavila_names(STEM)}),
+        )
+
+    def check_foreign(self, weights: Mapping[str, Tensor]) -> None:
+        """Raise ValueError for cross-attention in other blocks, and for an output layer of its own."""
+        theirs = {int(name.split(".")[2]) for name in weights if ".cross.attn.q.weight" in name}
+        ours = {i for i, block in enumerate(self.language_model.blocks) if block.cross is not None}
+        if theirs and theirs != ours:
+            listed = [", ".join(map(str, sorted(blocks))) for blocks in (theirs, ours)]
+            raise ValueError(
+                f"its blocks {listed[0]} have cross-attention, this model's {listed[1]}; set "
+                "cross_attention_every in an architecture file"
+            )
+        head, table = (
+            weights.get(name) for name in (f"{STEM}lm_head.weight", "language_model.token_embedding.weight")
+        )
+        if head is not None and table is not None and not head.is_meta and not torch.equal(head, table):
+            raise ValueError("its output layer is not its token table, as it is in this model")
+
+    def foreign_copies(self) -> dict[str, Tensor]:
+        """The output layer and the zeros that LaViLa's files have besides the weights."""
+        norms = {
+            "img_attn_pool.norm": self.pool.query_norm,
+            "img_attn_pool.context_norm": self.pool.token_norm,
+            "img_attn_pool_norm": self.pool.out_norm,
+        }
+        zeros = {f"{name}.beta": torch.zeros_like(norm.weight) for name, norm in norms.items()}
+        return {f"{STEM}lm_head.weight": self.language_model.token_embedding.weight, **zeros}

@@ -1,0 +1,237 @@
+"""The narrator: plain while its gates are closed, frozen where it looks, the same with a cache."""
+
+import pytest
+import torch
+
+from avion_core.models.architecture import LanguageModelConfig, NarratorConfig
+from avion_core.models.generate import (
+    Generated,
+    TextSampling,
+    clip_seed,
+    draw,
+    generate,
+    nucleus,
+    text_scores,
+)
+from avion_core.models.layers import set_checkpointing
+from avion_core.models.narrator import Narrator
+from avion_core.models.towers import VisionConfig
+
+WORDS, BEGIN, END, SIDE = 40, 38, 39, 16
+CONFIG = NarratorConfig(
+    vision=VisionConfig(width=16, layers=2, heads=2, patch_px=8),
+    language_model=LanguageModelConfig(
+        width=24,
+        layers=3,
+        heads=2,
+        vocabulary=WORDS,
+        begin_token=BEGIN,
+        end_token=END,
+        context_length=10,
+        positions=12,
+    ),
+    cross_attention_every=2,
+    queries=5,
+    pool_heads=3,
+    pool_head_width=8,
+)
+
+
+def narrator(**arguments) -> Narrator:
+    """With open gates and logits that differ by token and by clip."""
+    torch.manual_seed(0)
+    model = Narrator(CONFIG, frames=2, image_size_px=SIDE, **arguments)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.endswith("_gate"):
+                weight.fill_(0.7)
+            elif weight.ndim == 2 and name.startswith("language_model."):
+                weight.mul_(7)
+    return model.eval()
+
+
+def clips(count: int) -> torch.Tensor:
+    return torch.randn(count, 3, 2, SIDE, SIDE, generator=torch.Generator().manual_seed(5))
+
+
+def texts(count: int, length: int = 8) -> torch.Tensor:
+    return torch.randint(1, BEGIN, (count, length), generator=torch.Generator().manual_seed(6))
+
+
+def test_a_fresh_narrator_is_the_plain_language_model():
+    torch.manual_seed(0)
+    model = Narrator(CONFIG, frames=2, image_size_px=SIDE).eval()
+    torch.testing.assert_close(model(clips(3), texts(3)), model.language_model(texts(3)), atol=1e-6, rtol=0)
+    opened = narrator()
+    difference = opened(clips(3), texts(3)) - opened.language_model(texts(3))
+    assert difference.abs().max() > 0.1
+
+
+def test_every_second_block_looks():
+    blocks = narrator().language_model.blocks
+    assert [block.cross is not None for block in blocks] == [True, False, True]
+
+
+def test_a_token_does_not_see_those_after_it():
+    model, tokens = narrator(), texts(2)
+    changed = tokens.clone()
+    changed[:, 5:] = 1
+    same = model(clips(2), tokens)[:, :5] - model(clips(2), changed)[:, :5]
+    assert same.abs().max() < 1e-5
+
+
+def test_several_texts_look_at_their_own_clip():
+    model, tokens = narrator(), texts(6)
+    together = model(clips(2), tokens)
+    alone = torch.cat([model(clips(2)[i // 3 : i // 3 + 1], tokens[i : i + 1]) for i in range(6)])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_only_what_is_trained_has_gradients(frozen):
+    model = narrator(freeze_language_model=frozen, dropout=0.5).train()
+    assert not any(layer.training for layer in model.vision.modules())
+    assert model.language_model.dropout.training
+    model(clips(2), texts(2)).square().mean().backward()
+    trained = {name for name, weight in model.named_parameters() if weight.grad is not None}
+    cross = {name for name, _ in model.named_parameters() if ".cross." in name}
+    pool = {name for name, _ in model.named_parameters() if name.startswith("pool.")}
+    language = {name for name, _ in model.named_parameters() if name.startswith("language_model.")}
+    assert trained == pool | (cross if frozen else language)
+
+
+def test_checkpointing_changes_no_gradient():
+    found = []
+    for on in (False, True):
+        model = narrator().train()
+        set_checkpointing(model, on)
+        model(clips(2), texts(2)).square().mean().backward()
+        found.append({name: w.grad for name, w in model.named_parameters() if w.grad is not None})
+    assert all(torch.allclose(found[1][name], gradient) for name, gradient in found[0].items())
+
+
+def one_text(model: Narrator, clip: torch.Tensor, sampling: TextSampling, draws: torch.Tensor):
+    """(tokens, score) of a single text, the whole prefix again at every step."""
+    tokens, entropies = [BEGIN], []
+    while len(tokens) < sampling.max_tokens and END not in tokens:
+        logits = model(clip[None], torch.tensor([tokens]))[0, -1]
+        probabilities = logits.softmax(-1)
+        entropies.append(-(probabilities * probabilities.log()).sum())
+        tokens.append(int(draw(logits[None], draws[None, len(tokens)], sampling)))
+    return tokens, torch.stack(entropies).mean().exp()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@torch.no_grad()
+def test_cached_generation_is_that_without_a_cache_token_by_token(temperature):
+    model, seeds = narrator(), [3, 4, 5]
+    sampling = TextSampling(texts=4, temperature=temperature, nucleus=0.9, max_tokens=12)
+    found = generate(model, clips(3), sampling, seeds=seeds)
+    ends = []
+    for clip, seed in enumerate(seeds):
+        draws = torch.rand(4, 12, generator=torch.Generator().manual_seed(seed))
+        for text in range(4):
+            tokens, score = one_text(model, clips(3)[clip], sampling, draws[text])
+            padded = tokens + [0] * (12 - len(tokens))
+            assert found.tokens[clip, text].tolist() == padded
+            assert found.scores[clip, text].item() == pytest.approx(score.item(), rel=1e-5)
+            ends.append(len(tokens))
+    assert temperature == 0 or (len(set(ends)) >= 3 and 12 in ends)
+
+
+def test_texts_of_a_clip_do_not_depend_on_the_batch_nor_on_their_number():
+    model, sampling = narrator(), TextSampling(texts=3, temperature=1.0, max_tokens=12)
+    together = generate(model, clips(4), sampling, seeds=[7, 8, 9, 7])
+    for clip, seed in enumerate([7, 8, 9, 7]):
+        alone = generate(model, clips(4)[clip : clip + 1], sampling, seeds=[seed])
+        assert torch.equal(alone.tokens[0], together.tokens[clip])
+        torch.testing.assert_close(alone.scores[0], together.scores[clip])
+    more = generate(
+        model, clips(4), TextSampling(texts=5, temperature=1.0, max_tokens=12), seeds=[7, 8, 9, 7]
+    )
+    assert torch.equal(more.tokens[:, :3], together.tokens)
+    other = generate(model, clips(4), sampling, seeds=[1, 2, 3, 4])
+    assert not torch.equal(other.tokens, together.tokens)
+
+
+def test_a_clips_seed_is_its_own():
+    seeds = {
+        clip_seed(seed, video, start, end)
+        for seed in (0, 1)
+        for video in ("a", "b")
+        for start, end in ((0, 1), (0, 2), (1, 2))
+    }
+    assert len(seeds) == 12
+    assert clip_seed(0, "a", 0, 1) == clip_seed(0, "a", 0.0, 1.0)
+    assert all(torch.Generator().manual_seed(seed) for seed in seeds)
+
+
+@torch.no_grad()
+def test_scores_of_given_texts_are_those_of_their_generation():
+    model, sampling = narrator(), TextSampling(texts=4, temperature=1.0, max_tokens=12)
+    found = generate(model, clips(2), sampling, seeds=[1, 2])
+    tokens = found.tokens.flatten(0, 1)
+    scores = text_scores(model(clips(2), tokens), tokens, end=END)
+    torch.testing.assert_close(scores, found.scores.flatten())
+
+
+@pytest.mark.parametrize("words", [2, 101, 50257])
+def test_the_score_of_a_uniform_distribution_is_its_size(words):
+    tokens = torch.tensor([[0, 1, 0, 0, 0], [0, 0, 0, 0, 0]])
+    scores = text_scores(torch.zeros(2, 5, words), tokens, end=1)
+    assert scores.tolist() == pytest.approx([words, words], rel=1e-4)
+
+
+def test_what_follows_the_end_does_not_score():
+    logits = torch.randn(1, 6, WORDS)
+    tokens = torch.tensor([[BEGIN, 5, END, END, 0, 0]])
+    changed = logits.clone()
+    changed[:, 2:] = 0
+    assert text_scores(logits, tokens, end=END) == text_scores(changed, tokens, end=END)
+    changed[:, 1] = 0
+    assert text_scores(logits, tokens, end=END) != text_scores(changed, tokens, end=END)
+
+
+def test_words_are_without_begin_end_and_padding():
+    tokens = torch.tensor([[[9, 5, 9, 0], [9, 9, 0, 0], [9, 5, 6, 7]]])
+    found = Generated(tokens, torch.zeros(1, 3)).words(begin=9, end=9)
+    assert found == [[[5], [], [5, 6, 7]]]
+
+
+def naive_nucleus(probabilities: list[float], size: float) -> set[int]:
+    kept, mass = set(), 0.0
+    for token in sorted(range(len(probabilities)), key=lambda token: -probabilities[token]):
+        if kept and mass > size:
+            break
+        kept.add(token)
+        mass += probabilities[token]
+    return kept
+
+
+@pytest.mark.parametrize("words", [30, 3000])
+@pytest.mark.parametrize("size", [0.0, 0.5, 0.95, 1.0])
+def test_the_nucleus_is_that_of_a_naive_search(words, size):
+    """Flat distributions over 3000 tokens need more of them than are sorted at first."""
+    logits = torch.randn(4, words, dtype=torch.float64) * torch.tensor([[0.01], [0.5], [3.0], [20.0]])
+    kept, ids = nucleus(logits, size)
+    for row, probabilities in enumerate(logits.softmax(-1).tolist()):
+        assert set(ids[row][kept[row] > 0].tolist()) >= naive_nucleus(probabilities, size - 1e-9)
+        assert set(ids[row][kept[row] > 0].tolist()) <= naive_nucleus(probabilities, size + 1e-9)
+        assert kept[row].sum() == pytest.approx(sum(probabilities[i] for i in ids[row][kept[row] > 0]))
+
+
+def test_tokens_are_drawn_by_their_probabilities():
+    logits = torch.tensor([0.5, 0.3, 0.15, 0.04, 0.01]).log()
+    draws = (torch.arange(10_000) + 0.5) / 10_000
+    sampling = TextSampling(temperature=1.0, nucleus=0.9)
+    drawn = draw(logits.expand(10_000, -1), draws, sampling).bincount(minlength=5) / 10_000
+    wanted = torch.tensor([0.5, 0.3, 0.15, 0, 0]) / 0.95
+    torch.testing.assert_close(drawn, wanted, atol=2e-4, rtol=0)
+    assert draw(logits[None], torch.tensor([1.0]), sampling).item() == 2
+
+
+def test_too_long_a_text_is_refused():
+    with pytest.raises(ValueError, match="max_tokens is 13; this model takes 2 to 12"):
+        generate(narrator(), clips(1), TextSampling(max_tokens=13), seeds=[0])
+    with pytest.raises(ValueError, match="texts of 13 tokens do not fit 12 positions"):
+        narrator()(clips(1), texts(1, length=13))

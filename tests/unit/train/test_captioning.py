@@ -1,0 +1,88 @@
+"""A narrator's stage: its tower is the dual encoder's, the rest learns, and a kill changes no bit."""
+
+import pytest
+import torch
+
+from avion_core.models.store import load_model
+from avion_core.train.engine import Training
+from tests.support.recipes import CAPTIONING, CONTRASTIVE
+from tests.support.training import equal, lines, train, weights
+
+RECIPE = {
+    **CAPTIONING,
+    "epochs": 15,
+    "checkpoint_every_steps": 4,
+    "waive_missing": ["pool.*", "language_model.*"],
+}
+
+
+@pytest.fixture(scope="module")
+def pretrained(kitchen, tmp_path_factory):
+    recipe = {**CONTRASTIVE, "epochs": 1}
+    return train(kitchen, tmp_path_factory.mktemp("run") / "pretrain", recipe)
+
+
+@pytest.fixture(scope="module")
+def narrator(kitchen, pretrained, tmp_path_factory):
+    return train(kitchen, tmp_path_factory.mktemp("run") / "narrator", RECIPE, start=pretrained)
+
+
+def test_the_tower_stays_that_of_the_dual_encoder_and_the_loss_falls(pretrained, narrator):
+    model, description = load_model(narrator)
+    assert (description.kind, description.task, description.frames) == ("narrator", "captioning", 2)
+    tower = {name: x for name, x in weights(pretrained).items() if name.startswith("vision.")}
+    del tower["vision.projection"]
+    ours = {name: x for name, x in model.state_dict().items() if name.startswith("vision.")}
+    assert ours.keys() == tower.keys()
+    assert all(torch.equal(x, tower[name]) for name, x in ours.items())
+    logged = lines(narrator)
+    assert logged[-1]["loss"] < 0.5 * logged[0]["loss"]
+    assert logged[-1]["perplexity"] < 0.1 * logged[0]["perplexity"]
+    assert all(block.cross.attention_gate != 0 for block in model.language_model.blocks)
+
+
+def test_the_weights_of_the_tower_have_no_place_in_the_optimiser(kitchen, pretrained, tmp_path, monkeypatch):
+    named = []
+    monkeypatch.setattr(
+        Training, "run", lambda self, title: named.extend(self.optimizer.param_groups) or 1 / 0
+    )
+    frozen = {**RECIPE, "freeze_language_model": True}
+    for folder, recipe in (("open", RECIPE), ("frozen", frozen)):
+        named.clear()
+        with pytest.raises(ZeroDivisionError):
+            train(kitchen, tmp_path / folder, recipe, start=pretrained)
+        names = {name for group in named for name in group["names"]}
+        assert not any(name.startswith("vision.") for name in names)
+        plain = {name for name in names if name.startswith("language_model.") and ".cross." not in name}
+        assert bool(plain) == (folder == "open")
+
+
+def test_after_a_kill_the_rest_gives_the_same_bits(kitchen, pretrained, narrator, tmp_path, monkeypatch):
+    update, computed = Training.update, []
+
+    def until_ten(self, *arguments):
+        if self.step == 10 and 10 not in computed:
+            computed.append(10)
+            raise SystemExit
+        computed.append(self.step)
+        return update(self, *arguments)
+
+    monkeypatch.setattr(Training, "update", until_ten)
+    with pytest.raises(SystemExit):
+        train(kitchen, tmp_path, RECIPE, start=pretrained)
+    assert not (tmp_path / "model.safetensors").exists()
+    computed[:] = [10]
+    train(kitchen, tmp_path, RECIPE, start=pretrained)
+    assert computed == [10, *range(8, 30)]
+    assert equal(tmp_path, narrator)
+
+
+def test_a_fresh_pooling_and_language_model_are_waived_by_name(kitchen, pretrained, tmp_path):
+    recipe = {name: value for name, value in RECIPE.items() if name != "waive_missing"}
+    with pytest.raises(ValueError, match=r"missing: pool\.queries.*name them in waive_missing"):
+        train(kitchen, tmp_path, recipe, start=pretrained)
+
+
+def test_a_rate_of_drop_path_is_refused(kitchen, tmp_path):
+    with pytest.raises(ValueError, match="drop_path does not go with captioning"):
+        train(kitchen, tmp_path, {**RECIPE, "drop_path": 0.1})
