@@ -23,7 +23,8 @@ REFERENCES = [
     ["#C C opens the drawer"],
     ["#C C cuts the onion", "#C C moves the onion"],
 ]
-SENTENCE = st.lists(st.sampled_from(["picks", "puts", "the", "a", "red", "mug", "knife", "up", "down"]), min_size=1, max_size=8)
+WORDS = ["picks", "puts", "the", "a", "red", "mug", "knife", "up", "down"]
+SENTENCE = st.lists(st.sampled_from(WORDS), min_size=1, max_size=8)
 CLIPS = st.lists(st.tuples(SENTENCE, st.lists(SENTENCE, min_size=1, max_size=3)), min_size=2, max_size=8)
 
 
