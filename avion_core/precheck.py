@@ -16,7 +16,7 @@ from avion_core.config import EvaluationSettings, unserved
 from avion_core.data.layout_files import layout_reader
 from avion_core.data.source_videos import is_utf8
 from avion_core.data.tables import row_count
-from avion_core.data.wordpiece import check_vocabulary
+from avion_core.data.tokenizer import check_tokenizer
 from avion_core.layouts import LAYOUTS
 from avion_core.media.program import ffmpeg_program
 from avion_core.media.source_file import returned_sources
@@ -115,11 +115,8 @@ def check_models(workflow: Workflow) -> Iterator[str]:
     for stage in workflow.stages():
         try:
             kind = model_kind(stage.recipe)
-            if (
-                stage.recipe.trains == "embeddings"
-                and load_architecture(stage.recipe.model).tokenizer == "bert"
-            ):
-                check_vocabulary()
+            if stage.recipe.trains in ("embeddings", "texts"):
+                check_tokenizer(load_architecture(stage.recipe.model).tokenizer)
             if stage.recipe.start:
                 check_start(kind, model_kind(workflow.settings.stage(stage.run, stage.recipe.start)))
         except ValueError as error:

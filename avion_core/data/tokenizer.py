@@ -1,4 +1,4 @@
-"""Sentences to token numbers: CLIP's byte-pair encoding, as implemented by open_clip, and BERT's pieces."""
+"""Sentences to token numbers, and back: CLIP's byte-pair encoding (open_clip), GPT-2's, BERT's pieces."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from avion_core.data.wordpiece import bert
+from avion_core.data.gpt2_tokens import check_package, gpt2, gpt2_text
+from avion_core.data.wordpiece import bert, check_vocabulary
 from avion_core.registry import Registry
 
 if TYPE_CHECKING:
@@ -21,6 +22,17 @@ if TYPE_CHECKING:
 def tokenize(texts: Sequence[str], context_length: int = 77, *, tokenizer: str = "clip") -> torch.Tensor:
     """Token numbers int64 [B, context_length] by one of TOKENIZERS, zeros after the end of a text."""
     return TOKENIZERS[tokenizer](texts, context_length)
+
+
+def decode(tokens: Sequence[int], *, tokenizer: str = "clip") -> str:
+    """The text of token numbers, without start and end, by one of DECODERS."""
+    return DECODERS[tokenizer](tokens)
+
+
+def check_tokenizer(tokenizer: str) -> None:
+    """Raise ValueError if a tokenizer lacks its package or vocabulary."""
+    if tokenizer in NEEDS:
+        NEEDS[tokenizer]()
 
 
 def longest(tokens_BL: npt.ArrayLike) -> int:
@@ -34,9 +46,21 @@ def clip(texts: Sequence[str], context_length: int) -> torch.Tensor:
     return tokens
 
 
+def clip_text(tokens: Sequence[int]) -> str:
+    """Lower-case text, as CLIP's tokenizer makes it."""
+    text: str = _tokenizer().decode(list(tokens))
+    return text.strip()
+
+
 TOKENIZERS: Registry[Callable[[Sequence[str], int], torch.Tensor]] = Registry("tokenizer")
 TOKENIZERS.register("clip", clip)
 TOKENIZERS.register("bert", bert)
+TOKENIZERS.register("gpt2", gpt2)
+DECODERS: Registry[Callable[[Sequence[int]], str]] = Registry("tokenizer that writes text")
+DECODERS.register("clip", clip_text)
+DECODERS.register("gpt2", gpt2_text)
+NEEDS: dict[str, Callable[[], object]] = {"bert": check_vocabulary, "gpt2": check_package}
+"""Checks of what a tokenizer needs besides the requirements."""
 
 
 @functools.cache

@@ -1,6 +1,12 @@
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType, SimpleNamespace
+
+import pytest
 import torch
 
-from avion_core.data.tokenizer import longest, tokenize
+from avion_core.data import gpt2_tokens
+from avion_core.data.tokenizer import check_tokenizer, decode, longest, tokenize
 
 START, END = 49406, 49407
 
@@ -27,3 +33,53 @@ def test_the_longest_text_counts_with_its_start_and_end():
     assert longest(tokenize(["take cup", "take the red cup"], 77)) == 6
     assert longest(tokenize(["take the red cup"], 4)) == 4
     assert longest(torch.zeros(2, 5, dtype=torch.long)) == 1
+
+
+def test_tokens_are_text_again():
+    tokens = tokenize(["take the red cup!"], 77)[0]
+    assert (
+        decode([token for token in tokens.tolist() if token not in (0, START, END)]) == "take the red cup !"
+    )
+
+
+@pytest.fixture
+def letters(monkeypatch):
+    """A package `tiktoken` whose vocabulary is letters, with 99 as its end of text."""
+    encoding = SimpleNamespace(
+        eot_token=99,
+        encode_ordinary=lambda text: [ord(letter) - ord("a") + 1 for letter in text],
+        decode=lambda tokens: "".join(chr(token + ord("a") - 1) for token in tokens),
+    )
+    package = ModuleType("tiktoken")
+    package.get_encoding = {"gpt2": encoding}.__getitem__
+    package.__spec__ = ModuleSpec("tiktoken", None)
+    monkeypatch.setitem(sys.modules, "tiktoken", package)
+    gpt2_tokens._gpt2_encoding.cache_clear()
+    yield
+    gpt2_tokens._gpt2_encoding.cache_clear()
+
+
+def test_gpt2_has_its_end_of_text_on_both_sides(letters):
+    assert tokenize(["abc", "abcdefgh"], 6, tokenizer="gpt2").tolist() == [
+        [99, 1, 2, 3, 99, 0],
+        [99, 1, 2, 3, 4, 99],
+    ]
+    assert decode([1, 2, 3], tokenizer="gpt2") == "abc"
+
+
+def test_gpt2_without_its_package_is_one_error(monkeypatch):
+    gpt2_tokens._gpt2_encoding.cache_clear()
+    monkeypatch.setattr(gpt2_tokens.importlib.util, "find_spec", lambda name: None)
+    for call in (check_tokenizer, lambda name: tokenize(["a"], 5, tokenizer=name)):
+        with pytest.raises(ValueError, match="needs the package tiktoken; install it: pip install tiktoken"):
+            call("gpt2")
+    check_tokenizer("clip")
+
+
+def test_gpt2_without_its_vocabulary_is_one_error(letters, monkeypatch):
+    def away(name):
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(sys.modules["tiktoken"], "get_encoding", away)
+    with pytest.raises(ValueError, match=r"TIKTOKEN_CACHE_DIR to the folder it is in \(no route"):
+        tokenize(["a"], 5, tokenizer="gpt2")
