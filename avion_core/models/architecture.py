@@ -253,7 +253,8 @@ class ModelKind:
     code: str
     """Its class, `package.module:Name`."""
     starts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Other kinds it may start from, each with the weights (fnmatch patterns) to leave out."""
+    """Other kinds it may start from, each with the weights (fnmatch patterns) to leave out, under their
+    third-party names if it has no such part."""
 
 
 ARCHITECTURES: Registry[type[Architecture]] = Registry("kind of architecture", base=Architecture)
@@ -298,7 +299,13 @@ MODELS.register(
         architecture="narrator",
         output="texts",
         code="avion_core.models.narrator:Narrator",
-        starts={"dual_encoder": ("text.*", "logit_scale", "logit_bias", "vision.projection*")},
+        starts={
+            "dual_encoder": (
+                *("text.*", "logit_scale", "logit_bias", "vision.projection*"),
+                *("transformer.*", "token_embedding.*", "positional_embedding", "ln_final.*"),
+                *("text_projection*", "textual.*", "text_model.*", "txt_proj.*"),
+            )
+        },
     ),
 )
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from avion_core.files import publish, write_json
-from avion_core.models.architecture import Architecture, DualEncoderConfig
+from avion_core.models.architecture import Architecture, DualEncoderConfig, NarratorConfig
 from avion_core.models.base import VideoModel, model_class
 from avion_core.models.names import Part, formats, to_theirs
 from avion_core.models.store import (
@@ -44,6 +44,8 @@ LAVILA_MODELS = {
     "lavila_tsf_b": "CLIP_OPENAI_TIMESFORMER_BASE",
     "lavila_tsf_l": "CLIP_OPENAI_TIMESFORMER_LARGE",
     "lavila_tsf_l_336": "CLIP_OPENAI_TIMESFORMER_LARGE_336PX_DISTILBERT_BASE",
+    "narrator_gpt2": "VCLM_OPENAI_TIMESFORMER_BASE_GPT2",
+    "narrator_gpt2_xl": "VCLM_OPENAI_TIMESFORMER_LARGE_336PX_GPT2_XL",
     "egovlp_tsf_b": "CLIP_HF_EGOVLP_DISTILBERT_BASE",
 }
 """LaViLa's names of architectures."""
@@ -87,7 +89,7 @@ def export_avion(folder: str | Path, out: str | Path, *, flash: bool = False) ->
 
 
 def export_lavila(folder: str | Path, out: str | Path) -> None:
-    """Publish the TimeSformer of `folder`, a dual encoder or a classifier, as a `.pt` file of LaViLa's.
+    """Publish the model of `folder`, with a TimeSformer, as a `.pt` file of LaViLa's.
 
     The file also holds the options from which LaViLa's scripts build the model. Everything imports exactly.
     Raises ModelError if `out` exists, and for other models.
@@ -95,7 +97,7 @@ def export_lavila(folder: str | Path, out: str | Path) -> None:
     _refuse_existing(out)
     model, description = load_model(folder)
     named = _named(model, "lavila", model.state_dict())
-    options = lavila_options(cast(DualEncoderConfig, model.config), description)
+    options = LAVILA_OPTIONS[model.config.kind](model.config, description)
     state_dict = {f"module.{name}": tensor for name, tensor in named.items()}
     _publish_pickle({"epoch": 0, "best_acc1": 0.0, "state_dict": state_dict, "args": options}, out)
 
@@ -140,6 +142,29 @@ def lavila_options(config: DualEncoderConfig, description: ModelDescription) -> 
     )
 
 
+def lavila_narrator_options(config: NarratorConfig, description: ModelDescription) -> argparse.Namespace:
+    """LaViLa's command-line options of a narrator; its size is in the name of the model."""
+    return argparse.Namespace(
+        model=LAVILA_MODELS.get(description.architecture, description.architecture),
+        project_embed_dim=256,  # read, but not used
+        clip_length=description.frames,
+        use_cls_token=False,
+        gated_xattn=True,
+        timesformer_gated_xattn=False,
+        timesformer_freeze_space=False,
+        freeze_lm_vclm=True,
+        freeze_visual_vclm=True,
+        freeze_visual_vclm_temporal=True,
+        random_init_gpt2=False,
+        load_visual_pretrained=None,
+    )
+
+
+LAVILA_OPTIONS: dict[str, Callable[..., argparse.Namespace]] = {
+    "dual_encoder": lavila_options,
+    "narrator": lavila_narrator_options,
+}
+"""By kind of architecture."""
 AVION_OPTIONS: dict[str, Callable[..., argparse.Namespace]] = {"dual_encoder": avion_options}
 """By kind of architecture; VideoMAE's scripts read no options."""
 
@@ -151,8 +176,8 @@ def avion_state_dict(model: VideoModel, *, flash: bool = False) -> dict[str, Ten
 
 def _named(model: VideoModel, form: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights of `model` in a format. Raises ModelError if the format has no such model."""
-    parts = _parts(model.kind, model.config, form)
-    return {name: x.detach().cpu().clone() for name, x in to_theirs(tensors, parts, form).items()}
+    named = to_theirs(tensors, _parts(model.kind, model.config, form), form) | model.foreign_copies()
+    return {name: x.detach().cpu().clone() for name, x in named.items()}
 
 
 def _parts(kind: str, config: Architecture, form: str) -> tuple[Part, ...]:
