@@ -67,15 +67,23 @@ def clip_seed(seed: int, video_id: str, start_s: float, end_s: float) -> int:
 def generate(
     model: Narrator, frames_BCTHW: Tensor, sampling: TextSampling, *, seeds: Sequence[int]
 ) -> Generated:
-    """Texts for clips of normalised frames; `seeds` has one for each clip.
+    """Texts for clips of normalised frames; as `write_texts`."""
+    return write_texts(model, model.encode_clip(frames_BCTHW), sampling, seeds=seeds)
+
+
+@torch.no_grad()
+def write_texts(
+    model: Narrator, clip_BQD: Tensor, sampling: TextSampling, *, seeds: Sequence[int]
+) -> Generated:
+    """Texts for the tokens of clips; `seeds` has one for each clip.
 
     The model must be in evaluation mode. Raises ValueError for a longest text that it has no positions for.
     """
     language = model.config.language_model
     if not 2 <= sampling.max_tokens <= language.positions:
         raise ValueError(f"max_tokens is {sampling.max_tokens}; this model takes 2 to {language.positions}")
-    assert len(seeds) == len(frames_BCTHW) and not model.training
-    batch = _Batch(model, frames_BCTHW, sampling, seeds)
+    assert len(seeds) == len(clip_BQD) and not model.training
+    batch = _Batch(model, clip_BQD, sampling, seeds)
     for place in range(1, sampling.max_tokens):
         if not batch.advance(place):
             break
@@ -86,17 +94,17 @@ class _Batch:
     """Clips whose texts are being written. b: the clips with unfinished texts, r: the texts of these."""
 
     def __init__(
-        self, model: Narrator, frames_BCTHW: Tensor, sampling: TextSampling, seeds: Sequence[int]
+        self, model: Narrator, clip_BQD: Tensor, sampling: TextSampling, seeds: Sequence[int]
     ) -> None:
         self.model, self.sampling = model, sampling
-        language, device = model.config.language_model, frames_BCTHW.device
+        language, device = model.config.language_model, clip_BQD.device
         shape = (len(seeds), sampling.texts)
         self.tokens_BNL = torch.zeros(*shape, sampling.max_tokens, dtype=torch.long, device=device)
         self.tokens_BNL[..., 0] = language.begin_token
         self.entropy_BN, self.steps_BN = (torch.zeros(shape, device=device) for _ in range(2))
         self.ended_BN = torch.zeros(shape, dtype=torch.bool, device=device)
         self.draws_BNL = torch.stack([_draws(sampling, seed) for seed in seeds]).to(device)
-        self.clip_bQD = model.encode_clip(frames_BCTHW)
+        self.clip_bQD = clip_BQD
         self.places_b = torch.arange(len(seeds), device=device)
         self.cache = Cache(language.layers, tokens=sampling.max_tokens, clip_tokens=model.config.queries)
 
