@@ -19,7 +19,7 @@ class EvaluationKind:
     evaluator: str
     """`package.module:Name` of the `avion_core.evaluate.subject.Evaluator`."""
     needs: str
-    """Output that the model must have (`ModelKind.output`): `embeddings` or `classes`."""
+    """Output that the model must have (`ModelKind.output`): `embeddings`, `classes` or `texts`."""
     files: tuple[str, ...]
     """Files that it needs, by their role in layouts; its evaluator gets all files that the layout lists."""
     figures: Mapping[str, tuple[str, ...]]
@@ -40,6 +40,8 @@ class EvaluationKind:
     """What the headline counts, such as `clip`; empty if findings need not say."""
     note: str = ""
     """Explanation of the columns, below the table."""
+    averages_views: bool = True
+    """Whether several views of a clip can be averaged (`clips`, `crops`)."""
     in_gallery: bool = False
     """Whether the outputs are clip and sentence embeddings, as the gallery needs."""
 
@@ -155,5 +157,24 @@ EVALUATIONS.register(
         headlines=("inter_video", "intra_video"),
         columns={"inter_video": "inter-video", "intra_video": "intra-video"},
         titles={"": "EgoMCQ (multiple choice)"},
+    ),
+)
+EVALUATIONS.register(
+    "captions",
+    EvaluationKind(
+        evaluator="avion_core.evaluate.captions_evaluator:Captions",
+        needs="texts",
+        files=("clips",),
+        figures={"": ("cider", "rouge_l", "likelihood")},
+        headlines=("cider",),
+        columns={"cider": "CIDEr", "rouge_l": "ROUGE-L", "likelihood": "likelihood"},
+        titles={"": "Captions of held-out clips"},
+        per_cent=100.0,
+        averages_views=False,
+        note=(
+            "CIDEr is times 100, at most 1,000, and depends on the clips measured, which give its weights. "
+            "Likelihood: geometric mean of the probabilities of the tokens that people wrote, the inverse of "
+            "the perplexity. Chance: each clip with another clip's sentence."
+        ),
     ),
 )

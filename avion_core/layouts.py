@@ -107,7 +107,10 @@ LAYOUTS.register(
     Layout(
         reader="avion_core.data.ego4d_clips:READER",
         tables=("train", "egomcq"),
-        evaluations={"multiple_choice": {"clips": "egomcq.arrow"}},
+        evaluations={
+            "multiple_choice": {"clips": "egomcq.arrow"},
+            "captions": {"clips": "egomcq.arrow"},
+        },
         code=("data/ego4d.py",),
         may_lack_metadata=True,
         why_nothing_to_evaluate=(
@@ -124,6 +127,7 @@ LAYOUTS.register(
         evaluations={
             "retrieval": {"clips": "validation.arrow", "sentences": "sentences_test.arrow"},
             "recognition": {"clips": "validation.arrow", "classes": CLASSES},
+            "captions": {"clips": "validation.arrow"},
         },
         labels={"verb": "verb", "noun": "noun", "action": "label"},
         class_lists={"verb": "EPIC_100_verb_classes.csv", "noun": "EPIC_100_noun_classes.csv"},
@@ -147,7 +151,10 @@ LAYOUTS.register(
     Layout(
         reader="avion_core.data.folder:READER",
         tables=("train", "validation"),
-        evaluations={"retrieval": {"clips": "validation.arrow"}},
+        evaluations={
+            "retrieval": {"clips": "validation.arrow"},
+            "captions": {"clips": "validation.arrow"},
+        },
         why_nothing_to_evaluate=(
             "no row is held out; write `validation` in the column `split`, or raise `validation_fraction`"
         ),

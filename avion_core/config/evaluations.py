@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from avion_core.config.base import Count, Name, Precision
 from avion_core.config.jobs import EvaluationJob
@@ -28,7 +28,7 @@ class EvaluationSettings(EvaluationJob):
     job = EvaluationJob
 
     kind: Kind
-    """MIR, top-k classification, or EgoMCQ."""
+    """MIR, top-k classification, EgoMCQ, or a narrator's captions."""
     dataset: Name
     """Data set whose evaluation split is used."""
     stage: Name
@@ -44,6 +44,14 @@ class EvaluationSettings(EvaluationJob):
     precision: Precision = "fp32"
     """Arithmetic of the model; `bf16` and `fp16` are faster on a GPU and change figures a little. Changing it
     repeats no training that the evaluation validates."""
+
+    @model_validator(mode="after")
+    def _views_fit(self) -> Self:
+        if self.clips * self.crops > 1 and not EVALUATIONS[self.kind].averages_views:
+            raise ValueError(
+                f"{self.kind} take one view of a clip; leave out clips and crops, or set them to 1"
+            )
+        return self
 
     def recipe(self) -> dict[str, Any]:
         """The settings that decide the result; without `fp32`, as in results from before this setting."""

@@ -8,7 +8,7 @@ Shapes: N clips read, B clips in a batch, V views of a clip, D numbers out of th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -56,7 +56,7 @@ class Inference:
 
 
 def over_clips(
-    forward: Callable[[Tensor], Tensor],
+    forward: Callable[[Tensor, Sequence[int]], Tensor],
     dataset: Views,
     clips: ClipTable,
     *,
@@ -68,11 +68,11 @@ def over_clips(
     device: torch.device,
     title: str,
 ) -> Inference:
-    """`forward(frames_BTHWC uint8) -> B,D` of every clip of the table, averaged over its `views`.
+    """`forward(frames_BTHWC uint8, rows) -> B,D` of every clip of the table, averaged over its `views`.
 
-    `batch_size` counts views; `threads` decode while the model computes. A clip that takes longer than
-    `clip_timeout_s` seconds is bad. Raises ValueError once more than `max_bad_share` of the clips, or all,
-    cannot be read.
+    `rows` are those of the batch's clips in the table. `batch_size` counts views; `threads` decode while the
+    model computes. A clip that takes longer than `clip_timeout_s` seconds is bad. Raises ValueError once more
+    than `max_bad_share` of the clips, or all, cannot be read.
     """
     rows: list[int] = []
     outputs: list[Tensor] = []
@@ -95,10 +95,11 @@ def over_clips(
     ):
         readable = _readable(readers, clips, ahead=2 * threads + 1, set_aside=set_aside)
         while batch := list(islice(readable, max(1, batch_size // views))):
-            outputs.append(_means(forward, np.stack([frames for _, frames in batch]), device))
+            batch_rows = [row for row, _ in batch]
+            outputs.append(_means(forward, np.stack([frames for _, frames in batch]), batch_rows, device))
             # wait for the batch before this one only, so that reading goes on while a GPU computes
             outputs[-2:-1] = [output_BD.cpu() for output_BD in outputs[-2:-1]]
-            rows += [row for row, _ in batch]
+            rows += batch_rows
             progress.advance(len(batch), note=f"{len(bad)} bad" if bad else "")
     if not rows:
         first = f": {bad[0].reason}" if bad else ""
@@ -108,13 +109,16 @@ def over_clips(
 
 
 def _means(
-    forward: Callable[[Tensor], Tensor], views_BVTHWC: npt.NDArray[np.uint8], device: torch.device
+    forward: Callable[[Tensor, Sequence[int]], Tensor],
+    views_BVTHWC: npt.NDArray[np.uint8],
+    rows: Sequence[int],
+    device: torch.device,
 ) -> Tensor:
     """Outputs B,D averaged over the views, on `device`; nothing waits for a GPU."""
     frames = torch.from_numpy(views_BVTHWC)
     if device.type == "cuda":
         frames = frames.pin_memory().to(device, non_blocking=True)
-    return forward(frames.flatten(0, 1)).float().unflatten(0, views_BVTHWC.shape[:2]).mean(1)
+    return forward(frames.flatten(0, 1), rows).float().unflatten(0, views_BVTHWC.shape[:2]).mean(1)
 
 
 class _Readers:

@@ -6,7 +6,7 @@ embedding; A all clips or questions of a table, readable or not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -21,11 +21,13 @@ from avion_core.data.chunks import ChunkIndex
 from avion_core.data.clips import ClipTable
 from avion_core.data.dataset import ClipDataset, View
 from avion_core.data.tokenizer import tokenize
+from avion_core.evaluate import inference
 from avion_core.evaluate.bootstrap import Scores
-from avion_core.evaluate.inference import Inference, over_clips, over_texts, unit_length
+from avion_core.evaluate.inference import Inference, over_texts, unit_length
 from avion_core.evaluations import EVALUATIONS
 from avion_core.models.architecture import MODELS
 from avion_core.models.base import Embedder, VideoModel
+from avion_core.models.narrator import Narrator
 from avion_core.models.precision import autocast
 from avion_core.models.store import ModelDescription
 from avion_core.registry import load
@@ -86,14 +88,23 @@ class Subject:
             f"stage '{self.settings.stage}' is a {self.description.kind}"
         )
 
+    def narrator(self) -> Narrator:
+        """The model. Raises EvaluationError unless it writes texts."""
+        if MODELS[self.description.kind].output == "texts":
+            return cast(Narrator, self.model)
+        raise EvaluationError(
+            f"{self.title}: {self.settings.kind} needs a narrator, a stage with the task captioning; "
+            f"stage '{self.settings.stage}' is a {self.description.kind}"
+        )
+
     def embed_clips(self, clips: ClipTable, encoder: Embedder) -> Inference:
         """Unit embeddings of clips, averaged over views."""
-        found = self._over(clips, lambda frames: encoder.encode_video(encoder.normalise(frames)))
+        found = self.over_clips(clips, lambda frames, _: encoder.encode_video(encoder.normalise(frames)))
         return Inference(found.rows, unit_length(found.outputs), found.bad)
 
     def classify_clips(self, clips: ClipTable, model: VideoModel) -> Inference:
         """Class probabilities of clips, averaged over views."""
-        return self._over(clips, lambda frames: model(model.normalise(frames)).float().softmax(-1))
+        return self.over_clips(clips, lambda frames, _: model(model.normalise(frames)).float().softmax(-1))
 
     def embed_texts(self, texts: list[str], encoder: Embedder) -> npt.NDArray[np.float32]:
         """Unit embeddings M,D of sentences."""
@@ -103,20 +114,21 @@ class Subject:
         self._check_finite(embeds_MD)
         return embeds_MD
 
-    def _in_precision(self, forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def _in_precision(self, forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
         """`forward` in the arithmetic of the settings."""
 
-        def forward_in_precision(inputs: Tensor) -> Tensor:
+        def forward_in_precision(*inputs: Any) -> Tensor:
             with autocast(self.device, self.settings.precision):
-                return forward(inputs)
+                return forward(*inputs)
 
         return forward_in_precision
 
-    def _over(self, clips: ClipTable, forward: Callable[[Tensor], Tensor]) -> Inference:
+    def over_clips(self, clips: ClipTable, forward: Callable[[Tensor, Sequence[int]], Tensor]) -> Inference:
+        """`forward` of clips as read for this evaluation (`inference.over_clips`)."""
         dataset = ClipDataset(clips, self.chunks, evaluation_view(self.settings, self.description))
         dataset.check_length(self.title)
         try:
-            found = over_clips(
+            found = inference.over_clips(
                 self._in_precision(forward),
                 dataset,
                 clips,

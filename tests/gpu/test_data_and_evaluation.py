@@ -35,7 +35,7 @@ def outputs(task: str, device: str) -> np.ndarray:
     """What an evaluation computes for every clip: embeddings, or the probabilities of classes."""
     model = make_task(task, world=alone(device)).model.eval()
 
-    def forward(frames):
+    def forward(frames, rows):
         normalised = model.normalise(frames)
         if task == "classification":
             return model(normalised).float().softmax(-1)

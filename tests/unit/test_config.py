@@ -390,6 +390,8 @@ def test_of_a_language_models_settings_only_model_and_temperature_decide_a_text(
         "temperature": 0.1,
         "model": "m",
         "schema_bound": False,
+        "requests_per_minute": 60,
+        "tokens_per_minute": 1000,
     }
     for name, value in settings.of(OpenAISettings).model_dump().items():
         changed = changes[name] if name in changes else value + 1

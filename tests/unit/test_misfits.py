@@ -64,9 +64,10 @@ KINDS = {
     "relevancy": ("retrieval", "multiple_choice"),
     "classification": ("recognition",),
     "reconstruction": (),
-    "captioning": (),
+    "captioning": ("captions",),
 }
 """Kinds of evaluation that a task's models are measured by."""
+EVALUATED = tuple(dict.fromkeys(sum(KINDS.values(), ())))
 
 
 def said(overlay: dict[str, Any]) -> str:
@@ -153,16 +154,10 @@ def test_validation_of_a_task_that_nothing_measures(setting: str) -> None:
 
 @pytest.mark.parametrize(
     ("task", "kind"),
-    [
-        (task, kind)
-        for task in KINDS
-        for kind in dict.fromkeys(sum(KINDS.values(), ()))
-        if kind not in KINDS[task]
-    ],
+    [(task, kind) for task in KINDS for kind in EVALUATED if kind not in KINDS[task]],
 )
 def test_an_evaluation_of_another_tasks_models(task: str, kind: str) -> None:
-    dataset = {"retrieval": "ek100", "recognition": "kinetics", "multiple_choice": "ego4d"}[kind]
-    entry = {"kind": kind, "dataset": dataset, "stage": STAGES[task]}
+    entry = {"kind": kind, "dataset": LAYOUTS_OF[kind][0], "stage": STAGES[task]}
     run = RUNS[STAGES[task]]
     overlay = {"evaluations": {"e": entry}, "runs": {run: {"evaluations": ["e"]}}}
     assert said(overlay) == (
@@ -204,6 +199,7 @@ LAYOUTS_OF = {
     "retrieval": ("ek100", "folder"),
     "recognition": ("ek100", "kinetics"),
     "multiple_choice": ("ego4d",),
+    "captions": ("ego4d", "ek100", "folder"),
     "contrastive": ("ego4d", "ek100", "folder"),
     "relevancy": ("ek100",),
     "classification": ("ek100", "kinetics"),
@@ -234,9 +230,8 @@ def one_run(task: str, layout: str, **stage: Any) -> dict[str, Any]:
 
 
 def test_the_table_of_layouts_is_complete() -> None:
-    kinds = {kind for kinds in KINDS.values() for kind in kinds}
     labels = {label for layout in LAYOUTS.values() for label in layout.labels}
-    assert LAYOUTS_OF.keys() == kinds | set(STAGE_TASKS) | labels
+    assert LAYOUTS_OF.keys() == {*EVALUATED, *STAGE_TASKS, *labels}
     assert {layout for layouts in LAYOUTS_OF.values() for layout in layouts} == set(LAYOUTS)
 
 
@@ -267,9 +262,9 @@ def test_a_label_that_a_layout_does_not_have(label: str, layout: str) -> None:
 
 
 @pytest.mark.parametrize("place", ["evaluation", "validation"])
-@pytest.mark.parametrize(("kind", "layout"), not_served(("retrieval", "recognition", "multiple_choice")))
+@pytest.mark.parametrize(("kind", "layout"), not_served(EVALUATED))
 def test_a_kind_of_evaluation_that_a_layout_cannot_serve(kind: str, layout: str, place: str) -> None:
-    task = "classification" if kind == "recognition" else "contrastive"
+    task = {"recognition": "classification", "captions": "captioning"}.get(kind, "contrastive")
     label = {"label": "action"} if task == "classification" else {}
     validated = {"validate_with": "e"} if place == "validation" else {}
     overlay = one_run(task, "ek100", **label, **validated)

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.numpy import load_file
 
 from avion_core.config import EvaluationSettings
 from avion_core.data.clips import write_clips, write_questions, write_sentences
@@ -21,79 +20,16 @@ from avion_core.evaluate.retrieval import mean_average_precision, ndcg
 from avion_core.evaluations import EVALUATIONS
 from avion_core.files import read_json
 from avion_core.layouts import LAYOUTS
-from avion_core.media import MediaError
-from avion_core.media.chunk_table import write_chunk_table
 from avion_core.models.architecture import DualEncoderConfig, VideoMAEConfig
 from avion_core.models.dual_encoder import DualEncoder
-from avion_core.models.store import ModelDescription, build_model, save_model
+from tests.support.evaluated import TOWER, NoVideos, measure, pixels, save, settings
 
 PLUGIN = Path(__file__).parents[2] / "workflow/plugin"
-SEGMENTS = {"sampling": "segments", "stride": 4}
-TOWER = {"width": 16, "layers": 1, "heads": 2}
 DUAL_ENCODER = DualEncoderConfig.model_validate(
     {"vision": {**TOWER, "patch_px": 8}, "text": {**TOWER, "context_length": 16}, "embed_dim": 8}
 )
 VIDEOMAE = VideoMAEConfig(**TOWER, patch_px=8, decoder_width=8, decoder_layers=1, decoder_heads=1)
 ACTIONS = ["0:0", "0:1", "1:0", "1:2", "2:2", "2:3"]
-
-
-def pixels(video_id, start_s, frames):
-    """One view of a clip: noise that is the same whenever it is read."""
-    seed = [*video_id.encode(), round(start_s * 100)]
-    return np.random.default_rng(seed).integers(256, size=(1, frames, 16, 16, 3), dtype=np.uint8)
-
-
-class NoVideos:
-    """Takes the place of ClipDataset; videos whose name begins with `torn` cannot be read."""
-
-    seen: list = []  # noqa: RUF012
-
-    def __init__(self, clips, chunks, view):
-        self.clips, self.view = clips, view
-        self.seen.append(view)
-
-    def check_length(self, title):
-        """Clips of any length."""
-
-    def sample(self, row, rng):
-        video = self.clips.video_id(row)
-        if video.startswith("torn"):
-            raise MediaError(f"{video}.mp4", "cut short")
-        views = [pixels(video, self.clips.start_s(row) + k, self.view.frames) for k in range(self.view.clips)]
-        return {"frames": np.concatenate(views)}
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    """A folder with a chunk index, and no real videos."""
-    monkeypatch.setattr(subject, "ClipDataset", NoVideos)
-    NoVideos.seen.clear()
-    write_chunk_table(tmp_path / "chunks.parquet", [])
-    return tmp_path
-
-
-def save(folder, kind, config, *, frames=4, label="", classes=0, seen=SEGMENTS):
-    torch.manual_seed(0)
-    heads = {"classes": classes} if classes else {}
-    model = build_model(kind, config, frames=frames, image_size_px=16, **heads)
-    description = ModelDescription(kind, "test", frames, 16, classes, label, **seen)
-    if classes:  # a fresh head knows nothing; make its answers differ
-        torch.nn.init.normal_(model.head.weight)
-    save_model(folder, model, description)
-    return model.eval()
-
-
-def settings(kind, **others):
-    return EvaluationSettings(kind=kind, dataset="toy", stage="trained", **{"max_bad_share": 0.5, **others})
-
-
-def measure(place, kind, *, out="out", tables=(), **others):
-    paths = {name: place / ("classes.json" if name == "classes" else f"{name}.arrow") for name in tables}
-    files = {"chunks": place / "chunks.parquet", **paths}
-    runner.evaluate(
-        settings(kind, **others), title="toy", model=place / "model", files=files, out=place / out
-    )
-    return read_json(place / out / "metrics.json"), load_file(place / out / "outputs.safetensors")
 
 
 def ek100_rows(*video_ids):

@@ -32,7 +32,7 @@ class Pictures:
         return {"frames": frames}
 
 
-def brightness(frames_BTHWC):
+def brightness(frames_BTHWC, rows):
     """Mean pixel, and how many clips came in together."""
     mean = frames_BTHWC.float().mean((1, 2, 3, 4))
     return torch.stack([mean, torch.full_like(mean, len(mean))], dim=1)
@@ -82,7 +82,7 @@ def test_no_readable_clip_is_an_error_with_the_first_reason():
 
 def test_an_error_of_the_program_is_not_a_bad_clip():
     with pytest.raises(IndexError):
-        measure(table("a"), forward=lambda frames: [][0])
+        measure(table("a"), forward=lambda frames, rows: [][0])
     with pytest.raises(KeyError, match="wrong"):
         measure(table("a"), pictures=Wrong, clip_timeout_s=5.0)
 
