@@ -209,6 +209,8 @@ class CaptioningStage(StageSettings):
     """Clip tables, joined: one of each row's texts is drawn at random."""
     freeze_language_model: bool = False
     """Whether only the pooling and the gated cross-attention are trained (LaViLa, with GPT-2's weights)."""
+    text_only: bool = False
+    """Whether the language model alone is trained, without the clip, to compare what looking brings."""
     text_dropout: Fraction = 0.1
     """Dropout of the language model's embedding and residual branches; 0.1 in GPT-2."""
     loss_mean: Literal["tokens", "places"] = "tokens"
@@ -216,17 +218,20 @@ class CaptioningStage(StageSettings):
     length, so that its gradient is smaller by the share of padding."""
 
     @model_validator(mode="after")
-    def _tower_is_frozen(self) -> Self:
+    def _something_is_trained(self) -> Self:
         if self.drop_path:
             raise ValueError(
                 "drop_path does not go with captioning, whose video tower is frozen; set it to 0"
             )
+        if self.text_only and self.freeze_language_model:
+            raise ValueError("text_only and freeze_language_model leave nothing to train; set one of them")
         return self
 
     def model_arguments(self) -> dict[str, Any]:
         """Arguments for building the model."""
         sizes = {"frames": self.frames, "image_size_px": self.image_size_px}
-        return {**sizes, "dropout": self.text_dropout, "freeze_language_model": self.freeze_language_model}
+        frozen = {name: getattr(self, name) for name in ("freeze_language_model", "text_only")}
+        return {**sizes, "dropout": self.text_dropout, **frozen}
 
     @property
     def clip_tables(self) -> tuple[str, ...]:

@@ -46,10 +46,12 @@ class Narrator(VideoModel):
         image_size_px: int,
         dropout: float = 0.0,
         freeze_language_model: bool = False,
+        text_only: bool = False,
     ) -> None:
         """The vision tower gets no gradients and stays in evaluation mode.
 
-        With `freeze_language_model` only the pooling and the gated cross-attention are trained. `dropout` is
+        With `freeze_language_model` only the pooling and the gated cross-attention are trained, with
+        `text_only` all but these, so that a fresh model stays the plain language model. `dropout` is
         the language model's.
         """
         super().__init__(config, frames=frames, image_size_px=image_size_px)
@@ -68,9 +70,9 @@ class Narrator(VideoModel):
         self.language_model = CausalLM(
             language, cross_attention_every=config.cross_attention_every, dropout=dropout
         )
-        if freeze_language_model:
-            for name, weight in self.language_model.named_parameters():
-                weight.requires_grad_(".cross." in name)
+        for name, weight in (*self.pool.named_parameters("pool"), *self.language_model.named_parameters()):
+            looks = name.startswith("pool.") or ".cross." in name
+            weight.requires_grad_(not (text_only if looks else freeze_language_model))
 
     def train(self, mode: bool = True) -> Narrator:
         """Training or evaluation mode of all but the vision tower."""

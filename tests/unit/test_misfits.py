@@ -45,6 +45,7 @@ OF_A_TASK: dict[str, tuple[Any, tuple[str, ...]]] = {
     "target_epsilon": (1e-3, ("reconstruction",)),
     "decoder_mask_ratio": (0.5, ("reconstruction",)),
     "freeze_language_model": (True, ("captioning",)),
+    "text_only": (True, ("captioning",)),
     "text_dropout": (0.0, ("captioning",)),
     "loss_mean": ("places", ("captioning",)),
 }

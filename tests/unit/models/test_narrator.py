@@ -87,9 +87,9 @@ def test_several_texts_look_at_their_own_clip():
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("frozen", [False, True])
-def test_only_what_is_trained_has_gradients(frozen):
-    model = narrator(freeze_language_model=frozen, dropout=0.5).train()
+@pytest.mark.parametrize("settings", [(), ("freeze_language_model",), ("text_only",)])
+def test_only_what_is_trained_has_gradients(settings):
+    model = narrator(**dict.fromkeys(settings, True), dropout=0.5).train()
     assert not any(layer.training for layer in model.vision.modules())
     assert model.language_model.dropout.training
     model(clips(2), texts(2)).square().mean().backward()
@@ -97,7 +97,8 @@ def test_only_what_is_trained_has_gradients(frozen):
     cross = {name for name, _ in model.named_parameters() if ".cross." in name}
     pool = {name for name, _ in model.named_parameters() if name.startswith("pool.")}
     language = {name for name, _ in model.named_parameters() if name.startswith("language_model.")}
-    assert trained == pool | (cross if frozen else language)
+    expected = {"freeze_language_model": pool | cross, "text_only": language - cross}
+    assert trained == expected.get("".join(settings), pool | language)
 
 
 def test_checkpointing_changes_no_gradient():

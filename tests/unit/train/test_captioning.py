@@ -83,6 +83,17 @@ def test_a_fresh_pooling_and_language_model_are_waived_by_name(kitchen, pretrain
         train(kitchen, tmp_path, recipe, start=pretrained)
 
 
-def test_a_rate_of_drop_path_is_refused(kitchen, tmp_path):
+def test_a_language_model_alone_never_looks(kitchen, pretrained, tmp_path):
+    train(kitchen, tmp_path, {**RECIPE, "epochs": 2, "text_only": True}, start=pretrained)
+    model, _ = load_model(tmp_path)
+    frames, tokens = torch.rand(1, 3, 2, 32, 32), torch.tensor([[1, 2, 3]])
+    assert torch.equal(model(frames, tokens), model.language_model(tokens))
+    logged = lines(tmp_path)
+    assert logged[-1]["loss"] < logged[0]["loss"]
+
+
+def test_misfits_are_refused(kitchen, tmp_path):
+    with pytest.raises(ValueError, match="leave nothing to train"):
+        train(kitchen, tmp_path, {**RECIPE, "text_only": True, "freeze_language_model": True})
     with pytest.raises(ValueError, match="drop_path does not go with captioning"):
         train(kitchen, tmp_path, {**RECIPE, "drop_path": 0.1})
