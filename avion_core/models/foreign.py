@@ -129,7 +129,10 @@ def _load_foreign(
         model.check_foreign(named)
     except ValueError as error:
         raise ModelError(f"{source}: {error}") from None
-    if any(".timeattn." in name for name in named.keys() - model.state_dict().keys()):
+    theirs_divides, ours_divides = (
+        any(".timeattn." in name for name in names) for names in (named, model.state_dict())
+    )
+    if theirs_divides and not ours_divides:
         raise ModelError(
             f"{source}: a TimeSformer such as LaViLa's or EgoVLP's; this model has no divided attention. Use "
             "a model such as lavila_tsf_b, lavila_tsf_l or egovlp_tsf_b"

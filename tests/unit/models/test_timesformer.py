@@ -16,10 +16,12 @@ from avion_core.models.architecture import DualEncoderConfig
 from avion_core.models.dual_encoder import DualEncoder
 from avion_core.models.export import _named, export_avion, export_lavila, export_open_clip
 from avion_core.models.foreign import import_state_dict, start_from_foreign
+from avion_core.models.layers import compile_blocks
 from avion_core.models.store import ModelDescription, build_model, save_model
 from avion_core.models.timesformer import TimeSformer
 from avion_core.models.towers import DistilBertConfig, TextConfig, TimeSformerConfig
 from avion_core.models.weights import ModelError, load_weights
+from tests.support.compiling import trace_only
 
 VISION = TimeSformerConfig(width=32, layers=2, heads=2, patch_px=8)
 LAVILA = DualEncoderConfig(
@@ -142,6 +144,22 @@ def test_the_embedding_is_the_first_token_with_its_gradients():
         torch.testing.assert_close(gradients[0][name], gradients[1][name], atol=1e-4, rtol=1e-4)
 
 
+def test_compiled_blocks_are_one_graph_with_the_same_gradients(monkeypatch):
+    vision = with_random_weights(tower())
+
+    def once() -> list[Tensor]:
+        tokens = vision.tokens(clips())
+        return [tokens.detach(), *torch.autograd.grad(tokens.square().sum(), list(vision.parameters()))]
+
+    plain = once()
+    trace_only(monkeypatch)
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    compile_blocks(vision)
+    torch.testing.assert_close(once(), plain, atol=1e-3, rtol=1e-4)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
 def test_fresh_time_attention_is_at_a_saddle():
     """As published: its values are learned; its queries and keys have no gradient."""
     vision = tower()
@@ -252,6 +270,13 @@ def test_a_file_of_lavilas_gives_its_model(tmp_path, half):
     start_from_foreign(model, tmp_path / "ckpt.pth")
     for ours, theirs in zip(model(clips(), TOKENS), source(clips(), TOKENS), strict=True):
         torch.testing.assert_close(ours, theirs, atol=5e-2 if half else 0, rtol=0)
+
+
+def test_a_deeper_timesformer_is_refused_by_its_blocks(tmp_path):
+    deeper = LAVILA.model_copy(update={"vision": VISION.model_copy(update={"layers": 3})})
+    torch.save(published(DualEncoder(deeper, **SIZES), "lavila"), tmp_path / "deeper.pt")
+    with pytest.raises(ModelError, match=r"18 unexpected: vision\.blocks\.2\."):
+        start_from_foreign(DualEncoder(LAVILA, **SIZES), tmp_path / "deeper.pt")
 
 
 def egovlps_config(monkeypatch: pytest.MonkeyPatch) -> object:
