@@ -25,7 +25,7 @@ class CaptionStage(StageSettings):
 
     setup: ClassVar[str] = "captions:CaptionStage"
     trains: ClassVar[str] = "embeddings"
-    task: Literal["captioning"]
+    task: Literal["subtitling"]
     beams: int = 4
 
 
@@ -36,7 +36,7 @@ class Debiased(LossSettings):
     prior: float = 0.1
 
 
-STAGE_TASKS.register("captioning", CaptionStage)
+STAGE_TASKS.register("subtitling", CaptionStage)
 CONTRASTIVE_LOSSES.register("debiased", Debiased)
 '''
 PROGRAM = """
@@ -51,7 +51,7 @@ def load(**stages):
 from pathlib import Path
 sys.argv[1] = Path(sys.argv[1])
 common = {"dataset": "ego4d", "model": "toy_dual_encoder"}
-settings = load(mine={"task": "captioning", **common}, pretrain={"loss": "debiased", "prior": 0.2})
+settings = load(mine={"task": "subtitling", **common}, pretrain={"loss": "debiased", "prior": 0.2})
 print(settings.stages["mine"].recipe()["beams"], settings.stages["pretrain"].loss_values)
 print(settings.stage("human", "pretrain").recipe()["prior"])
 for stages in ({"pretrain": {"beams": 2}}, {"finetune_mir": {"prior": 0.2}}):
@@ -71,7 +71,7 @@ def test_a_plug_in_brings_a_task_and_a_loss(tmp_path: Path) -> None:
         "4 {'prior': 0.2}",
         "0.2",
         "config: stages.pretrain: beams does not go with the task 'contrastive'; it is a setting of "
-        "captioning",
+        "subtitling",
         "config: stages.finetune_mir: prior does not go with the task 'relevancy' and the loss 'max_margin', "
         "which takes margin; it is a setting of contrastive with the loss debiased",
     ]
@@ -85,7 +85,7 @@ def test_programs_load_the_plug_ins_of_the_workflow(tmp_path: Path) -> None:
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "AVION_PLUGINS": "captions"}
     said = subprocess.check_output([sys.executable, "-c", program], cwd=tmp_path, env=environment, text=True)
-    assert "'captioning'" in said
+    assert "'subtitling'" in said
     environment["AVION_PLUGINS"] = "no_such_module"
     ended = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, env=environment, text=True, capture_output=True
