@@ -82,6 +82,7 @@ rule annotate:
 rule narrate:
     input:
         [WORKFLOW.narration_table(dataset) for dataset in REPHRASED],
+        [WORKFLOW.narration_table(dataset, looks=True) for dataset in NARRATED],
 
 
 rule pretrain:

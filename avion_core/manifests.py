@@ -56,7 +56,7 @@ class StageRecord:
     clips: int | None
     """Rows of its clip tables."""
     providers: tuple[str, ...]
-    """Who rephrased the narrations it was trained on."""
+    """Who made the narrations beside the human ones that it was trained on."""
 
 
 @dataclass(frozen=True)
@@ -158,10 +158,12 @@ def stage_differences(
     found = _differences(folder, recorded.recipe, recipe)
     if recorded.seed is not None and recorded.seed != settings.seed:
         found.append(Difference(folder, "seed", recorded.seed, settings.seed))
-    provider = settings.narrate.provider
-    rephrased = recorded.recipe is not None and recipe.reads_rephrased
-    if rephrased and recorded.providers and recorded.providers != (provider,):
-        found.append(Difference(folder, "narrate.provider", ", ".join(recorded.providers), provider))
+    chosen = {"rephrased": settings.narrate.provider, "narrated": str(settings.narrator.provider)}
+    providers = tuple(chosen[kind] for kind in recipe.clip_tables if kind in chosen)
+    then = recorded.providers if recorded.recipe is not None and providers else ()
+    if then and sorted(then) != sorted(providers):
+        setting = "narrate.provider" if "rephrased" in recipe.clip_tables else "narrator.provider"
+        found.append(Difference(folder, setting, ", ".join(then), ", ".join(providers)))
     return found
 
 

@@ -22,7 +22,9 @@ from avion_core.media.program import ffmpeg_program
 from avion_core.media.source_file import returned_sources
 from avion_core.media.transcode import have_other_settings
 from avion_core.models.architecture import check_start, load_architecture, model_kind
+from avion_core.narrate.clip_provider import clip_provider_of
 from avion_core.narrate.exchange import ProviderError
+from avion_core.narrate.narrated import estimate_clips
 from avion_core.narrate.provider import provider_of
 from avion_core.narrate.rephrase import estimate
 from avion_core.shards import shard_names
@@ -80,30 +82,37 @@ def check_ffmpeg(workflow: Workflow) -> Iterator[str]:
 
 
 def check_narrations(workflow: Workflow) -> Iterator[str]:
-    """The provider, if narrations are left to rephrase, and its key, if requests are left to send."""
-    narrate = workflow.settings.narrate
-    left = [name for name in workflow.rephrased_datasets() if not _exists(workflow.narration_table(name))]
-    if not left:
-        return
-    try:
-        provider = provider_of(narrate)
-        provider.check()
-        provider.check_key()
-    except ProviderError as error:
-        if any(_must_ask(workflow, dataset) for dataset in left):  # reads all texts
+    """The providers, if anything is left for them, and their key, if requests are left to send."""
+    datasets = {False: workflow.rephrased_datasets(), True: workflow.narrated_datasets()}
+    for looks, names in datasets.items():
+        left = [name for name in names if not _exists(workflow.narration_table(name, looks=looks))]
+        if not left:
+            continue
+        try:
+            settings = workflow.settings
+            provider = clip_provider_of(settings.narrator) if looks else provider_of(settings.narrate)
+            provider.check()
+            provider.check_key()
+        except ProviderError as error:
+            if any(_must_ask(workflow, dataset, looks=looks) for dataset in left):  # reads all texts
+                yield str(error)
+        except ValueError as error:
             yield str(error)
-    except ValueError as error:
-        yield str(error)
 
 
-def _must_ask(workflow: Workflow, dataset: str) -> bool:
-    """Whether some narration has no answer yet, as far as known."""
+def _must_ask(workflow: Workflow, dataset: str, *, looks: bool) -> bool:
+    """Whether some narration or clip has no answer yet, as far as known."""
     settings = workflow.settings
-    if all(_exists(workflow.narration_table(dataset, shard)) for shard in shard_names(settings.shards)):
+    shards = shard_names(settings.shards)
+    if all(_exists(workflow.narration_table(dataset, shard, looks=looks)) for shard in shards):
         return False
-    clips = Path(workflow.clip_table(dataset, "train"))
-    journal = Path(workflow.narration_journal(dataset))
-    return not clips.exists() or estimate(clips, settings.narrate, journal_dir=journal).requests > 0
+    clips, chunks = Path(workflow.clip_table(dataset, "train")), Path(workflow.chunks(dataset))
+    journal = Path(workflow.narration_journal(dataset, looks=looks))
+    if not clips.exists() or (looks and not chunks.exists()):
+        return True
+    if looks:
+        return estimate_clips(clips, chunks, settings.narrator, journal_dir=journal).requests > 0
+    return estimate(clips, settings.narrate, journal_dir=journal).requests > 0
 
 
 def _exists(path: str) -> bool:

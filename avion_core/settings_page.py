@@ -16,10 +16,12 @@ from avion_core.config import (
     STAGE_TASKS,
     DatasetSettings,
     NarrateSettings,
+    NarratorSettings,
     Section,
     Settings,
     StageJob,
     StageSettings,
+    provider_names,
 )
 
 
@@ -27,9 +29,9 @@ def settings_schema() -> dict[str, Any]:
     """JSON schema of the configuration, with stages by task and data sets with their source's section."""
     schema = Settings.model_json_schema()
     sections = schema["$defs"]
-    for section in (DatasetSettings, NarrateSettings):
+    for section in (DatasetSettings, NarrateSettings, NarratorSettings):
         sections[section.__name__] = _schema(section)
-        del sections[section.__name__]["$defs"]
+        sections[section.__name__].pop("$defs", None)
     for own in (*SOURCE_SETTINGS.values(), *PROVIDERS.values()):
         sections[own.__name__] = _schema(own)
     tasks = {settings.__name__: _schema(settings) for settings in STAGE_TASKS.values()}
@@ -50,10 +52,10 @@ def _schema(section: type[Section]) -> dict[str, Any]:
         for name, own in SOURCE_SETTINGS.items():
             about = {"$ref": f"#/$defs/{own.__name__}", "description": f"Settings of the source `{name}`."}
             schema["properties"][name] = about
-    if section is NarrateSettings:
+    if section in (NarrateSettings, NarratorSettings):
         schema["additionalProperties"] = False  # except the sections of providers
-        for name, provider in PROVIDERS.items():
-            reference = f"#/$defs/{provider.__name__}"
+        for name in provider_names(looks=section is NarratorSettings):
+            reference = f"#/$defs/{PROVIDERS[name].__name__}"
             about = {"$ref": reference, "description": f"Settings of the provider `{name}`."}
             schema["properties"][name] = about
     if section is StageSettings:

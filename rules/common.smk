@@ -31,6 +31,7 @@ from avion_core.screen import stop_gently, take_over
 from avion_core.slurm import use_patient_executor
 from avion_core.workflow import Workflow, inputs
 from avion_core.workflow.code import annotation_code, library_code, provider_code
+from avion_core.workflow.estimate_plan import estimate_files, estimate_plan
 from avion_core.workflow.records import Records, annotation_record
 from avion_core.workflow.remakes import Remakes
 from avion_core.workflow.report_plan import report_plan
@@ -66,6 +67,7 @@ REMAKES = Remakes(
 )
 RECORDS = Records(lambda path: workflow.persistence.params(IOFile(path)))
 USED, REPHRASED = WORKFLOW.used_datasets(), WORKFLOW.rephrased_datasets()
+NARRATED = WORKFLOW.narrated_datasets()
 PRETRAIN_STAGES = [name for name, stage in SETTINGS.stages.items() if stage.pretrains]
 FINETUNE_STAGES = [name for name in SETTINGS.stages if name not in PRETRAIN_STAGES]
 

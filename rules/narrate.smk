@@ -1,4 +1,8 @@
-"""Rephrase narrations: each distinct text once, in shards, then aligned with the clips."""
+"""Narrations beside the human ones, in shards.
+
+Rephrased: each distinct text once, then aligned with the clips. Narrated by what clips show: each clip, and windows
+where nobody narrated.
+"""
 
 
 rule rephrase_narrations:
@@ -33,9 +37,9 @@ rule rephrase_narrations:
 
 
 rule estimate:
-    """Estimate a language model's bill before anything is sent. Without an output, so that it always runs."""
+    """Estimate the bill of all language models before anything is sent. Without an output, so that it always runs."""
     input:
-        clips=[WORKFLOW.clip_table(dataset, "train") for dataset in REPHRASED],
+        files=estimate_files(WORKFLOW),
     log:
         f"{LOGS}/estimate.log",
     conda:
@@ -44,22 +48,11 @@ rule estimate:
         mem_mb=growing(2500),
         runtime=growing(30),
     params:
-        datasets=lambda wildcards: json.dumps(
-            {
-                dataset: {
-                    "clips": WORKFLOW.clip_table(dataset, "train"),
-                    "journal": WORKFLOW.narration_journal(dataset),
-                }
-                for dataset in REPHRASED
-            }
-        ),
-        recipe=lambda wildcards: json.dumps(SETTINGS.narrate.recipe()),
-        job_settings=lambda wildcards: json.dumps(SETTINGS.narrate.job_settings()),
+        plan=lambda wildcards: json.dumps(estimate_plan(WORKFLOW)),
     message:
-        "Estimate what rephrasing the narrations will cost"
+        "Estimate what the narrations will cost"
     shell:
-        "python -m workflow_scripts.estimate --datasets {params.datasets:q} --recipe {params.recipe:q}"
-        " --job {params.job_settings:q} 2>&1 | to_log {log:q}"
+        "python -m workflow_scripts.estimate --plan {params.plan:q} 2>&1 | to_log {log:q}"
 
 
 rule gather_narrations:
@@ -86,3 +79,65 @@ rule gather_narrations:
         "python -m workflow_scripts.gather_narrations {input.clips:q} --shards {input.shards:q}"
         " --journal {params.journal:q} --out {output.table:q}"
         " 2>&1 | to_log {log:q}"
+
+
+if SETTINGS.narrator.provider:
+
+    rule narrate_clips:
+        input:
+            clips=WORKFLOW.clip_table("{dataset}", "train"),
+            chunks=WORKFLOW.chunks("{dataset}"),
+            packets=WORKFLOW.packets("{dataset}"),
+            model=WORKFLOW.narrator_model() or [],
+        output:
+            WORKFLOW.narration_table("{dataset}", "{scatteritem}", looks=True),
+        log:
+            f"{LOGS}/narrate_clips/{{dataset}}-{{scatteritem}}.log",
+        benchmark:
+            f"{LOGS}/benchmark/narrate_clips-{{dataset}}-{{scatteritem}}.tsv"
+        priority: 10
+        conda:
+            "../envs/train.yaml" if WORKFLOW.narrator_model() else "../envs/narrate.yaml"
+        resources:
+            mem_mb=growing(2500),
+            runtime=growing(720),
+            job_settings=lambda wildcards: json.dumps(SETTINGS.narrator.job_settings()),
+        params:
+            code=provider_code(SETTINGS.narrator.provider),
+            recipe=lambda wildcards: json.dumps(SETTINGS.narrator.recipe()),  # a prompt may have braces
+            journal=lambda wildcards: WORKFLOW.narration_journal(wildcards.dataset, looks=True),
+        message:
+            "Narrate clips of {wildcards.dataset} with {SETTINGS.narrator.provider}, shard {wildcards.scatteritem}"
+        shell:
+            "python -m workflow_scripts.narrate_clips {input.clips:q} --chunks {input.chunks:q}"
+            " --recipe {params.recipe:q} --job {resources.job_settings:q} --model {input.model:q}"
+            " --shard {wildcards.scatteritem} --journal {params.journal:q} --out {output:q}"
+            " 2>&1 | to_log {log:q}"
+
+    rule gather_narrated_clips:
+        input:
+            clips=WORKFLOW.clip_table("{dataset}", "train"),
+            chunks=WORKFLOW.chunks("{dataset}"),
+            packets=WORKFLOW.packets("{dataset}"),
+            shards=gather.shards(WORKFLOW.narration_table("{{dataset}}", "{scatteritem}", looks=True)),
+        output:
+            **WORKFLOW.narration_files("{dataset}", looks=True),
+        log:
+            f"{LOGS}/gather_narrated_clips/{{dataset}}.log",
+        benchmark:
+            f"{LOGS}/benchmark/gather_narrated_clips-{{dataset}}.tsv"
+        priority: 10
+        conda:
+            "../envs/narrate.yaml"
+        resources:
+            mem_mb=growing(2500),
+            runtime=growing(60),
+        params:
+            recipe=lambda wildcards: json.dumps(SETTINGS.narrator.recipe()),
+            journal=lambda wildcards: WORKFLOW.narration_journal(wildcards.dataset, looks=True),
+        message:
+            "Join narrated clips of {wildcards.dataset}"
+        shell:
+            "python -m workflow_scripts.gather_narrated_clips {input.clips:q} --chunks {input.chunks:q}"
+            " --recipe {params.recipe:q} --shards {input.shards:q} --journal {params.journal:q}"
+            " --out {output.table:q} 2>&1 | to_log {log:q}"

@@ -10,6 +10,9 @@ rule build_report:
             for file in ("train.jsonl", "model.json", "manifest.json")
         ],
         narrations=[path for dataset in REPHRASED for path in WORKFLOW.narration_files(dataset).values()],
+        narrated=[
+            path for dataset in NARRATED for path in WORKFLOW.narration_files(dataset, looks=True).values()
+        ],
         chunks=collect(f"{DATA}/{{dataset}}/chunks.parquet", dataset=USED),
         packets=collect(f"{DATA}/{{dataset}}/packets.npy", dataset=USED),
         dropped=collect(f"{DATA}/{{dataset}}/clips/dropped.json", dataset=USED),

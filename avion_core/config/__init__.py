@@ -16,6 +16,7 @@ from avion_core.config.base import (
     SettingsError,
     known,
 )
+from avion_core.config.chat import ChatSettings
 from avion_core.config.datasets import (
     CHUNK_FORMATS,
     DatasetSettings,
@@ -27,13 +28,9 @@ from avion_core.config.fit import unserved
 from avion_core.config.jobs import StageJob
 from avion_core.config.losses import CONTRASTIVE_LOSSES, RELEVANCY_LOSSES, LossSettings
 from avion_core.config.messages import NEW_ENTRY
-from avion_core.config.narration import (
-    PROVIDERS,
-    NarrateSettings,
-    OpenAISettings,
-    ProviderSettings,
-    RephraseSettings,
-)
+from avion_core.config.narration import NarrateSettings, OpenAISettings, RephraseSettings
+from avion_core.config.narrator import NarratorSettings, VisionSettings
+from avion_core.config.providers import PROVIDERS, ProviderSettings, provider_names
 from avion_core.config.runs import Settings, load_settings
 from avion_core.config.sources import SOURCE_SETTINGS, SourceSettings, ToyKitchenSettings
 from avion_core.config.stage_classes import STAGE_TASKS, stage_class
@@ -49,6 +46,7 @@ __all__ = [
     "RELEVANCY_LOSSES",
     "SOURCE_SETTINGS",
     "STAGE_TASKS",
+    "ChatSettings",
     "ComparingStage",
     "Count",
     "DatasetSettings",
@@ -58,6 +56,7 @@ __all__ = [
     "LossSettings",
     "Name",
     "NarrateSettings",
+    "NarratorSettings",
     "NotNegative",
     "OpenAISettings",
     "Positive",
@@ -71,8 +70,10 @@ __all__ = [
     "StageSettings",
     "ToyKitchenSettings",
     "TranscodeSettings",
+    "VisionSettings",
     "known",
     "load_settings",
+    "provider_names",
     "stage_class",
     "unserved",
 ]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from avion_core.config.datasets import DatasetSettings
 from avion_core.config.evaluations import EvaluationSettings
+from avion_core.config.providers import provider_names
 from avion_core.config.stage_classes import STAGE_TASKS
 from avion_core.config.stages import StageSettings
 from avion_core.evaluations import EVALUATIONS
@@ -33,11 +34,27 @@ def unserved(settings: Settings, run: str) -> Iterator[str]:
                 f"{where}: label: the data set '{recipe.dataset}' has no '{recipe.predicts}'; "
                 f"the layout {layout} has {', '.join(record.labels)}"
             )
+        if "narrated" in recipe.clip_tables:
+            yield from (f"{where}: {problem}" for problem in _without_narrator(settings))
         if recipe.validate_with:
             entry = settings.evaluations[recipe.validate_with]
             yield from _unmeasured(entry, settings.datasets, f"{where}.validate_with")
     for name in settings.runs[run].evaluations:
         yield from _unmeasured(settings.evaluations[name], settings.datasets, f"evaluations.{name}")
+
+
+def _without_narrator(settings: Settings) -> Iterator[str]:
+    """Why there is nobody to narrate what clips show."""
+    narrator = settings.narrator
+    if narrator.provider is None:
+        names = ", ".join(provider_names(looks=True))
+        yield f"narrations: 'narrated' needs narrator.provider, which is null; set it to one of: {names}"
+    elif (trained := narrator.own.trained_stage()) is not None:
+        run, stage = trained
+        if run not in settings.runs or stage not in settings.runs[run].stages:
+            yield f"narrations: narrator.{narrator.provider} needs the stage '{stage}' of a run '{run}'"
+        elif "narrated" in settings.stage(run, stage).clip_tables:
+            yield f"narrations: the narrator runs.{run}.stages.{stage} would be trained on its own texts"
 
 
 def _serves(layout: Layout, task: type[StageSettings]) -> bool:

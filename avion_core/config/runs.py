@@ -14,6 +14,7 @@ from avion_core.config.evaluations import EvaluationSettings
 from avion_core.config.fit import unserved
 from avion_core.config.messages import explain, without_passwords
 from avion_core.config.narration import NarrateSettings
+from avion_core.config.narrator import NarratorSettings
 from avion_core.config.sources import SOURCE_SETTINGS, ToyKitchenSettings
 from avion_core.config.stages import StageSettings
 from avion_core.evaluations import EVALUATIONS
@@ -59,6 +60,7 @@ class Settings(Section):
     """Default chunk settings of data sets."""
     datasets: dict[Name, DatasetSettings]
     narrate: NarrateSettings = NarrateSettings()
+    narrator: NarratorSettings = NarratorSettings()
     stages: dict[Name, SerializeAsAny[StageSettings]]
     """Training recipes by name."""
     evaluations: dict[Name, EvaluationSettings]

@@ -187,13 +187,8 @@ class StageSettings(StageJob):
 
     @property
     def clip_tables(self) -> tuple[str, ...]:
-        """Clip tables joined for training: `human`, `rephrased`."""
+        """Clip tables joined for training: `human`, `rephrased`, `narrated`."""
         return ("human",)
-
-    @property
-    def reads_rephrased(self) -> bool:
-        """Whether rephrased narrations are among them."""
-        return "rephrased" in self.clip_tables
 
     @property
     def predicts(self) -> str:

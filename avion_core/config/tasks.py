@@ -103,8 +103,11 @@ class ContrastiveStage(ComparingStage):
 
     task: Literal["contrastive"]
     """What is learned."""
-    narrations: Annotated[tuple[Literal["human", "rephrased"], ...], Field(min_length=1)] = ("human",)
-    """Clip tables, joined: one of each row's texts is drawn at random."""
+    narrations: Annotated[tuple[Literal["human", "rephrased", "narrated"], ...], Field(min_length=1)] = (
+        "human",
+    )
+    """Clip tables, joined: one of each row's texts is drawn at random. `rephrased` texts are made by
+    `narrate.provider`, `narrated` ones, from what clips show, by `narrator.provider`."""
 
     @property
     def clip_tables(self) -> tuple[str, ...]:

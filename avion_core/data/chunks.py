@@ -47,7 +47,7 @@ class ChunkIndex:
     def __init__(self, table: pa.Table, packets: NDArray[np.void] | None) -> None:
         """`packets`: the records that rows with a codec point into."""
         table = table.combine_chunks().sort_by([("video_id", "ascending"), ("chunk", "ascending")])
-        self._paths = table["path"]
+        self._paths, self._checksums = table["path"], table["sha256"]
         self._codecs, self._extradata = _Repeated(table["codec"]), _Repeated(table["extradata"])
         self._first_packet = pc.fill_null(table["first_packet"], -1).to_numpy()
         self._packets = packets
@@ -114,6 +114,21 @@ class ChunkIndex:
         row = self._video(video_id).start
         return int(self._columns["width"][row]), int(self._columns["height"][row])
 
+    def frame_sources(
+        self, video_id: str, frames: Sequence[int] | NDArray[np.int64]
+    ) -> list[tuple[str, int]]:
+        """For each frame of a video the checksum of its chunk, and the frame's number within that.
+
+        Raises MediaError for an unknown video.
+        """
+        wanted = np.asarray(frames, dtype=np.int64)
+        rows = self._rows_of_frames(video_id, wanted)
+        numbers = wanted - self._columns["start_frame"][rows]
+        return [
+            (self._checksums[row].as_py(), number)
+            for row, number in zip(rows.tolist(), numbers.tolist(), strict=True)
+        ]
+
     def read(
         self,
         video_id: str,
@@ -130,15 +145,13 @@ class ChunkIndex:
         `out_THWC` if given. Raises MediaError for an unknown video, a frame beyond its end, and a chunk
         that is missing, damaged or not the indexed one.
         """
-        rows = self._video(video_id)
         wanted = np.asarray(frames, dtype=np.int64)
         if wanted.size and not 0 <= wanted.min() <= wanted.max() < self.frame_count(video_id):
             raise MediaError(
                 video_id,
                 f"frames {wanted.min()} to {wanted.max()} are asked for, it has {self.frame_count(video_id)}",
             )
-        starts = self._columns["start_frame"][rows]
-        chunk_of_frame = rows.start + np.searchsorted(starts, wanted, side="right") - 1
+        chunk_of_frame = self._rows_of_frames(video_id, wanted)
         rows_here = np.unique(chunk_of_frame).tolist()
         read = partial(self._read_chunk, crop=crop, size_px=size_px, backend=backend)
         if len(rows_here) == 1:
@@ -148,6 +161,12 @@ class ChunkIndex:
             here = np.flatnonzero(chunk_of_frame == row)
             clip_THWC[here] = read(row, wanted[here])
         return clip_THWC
+
+    def _rows_of_frames(self, video_id: str, frames: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Row of the chunk of each frame of a video."""
+        rows = self._video(video_id)
+        starts = self._columns["start_frame"][rows]
+        return rows.start + np.searchsorted(starts, frames, side="right") - 1
 
     def _read_chunk(
         self,

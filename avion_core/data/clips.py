@@ -17,7 +17,8 @@ Clip table, one row per clip (`clips/<split>.arrow`, `narrations/<provider>/trai
 | `verb`, `noun` | int32 | class numbers of EPIC-KITCHENS-100; `noun` is the first noun |
 | `nouns` | list of int32 | every noun class, the first noun first |
 | `label` | int32 | class to predict: Kinetics' class, or the action class of EPIC-KITCHENS-100 |
-| `source` | string | who wrote the row's texts: `human` or `rephrased` |
+| `source` | string | who wrote the row's texts: `human`, `rephrased` or `narrated` |
+| `scores` | list of float64 | of each narrated text, if its provider gives any: lower is surer |
 
 Sentences (`clips/sentences_{train,test}.arrow`): `sentence_id` int32, the row number; `text`; `verb`;
 `nouns`. A clip's own sentence is the one with the same text.
@@ -60,6 +61,7 @@ CLIPS = pa.schema(
         pa.field("nouns", pa.list_(pa.int32())),
         pa.field("label", pa.int32()),
         pa.field("source", pa.string()),
+        pa.field("scores", pa.list_(pa.float64())),
     ]
 )
 """Columns of a clip table, in order; nullable ones may also be absent."""

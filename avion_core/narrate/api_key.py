@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterator
 
+from avion_core.config import ChatSettings
 from avion_core.narrate.exchange import ProviderError
 from avion_core.plain_text import plain
 
@@ -58,22 +59,24 @@ class ApiKey:
         return plain(_MASKED.sub("***", words))[:LONGEST_SHOWN]
 
 
-def read_api_key(server: str) -> ApiKey:
-    """The key from the environment; ProviderError if it is missing or cannot be sent to `server`."""
+def read_api_key(settings: ChatSettings) -> ApiKey:
+    """The key from the environment; ProviderError if it is missing or cannot be sent to the server."""
     key = os.environ.get(KEY_VARIABLE, "").strip()
+    section, _, provider = settings.where.partition(".")
     if not key:
+        other = "'lexicon'" if section == "narrate" else "null"
         raise ProviderError(
-            f"narrate.provider is 'openai', but the environment variable {KEY_VARIABLE} is not set; set it "
-            "(to any text for a local server that needs no key), or set narrate.provider to 'lexicon'"
+            f"{section}.provider is '{provider}', but the environment variable {KEY_VARIABLE} is not set; "
+            f"set it (to any text for a local server that needs no key), or set {section}.provider to {other}"
         )
     if not re.fullmatch(r"[!-~]+", key):
         raise ProviderError(
             f"the environment variable {KEY_VARIABLE} holds a line break, a space or another character that "
             "no key has; copy the key again, without quotes and line breaks"
         )
-    if ApiKey(key).is_in(server):
+    if ApiKey(key).is_in(settings.base_url or ""):
         raise ProviderError(
-            f"narrate.openai.base_url holds the key; leave it out there: it is read from {KEY_VARIABLE}"
+            f"{settings.where}.base_url holds the key; leave it out there: it is read from {KEY_VARIABLE}"
         )
     return ApiKey(key)
 

@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from avion_core.config import OpenAISettings, RephraseSettings
+from avion_core.config import ChatSettings, OpenAISettings, RephraseSettings
 from avion_core.narrate.exchange import Request
-from avion_core.narrate.prompts import Message, rephrase_messages
+from avion_core.narrate.prompts import Message, rephrase_messages, text_of
 
 BYTES_PER_TOKEN = 3.5
 """Low for short English sentences, so that tokens are overestimated."""
@@ -38,20 +38,29 @@ class BudgetError(ValueError):
 class Estimate:
     """Size and price of work still to be done."""
 
-    texts: int
-    """Distinct narrations."""
+    count: int
+    """Distinct narrations or clips."""
     requests: int
     input_tokens: int
     output_tokens: int
     usd: float
     reasoning_usd: float = 0.0
     """Additional price of `max_reasoning_tokens` for each request."""
+    what: str = "distinct narrations"
+    images: int = 0
+    sent_bytes: int = 0
+    """Of all requests' prompts and images."""
 
     def __str__(self) -> str:
         reasoning = f", at most ${money(self.reasoning_usd)} more if it reasons" if self.reasoning_usd else ""
+        images = f"{self.images} images, " if self.images else ""
+        sent = (
+            f"{self.sent_bytes / 1e6:.2g} MB" if self.sent_bytes < 1e8 else f"{self.sent_bytes / 1e9:.1f} GB"
+        )
         return (
-            f"{self.texts} distinct narrations, {self.requests} requests, about {self.input_tokens} input "
-            f"and {self.output_tokens} output tokens, about ${money(self.usd)}{reasoning}"
+            f"{self.count} {self.what}, {self.requests} requests, {images}about {self.input_tokens} input "
+            f"and {self.output_tokens} output tokens, about {sent} to send, about "
+            f"${money(self.usd)}{reasoning}"
         )
 
 
@@ -63,9 +72,9 @@ class Prices:
     output: float
 
     @classmethod
-    def of(cls, openai: OpenAISettings) -> Prices:
+    def of(cls, server: ChatSettings) -> Prices:
         """The prices of the settings."""
-        return cls(openai.usd_per_million_input_tokens, openai.usd_per_million_output_tokens)
+        return cls(server.usd_per_million_input_tokens, server.usd_per_million_output_tokens)
 
     def usd(self, input_tokens: float, output_tokens: float) -> float:
         """Price of this many tokens."""
@@ -83,8 +92,8 @@ def tokens(text: str) -> int:
 
 
 def message_tokens(messages: Sequence[Message]) -> int:
-    """Estimated input tokens of a chat."""
-    return sum(tokens(message["content"]) + TOKENS_PER_MESSAGE for message in messages)
+    """Estimated input tokens of a chat, without its images."""
+    return sum(tokens(text_of(message)) + TOKENS_PER_MESSAGE for message in messages)
 
 
 def byte_lengths(texts: pa.Array) -> NDArray[np.int64]:
@@ -99,10 +108,10 @@ def reply_tokens(lengths: NDArray[np.int64], *, count: int) -> NDArray[np.int64]
 
 
 def highest_usd(request: Request, token_limit: int, prices: Prices) -> float:
-    """Upper bound on a request's price: a token has at least one byte, and the reply ends at its limit."""
-    given = len(json.dumps(request.schema)) if request.schema else 0
-    given += sum(len(message["content"].encode()) + TOKENS_PER_MESSAGE for message in request.messages)
-    return prices.usd(given, token_limit)
+    """Upper bound on a request's price: a token has at least one byte, and each reply ends at its limit."""
+    given = (len(json.dumps(request.schema)) if request.schema else 0) + request.image_tokens
+    given += sum(len(text_of(message).encode()) + TOKENS_PER_MESSAGE for message in request.messages)
+    return prices.usd(given, token_limit * request.choices)
 
 
 def estimate_texts(
@@ -115,12 +124,13 @@ def estimate_texts(
     output_tokens = int(wanted.sum())
     prices = Prices.of(openai)
     return Estimate(
-        texts=len(lengths),
+        count=len(lengths),
         requests=requests,
         input_tokens=input_tokens,
         output_tokens=output_tokens,
         usd=prices.usd(input_tokens, output_tokens),
         reasoning_usd=prices.usd(0, requests * openai.max_reasoning_tokens),
+        sent_bytes=int(lengths.sum()) + requests * _prompt_bytes(rephrase, openai),
     )
 
 
@@ -135,9 +145,16 @@ def usd_by_text(
 
 def _empty_request(rephrase: RephraseSettings, openai: OpenAISettings) -> int:
     """Input tokens of a request without its narrations."""
+    return message_tokens(_prompt(rephrase, openai))
+
+
+def _prompt_bytes(rephrase: RephraseSettings, openai: OpenAISettings) -> int:
+    return len(json.dumps(_prompt(rephrase, openai)))
+
+
+def _prompt(rephrase: RephraseSettings, openai: OpenAISettings) -> list[Message]:
     texts = [""] * min(openai.narrations_per_request, 2)
-    count = rephrase.texts_per_narration
-    return message_tokens(rephrase_messages(texts, instruction=rephrase.instruction, count=count))
+    return rephrase_messages(texts, instruction=rephrase.instruction, count=rephrase.texts_per_narration)
 
 
 def _tokens_by_text(

@@ -30,12 +30,14 @@ class ChatReply:
     usage: Usage | None
     reasons: bool
     """Whether the model spent tokens on reasoning."""
+    others: tuple[str, ...] = ()
+    """Contents of further choices."""
 
 
 def read_reply(body: bytes, *, sent_bytes: int, token_limit: int) -> ChatReply:
-    """The first choice's message, and the token counts if they are plausible.
+    """The first choice's message, further choices' contents, and the token counts if they are plausible.
 
-    `sent_bytes` is the length of the prompt, `token_limit` the limit of the reply. Raises BrokenReplyError.
+    `sent_bytes` is the length of the prompt, `token_limit` the limit of all choices. Raises BrokenReplyError.
     """
     if len(body) > LARGEST_REPLY_BYTES:
         raise BrokenReplyError(f"it is longer than {LARGEST_REPLY_BYTES:,} bytes")
@@ -45,7 +47,8 @@ def read_reply(body: bytes, *, sent_bytes: int, token_limit: int) -> ChatReply:
     message = _field(choice, "message")
     if not isinstance(message, dict):
         raise BrokenReplyError(words_of(value) if _field(value, "error") else "it holds no message")
-    content = _text(message.get("content")) or _text(message.get("refusal"))
+    content = _said(message)
+    others = [_said(_field(other, "message")) for other in choices[1:]] if isinstance(choices, list) else []
     finish = _field(choice, "finish_reason")
     details = _field(_field(value, "usage"), "completion_tokens_details")
     spent = _field(details, "reasoning_tokens")
@@ -55,6 +58,7 @@ def read_reply(body: bytes, *, sent_bytes: int, token_limit: int) -> ChatReply:
         finish=_utf8(finish)[:40] if isinstance(finish, str) else "unknown",
         usage=_usage(value, most_in=2 * sent_bytes + 10_000, most_out=len(body) + 10 * token_limit),
         reasons=bool(thoughts.strip()) or "<think>" in content or (type(spent) is int and spent > 0),
+        others=tuple(_utf8(other) for other in others),
     )
 
 
@@ -81,6 +85,10 @@ def words_of(value: Any) -> str:
 
 def _field(value: Any, name: str) -> Any:
     return value.get(name) if isinstance(value, dict) else None
+
+
+def _said(message: Any) -> str:
+    return _text(_field(message, "content")) or _text(_field(message, "refusal"))
 
 
 def _text(content: Any) -> str:

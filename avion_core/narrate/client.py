@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple, Protocol
 
-from avion_core.config import OpenAISettings
+from avion_core.config import ChatSettings
 from avion_core.narrate.api_key import KEY_VARIABLE, ApiKey, read_api_key
 from avion_core.narrate.budget import message_tokens
 from avion_core.narrate.chat_reply import ChatReply
@@ -45,7 +45,7 @@ Outcome = tuple[Request, Answer | NoAnswer]
 
 
 class Answering(Protocol):
-    """What the rephraser needs of a client."""
+    """What is needed of a client."""
 
     def answers(self, waiting: deque[Request], books: Books) -> Iterator[Outcome]:
         """Answer requests until `waiting` is empty; the caller may add to it while iterating."""
@@ -58,10 +58,12 @@ class ChatClient:
     One of `shards` that may run at once, and so with that part of the limits per minute.
     """
 
-    def __init__(self, settings: OpenAISettings, *, shards: int = 1) -> None:
+    def __init__(self, settings: ChatSettings, *, shards: int = 1) -> None:
         self._settings, self._shards = settings, shards
         self._server = settings.base_url or OPENAI_URL
-        self._key = read_api_key(self._server)
+        self._key = read_api_key(settings)
+        self.form = RequestForm(schema=settings.schema_bound)
+        """What is known of the server; learnt from its refusals."""
 
     def answers(self, waiting: deque[Request], books: Books) -> Iterator[Outcome]:
         """Yield (request, outcome) in order of arrival, with `parallel_requests` in flight.
@@ -74,7 +76,13 @@ class ChatClient:
         with asyncio.Runner() as runner:
             loop = runner.get_loop()
             run = _Run(
-                self._settings, self._shards, server=self._server, key=self._key, books=books, loop=loop
+                self._settings,
+                self.form,
+                self._shards,
+                server=self._server,
+                key=self._key,
+                books=books,
+                loop=loop,
             )
             with finishing_when_stopped(lambda: loop.call_soon_threadsafe(run.stop_by_signal)):
                 try:
@@ -82,6 +90,7 @@ class ChatClient:
                         yield from runner.run(run.outcomes())
                 finally:
                     runner.run(run.close())
+                    self.form = run.form
         if run.problem is not None:
             raise run.problem
 
@@ -102,7 +111,8 @@ class _Run:
 
     def __init__(
         self,
-        settings: OpenAISettings,
+        settings: ChatSettings,
+        form: RequestForm,
         shards: int,
         *,
         server: str,
@@ -119,7 +129,7 @@ class _Run:
         )
         self._reply_tokens = settings.max_tokens_per_reply
         """Expected of the next reply: those of the latest one."""
-        self._form = RequestForm(schema=settings.schema_bound)
+        self.form = form
         self._outage = Outage(settings, server, _say)
         self._tasks: set[asyncio.Task[None]] = set()
         self._held: dict[asyncio.Future[None], _Held] = {}
@@ -219,7 +229,7 @@ class _Run:
         tries, plain = Tries(self._settings), False
         while True:
             await self._admit(request)
-            form, sent = self._form, replace(request, schema=None) if plain else request
+            form, sent = self.form, replace(request, schema=None) if plain else request
             others_are_answered, sent_at = self._healthy_at > failed_at, time.monotonic()
             number, result = await self._try(sent, form)
             if isinstance(result, ChatReply):
@@ -253,7 +263,7 @@ class _Run:
         tries = Tries(self._settings)
         while self._held:
             await self._admit(request)
-            form, sent_at = self._form, time.monotonic()
+            form, sent_at = self.form, time.monotonic()
             _, result = await self._try(request, form)
             if isinstance(result, ChatReply):
                 self._note_health(sent_at)
@@ -271,7 +281,7 @@ class _Run:
             await self._wait(tries.wait_seconds(result))
 
     def _expected_tokens(self, request: Request) -> int:
-        return message_tokens(request.messages) + self._reply_tokens
+        return message_tokens(request.messages) + request.image_tokens + self._reply_tokens
 
     async def _admit(self, request: Request) -> None:
         """Wait until the limits per minute and the server allow a request."""
@@ -294,28 +304,29 @@ class _Run:
         return number, result
 
     def _answer(self, reply: ChatReply, number: int, seconds: float) -> Answer:
-        withheld = self._key.is_in(reply.content) or self._key.is_in(reply.finish)
+        withheld = any(map(self._key.is_in, (reply.content, reply.finish, *reply.others)))
         return Answer(
             try_number=number,
             content="" if withheld else reply.content,
             finish="it repeats the key" if withheld else reply.finish,
             usage=reply.usage,
             seconds=round(seconds, 3),
+            others=() if withheld else reply.others,
         )
 
     def _note_answer(self, reply: ChatReply, request: Request, form: RequestForm, *, fell_back: bool) -> None:
         self._bound += form.binds(request)
         if fell_back and not self._bound:
             self._learn(replace(form, schema=False))
-        cut = reply.finish == "length" and not reply.content.strip()
+        cut = reply.finish == "length" and not any(map(str.strip, (reply.content, *reply.others)))
         if reply.reasons or cut:
             self._learn(replace(form, reasons=True))
         if cut:
             more = "raise" if form.reasons else "the next replies have more:"
             self._say_once(
                 f"the model '{self._settings.model}' used all {form.token_limit(self._settings)} tokens of "
-                f"a reply for reasoning and wrote nothing; {more} narrate.openai.max_reasoning_tokens "
-                f"({self._settings.max_reasoning_tokens})"
+                f"a reply for reasoning and wrote nothing; {more} "
+                f"{self._settings.where}.max_reasoning_tokens ({self._settings.max_reasoning_tokens})"
             )
 
     def _adapt(self, form: RequestForm, failure: Failure, request: Request) -> bool:
@@ -325,13 +336,13 @@ class _Run:
         return better != form
 
     def _learn(self, form: RequestForm) -> None:
-        before, self._form = self._form, self._form.joined(form)
-        if before.schema and not self._form.schema:
+        before, self.form = self.form, self.form.joined(form)
+        if before.schema and not self.form.schema:
             _say(f"{self._server} does not bind replies to a JSON schema; they are read as they come")
 
     def _check_server(self, failure: Failure, tries: Tries) -> None:
         """Raise ProviderError if it is not this request that fails, and waiting does not help either."""
-        said = self._key.public(failure.said)
+        said, where = self._key.public(failure.said), self._settings.where
         if failure.fault is Fault.AWAY:
             self._outage.note(said)
         if failure.fault is not Fault.SETUP or (self._answered and tries.of(Fault.SETUP) == 1):
@@ -341,10 +352,10 @@ class _Run:
         if failure.status in (402, 429):
             raise ProviderError(f"{self._server}: the account has no credit left ({said})")
         if failure.status is None:
-            raise ProviderError(f"{self._server} cannot be reached ({said}); see narrate.openai.base_url")
+            raise ProviderError(f"{self._server} cannot be reached ({said}); see {where}.base_url")
         raise ProviderError(
             f"{self._server} does not know the model '{self._settings.model}', or is not the address of an "
-            f"OpenAI-compatible server ({said}); see narrate.openai.model and base_url"
+            f"OpenAI-compatible server ({said}); see {where}.model and base_url"
         )
 
     async def _hold(self, request: Request, failed_at: float) -> None:

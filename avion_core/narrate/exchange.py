@@ -17,13 +17,18 @@ class ProviderError(ValueError):
 
 @dataclass(frozen=True)
 class Request:
-    """Narrations sent together."""
+    """Narrations, or a clip, sent together."""
 
     number: int
     texts: tuple[str, ...]
+    """The narrations; the video and seconds of a clip."""
     messages: tuple[Message, ...]
     schema: dict[str, Any] | None = None
     """JSON schema of the reply, for servers that support one."""
+    choices: int = 1
+    """Replies sampled for it."""
+    image_tokens: int = 0
+    """Most input tokens that its images may count."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,13 @@ class Answer:
     """None if the server gives no token counts, or implausible ones."""
     seconds: float
     """From the first try to the answer."""
+    others: tuple[str, ...] = ()
+    """Contents of further choices."""
+
+    @property
+    def reply(self) -> str | list[str]:
+        """The content, or those of all choices."""
+        return [self.content, *self.others] if self.others else self.content
 
 
 @dataclass(frozen=True)

@@ -40,9 +40,9 @@ class Entry:
     answers: int | None
     """Number of the try; None in journals of earlier versions."""
     keys: list[str]
-    """`prompts.answer_keys` of the request's narrations, in order."""
+    """Keys of the request's narrations, or of its clip, in order: 16 hex digits."""
     usable: list[bool]
-    """Whether `parser` found a usable sentence for each narration."""
+    """Whether `parser` found a usable sentence for each key."""
     parser: str
     """Digest of the parser, 8 hex digits."""
     provider: str
@@ -62,14 +62,14 @@ class Entry:
     reasons: bool
     """Whether the limit had room for reasoning."""
     texts: list[str]
-    """The narrations."""
-    reply: str
-    """The model's unparsed reply."""
+    """The narrations, or the clip's video and seconds."""
+    reply: str | list[str]
+    """The model's unparsed reply, or its choices where several were sampled."""
 
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A narration that got no answer."""
+    """A narration or clip that got no answer."""
 
     dead: str
     """The reason, in one line."""

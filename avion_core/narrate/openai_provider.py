@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +10,10 @@ import pyarrow as pa
 
 from avion_core.config import OpenAISettings
 from avion_core.narrate.api_key import read_api_key
-from avion_core.narrate.budget import Estimate, byte_lengths, estimate_texts, reply_tokens
-from avion_core.narrate.provider import NarrateError, Provider, Rephrasing, Work
+from avion_core.narrate.budget import Estimate, reply_tokens
+from avion_core.narrate.provider import NarrateError, Provider, Rephrasing, Work, check_address
+from avion_core.narrate.questions import Questions
+from avion_core.narrate.rephrase_questions import RephraseQuestions
 
 TYPICAL_BYTES = len("#C C picks up a cup from the table")
 
@@ -22,23 +23,19 @@ class OpenAIProvider(Provider):
 
     def rephrase(self, work: Work) -> Iterator[Rephrasing]:
         """Answers for each text, from the journal or the server."""
-        from avion_core.narrate.language_model import rephrase_with_model  # imports the client
+        from avion_core.narrate.language_model import ask_model  # imports the client
 
-        return rephrase_with_model(
-            work.texts,
-            settings=self.settings,
+        return ask_model(
+            RephraseQuestions(work.texts, self.settings),
+            every=RephraseQuestions(work.every_text, self.settings),
             shard=work.shard,
-            every_text=work.every_text,
             journal_dir=work.journal_dir,
         )
 
     def check(self) -> None:
         """Check the address, and that a reply may have enough tokens."""
         model, count = self.settings.of(OpenAISettings), self.settings.rephrase.texts_per_narration
-        if model.base_url is not None and not re.match(r"https?://[^/\s]+", model.base_url):
-            raise NarrateError(
-                f"narrate.openai.base_url must start with http:// or https:// (got '{model.base_url}')"
-            )
+        check_address(model)
         typical = np.full(model.narrations_per_request, TYPICAL_BYTES)
         needed = int(reply_tokens(typical, count=count).sum())
         if needed > model.max_tokens_per_reply:
@@ -50,13 +47,11 @@ class OpenAIProvider(Provider):
 
     def check_key(self) -> None:
         """Raise ProviderError if OPENAI_API_KEY cannot be used."""
-        read_api_key(self.settings.of(OpenAISettings).base_url or "")
+        read_api_key(self.settings.of(OpenAISettings))
 
     def estimate(self, texts: pa.Array, *, journal_dir: Path | None) -> Estimate:
         """Requests, tokens and price. Nothing is sent."""
-        if journal_dir is not None:
-            from avion_core.narrate.language_model import open_texts_of  # imports the client
+        from avion_core.narrate.language_model import open_questions  # imports the client
 
-            texts = open_texts_of(texts, settings=self.settings, journal_dir=journal_dir)
-        openai = self.settings.of(OpenAISettings)
-        return estimate_texts(byte_lengths(texts), rephrase=self.settings.rephrase, openai=openai)
+        questions: Questions = RephraseQuestions(texts, self.settings)
+        return (open_questions(questions, journal_dir) if journal_dir else questions).estimate()

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import Protocol
 
 from avion_core.narrate.reply_forms import (
     JsonStrings,
@@ -61,6 +62,19 @@ class Parsed:
     """Sentences left out because they tell of somebody else than the narration does."""
 
 
+class Subject(Protocol):
+    """What sentences are judged by."""
+
+    @property
+    def text(self) -> str:
+        """The sentence that they must differ from."""
+        ...
+
+    def judge(self, candidate: str) -> str | None:
+        """Why a candidate is not usable, in words that can be counted; None if it is."""
+        ...
+
+
 def parse_replies(
     reply: str, texts: Sequence[str], *, count: int, finish: str = "stop", instruction: str = ""
 ) -> list[Parsed]:
@@ -80,14 +94,15 @@ def parse_replies(
     else:
         narrations = [Narration.read(text, instruction=instruction) for text in texts]
         if len(narrations) == 1:
-            found = [_of_one(answer, narrations[0], count=count, cut=finish == "length")]
+            found = [parse_one(answer, narrations[0], count=count, cut=finish == "length")]
         else:
             found = _of_several(answer, narrations, count=count)
     cut_off = finish == "length"
     return [replace(parsed, reason=CUT_OFF) if cut_off and parsed.reason else parsed for parsed in found]
 
 
-def _of_one(answer: str, narration: Narration, *, count: int, cut: bool) -> Parsed:
+def parse_one(answer: str, narration: Subject, *, count: int, cut: bool) -> Parsed:
+    """At most `count` sentences of an answer (`answer_of` a reply); `cut` if the token limit ended it."""
     read = json_strings(f"[{answer}]" if answer.startswith(('"', "“")) else answer)
     values = _answers(read)
     # A base model that was not stopped goes on with narrations of its own, and answers them too.
@@ -109,7 +124,7 @@ def _of_several(answer: str, narrations: Sequence[Narration], *, count: int) -> 
     ]
 
 
-def _parsed(candidates: Iterable[str], narration: Narration, *, count: int) -> Parsed:
+def _parsed(candidates: Iterable[str], narration: Subject, *, count: int) -> Parsed:
     usable: list[str] = []
     reasons: Counter[str] = Counter()
     for candidate in candidates:

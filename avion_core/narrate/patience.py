@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from avion_core.config import OpenAISettings
+from avion_core.config import ChatSettings
 from avion_core.narrate.exchange import ProviderError
 from avion_core.narrate.failures import Failure, Fault
 
@@ -22,7 +22,7 @@ SAID_AFTER_SECONDS = 5.0
 class Tries:
     """The failed tries of one request."""
 
-    def __init__(self, settings: OpenAISettings) -> None:
+    def __init__(self, settings: ChatSettings) -> None:
         self._settings = settings
         self._counts: Counter[Fault] = Counter()
         self._first = 0.0
@@ -58,8 +58,9 @@ def asked_wait(failure: Failure) -> float:
 class Outage:
     """How long a server has not answered."""
 
-    def __init__(self, settings: OpenAISettings, server: str, say: Callable[[str], None]) -> None:
+    def __init__(self, settings: ChatSettings, server: str, say: Callable[[str], None]) -> None:
         self._minutes, self._server, self._say = settings.outage_minutes, server, say
+        self._setting = f"{settings.where}.outage_minutes"
         self._since: float | None = None
         self._announced = False
 
@@ -72,7 +73,7 @@ class Outage:
             clock = time.strftime("%H:%M:%S", time.localtime(time.time() - seconds))
             self._say(
                 f"{self._server} has not answered since {clock} ({said}); waiting up to "
-                f"{self._minutes:g} minutes (narrate.openai.outage_minutes)"
+                f"{self._minutes:g} minutes ({self._setting})"
             )
             self._announced = True
 
@@ -86,7 +87,7 @@ class Outage:
             raise ProviderError(
                 f"{self._server}: no answer for {self._minutes:g} minutes; last error: {said}. Answers "
                 "so far are kept: the same command continues from here once the server is healthy again "
-                "(narrate.openai.outage_minutes limits the wait)"
+                f"({self._setting} limits the wait)"
             )
 
     def over(self) -> None:

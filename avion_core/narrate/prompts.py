@@ -9,8 +9,8 @@ from typing import Any
 
 from avion_core.plain_text import plain
 
-Message = dict[str, str]
-"""One turn of a chat: `role` and `content`."""
+Message = dict[str, Any]
+"""One turn of a chat: `role` and `content`, a text or a list of parts."""
 
 UNSET_TEMPERATURE = 0.7
 """Default of earlier versions, whose answers stay valid when no temperature is set."""
@@ -18,6 +18,12 @@ LONGEST_NARRATION = 1000
 """In characters; far more than the 77 tokens that a text tower reads."""
 _MARKS = str.maketrans("<>|[]", "     ")
 """Characters in the special tokens of chat templates: `<|im_end|>`, `[INST]`, `</s>`."""
+
+
+def text_of(message: Message) -> str:
+    """The text of a message, without its images."""
+    content = message["content"]
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
 
 
 def unfit(text: str) -> str | None:

@@ -5,13 +5,14 @@ Its settings say which class does its work (`config.ProviderSettings.work`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
-from avion_core.config import NarrateSettings
+from avion_core.config import ChatSettings, NarrateSettings
 from avion_core.narrate.budget import Estimate
 from avion_core.registry import load
 
@@ -69,6 +70,14 @@ class Provider:
     def estimate(self, texts: pa.Array, *, journal_dir: Path | None) -> Estimate:
         """Size and price of rephrasing distinct texts that the journal, if given, does not answer yet."""
         return Estimate(len(texts), 0, 0, 0, 0.0)
+
+
+def check_address(server: ChatSettings) -> None:
+    """Raise NarrateError unless a server's address is one."""
+    if server.base_url is not None and not re.match(r"https?://[^/\s]+", server.base_url):
+        raise NarrateError(
+            f"{server.where}.base_url must start with http:// or https:// (got '{server.base_url}')"
+        )
 
 
 def provider_of(settings: NarrateSettings) -> Provider:

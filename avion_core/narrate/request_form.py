@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-from avion_core.config import OpenAISettings
+from avion_core.config import ChatSettings
 from avion_core.narrate.exchange import ProviderError, Request
 from avion_core.narrate.failures import Failure
 
@@ -32,11 +32,11 @@ class RequestForm:
     reasons: bool = False
     """Whether the limit has room for reasoning."""
 
-    def token_limit(self, settings: OpenAISettings) -> int:
+    def token_limit(self, settings: ChatSettings) -> int:
         """Token limit of a reply."""
         return settings.max_tokens_per_reply + (settings.max_reasoning_tokens if self.reasons else 0)
 
-    def arguments(self, request: Request, settings: OpenAISettings) -> dict[str, Any]:
+    def arguments(self, request: Request, settings: ChatSettings) -> dict[str, Any]:
         """The body of the request."""
         given: dict[str, Any] = {
             "model": settings.model,
@@ -45,6 +45,8 @@ class RequestForm:
         }
         if settings.temperature is not None:
             given["temperature"] = settings.temperature
+        if request.choices > 1:
+            given["n"] = request.choices
         if self.binds(request):
             schema = {"name": "sentences", "strict": True, "schema": request.schema}
             given["response_format"] = {"type": "json_schema", "json_schema": schema}
@@ -63,7 +65,7 @@ class RequestForm:
             reasons=self.reasons or other.reasons,
         )
 
-    def without_refused(self, failure: Failure, request: Request, settings: OpenAISettings) -> RequestForm:
+    def without_refused(self, failure: Failure, request: Request, settings: ChatSettings) -> RequestForm:
         """The form without the parameter that a server's error names; unchanged if it names none.
 
         Raises ProviderError if the user set the parameter.
@@ -82,7 +84,7 @@ class RequestForm:
         about = "temperature" in (named or ("" if echoed else said))
         if settings.temperature is not None and refusing and about:
             raise ProviderError(
-                f"the model '{settings.model}' does not take narrate.openai.temperature: "
+                f"the model '{settings.model}' does not take {settings.where}.temperature: "
                 f"{settings.temperature:g}; leave it out, or set it to null"
             )
         return self

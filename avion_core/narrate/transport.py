@@ -13,11 +13,12 @@ from typing import Any
 import httpx2
 import openai
 
-from avion_core.config import OpenAISettings
+from avion_core.config import ChatSettings
 from avion_core.narrate.api_key import ApiKey
 from avion_core.narrate.chat_reply import LARGEST_REPLY_BYTES, BrokenReplyError, ChatReply, read_reply
 from avion_core.narrate.exchange import ProviderError, Request
 from avion_core.narrate.failures import Failure, Fault, failure_of_exception, failure_of_status
+from avion_core.narrate.prompts import text_of
 from avion_core.narrate.request_form import RequestForm
 
 CONNECT_SECONDS = 10.0
@@ -39,7 +40,7 @@ class Transport:
 
     def __init__(
         self,
-        settings: OpenAISettings,
+        settings: ChatSettings,
         server: str,
         key: ApiKey,
         *,
@@ -86,8 +87,12 @@ class Transport:
             async with asyncio.timeout(self._settings.timeout_seconds):
                 body, headers = await self._post(arguments)
             self._hear(request, headers)
-            sent_bytes = sum(len(message["content"].encode()) for message in request.messages)
-            return read_reply(body, sent_bytes=sent_bytes, token_limit=form.token_limit(self._settings))
+            sent_bytes = sum(len(text_of(message).encode()) for message in request.messages)
+            return read_reply(
+                body,
+                sent_bytes=sent_bytes + request.image_tokens,
+                token_limit=form.token_limit(self._settings) * request.choices,
+            )
         except TimeoutError:
             return Failure(Fault.FAILED, f"no answer within {self._settings.timeout_seconds:g} s", True)
         except _StatusError as error:

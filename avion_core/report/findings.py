@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from avion_core.config import PROVIDERS
 from avion_core.report import formats
 from avion_core.report.compare import Gap, beats_chance, gap
-from avion_core.report.results import EvaluationResult, Results
+from avion_core.report.results import EvaluationResult, Results, text_by
 from avion_core.report.tables import title
 
 
@@ -116,16 +116,16 @@ def _spoken(result: EvaluationResult) -> list[str]:
 
 
 def _rephrasing(results: Results) -> list[Finding]:
-    """Do rephrased narrations beat human ones alone? Compares the two runs whose recipes are most alike."""
+    """Do rephrased or narrated texts beat human ones alone? Compares the two runs most alike."""
     made = []
     for name in results.evaluation_names:
         trained = [result for result in _trained(results.named(name)) if result.texts_trained]
-        sides = _sides(trained, lambda result: result.rephrased)
+        sides = _sides(trained, lambda result: bool(result.added_texts))
         pair = min(itertools.product(*sides), key=lambda pair: len(_unlike(*pair)), default=None)
         if pair is None or pair[0].imported != pair[1].imported:
             continue
-        by = " and ".join(_called(name) for name in pair[0].providers)
-        text = f"text rephrased by {by or 'an unrecorded provider'}"
+        by = text_by(pair[0].added_texts, pair[0].providers, _called)
+        text = f"text {' and '.join(by.values())}"
         finding = _compared(*pair, f"{_short_title(pair[0])}: adding {text}", "human narrations alone")
         unlike = _unlike(*pair)
         caveat = f" These two runs also differ in {_listed(unlike)}." if unlike else ""

@@ -1,18 +1,20 @@
-"""Rephrased narrations: samples, a language model's bill, and narrations without a usable sentence."""
+"""Rephrased and narrated clips: samples, a language model's bill, and what got no usable sentence."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
+
 from avion_core.data.clips import ClipTable
 from avion_core.files import read_json
 from avion_core.media.sample import spread
 from avion_core.report import formats
-from avion_core.report.plan import ReportPlan, require
+from avion_core.report.plan import PlannedNarrations, ReportPlan, require
 from avion_core.report.tables import Table, table
 
 SAMPLES = 6
@@ -21,18 +23,21 @@ SAMPLES = 6
 
 @dataclass(frozen=True)
 class Rephrasing:
-    """A human narration and its rephrasings."""
+    """A human narration and its rephrasings, or a clip and its narrations."""
 
     original: str
+    """For a clip its video and seconds."""
     rephrased: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Narrations:
-    """Rephrased narrations of one data set."""
+    """Rephrased narrations, or narrated clips, of one data set."""
 
     dataset: str
     provider: str
+    looks: bool
+    """Whether clips are narrated by what they show."""
     clips: int
     distinct: int
     texts_a_clip: float
@@ -42,37 +47,61 @@ class Narrations:
 
 
 def narrations(plan: ReportPlan) -> list[Narrations]:
-    """Samples of rephrased narrations, spread over the distinct ones, and a language model's tables."""
-    made = []
-    for dataset, planned in plan.narrations.items():
-        where = f"narrations of '{dataset}'"
-        clips = ClipTable.load(require(planned.table, where))
-        first_row: dict[str, int] = {}
-        texts = 0
-        batches = clips.arrow().column("texts").chunks
-        for row, text in enumerate(chain.from_iterable(batch.to_pylist() for batch in batches)):
-            first_row.setdefault(text[0], row)
-            texts += len(text)
-        rephrased = [row for row in first_row.values() if len(clips.texts(row)) > 1]
-        samples = []
-        for row in spread(rephrased, SAMPLES):
-            original, *others = clips.texts(row)
-            samples.append(Rephrasing(original, tuple(others)))
-        summary = read_json(require(planned.summary, where))
-        made.append(
-            Narrations(
-                dataset=dataset,
-                provider=planned.provider,
-                clips=len(clips),
-                distinct=len(first_row),
-                texts_a_clip=texts / max(len(clips), 1),
-                samples=tuple(samples),
-                tables=tuple(
-                    entry for entry in (_bill(summary), _dead_letters(summary, planned.dead)) if entry
-                ),
-            )
-        )
-    return made
+    """Samples of rephrased narrations and narrated clips, spread over all, and a model's tables."""
+    rephrased = [
+        _narrations(name, planned, _distinct_texts, looks=False) for name, planned in plan.narrations.items()
+    ]
+    return rephrased + [
+        _narrations(name, planned, _clips, looks=True) for name, planned in plan.narrated.items()
+    ]
+
+
+def _narrations(
+    dataset: str,
+    planned: PlannedNarrations,
+    samples_of: Callable[[ClipTable], tuple[int, list[Rephrasing]]],
+    *,
+    looks: bool,
+) -> Narrations:
+    where = f"narrations of '{dataset}'"
+    clips = ClipTable.load(require(planned.table, where))
+    texts = pc.sum(pc.list_value_length(clips.arrow().column("texts"))).as_py() or 0
+    distinct, samples = samples_of(clips)
+    summary = read_json(require(planned.summary, where))
+    tables = (_bill(summary), _dead_letters(summary, planned.dead, "clips" if looks else "narrations"))
+    return Narrations(
+        dataset=dataset,
+        provider=planned.provider,
+        looks=looks,
+        clips=len(clips),
+        distinct=distinct,
+        texts_a_clip=texts / max(len(clips), 1),
+        samples=tuple(samples),
+        tables=tuple(entry for entry in tables if entry),
+    )
+
+
+def _distinct_texts(clips: ClipTable) -> tuple[int, list[Rephrasing]]:
+    """The number of distinct narrations, and samples of those with rephrasings."""
+    first_row: dict[str, int] = {}
+    batches = clips.arrow().column("texts").chunks
+    for row, text in enumerate(chain.from_iterable(batch.to_pylist() for batch in batches)):
+        first_row.setdefault(text[0], row)
+    rephrased = [row for row in first_row.values() if len(clips.texts(row)) > 1]
+    samples = []
+    for row in spread(rephrased, SAMPLES):
+        original, *others = clips.texts(row)
+        samples.append(Rephrasing(original, tuple(others)))
+    return len(first_row), samples
+
+
+def _clips(clips: ClipTable) -> tuple[int, list[Rephrasing]]:
+    """The number of clips, and samples of them."""
+    samples = []
+    for row in spread(range(len(clips)), SAMPLES):
+        place = f"{clips.video_id(row)}, {clips.start_s(row):.1f} to {clips.end_s(row):.1f} s"
+        samples.append(Rephrasing(place, tuple(clips.texts(row))))
+    return len(clips), samples
 
 
 def _bill(summary: Mapping[str, Any]) -> Table | None:
@@ -95,8 +124,8 @@ def _bill(summary: Mapping[str, Any]) -> Table | None:
     )
 
 
-def _dead_letters(summary: Mapping[str, Any], listed: Path) -> Table | None:
-    """Narrations without a usable sentence by reason, and the file that lists them."""
+def _dead_letters(summary: Mapping[str, Any], listed: Path, what: str) -> Table | None:
+    """Narrations or clips without a usable sentence by reason, and the file that lists them."""
     reasons, texts = summary["reasons"], max(summary["texts"], 1)
     rows = [
         [reason, f"{number:,}", formats.share(100 * number / texts)] for reason, number in reasons.items()
@@ -105,6 +134,6 @@ def _dead_letters(summary: Mapping[str, Any], listed: Path) -> Table | None:
     if summary["other_subject"]:
         sentences = formats.count(summary["other_subject"], "sentence")
         note += f" Left out: {sentences} whose subject is not the narration's."
-    columns = ("reason", "narrations", "share")
-    made = table("Narrations without a usable sentence", columns, rows, numbers=columns[1:])
+    columns = ("reason", what, "share")
+    made = table(f"{what.capitalize()} without a usable sentence", columns, rows, numbers=columns[1:])
     return replace(made, note=note) if rows else None

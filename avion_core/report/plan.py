@@ -58,13 +58,13 @@ class PlannedDataset(Section):
 
 
 class PlannedNarrations(Section):
-    """The rephrased training clips of one data set."""
+    """The training clips of one data set with rephrased narrations, or narrated by what they show."""
 
     provider: str
     table: Path
-    """Clip table whose texts are the original followed by its rephrasings."""
+    """Clip table; rephrased texts follow the original."""
     dead: Path
-    """List of the narrations without a usable sentence."""
+    """List of the narrations or clips without a usable sentence."""
     summary: Path
     """Their counts, and a language model's bill."""
 
@@ -86,6 +86,9 @@ class ReportPlan(Section):
     runs: dict[str, PlannedRun]
     datasets: dict[str, PlannedDataset]
     narrations: dict[str, PlannedNarrations]
+    """Rephrased narrations by data set."""
+    narrated: dict[str, PlannedNarrations]
+    """Clips narrated by what they show, by data set."""
     revision: str = ""
     """Revision of the code that made the results."""
     dag: Dag = Dag(nodes=(), edges=())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from avion_core.config import Settings, StageSettings
+from avion_core.config import PROVIDERS, Settings, StageSettings
 from avion_core.evaluate.bootstrap import Scores, load_scores
 from avion_core.evaluate.figures import is_number, numbers
 from avion_core.evaluations import EVALUATIONS, EvaluationKind
@@ -56,6 +56,17 @@ class TrainingLog:
         return [(line["step"], line[name]) for line in self.steps if name in line]
 
 
+def text_by(
+    kinds: Iterable[str], providers: Iterable[str], called: Callable[[str], str] = str
+) -> dict[str, str]:
+    """Where texts come from, in words, by their kind: `human`, or "rephrased by …", "narrated by …"."""
+    names: dict[bool, list[str]] = {False: [], True: []}
+    for name in providers:
+        names[name in PROVIDERS and PROVIDERS[name].looks].append(called(name))
+    by = {looks: " and ".join(found) or "an unrecorded provider" for looks, found in names.items()}
+    return {kind: kind if kind == "human" else f"{kind} by {by[kind == 'narrated']}" for kind in kinds}
+
+
 @dataclass(frozen=True, eq=False)
 class StageResult:
     """One trained stage of a run."""
@@ -70,7 +81,7 @@ class StageResult:
     clips: int | None
     """Rows of the training's clip tables; seed and clips are None if not recorded."""
     providers: tuple[str, ...]
-    """Providers of the rephrased narrations used in training."""
+    """Providers of the rephrased and narrated texts used in training."""
     log: TrainingLog
     model: Mapping[str, Any]
     manifest: Mapping[str, Any]
@@ -163,13 +174,14 @@ class EvaluationResult:
         return any(stage.reads_narrations for stage in self.lineage)
 
     @property
-    def rephrased(self) -> bool:
-        """Whether a stage trained on rephrased narrations."""
-        return any(stage.reads_rephrased for stage in self.lineage)
+    def added_texts(self) -> tuple[str, ...]:
+        """Kinds of texts beside human narrations that a stage trained on: `rephrased`, `narrated`."""
+        kinds = [kind for stage in self.lineage for kind in stage.clip_tables if kind != "human"]
+        return tuple(dict.fromkeys(kinds))
 
     @property
     def providers(self) -> tuple[str, ...]:
-        """Providers of the rephrased narrations."""
+        """Providers of these texts."""
         return tuple(dict.fromkeys(name for stage in self.stages for name in stage.providers))
 
     def _beside(self, what: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from avion_core.report import formats
 from avion_core.report.compare import gap
 from avion_core.report.published import PUBLISHED, PublishedTable
-from avion_core.report.results import EvaluationResult, StageResult, TrainingLog
+from avion_core.report.results import EvaluationResult, StageResult, TrainingLog, text_by
 
 
 @dataclass(frozen=True)
@@ -156,8 +156,8 @@ def weights(result: EvaluationResult) -> str:
     words = []
     if result.imported:
         words.append(f"weights: {result.imported}{'' if result.lineage else ', as they are'}")
-    if result.rephrased:
-        words.append(f"text rephrased by {' and '.join(result.providers) or 'an unrecorded provider'}")
+    if result.added_texts:
+        words.append(f"text {' and '.join(text_by(result.added_texts, result.providers).values())}")
     return "; ".join(words)
 
 
@@ -283,10 +283,7 @@ def _narrations(stage: StageResult) -> str:
     """Origin of the narrations that a stage trained on."""
     if not stage.settings.reads_narrations:
         return "–"
-    by = " and ".join(stage.providers) or "an unrecorded provider"
-    return ", ".join(
-        f"rephrased by {by}" if name == "rephrased" else name for name in stage.settings.clip_tables
-    )
+    return ", ".join(text_by(stage.settings.clip_tables, stage.providers).values())
 
 
 def _typical(results: Sequence[EvaluationResult]) -> EvaluationResult:

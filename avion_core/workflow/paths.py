@@ -65,23 +65,26 @@ class Paths:
         """Path of a clip table."""
         return f"{self.settings.data_dir}/{dataset}/clips/{table}{SUFFIX}"
 
-    def narration_table(self, dataset: str, table: str = "train") -> str:
-        """Path of a data set's rephrased clips, or of a shard of its rephrased texts."""
-        return f"{self.settings.data_dir}/{dataset}/narrations/{self._provider}/{table}{SUFFIX}"
+    def narration_table(self, dataset: str, table: str = "train", *, looks: bool = False) -> str:
+        """Path of a data set's rephrased clips, or of a shard of its rephrased texts; with `looks` of the
+        clips narrated by what they show, or of a shard of them."""
+        return f"{self._narrations(dataset, looks=looks)}/{table}{SUFFIX}"
 
-    def narration_files(self, dataset: str) -> dict[str, str]:
-        """Results of narrating a data set: the table, narrations without a sentence, their counts."""
-        folder = f"{self.settings.data_dir}/{dataset}/narrations/{self._provider}"
+    def narration_files(self, dataset: str, *, looks: bool = False) -> dict[str, str]:
+        """Results of rephrasing a data set's narrations, or of narrating its clips: the table, narrations or
+        clips without a sentence, their counts."""
+        folder = self._narrations(dataset, looks=looks)
         return {
-            "table": self.narration_table(dataset),
+            "table": self.narration_table(dataset, looks=looks),
             "dead": f"{folder}/{DEAD_LETTERS}",
             "summary": f"{folder}/{SUMMARY}",
         }
 
-    def narration_journal(self, dataset: str) -> str:
+    def narration_journal(self, dataset: str, *, looks: bool = False) -> str:
         """Folder of a language model's answers for a data set."""
-        return f"{self.settings.data_dir}/{dataset}/narrations/{self._provider}/journal"
+        return f"{self._narrations(dataset, looks=looks)}/journal"
 
-    @property
-    def _provider(self) -> str:
-        return self.settings.narrate.provider
+    def _narrations(self, dataset: str, *, looks: bool) -> str:
+        """Folder of the chosen provider's texts."""
+        provider = self.settings.narrator.provider if looks else self.settings.narrate.provider
+        return f"{self.settings.data_dir}/{dataset}/narrations/{provider}"

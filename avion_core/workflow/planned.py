@@ -104,7 +104,20 @@ class Workflow(Paths):
 
     def rephrased_datasets(self) -> list[str]:
         """Data sets with a stage that uses rephrased narrations."""
-        return sorted({s.recipe.dataset for s in self.stages() if s.recipe.reads_rephrased})
+        return self._narrated_as("rephrased")
+
+    def narrated_datasets(self) -> list[str]:
+        """Data sets with a stage that uses narrations of what clips show."""
+        return self._narrated_as("narrated")
+
+    def _narrated_as(self, kind: str) -> list[str]:
+        return sorted({s.recipe.dataset for s in self.stages() if kind in s.recipe.clip_tables})
+
+    def narrator_model(self) -> str | None:
+        """Weights of the stage that narrates clips, if the provider needs one."""
+        narrator = self.settings.narrator
+        trained = narrator.own.trained_stage() if narrator.provider else None
+        return self.model(*trained) if trained else None
 
     def evaluated_datasets(self) -> set[str]:
         """Data sets that evaluations read, including validations of stages."""
@@ -123,11 +136,13 @@ class Workflow(Paths):
         return sorted({layout.evaluation_table(kind) for kind in kinds})
 
     def training_tables(self, recipe: StageSettings) -> dict[str, str]:
-        """Clip tables that a stage trains on: `train` holds human narrations, `narrations` rephrased ones."""
-        tables = {"human": "train", "rephrased": "narrations"}
+        """Clip tables that a stage trains on: `train` holds human narrations, `narrations` rephrased ones,
+        `narrated` those of what clips show."""
+        tables = {"human": "train", "rephrased": "narrations", "narrated": "narrated"}
         paths = {
             "train": self.clip_table(recipe.dataset, "train"),
             "narrations": self.narration_table(recipe.dataset),
+            "narrated": self.narration_table(recipe.dataset, looks=True),
         }
         return {tables[kind]: paths[tables[kind]] for kind in recipe.clip_tables}
 
@@ -198,7 +213,7 @@ class Workflow(Paths):
 
     def clips_needed(self, dataset: str) -> dict[str, int]:
         """Rows that each table needs to fill a batch of every stage; a stage may join several tables."""
-        needed = {"train": 1, "narrations": 1}
+        needed = {"train": 1, "narrations": 1, "narrated": 1}
         for recipe in (stage.recipe for stage in self.stages()):
             if recipe.dataset == dataset and recipe.epochs:
                 tables = self.training_tables(recipe)

@@ -19,16 +19,22 @@ from avion_core.workflow.planned import Workflow
 def report_plan(workflow: Workflow) -> ReportPlan:
     """The plan of the selected runs, without revision and rule graph yet."""
     settings = workflow.settings
-    provider = settings.narrate.provider
     return ReportPlan(
         config=settings.model_dump(mode="json"),
         runs={run: _run(workflow, run) for run in workflow.runs},
         datasets={name: _dataset(workflow, name) for name in workflow.used_datasets()},
-        narrations={
-            name: PlannedNarrations(provider=provider, **_paths(workflow.narration_files(name)))
-            for name in workflow.rephrased_datasets()
-        },
+        narrations=_narrations(workflow, workflow.rephrased_datasets(), looks=False),
+        narrated=_narrations(workflow, workflow.narrated_datasets(), looks=True),
     )
+
+
+def _narrations(workflow: Workflow, datasets: list[str], *, looks: bool) -> dict[str, PlannedNarrations]:
+    settings = workflow.settings
+    provider = settings.narrator.provider if looks else settings.narrate.provider
+    return {
+        name: PlannedNarrations(provider=str(provider), **_paths(workflow.narration_files(name, looks=looks)))
+        for name in datasets
+    }
 
 
 def _run(workflow: Workflow, run: str) -> PlannedRun:

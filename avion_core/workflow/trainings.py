@@ -79,9 +79,12 @@ def trainings(workflow: Workflow, flops_per_clip: Callable[..., int]) -> list[Tr
 
 
 def _clips(workflow: Workflow, recipe: StageSettings) -> int | None:
-    """Rows of the joined clip tables; a rephrased one has the rows of the human one."""
-    table = Path(workflow.clip_table(recipe.dataset, "train"))
-    return row_count(table) * len(recipe.clip_tables) if table.exists() else None
+    """Rows of the joined clip tables; one that is not made yet counts as the human one."""
+    human = Path(workflow.clip_table(recipe.dataset, "train"))
+    if not human.exists():
+        return None
+    tables = map(Path, workflow.training_tables(recipe).values())
+    return sum(row_count(table if table.exists() else human) for table in tables)
 
 
 def _classes(workflow: Workflow, recipe: StageSettings) -> int:

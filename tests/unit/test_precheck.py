@@ -19,9 +19,9 @@ from avion_core.data.source_videos import SourceVideo, write_videos
 from avion_core.files import fingerprint, sha256, write_json
 from avion_core.layouts import LAYOUTS
 from avion_core.media.source_file import FileMark
-from avion_core.narrate.answered import PARSER, key_texts
 from avion_core.narrate.journal import Entry, Journal
 from avion_core.narrate.rephrase import rephrase_shard
+from avion_core.narrate.rephrase_questions import PARSER, key_texts
 from avion_core.precheck import (
     check_evaluations,
     check_layouts,

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from avion_core.config import OpenAISettings
 from avion_core.narrate.api_key import ApiKey, read_api_key
 
 KEY = "sk-proj-Zq8-TopSecret_4711x"
@@ -86,7 +87,7 @@ def test_a_key_does_not_show_itself():
 
 def test_the_key_comes_from_the_environment_without_blanks_around_it(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", f" {KEY}\n")
-    assert read_api_key("https://api.example/v1").value == KEY
+    assert read_api_key(OpenAISettings(base_url="https://api.example/v1")).value == KEY
 
 
 @pytest.mark.parametrize(
@@ -95,12 +96,12 @@ def test_the_key_comes_from_the_environment_without_blanks_around_it(monkeypatch
 def test_a_key_that_no_header_can_hold_is_refused_without_showing_it(monkeypatch, odd):
     monkeypatch.setattr("os.environ", {"OPENAI_API_KEY": odd})
     with pytest.raises(ValueError, match="copy the key again") as caught:
-        read_api_key("https://api.example/v1")
+        read_api_key(OpenAISettings(base_url="https://api.example/v1"))
     assert odd not in str(caught.value) and "sk-" not in str(caught.value)
 
 
 def test_a_key_in_the_address_is_refused(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with pytest.raises(ValueError, match="base_url holds the key") as caught:
-        read_api_key(f"https://gateway.example/{KEY}/v1")
+        read_api_key(OpenAISettings(base_url=f"https://gateway.example/{KEY}/v1"))
     assert KEY not in str(caught.value)

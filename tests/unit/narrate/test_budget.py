@@ -33,7 +33,7 @@ def test_estimate_by_hand():
     rephrase = RephraseSettings(instruction="i" * 100, texts_per_narration=2)
     found = estimate_texts(np.full(4, 35), rephrase=rephrase, openai=OpenAISettings())
     # A reply: 2 sentences of 10 * 1.3 + 2 tokens and 2 for the brackets.
-    assert (found.texts, found.requests, found.output_tokens) == (4, 4, 4 * (2 * 15 + 2))
+    assert (found.count, found.requests, found.output_tokens) == (4, 4, 4 * (2 * 15 + 2))
     per_request = found.input_tokens / 4
     assert 100 / 3.5 + 10 + 8 < per_request < 100 / 3.5 + 10 + 8 + 30
     assert found.usd == pytest.approx((found.input_tokens * 0.15 + found.output_tokens * 0.60) / 1e6)

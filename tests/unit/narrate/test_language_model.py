@@ -15,12 +15,13 @@ import pyarrow as pa
 import pytest
 
 from avion_core.config import NarrateSettings
-from avion_core.narrate import answered, ledger
+from avion_core.narrate import ledger, rephrase_questions
 from avion_core.narrate.budget import BudgetError
 from avion_core.narrate.exchange import Answer, Books, NoAnswer, ProviderError, Request, Usage
-from avion_core.narrate.language_model import open_texts_of, rephrase_with_model, surely_more
+from avion_core.narrate.language_model import ask_model, open_questions, surely_more
 from avion_core.narrate.ledger import read_ledgers, total
 from avion_core.narrate.provider import Rephrasing
+from avion_core.narrate.rephrase_questions import RephraseQuestions
 
 TEXTS = [f"#C C takes the cup number {number:02} from the shelf" for number in range(40)]
 
@@ -73,11 +74,10 @@ def run(
 ) -> list[Rephrasing]:
     number, shards = map(int, shard.split("-of-"))
     return list(
-        rephrase_with_model(
-            pa.array(texts[number - 1 :: shards]),
-            settings=settings(**changes),
+        ask_model(
+            RephraseQuestions(pa.array(texts[number - 1 :: shards]), settings(**changes)),
+            every=RephraseQuestions(pa.array(texts), settings(**changes)),
             shard=shard,
-            every_text=pa.array(texts),
             journal_dir=home,
             client=client,
         )
@@ -89,7 +89,8 @@ def bill(home: Path) -> ledger.Bill:
 
 
 def open_texts(home: Path, **changes: Any) -> list[str]:
-    return open_texts_of(pa.array(TEXTS), settings=settings(**changes), journal_dir=home).to_pylist()
+    questions = open_questions(RephraseQuestions(pa.array(TEXTS), settings(**changes)), home)
+    return [questions.name(place) for place in range(len(questions))]
 
 
 @pytest.mark.parametrize("size", [1, 5])
@@ -256,7 +257,7 @@ def test_a_parser_that_fails_stops_nothing(tmp_path, monkeypatch):
     def fail(*_: object, **__: object) -> None:
         raise RecursionError("too deep")
 
-    monkeypatch.setattr(answered, "parse_replies", fail)
+    monkeypatch.setattr(rephrase_questions, "parse_replies", fail)
     found = run(tmp_path, Client(), max_attempts=1, max_failed_share=1.0)
     assert {entry.reason for entry in found} == {"cannot be read"}
 
@@ -264,7 +265,7 @@ def test_a_parser_that_fails_stops_nothing(tmp_path, monkeypatch):
 def test_a_better_parser_costs_nothing_and_a_stricter_one_asks_again(tmp_path, monkeypatch):
     odd = TEXTS[3]
     client = Client(lambda request: f"~{request.texts[0]}~" if odd in request.texts else good(request))
-    real = answered.parse_replies
+    real = rephrase_questions.parse_replies
 
     def strict(reply: str, texts: list[str], **options: Any) -> Any:
         return real("" if reply.startswith("~") else reply, texts, **options)
@@ -272,15 +273,14 @@ def test_a_better_parser_costs_nothing_and_a_stricter_one_asks_again(tmp_path, m
     def lenient(reply: str, texts: list[str], **options: Any) -> Any:
         return real('["#C C lifts the cup"]' if reply.startswith("~") else reply, texts, **options)
 
-    monkeypatch.setattr(answered, "parse_replies", strict)
+    monkeypatch.setattr(rephrase_questions, "parse_replies", strict)
     assert not run(tmp_path, client, max_attempts=2)[3].sentences
-    monkeypatch.setattr(answered, "parse_replies", lenient)
-    monkeypatch.setattr("avion_core.narrate.language_model.PARSER", "0000000b")
-    monkeypatch.setattr(answered, "PARSER", "0000000b")
+    monkeypatch.setattr(rephrase_questions, "parse_replies", lenient)
+    monkeypatch.setattr(rephrase_questions, "PARSER", "0000000b")
     later = Client()
     assert run(tmp_path, later, max_attempts=2)[3].sentences == ["#C C lifts the cup"] and not later.asked
-    monkeypatch.setattr(answered, "parse_replies", strict)
-    monkeypatch.setattr(answered, "PARSER", "0000000c")
+    monkeypatch.setattr(rephrase_questions, "parse_replies", strict)
+    monkeypatch.setattr(rephrase_questions, "PARSER", "0000000c")
     assert run(tmp_path, later, max_attempts=3)[3].sentences == sentences(odd) and later.asked == [odd]
 
 
@@ -289,10 +289,11 @@ def test_a_stricter_parser_that_leaves_too_many_without_a_sentence_ends_the_run(
     tmp_path, monkeypatch, attempts, more
 ):
     run(tmp_path, Client(), max_attempts=attempts)
-    real = answered.parse_replies
-    monkeypatch.setattr(answered, "parse_replies", lambda _, texts, **more: real("[]", texts, **more))
-    monkeypatch.setattr(answered, "PARSER", "0000000b")
-    monkeypatch.setattr("avion_core.narrate.language_model.PARSER", "0000000b")
+    real = rephrase_questions.parse_replies
+    monkeypatch.setattr(
+        rephrase_questions, "parse_replies", lambda _, texts, **more: real("[]", texts, **more)
+    )
+    monkeypatch.setattr(rephrase_questions, "PARSER", "0000000b")
     client = Client()
     with pytest.raises(ProviderError, match="max_failed_share"):
         run(tmp_path, client, max_attempts=attempts)
@@ -378,14 +379,13 @@ def test_the_limit_holds_and_is_shared_where_a_stricter_parser_asks_again(
 ):
     """The answers that become unusable are those of another number of shards."""
     run(tmp_path, Client(), shard=former, max_usd=2.5, **PRICES)
-    real = answered.parse_replies
+    real = rephrase_questions.parse_replies
 
     def strict(reply: str, texts: list[str], **options: Any) -> Any:
         return real(reply if "new" in reply else "[]", texts, **options)
 
-    monkeypatch.setattr(answered, "parse_replies", strict)
-    monkeypatch.setattr(answered, "PARSER", "0000000b")
-    monkeypatch.setattr("avion_core.narrate.language_model.PARSER", "0000000b")
+    monkeypatch.setattr(rephrase_questions, "parse_replies", strict)
+    monkeypatch.setattr(rephrase_questions, "PARSER", "0000000b")
     better, ended = Client(lambda request: json.dumps([f"#C C takes a new {request.texts[0][11:]}"])), 0
     for number in range(1, 5):
         try:
@@ -406,7 +406,7 @@ def test_the_parsers_digest_is_that_of_all_its_files():
     )
     modules = {f"{name.partition('.')[2].replace('.', '/')}.py" for name in said.stdout.split()}
     modules -= {".py", "narrate.py"}
-    assert modules == {name for name in answered.PARSER_FILES if name.endswith(".py")}
+    assert modules == {name for name in rephrase_questions.PARSER_FILES if name.endswith(".py")}
     sources = "".join((root / "avion_core" / name).read_text() for name in modules)
     named = {f"narrate/{name}" for name in re.findall(r"\w+\.yaml", sources)}
-    assert named == {name for name in answered.PARSER_FILES if name.endswith(".yaml")}
+    assert named == {name for name in rephrase_questions.PARSER_FILES if name.endswith(".yaml")}

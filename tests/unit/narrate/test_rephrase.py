@@ -170,7 +170,7 @@ def test_the_estimate_counts_distinct_texts_and_sends_nothing(clips, monkeypatch
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     assert estimate(clips, LEXICON).usd == 0
     found = estimate(clips, OPENAI, journal_dir=clips.parent / "nowhere")
-    assert (found.texts, found.requests) == (4, 4) and found.usd > 0
+    assert (found.count, found.requests) == (4, 4) and found.usd > 0
     assert "4 distinct narrations" in str(found)
 
 

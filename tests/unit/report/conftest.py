@@ -186,6 +186,7 @@ class World:
             "runs": {run: self._run(run) for run in self.config["runs"]},
             "datasets": {name: self._dataset(name) for name in self.config["datasets"]},
             "narrations": {"ego4d": self._narrations()},
+            "narrated": {},
             "dag": {
                 "nodes": ["download", "transcode", "annotate", "rephrase", "train", "evaluate", "report"],
                 "edges": [

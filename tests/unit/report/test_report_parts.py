@@ -349,7 +349,8 @@ def test_the_lineage_counts_only_stages_that_trained(world):
     assert [stage.task for stage in found["llm", "mir"].lineage] == ["contrastive", "relevancy"]
     assert [stage.task for stage in found["scratch", "kinetics"].lineage] == ["classification"]
     assert found["llm", "mir"].fine_tuned and not found["llm", "zero_shot_mir"].fine_tuned
-    assert found["llm", "mir"].rephrased and not found["human", "zero_shot_mir"].rephrased
+    assert found["llm", "mir"].added_texts == ("rephrased",)
+    assert not found["human", "zero_shot_mir"].added_texts
 
 
 @pytest.mark.parametrize(

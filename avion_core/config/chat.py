@@ -1,0 +1,66 @@
+"""A language model behind an OpenAI-compatible server: how requests are sent, and what they cost."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from avion_core.config.base import Address, Count, NotNegative, Positive, Section
+from avion_core.config.providers import ProviderSettings
+
+
+class ChatServer(Section):
+    """How requests are sent. Changing one of these settings repeats no request and retrains nothing."""
+
+    base_url: Address | None = None
+    """Address of the server, without a key or password; null for OpenAI's own."""
+    max_tokens_per_reply: Count = 200
+    """Most tokens of text in one reply."""
+    max_reasoning_tokens: Annotated[int, Field(ge=0)] = 2000
+    """Additional tokens for models that reason."""
+    schema_bound: bool = True
+    """Bind replies to a JSON schema if the server supports it: about half the tokens, and easier to parse."""
+    parallel_requests: Count = 4
+    """Requests in flight at once, per shard."""
+    requests_per_minute: Positive | None = None
+    """Most requests a minute of a data set's shards together; null for the server's own limits alone."""
+    tokens_per_minute: Positive | None = None
+    """Most tokens a minute, prompts and replies, of a data set's shards together; null as above."""
+    timeout_seconds: Positive = 60.0
+    """Time limit of one try, up to the last byte of the reply."""
+    max_attempts: Count = 5
+    """Tries of one narration or clip before it is given up, not counting those while the server is away.
+    Raise it to retry those that were given up."""
+    outage_minutes: NotNegative = 10.0
+    """How long a server may be away, busy or restarting before the run stops."""
+    first_wait_seconds: Positive = 1.0
+    """Wait after a failed try, doubled after each further one, and at least as long as the server asks."""
+    usd_per_million_input_tokens: NotNegative = 0.15
+    """Price, for the estimate and the bill."""
+    usd_per_million_output_tokens: NotNegative = 0.60
+    """Price, for the estimate and the bill."""
+    max_usd: NotNegative = 10.0
+    """Most that a data set's requests may cost, including those of earlier runs; narration stops before."""
+
+    @property
+    def longest_reply_tokens(self) -> int:
+        """Highest token limit of a reply, including reasoning."""
+        return self.max_tokens_per_reply + self.max_reasoning_tokens
+
+
+class ChatSettings(ChatServer, ProviderSettings):
+    """A server and a model; its key comes from the environment variable OPENAI_API_KEY."""
+
+    where: ClassVar[str]
+    """The section in the configuration, for messages."""
+    prompted = True
+
+    model: str
+    """Name of the model on the server."""
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    """Sampling temperature; null for the server's default, the only one that some models accept."""
+
+    def recipe(self) -> dict[str, Any]:
+        """The model, its temperature and whatever else affects its texts."""
+        return self.model_dump(mode="json", exclude=set(ChatServer.model_fields))

@@ -1,0 +1,94 @@
+"""Narrations from what clips show: who narrates, which clips, and how."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from avion_core.config.base import Count, NotNegative, Positive
+from avion_core.config.chat import ChatSettings
+from avion_core.config.narration import NarrateSettings
+from avion_core.config.providers import PROVIDERS, ProvidedSection, chosen_provider
+
+
+class VisionSettings(ChatSettings):
+    """A model that takes images, behind an OpenAI-compatible server; its key comes from the environment
+    variable OPENAI_API_KEY."""
+
+    work = "avion_core.narrate.vision_provider:VisionProvider"
+    where = "narrator.vision"
+    looks = True
+
+    model: str = "gpt-4.1-mini"
+    """Name of the model on the server."""
+    max_tokens_per_reply: Count = 400
+    """Most tokens of text in one reply."""
+    usd_per_million_input_tokens: NotNegative = 0.40
+    """Price, for the estimate and the bill."""
+    usd_per_million_output_tokens: NotNegative = 1.60
+    """Price, for the estimate and the bill."""
+    tokens_per_image: Count = 300
+    """Input tokens of an image, for the estimate and the limit until the server has counted some."""
+    images_per_request: Count | None = None
+    """Most images in one request; null for as many as the server takes. If a clip has more frames, they are
+    sent as one contact sheet. Changing it repeats no request."""
+    frames: Count = 4
+    """Frames of a clip, the middle ones of equal parts."""
+    image_size_px: Annotated[int, Field(ge=16)] = 224
+    """Side of the square frames, cropped from the centre."""
+    jpeg_quality: Annotated[int, Field(ge=1, le=95)] = 90
+    """Quality of the frames' JPEGs."""
+
+    def recipe(self) -> dict[str, Any]:
+        """The model, its temperature, and the frames."""
+        sent = {"tokens_per_image", "images_per_request"}
+        return {name: value for name, value in super().recipe().items() if name not in sent}
+
+
+PROVIDERS.register("vision", VisionSettings)
+
+
+class NarratorSettings(ProvidedSection):
+    """Narrations of what clips show, for stages with `narrations: [narrated]`."""
+
+    looks: ClassVar[bool] = True
+
+    provider: Annotated[str, *chosen_provider(looks=True)] | None = None
+    """`vision`: any compatible server with a model that takes images; null for none. The section of this name
+    holds the provider's own settings."""
+    texts_per_clip: Annotated[int, Field(ge=1, le=20)] = 10
+    """Sentences for each clip."""
+    window_seconds: Positive | None = 2.0
+    """Length of the windows that are narrated where nobody did; null to narrate only the clips with
+    narrations."""
+    step_seconds: Positive = 2.0
+    """Distance of the windows' starts, at most `window_seconds`."""
+    instruction: str = (
+        "You see frames of a short video clip in order of time, recorded by a camera that a person wears on "
+        "the head. Say in one short sentence what that person does with their hands, in the third person and "
+        "the present, with '#C C' for the person, such as '#C C picks up the red cup'. Name the action and "
+        "the objects that can be seen; add nothing that cannot. If somebody else acts, '#O' stands for that "
+        "person. No punctuation at the end."
+    )
+    """Instruction for a language model; the number of sentences and the format are added to it."""
+
+    def recipe(self) -> dict[str, Any]:
+        """Settings that affect the texts: the clips, the provider's own, and the prompt if there is one."""
+        names = ["provider", "texts_per_clip", "window_seconds", "step_seconds"]
+        common = self.model_dump(mode="json", include={*names, *(["instruction"] * self.own.prompted)})
+        own = self.own.recipe()
+        return common | ({self.chosen: own} if own else {})
+
+    @model_validator(mode="after")
+    def _windows_leave_no_gap(self) -> Self:
+        if self.window_seconds is not None and self.step_seconds > self.window_seconds:
+            raise ValueError(
+                f"step_seconds ({self.step_seconds:g}) is above window_seconds ({self.window_seconds:g}), "
+                "which leaves gaps; lower it"
+            )
+        return self
+
+
+_SECTIONS = (NarrateSettings, NarratorSettings)
+PROVIDERS.reserved = frozenset(name for own in _SECTIONS for name in (*own.model_fields, *dir(own)))

@@ -1,0 +1,42 @@
+"""The bill of everything that language models would still be asked. Nothing is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from avion_core.config import NarrateSettings, NarratorSettings
+from avion_core.narrate.budget import Estimate, money
+from avion_core.narrate.clip_provider import clip_provider_of
+from avion_core.narrate.ledger import journal_bills, total_usd
+from avion_core.narrate.narrated import estimate_clips
+from avion_core.narrate.provider import provider_of
+from avion_core.narrate.rephrase import estimate
+
+
+def estimate_lines(plan: Mapping[str, Any]) -> Iterator[str]:
+    """A line for each data set of each section of `workflow.estimate_plan`, and one for all together.
+
+    Raises ValueErrors that name a setting that cannot be used.
+    """
+    asked: list[Estimate] = []
+    for section, entry in plan.items():
+        for name, files in entry["datasets"].items():
+            paths = {role: Path(path) for role, path in files.items()}
+            left = _left(section, entry, paths)
+            asked.append(left)
+            billed = money(total_usd(journal_bills(paths["journal"])))
+            yield f"{name}, {section}.{entry['recipe']['provider']}: ${billed} billed so far; to ask: {left}"
+    requests, usd = (sum(getattr(left, name) for left in asked) for name in ("requests", "usd"))
+    yield f"all together: {requests} requests, about ${money(usd)} to come"
+
+
+def _left(section: str, entry: Mapping[str, Any], paths: Mapping[str, Path]) -> Estimate:
+    if section == "narrate":
+        narrate = NarrateSettings.join(entry["recipe"], entry["job"])
+        provider_of(narrate).check()
+        return estimate(paths["clips"], narrate, journal_dir=paths["journal"])
+    narrator = NarratorSettings.join(entry["recipe"], entry["job"])
+    clip_provider_of(narrator).check()
+    return estimate_clips(paths["clips"], paths["chunks"], narrator, journal_dir=paths["journal"])

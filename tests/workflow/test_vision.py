@@ -1,0 +1,134 @@
+"""Clips narrated by a server that looks, through the workflow; and a kill that pays nothing twice."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import harness
+import numpy as np
+import pytest
+from harness import ROOT, ChatServer, wait_until
+
+from avion_core.data.chunks import ChunkIndex
+from avion_core.data.clips import ClipTable
+from avion_core.media.crop import center_crop
+from avion_core.media.sample import frame_range, segment_frames
+
+SHELL = {"OPENAI_API_KEY": "none", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+
+
+@pytest.fixture
+def start_vision(tmp_path: Path) -> Iterator[Callable[..., ChatServer]]:
+    """Start a server process that looks; it is stopped by its process id at the end."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def start(*flags: str) -> ChatServer:
+        files = ["--port-file", str(tmp_path / "port"), "--log", str(tmp_path / "log")]
+        command = [sys.executable, "-m", "tests.support.vision_server", *files, *flags]
+        running.append(subprocess.Popen(command, cwd=ROOT))
+        wait_until((tmp_path / "port").exists, "the server's port")
+        return ChatServer(f"http://127.0.0.1:{(tmp_path / 'port').read_text()}/v1", tmp_path / "log")
+
+    yield start
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+def overlay(server: ChatServer, **vision: Any) -> dict[str, Any]:
+    own = {"base_url": server.url, "model": "m", "image_size_px": 64, **vision}
+    stage = {"narrations": ["human", "rephrased", "narrated"], "epochs": 1}
+    return {
+        "narrator": {"provider": "vision", "texts_per_clip": 2, "vision": own},
+        "runs": {"llm": {"stages": {"pretrain": stage}}},
+        "selected_runs": ["llm"],
+    }
+
+
+def shown(server: ChatServer) -> list[str]:
+    """What each answered request about a clip showed."""
+    lines = [line for line in server.requests() if line["said"] == "ok" and line["images"]]
+    return ["+".join(line["images"]) for line in lines if not line["probe"]]
+
+
+def test_clips_and_windows_are_estimated_narrated_trained_on_and_reported(annotated, tmp_path, start_vision):
+    folder = harness.copy_workspace(annotated, tmp_path / "workspace")
+    server = start_vision()
+    chosen = overlay(server)
+    said = harness.finished(folder, "estimate", overlay=chosen)
+    line = next(line for line in said.splitlines() if "distinct clips" in line)
+    requests, images = (int(line.split(f" {word}")[0].split()[-1]) for word in ("requests", "images"))
+    assert images == 4 * requests and "MB to send" in line and "all together: " in said
+    assert not server.requests(), "the estimate sends nothing"
+
+    assert harness.planned_jobs(folder, "narrate", overlay=chosen)["narrate_clips"] == 2
+    harness.finished(folder, overlay=chosen, **SHELL)
+    assert len(shown(server)) == len(set(shown(server))) == requests
+    assert sum(line["probe"] for line in server.requests()) == 1, "one probe for both shards"
+
+    home = folder / "data/ego4d"
+    narrated, human = (
+        ClipTable.load(home / name) for name in ("narrations/vision/train.arrow", "clips/train.arrow")
+    )
+    assert len(narrated) > len(human)
+    chunks = ChunkIndex.load(home / "chunks.parquet")
+    for row in range(0, len(narrated), 7):
+        told = np.array([text.split()[-3:] for text in narrated.texts(row)]).astype(int)
+        assert np.abs(told - mean_colour(narrated, row, chunks)).max() <= 3
+    page = (folder / "results/report/index.html").read_text()
+    assert "narrated by vision" in page and f"{len(narrated)} clips narrated by what they show" in page
+    assert harness.planned_jobs(folder, overlay=chosen) == {}
+    cheaper = {**chosen, "narrator": {**chosen["narrator"], "max_failed_share": 0.9}}
+    assert harness.planned_jobs(folder, overlay=cheaper) == {}, "limits trigger no rerun"
+
+
+def mean_colour(clips: ClipTable, row: int, chunks: ChunkIndex) -> np.ndarray:
+    """Mean colour of the four frames of a clip, cropped from the centre."""
+    name = clips.video_id(row)
+    start, end = frame_range(
+        clips.start_s(row),
+        clips.end_s(row),
+        fps=float(chunks.fps(name)),
+        frame_count=chunks.frame_count(name),
+    )
+    frames = chunks.read(
+        name, segment_frames(start, end, 4), crop=center_crop(*chunks.size(name)), size_px=64
+    )
+    return frames.reshape(-1, 3).mean(0)
+
+
+def test_a_kill_pays_for_nothing_twice(annotated, tmp_path, start_vision):
+    folder = harness.copy_workspace(annotated, tmp_path / "workspace")
+    server = start_vision("--images", "1", "--choices", "refused", "--delay", "0.1")
+    chosen = overlay(server, parallel_requests=2)
+    for answers in (8, 20):
+        harness.kill_when(
+            folder,
+            "narrate",
+            overlay=chosen,
+            reached=lambda answers=answers: len(shown(server)) >= answers,
+            number=signal.SIGKILL,
+            **SHELL,
+        )
+    harness.finished(folder, "narrate", overlay=chosen, **SHELL)
+    counts = Counter(shown(server))
+    in_flight = 2 * 2 * 2  # two kills, two shards, two requests each
+    assert sum(count - 1 for count in counts.values()) <= in_flight, "only what was on its way is asked again"
+    assert max(counts.values()) <= 3
+    after = len(server.requests())
+    (folder / "data/ego4d/narrations/vision/1-of-2.arrow").unlink()
+    harness.finished(folder, "narrate", overlay=chosen, **SHELL)
+    assert len(server.requests()) == after
+
+
+def test_narrated_texts_without_anybody_to_narrate_are_refused(tmp_path):
+    chosen = {"runs": {"llm": {"stages": {"pretrain": {"narrations": ["narrated"]}}}}}
+    result = harness.snakemake(tmp_path, "narrate", overlay=chosen, options=("--dry-run",))
+    assert result.returncode != 0
+    assert "runs.llm.stages.pretrain: narrations: 'narrated' needs narrator.provider" in result.stdout

@@ -1,0 +1,35 @@
+"""Narrate one shard of a data set's clips by what they show."""
+
+import argparse
+import json
+from pathlib import Path
+
+from avion_core.command import run
+from avion_core.config import NarratorSettings
+from avion_core.narrate.narrated import narrate_shard
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("clips", type=Path, help="clip table with human narrations")
+    parser.add_argument("--chunks", type=Path, required=True, help="chunk index")
+    parser.add_argument("--recipe", required=True, help="settings that affect the texts, as JSON")
+    parser.add_argument("--job", default="{}", help="the other settings, as JSON")
+    parser.add_argument("--model", type=Path, nargs="*", help="weights of a trained narrator")
+    parser.add_argument("--journal", type=Path, required=True, help="folder of paid answers")
+    parser.add_argument("--shard", required=True, help="k-of-n: every n-th distinct clip from the k-th")
+    parser.add_argument("--out", type=Path, required=True, help="table of narrated clips to write")
+    arguments = parser.parse_args()
+    narrate_shard(
+        arguments.clips,
+        arguments.chunks,
+        settings=NarratorSettings.join(json.loads(arguments.recipe), json.loads(arguments.job)),
+        shard=arguments.shard,
+        model=arguments.model[0] if arguments.model else None,
+        journal_dir=arguments.journal,
+        out=arguments.out,
+    )
+
+
+if __name__ == "__main__":
+    run(main)
