@@ -53,8 +53,19 @@ def _without_narrator(settings: Settings) -> Iterator[str]:
         run, stage = trained
         if run not in settings.runs or stage not in settings.runs[run].stages:
             yield f"narrations: narrator.{narrator.provider} needs the stage '{stage}' of a run '{run}'"
-        elif "narrated" in settings.stage(run, stage).clip_tables:
-            yield f"narrations: the narrator runs.{run}.stages.{stage} would be trained on its own texts"
+        elif any("narrated" in recipe.clip_tables for recipe in _before(settings, run, stage)):
+            yield (
+                f"narrations: the narrator runs.{run}.stages.{stage}, or a stage that it starts from, would "
+                "be trained on its own texts"
+            )
+
+
+def _before(settings: Settings, run: str, stage: str | None) -> Iterator[StageSettings]:
+    """A stage's settings and those of the stages that it starts from."""
+    while stage is not None:
+        recipe = settings.stage(run, stage)
+        yield recipe
+        stage = recipe.start
 
 
 def _serves(layout: Layout, task: type[StageSettings]) -> bool:

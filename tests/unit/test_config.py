@@ -394,7 +394,7 @@ def test_of_a_language_models_settings_only_model_and_temperature_decide_a_text(
         "tokens_per_minute": 1000,
     }
     for name, value in settings.of(OpenAISettings).model_dump().items():
-        changed = changes[name] if name in changes else value + 1
+        changed = changes[name] if name in changes else (value or 0) + 1
         openai = settings.of(OpenAISettings).model_copy(update={name: changed})
         other = settings.model_copy(update={"openai": openai})
         decides = other.recipe() != settings.recipe()

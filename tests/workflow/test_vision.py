@@ -85,7 +85,7 @@ def test_clips_and_windows_are_estimated_narrated_trained_on_and_reported(annota
     assert "narrated by vision" in page and f"{len(narrated)} clips narrated by what they show" in page
     assert harness.planned_jobs(folder, overlay=chosen) == {}
     cheaper = {**chosen, "narrator": {**chosen["narrator"], "max_failed_share": 0.9}}
-    assert harness.planned_jobs(folder, overlay=cheaper) == {}, "limits trigger no rerun"
+    assert harness.planned_jobs(folder, "pretrain", overlay=cheaper) == {}, "limits trigger no rerun"
 
 
 def mean_colour(clips: ClipTable, row: int, chunks: ChunkIndex) -> np.ndarray:
