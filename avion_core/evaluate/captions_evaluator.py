@@ -29,13 +29,12 @@ from avion_core.evaluate.subject import (
     filled,
     video_numbers,
 )
-from avion_core.models.generate import Generated, TextSampling, clip_seed, generate
+from avion_core.models.generate import Generated, TextSampling, clip_seed, write_texts
 from avion_core.models.narrator import Narrator
+from avion_core.models.next_token import text_perplexities, token_losses
 
 SEED = 0
 """Of the captions, so that an evaluation repeats."""
-PADDING = 0
-"""Token id after the end of a text."""
 
 
 class Captions:
@@ -108,13 +107,11 @@ class _Describing:
     def __call__(self, frames_BTHWC: Tensor, rows: Sequence[int]) -> Tensor:
         frames_BCTHW = self.narrator.normalise(frames_BTHWC)
         tokens_BL = self.tokens_AL[list(rows)].to(frames_BCTHW.device)
-        logits_BLV = self.narrator(frames_BCTHW, tokens_BL[:, :-1]).float()
-        labels_BL = tokens_BL[:, 1:]
-        real_BL = labels_BL != PADDING
-        own_BL = logits_BLV.log_softmax(-1).gather(2, labels_BL[..., None])[..., 0]
-        mean_B = (own_BL * real_BL).sum(1) / real_BL.sum(1)
-        captions: Generated = generate(self.narrator, frames_BCTHW, self.sampling, seeds=self._seeds(rows))
-        return torch.cat([mean_B[:, None], captions.tokens[:, 0].float()], dim=1)
+        clip_BQD, labels_BL = self.narrator.encode_clip(frames_BCTHW), tokens_BL[:, 1:]
+        losses_BL = token_losses(self.narrator.next_token(tokens_BL[:, :-1], clip_BQD), labels_BL)
+        log_likelihood_B = -text_perplexities(losses_BL, labels_BL).log()
+        captions = write_texts(self.narrator, clip_BQD, self.sampling, seeds=self._seeds(rows))
+        return torch.cat([log_likelihood_B[:, None], captions.tokens[:, 0].float()], dim=1)
 
     def _seeds(self, rows: Sequence[int]) -> list[int]:
         clips = self.clips

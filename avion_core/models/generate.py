@@ -19,6 +19,7 @@ from torch import Tensor
 
 from avion_core.models.causal_lm import Cache
 from avion_core.models.narrator import Narrator
+from avion_core.models.next_token import entropy
 
 SORTED_AT_FIRST = 1024
 """Tokens among which a nucleus is looked for before the whole vocabulary is sorted."""
@@ -167,20 +168,3 @@ def nucleus(logits_RV: Tensor, size: float) -> tuple[Tensor, Tensor]:
     before_RK = ends_RK - probabilities_RK
     before_RK[:, 0] = 0  # the likeliest one stays, whatever the size
     return probabilities_RK.where(before_RK <= size, 0), ids_RK
-
-
-def entropy(logits: Tensor) -> Tensor:
-    """Entropy in nats of the distributions in the last dimension."""
-    log_probabilities = logits.float().log_softmax(dim=-1)
-    return -(log_probabilities.exp() * log_probabilities).sum(dim=-1)
-
-
-def text_scores(logits_RLV: Tensor, tokens_RL: Tensor, *, end: int) -> Tensor:
-    """LaViLa's score of each text: exp of the mean entropy of its steps, that of the end token included.
-
-    `logits_RLV[:, i]` is the distribution of the token at i + 1, so that its last entry is not used. A text
-    without an end is scored to its last place. A uniform distribution over V tokens scores V.
-    """
-    entropies_RS, is_end_RS = entropy(logits_RLV[:, :-1]), tokens_RL[:, 1:] == end
-    in_text_RS = (is_end_RS.cumsum(dim=1) - is_end_RS.long()) == 0
-    return ((entropies_RS * in_text_RS).sum(dim=1) / in_text_RS.sum(dim=1)).exp()

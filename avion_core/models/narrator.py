@@ -51,14 +51,15 @@ class Narrator(VideoModel):
         """The vision tower gets no gradients and stays in evaluation mode.
 
         With `freeze_language_model` only the pooling and the gated cross-attention are trained, with
-        `text_only` all but these, so that a fresh model stays the plain language model. `dropout` is
-        the language model's.
+        `text_only` all but these, so that a fresh model stays the plain language model, and `forward`
+        leaves the clips out. `dropout` is the language model's.
         """
         super().__init__(config, frames=frames, image_size_px=image_size_px)
         self.vision = vision_class(config.vision)(
             config.vision, frames=frames, image_size_px=image_size_px, activation=config.activation
         )
         self.vision.requires_grad_(False).eval()
+        self.text_only = text_only
         language = config.language_model
         self.pool = AttentionPool(
             queries=config.queries,
@@ -98,11 +99,14 @@ class Narrator(VideoModel):
 
     def forward(self, frames_BCTHW: Tensor, tokens_RL: Tensor) -> Tensor:
         """Normalised frames and token ids to the logits of the token after each, R,L,V."""
+        if self.text_only:
+            logits_RLV: Tensor = self.language_model(tokens_RL)
+            return logits_RLV
         return self.next_token(tokens_RL, self.encode_clip(frames_BCTHW))
 
-    def frozen_pass(self, frames_BCTHW: Tensor) -> Tensor:
+    def frozen_pass(self, frames_BCTHW: Tensor) -> Tensor | None:
         """The vision tower."""
-        return self.look(frames_BCTHW)
+        return None if self.text_only else self.look(frames_BCTHW)
 
     def dry_run(self, frames_BCTHW: Tensor) -> Tensor:
         """Logits of texts of TEXT_TOKENS tokens, or of as many as fit; the last one is only predicted."""

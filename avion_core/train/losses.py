@@ -4,8 +4,7 @@ A stage selects a contrastive or a ranking loss by name; `config/losses.py` has 
 A contrastive loss is called with (video_BD, text_BD, scale=, bias=, gather=), a ranking loss with (video_BD,
 text_BD, relevancy_GG, gather=), and both with their own settings by name.
 
-Shapes: B clips of this process, G clips of all processes, K classes, D embedding size, L tokens of a text, V
-vocabulary. The ranking
+Shapes: B clips of this process, G clips of all processes, K classes, D embedding size. The ranking
 losses, InfoNCE and the sigmoid loss take embeddings of unit length, row i of `video` belonging to row i of
 `text`. With `gather` (see `distributed.World.gather`) the means over the processes of their values and
 gradients are those of one process that holds all G clips.
@@ -30,10 +29,6 @@ LOGITS_AT_ONCE = 2**22
 
 RELEVANCY_RESOLUTION = 1.1 / 240
 """Relevancies that differ by less count as equal: EPIC-KITCHENS' values are multiples of 1/240."""
-
-
-PADDING = 0
-"""Token id after the end of a text. It is never learned, although it is also that of "!"."""
 
 
 def local(x_BD: Tensor) -> Tensor:
@@ -146,18 +141,6 @@ def masked_pixels(prediction_BMP: Tensor, target_BMP: Tensor) -> Tensor:
     """Mean squared error over the M masked patches of P pixels (VideoMAE, arXiv 2203.12602)."""
     with _plain_precision(prediction_BMP):
         return F.mse_loss(prediction_BMP.float(), target_BMP.float())
-
-
-def token_losses(logits_BLV: Tensor, labels_BL: Tensor) -> Tensor:
-    """Cross-entropy of every token of a text, B,L, zero where the label is PADDING."""
-    with _plain_precision(logits_BLV):
-        logits_BVL = _wide(logits_BLV).transpose(1, 2)
-        return F.cross_entropy(logits_BVL, labels_BL, ignore_index=PADDING, reduction="none")
-
-
-def text_perplexities(losses_BL: Tensor, labels_BL: Tensor) -> Tensor:
-    """Perplexity of each text, B, from its `token_losses`: exp of their mean over its tokens."""
-    return (losses_BL.sum(dim=1) / (labels_BL != PADDING).sum(dim=1)).exp()
 
 
 def cosine_similarity(video_GD: Tensor, text_GD: Tensor) -> Tensor:

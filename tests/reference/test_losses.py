@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
+from avion_core.models.next_token import text_perplexities, token_losses
 from avion_core.train import losses
 
 RECORDED = json.loads((Path(__file__).parent / "data" / "losses.json").read_text())
@@ -76,9 +77,9 @@ def test_captions():
     recorded = load_file(Path(__file__).parent / "data" / "lavila_losses.safetensors")
     logits_BVL = recorded["inputs.caption_logits_BVL"].requires_grad_()
     labels = recorded["inputs.caption_labels_BL"]
-    found = losses.token_losses(logits_BVL.transpose(1, 2), labels)
+    found = token_losses(logits_BVL.transpose(1, 2), labels)
     assert found.mean().item() == pytest.approx(recorded["outputs.caption_loss"].item(), rel=1e-5)
     found.mean().backward()
     torch.testing.assert_close(logits_BVL.grad, recorded["grads.caption_logits_BVL"], atol=1e-6, rtol=0)
-    perplexity = losses.text_perplexities(found, labels).mean().item()
+    perplexity = text_perplexities(found, labels).mean().item()
     assert perplexity == pytest.approx(recorded["outputs.caption_perplexity"].item(), rel=1e-5)

@@ -8,10 +8,10 @@ from safetensors.torch import load_file
 
 from avion_core.models.architecture import LanguageModelConfig, NarratorConfig
 from avion_core.models.foreign import import_state_dict, start_from_foreign
-from avion_core.models.generate import TextSampling, generate, nucleus, text_scores
+from avion_core.models.generate import TextSampling, generate, nucleus
 from avion_core.models.narrator import Narrator
+from avion_core.models.next_token import text_perplexities, text_scores, token_losses
 from avion_core.models.towers import TimeSformerConfig
-from avion_core.train.losses import text_perplexities, token_losses
 
 DATA = Path(__file__).parent / "data"
 END = 100

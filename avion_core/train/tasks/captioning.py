@@ -10,8 +10,9 @@ import torch
 from avion_core.config.tasks import CaptioningStage
 from avion_core.data.clips import ClipTable
 from avion_core.models.narrator import Narrator
+from avion_core.models.next_token import PADDING, text_perplexities, token_losses
 from avion_core.train.distributed import World
-from avion_core.train.losses import PADDING, Gather, local, text_perplexities, token_losses
+from avion_core.train.losses import Gather, local
 from avion_core.train.protocols import Batch, StepLoss
 from avion_core.train.tasks.setup import TaskSetup
 from avion_core.train.texts import AnyText

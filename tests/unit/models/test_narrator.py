@@ -11,10 +11,10 @@ from avion_core.models.generate import (
     draw,
     generate,
     nucleus,
-    text_scores,
 )
 from avion_core.models.layers import set_checkpointing
 from avion_core.models.narrator import Narrator
+from avion_core.models.next_token import text_scores
 from avion_core.models.towers import VisionConfig
 
 WORDS, BEGIN, END, SIDE = 40, 38, 39, 16

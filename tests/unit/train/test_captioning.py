@@ -3,8 +3,11 @@
 import pytest
 import torch
 
+from avion_core.config import EvaluationSettings
+from avion_core.files import read_json
 from avion_core.models.store import load_model
 from avion_core.train.engine import Training
+from avion_core.train.validation import ValidationData
 from tests.support.recipes import CAPTIONING, CONTRASTIVE
 from tests.support.training import equal, lines, train, weights
 
@@ -75,6 +78,20 @@ def test_after_a_kill_the_rest_gives_the_same_bits(kitchen, pretrained, narrator
     train(kitchen, tmp_path, RECIPE, start=pretrained)
     assert computed == [10, *range(8, 30)]
     assert equal(tmp_path, narrator)
+
+
+def test_captions_of_clips_validate_a_narrator_and_its_best_is_published(kitchen, pretrained, tmp_path):
+    settings = EvaluationSettings(kind="captions", dataset="any", stage="any", batch_size=4)
+    measured = ValidationData(
+        settings, {"chunks": kitchen / "chunks.parquet", "clips": kitchen / "clips.arrow"}
+    )
+    recipe = {**RECIPE, "validate_with": "captions", "validate_every_epochs": 5, "best_metric": "likelihood"}
+    folder = train(kitchen, tmp_path, recipe, start=pretrained, validation=measured)
+    found = [line["validation"] for line in lines(folder) if "validation" in line]
+    assert len(found) == 3
+    assert found[-1]["perplexity"] < 0.2 * found[0]["perplexity"]
+    recorded = read_json(folder / "manifest.json")["settings"]["validation"]
+    assert recorded["best"]["figures"]["likelihood"] == max(figures["likelihood"] for figures in found)
 
 
 def test_a_fresh_pooling_and_language_model_are_waived_by_name(kitchen, pretrained, tmp_path):
