@@ -28,6 +28,8 @@ STAGE_OF = {
     "annotate": "annotate",
     "rephrase_narrations": "narrate",
     "gather_narrations": "narrate",
+    "narrate_clips": "narrate",
+    "gather_narrated_clips": "narrate",
     "train": "train",
     "evaluate": "evaluate",
     "report": "report",

@@ -20,10 +20,11 @@ from typing import Any
 
 from avion_core.config import NarrateSettings
 from avion_core.data.clips import write_clips
-from avion_core.narrate.answered import PARSER, Answered, key_texts
+from avion_core.narrate.answered import Answered
 from avion_core.narrate.language_model import open_places
 from avion_core.narrate.ledger import read_ledger, read_ledgers, total
 from avion_core.narrate.rephrase import distinct_texts, estimate
+from avion_core.narrate.rephrase_questions import PARSER, RephraseQuestions, key_texts
 from benchmarks import write_result
 
 SETTINGS = NarrateSettings.model_validate({"provider": "openai", "openai": {"model": "gpt-4o-mini"}})
@@ -87,11 +88,11 @@ def nothing(folder: Path) -> Any:
 def open_shard(folder: Path) -> Any:
     """Find the first shard's remaining requests."""
     own = next((folder / "journal").glob("1-of-*.jsonl"))
-    with Answered(distinct_texts(folder / "shard.arrow"), SETTINGS) as answered:
+    with Answered(RephraseQuestions(distinct_texts(folder / "shard.arrow"), SETTINGS)) as answered:
         answered.take([(own, read_ledger(own))])
-        if len(open_places(answered, SETTINGS)):
+        if len(open_places(answered)):
             answered.take(pair for pair in read_ledgers(own.parent) if pair[0] != own)
-        return len(open_places(answered, SETTINGS))
+        return len(open_places(answered))
 
 
 def estimate_all(folder: Path) -> Any:

@@ -1,8 +1,9 @@
-"""Clips narrated by a server that looks, through the workflow; and a kill that pays nothing twice."""
+"""Clips narrated by a server that looks, through the workflow; and kills that pay for nothing twice."""
 
 from __future__ import annotations
 
-import signal
+import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -16,9 +17,15 @@ import pytest
 from harness import ROOT, ChatServer, wait_until
 
 from avion_core.data.chunks import ChunkIndex
-from avion_core.data.clips import ClipTable
+from avion_core.data.clips import ClipTable, write_clips
+from avion_core.data.tables import map_table
 from avion_core.media.crop import center_crop
 from avion_core.media.sample import frame_range, segment_frames
+from avion_core.narrate.ledger import read_ledgers, total
+from avion_core.narrate.narrated import NARRATED
+from tests.support.narrated import chunk_index
+
+PARALLEL = 4
 
 SHELL = {"OPENAI_API_KEY": "none", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
 
@@ -103,28 +110,42 @@ def mean_colour(clips: ClipTable, row: int, chunks: ChunkIndex) -> np.ndarray:
     return frames.reshape(-1, 3).mean(0)
 
 
-def test_a_kill_pays_for_nothing_twice(annotated, tmp_path, start_vision):
-    folder = harness.copy_workspace(annotated, tmp_path / "workspace")
-    server = start_vision("--images", "1", "--choices", "refused", "--delay", "0.1")
-    chosen = overlay(server, parallel_requests=2)
-    for answers in (8, 20):
-        harness.kill_when(
-            folder,
-            "narrate",
-            overlay=chosen,
-            reached=lambda answers=answers: len(shown(server)) >= answers,
-            number=signal.SIGKILL,
-            **SHELL,
-        )
-    harness.finished(folder, "narrate", overlay=chosen, **SHELL)
-    counts = Counter(shown(server))
-    in_flight = 2 * 2 * 2  # two kills, two shards, two requests each
-    assert sum(count - 1 for count in counts.values()) <= in_flight, "only what was on its way is asked again"
-    assert max(counts.values()) <= 3
+def start_shard(home: Path, server: ChatServer) -> subprocess.Popen[bytes]:
+    """The rule's program on the first of one shards."""
+    vision = {"base_url": server.url, "model": "m", "image_size_px": 64, "parallel_requests": PARALLEL}
+    recipe = {"provider": "vision", "texts_per_clip": 2, "window_seconds": 0.5, "step_seconds": 0.5}
+    command = [sys.executable, str(ROOT / "workflow_scripts/narrate_clips.py"), str(home / "train.arrow")]
+    command += ["--chunks", str(home / "chunks.parquet"), "--shard", "1-of-1"]
+    command += ["--recipe", json.dumps({**recipe, "vision": vision})]
+    command += ["--journal", str(home / "journal"), "--out", str(home / "1-of-1.arrow")]
+    return subprocess.Popen(command, env={**os.environ, **SHELL, "PYTHONPATH": str(ROOT)})
+
+
+@pytest.mark.parametrize("flags", [(), ("--images", "1", "--choices", "refused")], ids=["whole", "sheet"])
+def test_kills_pay_for_nothing_twice(tmp_path, start_vision, flags):
+    chunk_index(tmp_path, {"a": [600]})
+    row = {"video_id": "a", "start_s": 0.0, "end_s": 0.5, "texts": ["#C C sits"], "narration_id": "1"}
+    write_clips(tmp_path / "train.arrow", [row])
+    server = start_vision("--delay", "0.05", *flags)
+    kills = (0, 2, 9, 25)
+    for answers in kills:
+        process = start_shard(tmp_path, server)
+        wait_until(lambda answers=answers: len(shown(server)) >= answers and server.requests(), "answers")
+        process.kill()
+        process.wait()
+    assert start_shard(tmp_path, server).wait() == 0
+    counts, rows = Counter(shown(server)), map_table(tmp_path / "1-of-1.arrow", NARRATED).to_pylist()
+    assert len(counts) == len(rows) == 40 and all(row["texts"] for row in rows)
+    assert sum(counts.values()) - 40 <= PARALLEL * len(kills), "only what was on its way is asked again"
+    bill = total(ledger.bills() for _, ledger in read_ledgers(tmp_path / "journal"))["m"]
+    billed = [line for line in server.requests() if line["said"] == "ok"]
+    assert 0 <= bill.requests - len(billed) <= PARALLEL * len(kills), "every request is on the bill"
     after = len(server.requests())
-    (folder / "data/ego4d/narrations/vision/1-of-2.arrow").unlink()
-    harness.finished(folder, "narrate", overlay=chosen, **SHELL)
-    assert len(server.requests()) == after
+    (tmp_path / "1-of-1.arrow").unlink()
+    assert start_shard(tmp_path, server).wait() == 0
+    assert (
+        len(server.requests()) == after and map_table(tmp_path / "1-of-1.arrow", NARRATED).to_pylist() == rows
+    )
 
 
 def test_narrated_texts_without_anybody_to_narrate_are_refused(tmp_path):
