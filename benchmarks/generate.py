@@ -15,7 +15,7 @@ from torch import Tensor
 
 from avion_core.models.architecture import NarratorConfig, load_architecture
 from avion_core.models.causal_lm import Cache
-from avion_core.models.generate import Generated, TextSampling, draw, write_texts
+from avion_core.models.generate import Generated, TextSampling, draw, draw_keys, write_texts
 from avion_core.models.narrator import Narrator
 from benchmarks import median_seconds, write_result
 
@@ -39,11 +39,11 @@ class Ending(Narrator):
 @torch.no_grad()
 def plainly(model: Narrator, clip_BQD: Tensor) -> Tensor:
     """Token ids R,L of full length: at every step all tokens so far go through the model."""
-    draws_RL = torch.rand(len(clip_BQD) * TEXTS, SAMPLING.max_tokens)
-    tokens_RL = torch.full((len(draws_RL), 1), model.config.language_model.begin_token)
+    tokens_RL = torch.full((len(clip_BQD) * TEXTS, 1), model.config.language_model.begin_token)
     for place in range(1, SAMPLING.max_tokens):
         logits_RV = model.next_token(tokens_RL, clip_BQD)[:, -1]
-        drawn_R = draw(logits_RV, draws_RL[:, place], SAMPLING)
+        keys_R = draw_keys(torch.arange(len(clip_BQD)), texts=TEXTS, place=place)
+        drawn_R = draw(logits_RV, keys_R, SAMPLING)
         tokens_RL = torch.cat([tokens_RL, drawn_R[:, None]], dim=1)
     return tokens_RL
 

@@ -97,10 +97,16 @@ if SETTINGS.narrator.provider:
             f"{LOGS}/benchmark/narrate_clips-{{dataset}}-{{scatteritem}}.tsv"
         priority: 10
         conda:
-            "../envs/train.yaml" if WORKFLOW.narrator_model() else "../envs/narrate.yaml"
+            lambda wildcards: (
+                "../envs/gpu.yaml"
+                if SETTINGS.narrator.own.job_gpus
+                else "../envs/train.yaml" if WORKFLOW.narrator_model() else "../envs/narrate.yaml"
+            )
+        threads: SETTINGS.narrator.own.job_threads
         resources:
             mem_mb=growing(2500),
             runtime=growing(720),
+            gpu=SETTINGS.narrator.own.job_gpus,
             job_settings=lambda wildcards: json.dumps(SETTINGS.narrator.job_settings()),
         params:
             code=provider_code(SETTINGS.narrator.provider),

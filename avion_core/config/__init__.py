@@ -29,7 +29,7 @@ from avion_core.config.jobs import StageJob
 from avion_core.config.losses import CONTRASTIVE_LOSSES, RELEVANCY_LOSSES, LossSettings
 from avion_core.config.messages import NEW_ENTRY
 from avion_core.config.narration import NarrateSettings, OpenAISettings, RephraseSettings
-from avion_core.config.narrator import NarratorSettings, VisionSettings
+from avion_core.config.narrator import NarratorSettings, TrainedSettings, VisionSettings
 from avion_core.config.providers import PROVIDERS, ProviderSettings, provider_names
 from avion_core.config.runs import Settings, load_settings
 from avion_core.config.sources import SOURCE_SETTINGS, SourceSettings, ToyKitchenSettings
@@ -69,6 +69,7 @@ __all__ = [
     "StageJob",
     "StageSettings",
     "ToyKitchenSettings",
+    "TrainedSettings",
     "TranscodeSettings",
     "VisionSettings",
     "known",

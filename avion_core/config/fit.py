@@ -53,6 +53,11 @@ def _without_narrator(settings: Settings) -> Iterator[str]:
         run, stage = trained
         if run not in settings.runs or stage not in settings.runs[run].stages:
             yield f"narrations: narrator.{narrator.provider} needs the stage '{stage}' of a run '{run}'"
+        elif narrator.provider == "trained" and settings.stage(run, stage).trains != "texts":
+            yield (
+                f"narrations: narrator.trained needs a stage with the task captioning; runs.{run}.stages."
+                f"{stage} has the task {settings.stage(run, stage).task}"
+            )
         elif any("narrated" in recipe.clip_tables for recipe in _before(settings, run, stage)):
             yield (
                 f"narrations: the narrator runs.{run}.stages.{stage}, or a stage that it starts from, would "

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from avion_core.config.base import Count, NotNegative, Positive
+from avion_core.config.base import Count, Fraction, Name, NotNegative, Positive, Precision
 from avion_core.config.chat import ChatSettings
 from avion_core.config.narration import NarrateSettings
-from avion_core.config.providers import PROVIDERS, ProvidedSection, chosen_provider
+from avion_core.config.providers import PROVIDERS, ProvidedSection, ProviderSettings, chosen_provider
 
 
 class VisionSettings(ChatSettings):
@@ -46,7 +46,54 @@ class VisionSettings(ChatSettings):
         return {name: value for name, value in super().recipe().items() if name not in sent}
 
 
+class TrainedSettings(ProviderSettings):
+    """A narrator that one of the runs trains, a stage with the task captioning."""
+
+    work = "avion_core.trained_narrator:TrainedProvider"
+    looks = True
+    called = "a trained narrator"
+    code = ("trained_narrator.py", "models/generate.py")
+
+    run: Name
+    """Run of the stage."""
+    stage: Name
+    """Stage that trains the narrator."""
+    temperature: NotNegative = 0.7
+    """Divisor of the logits, as in LaViLa; 0 for the likeliest token."""
+    nucleus: Fraction = 0.95
+    """Tokens are drawn from the fewest likeliest ones with more than this probability together."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Decides the draws of a clip, together with its video and seconds."""
+    precision: Precision = "fp32"
+    """Arithmetic of the model."""
+    batch_size: Count = 16
+    """Clips at a time. Changing this and what follows triggers no rerun."""
+    threads: Count = 1
+    """CPU threads of a shard."""
+    gpus: Literal[0, 1] = 0
+    """GPUs of a shard."""
+    clip_timeout_seconds: Positive = 60.0
+    """A clip that takes longer to read gets no text."""
+
+    def recipe(self) -> dict[str, Any]:
+        """The model and how texts are drawn."""
+        job = {"batch_size", "threads", "gpus", "clip_timeout_seconds"}
+        return self.model_dump(mode="json", exclude=job)
+
+    @property
+    def job_threads(self) -> int:
+        return self.threads
+
+    @property
+    def job_gpus(self) -> int:
+        return self.gpus
+
+    def trained_stage(self) -> tuple[str, str]:
+        return self.run, self.stage
+
+
 PROVIDERS.register("vision", VisionSettings)
+PROVIDERS.register("trained", TrainedSettings)
 
 
 class NarratorSettings(ProvidedSection):
@@ -55,8 +102,8 @@ class NarratorSettings(ProvidedSection):
     looks: ClassVar[bool] = True
 
     provider: Annotated[str, *chosen_provider(looks=True)] | None = None
-    """`vision`: any compatible server with a model that takes images; null for none. The section of this name
-    holds the provider's own settings."""
+    """`vision`: any compatible server with a model that takes images; `trained`: a narrator that one of the
+    runs trains; null for none. The section of this name holds the provider's own settings."""
     texts_per_clip: Annotated[int, Field(ge=1, le=20)] = 10
     """Sentences for each clip."""
     window_seconds: Positive | None = 2.0

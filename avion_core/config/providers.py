@@ -43,6 +43,16 @@ class ProviderSettings(Section):
         """Settings that affect the texts. Changing others triggers no rerun."""
         return self.model_dump(mode="json")
 
+    @property
+    def job_threads(self) -> int:
+        """CPU threads of a shard's job."""
+        return 1
+
+    @property
+    def job_gpus(self) -> int:
+        """GPUs of a shard's job."""
+        return 0
+
     def trained_stage(self) -> tuple[str, str] | None:
         """Run and stage of the model that it narrates clips with; None if it needs no model of ours."""
         return None

@@ -3,7 +3,7 @@
 The scheme is LaViLa's: temperature, then nucleus; the score is the exponential of the mean entropy. A text
 ends with its end token, and a clip leaves the batch with the last of its texts.
 
-A clip's draws depend only on its own seed, not on the clips beside it, which affect logits by rounding alone.
+A clip's draws depend only on its own seed, not on the clips beside it, which change logits by rounding alone.
 
 Shapes: B clips, N texts of a clip, R = B·N texts, L tokens of a text, V vocabulary.
 """
@@ -21,6 +21,9 @@ from avion_core.models.causal_lm import Cache
 from avion_core.models.narrator import Narrator
 from avion_core.models.next_token import entropy
 
+GOLDEN = -0x61C8864680B583EB
+"""2**64 over the golden ratio, as a signed number."""
+MASK_53 = (1 << 53) - 1
 SORTED_AT_FIRST = 1024
 """Tokens among which a nucleus is looked for before the whole vocabulary is sorted."""
 
@@ -104,7 +107,7 @@ class _Batch:
         self.tokens_BNL[..., 0] = language.begin_token
         self.entropy_BN, self.steps_BN = (torch.zeros(shape, device=device) for _ in range(2))
         self.ended_BN = torch.zeros(shape, dtype=torch.bool, device=device)
-        self.draws_BNL = torch.stack([_draws(sampling, seed) for seed in seeds]).to(device)
+        self.seeds_b = torch.tensor(seeds, dtype=torch.long, device=device)
         self.clip_bQD = clip_BQD
         self.places_b = torch.arange(len(seeds), device=device)
         self.cache = Cache(language.layers, tokens=sampling.max_tokens, clip_tokens=model.config.queries)
@@ -113,7 +116,8 @@ class _Batch:
         """Write the tokens at `place`; returns whether any text is unfinished."""
         before_r1 = self.tokens_BNL[self.places_b, :, place - 1].reshape(-1, 1)
         logits_rV = self.model.next_token(before_r1, self.clip_bQD, cache=self.cache)[:, 0].float()
-        drawn_r = draw(logits_rV, self.draws_BNL[self.places_b, :, place].flatten(), self.sampling)
+        keys_r = draw_keys(self.seeds_b, texts=self.sampling.texts, place=place)
+        drawn_r = draw(logits_rV, keys_r, self.sampling)
         drawn_bN, entropy_bN = (
             x_r.unflatten(0, (-1, self.sampling.texts)) for x_r in (drawn_r, entropy(logits_rV))
         )
@@ -134,23 +138,36 @@ class _Batch:
             torch.arange(self.sampling.texts, device=clips_b.device)
         )
         self.cache.keep(clips_b, texts_r.flatten())
-        self.places_b, self.clip_bQD = self.places_b[clips_b], self.clip_bQD[clips_b]
+        self.places_b, self.seeds_b = self.places_b[clips_b], self.seeds_b[clips_b]
+        self.clip_bQD = self.clip_bQD[clips_b]
 
 
-def _draws(sampling: TextSampling, seed: int) -> Tensor:
-    """Numbers N,L in 0…1 that decide a clip's tokens; more texts do not change those of the first."""
-    return torch.rand(sampling.texts, sampling.max_tokens, generator=torch.Generator().manual_seed(seed))
+def draw(logits_RV: Tensor, keys_R: Tensor, sampling: TextSampling) -> Tensor:
+    """Token ids R, drawn by the noise that belongs to each key and token.
 
-
-def draw(logits_RV: Tensor, draws_R: Tensor, sampling: TextSampling) -> Tensor:
-    """Token ids R by numbers in 0…1: the tokens in order of probability divide the range among them."""
+    The token with the highest sum of log probability and Gumbel noise is a draw from the distribution
+    (Gumbel, 1954). Rounding of the probabilities hardly ever changes it.
+    """
     if sampling.temperature == 0:
         return logits_RV.argmax(dim=-1)
     kept_RK, ids_RK = nucleus(logits_RV / sampling.temperature, sampling.nucleus)
-    ends_RK = kept_RK.cumsum(dim=-1)
-    choice_R1 = (ends_RK <= draws_R[:, None] * ends_RK[:, -1:]).sum(dim=-1, keepdim=True)
-    last_R1 = (kept_RK > 0).sum(dim=-1, keepdim=True) - 1
-    return ids_RK.gather(1, choice_R1.minimum(last_R1))[:, 0]
+    uniform_RK = ((_mixed(keys_R[:, None] + GOLDEN * (1 + ids_RK)) >> 11) & MASK_53).double()
+    gumbel_RK = -(-((uniform_RK + 0.5) / 2**53).log()).log()
+    choice_R1 = (kept_RK.double().log() + gumbel_RK).argmax(dim=-1, keepdim=True)
+    return ids_RK.gather(1, choice_R1)[:, 0]
+
+
+def draw_keys(seeds_b: Tensor, *, texts: int, place: int) -> Tensor:
+    """Keys R of the draws of all texts of clips with these seeds, at a place; int64, on any device alike."""
+    texts_N = torch.arange(1, texts + 1, device=seeds_b.device)
+    return _mixed(_mixed(seeds_b[:, None] + GOLDEN * texts_N) + place).flatten()
+
+
+def _mixed(x: Tensor) -> Tensor:
+    """SplitMix64's finaliser (Steele et al., 2014): int64 numbers to int64 numbers that look random."""
+    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
+        x = (x ^ ((x >> shift) & ((1 << (64 - shift)) - 1))) * factor
+    return x ^ ((x >> 31) & ((1 << 33) - 1))
 
 
 def nucleus(logits_RV: Tensor, size: float) -> tuple[Tensor, Tensor]:

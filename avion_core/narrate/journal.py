@@ -121,8 +121,8 @@ class Journal:
         """Record that the server did not serve a try."""
         self._append({"cancelled": number})
 
-    def add(self, line: Entry | DeadLetter) -> None:
-        """Add an answer, or a narration that was given up."""
+    def add(self, line: object) -> None:
+        """Add a dataclass as a line: an answer, or a narration that was given up."""
         self._append(vars(line))
 
     def _append(self, line: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from avion_core.models.generate import (
     TextSampling,
     clip_seed,
     draw,
+    draw_keys,
     generate,
     nucleus,
 )
@@ -111,14 +112,15 @@ def test_checkpointing_changes_no_gradient():
     assert all(torch.allclose(found[1][name], gradient) for name, gradient in found[0].items())
 
 
-def one_text(model: Narrator, clip: torch.Tensor, sampling: TextSampling, draws: torch.Tensor):
+def one_text(model: Narrator, clip: torch.Tensor, sampling: TextSampling, seed: int, text: int):
     """(tokens, score) of a single text, the whole prefix again at every step."""
     tokens, entropies = [BEGIN], []
     while len(tokens) < sampling.max_tokens and END not in tokens:
         logits = model(clip[None], torch.tensor([tokens]))[0, -1]
         probabilities = logits.softmax(-1)
         entropies.append(-(probabilities * probabilities.log()).sum())
-        tokens.append(int(draw(logits[None], draws[None, len(tokens)], sampling)))
+        keys = draw_keys(torch.tensor([seed]), texts=sampling.texts, place=len(tokens))
+        tokens.append(int(draw(logits[None], keys[text : text + 1], sampling)))
     return tokens, torch.stack(entropies).mean().exp()
 
 
@@ -130,9 +132,8 @@ def test_cached_generation_is_that_without_a_cache_token_by_token(temperature):
     found = generate(model, clips(3), sampling, seeds=seeds)
     ends = []
     for clip, seed in enumerate(seeds):
-        draws = torch.rand(4, 12, generator=torch.Generator().manual_seed(seed))
         for text in range(4):
-            tokens, score = one_text(model, clips(3)[clip], sampling, draws[text])
+            tokens, score = one_text(model, clips(3)[clip], sampling, seed, text)
             padded = tokens + [0] * (12 - len(tokens))
             assert found.tokens[clip, text].tolist() == padded
             assert found.scores[clip, text].item() == pytest.approx(score.item(), rel=1e-5)
@@ -223,12 +224,35 @@ def test_the_nucleus_is_that_of_a_naive_search(words, size):
 
 def test_tokens_are_drawn_by_their_probabilities():
     logits = torch.tensor([0.5, 0.3, 0.15, 0.04, 0.01]).log()
-    draws = (torch.arange(10_000) + 0.5) / 10_000
-    sampling = TextSampling(temperature=1.0, nucleus=0.9)
-    drawn = draw(logits.expand(10_000, -1), draws, sampling).bincount(minlength=5) / 10_000
+    sampling, count = TextSampling(temperature=1.0, nucleus=0.9), 40_000
+    keys = draw_keys(torch.arange(count // 100), texts=100, place=3)
+    assert len(keys.unique()) == count
+    drawn = draw(logits.expand(count, -1), keys, sampling).bincount(minlength=5) / count
     wanted = torch.tensor([0.5, 0.3, 0.15, 0, 0]) / 0.95
-    torch.testing.assert_close(drawn, wanted, atol=2e-4, rtol=0)
-    assert draw(logits[None], torch.tensor([1.0]), sampling).item() == 2
+    torch.testing.assert_close(drawn, wanted, atol=0.01, rtol=0)
+    cooler = TextSampling(temperature=0.5, nucleus=1.0)
+    drawn = draw(logits.expand(count, -1), keys, cooler).bincount(minlength=5) / count
+    torch.testing.assert_close(drawn, (2 * logits).softmax(-1), atol=0.01, rtol=0)
+
+
+def test_rounding_hardly_ever_changes_a_draw():
+    """Also of flat distributions over many tokens."""
+    logits = torch.randn(500, 3000, generator=torch.Generator().manual_seed(1)) * 0.1
+    keys, sampling = draw_keys(torch.arange(500), texts=1, place=1), TextSampling(temperature=1.0)
+    noise = 1e-5 * torch.randn(logits.shape, generator=torch.Generator().manual_seed(2))
+    assert (draw(logits, keys, sampling) != draw(logits + noise, keys, sampling)).sum() <= 1
+
+
+def test_texts_places_and_clips_have_draws_of_their_own():
+    flat = torch.zeros(600, 100)
+    drawn = [
+        draw(flat, draw_keys(torch.arange(20), texts=30, place=place), TextSampling(temperature=1.0))
+        for place in (1, 2)
+    ]
+    assert (drawn[0] == drawn[1]).float().mean() < 0.05
+    by_clip = drawn[0].view(20, 30)
+    assert all((by_clip[0] == row).float().mean() < 0.3 for row in by_clip[1:])
+    assert all((by_clip[:, 0] == column).float().mean() < 0.4 for column in by_clip.T[1:])
 
 
 def test_too_long_a_text_is_refused():

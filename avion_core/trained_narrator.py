@@ -1,0 +1,172 @@
+"""The provider `trained`: clips narrated by a stage of the workflow that trained a narrator.
+
+Texts are kept as they are written, one line per clip, so that a shard that was stopped goes on where it was.
+Lines of another model or other settings are not read. torch is imported only when clips are narrated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from avion_core.config import EvaluationSettings, TrainedSettings
+from avion_core.data.clips import ClipTable
+from avion_core.files import fingerprint, sha256
+from avion_core.narrate.clip_provider import ClipProvider, ClipTexts, ClipWork
+from avion_core.narrate.journal import Journal, parse_line
+from avion_core.narrate.provider import NarrateError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from avion_core.evaluate.subject import Subject
+    from avion_core.models.generate import TextSampling
+    from avion_core.models.narrator import Narrator
+
+KEPT = "written"
+"""Folder, beside the answers of servers, of the texts of shards."""
+NO_WORDS = "no words"
+
+
+@dataclass(frozen=True)
+class KeptTexts:
+    """A line of a shard's file."""
+
+    made_with: str
+    """Digest of the model and of the settings that affect texts."""
+    clip: str
+    """Video and seconds."""
+    texts: Sequence[str]
+    scores: Sequence[float]
+    reason: str | None = None
+
+
+class TrainedProvider(ClipProvider):
+    """Narrates with a model of ours. The score of a text is LaViLa's: lower is surer."""
+
+    def narrate(self, work: ClipWork) -> Iterator[ClipTexts]:
+        """The distinct texts of each clip in the order in which they were sampled."""
+        if work.model is None:
+            raise NarrateError("the provider 'trained' needs the model of its stage")
+        identity = {"weights": sha256(work.model), "recipe": self.settings.recipe()}
+        made_with, folder = fingerprint(identity), work.journal_dir / KEPT
+        kept = _kept(folder / f"{work.shard}.jsonl", made_with)
+        rows = [work.clips.slice(int(place), 1).to_pylist()[0] for place in work.places]
+        names = [_name(row) for row in rows]
+        missing = [{**row, "texts": []} for row, name in zip(rows, names, strict=True) if name not in kept]
+        if missing:
+            with Journal(folder, work.shard) as journal:
+
+                def keep(line: KeptTexts) -> None:
+                    journal.add(line)
+                    kept[line.clip] = line
+
+                self._write(work, ClipTable.from_rows(missing), made_with, keep)
+        for name in names:
+            line = kept[name]
+            yield ClipTexts(line.texts, line.scores, line.reason)
+
+    def _write(
+        self, work: ClipWork, clips: ClipTable, made_with: str, keep: Callable[[KeptTexts], None]
+    ) -> None:
+        """Write the texts of clips, in batches, and note those that cannot be read."""
+        from avion_core.models.generate import TextSampling
+
+        subject, own = self._subject(work), self.settings.of(TrainedSettings)
+        model = subject.narrator()
+        sampling = TextSampling(
+            texts=self.settings.texts_per_clip,
+            temperature=own.temperature,
+            nucleus=own.nucleus,
+            max_tokens=model.config.context_length,
+        )
+        names = [_name(row) for row in clips.arrow().select(["video_id", "start_s", "end_s"]).to_pylist()]
+
+        def forward(frames_BTHWC: Tensor, rows: Sequence[int]) -> Tensor:
+            told = _texts(model, frames_BTHWC, sampling, seeds=[_seed(own.seed, clips, row) for row in rows])
+            for row, (texts, scores) in zip(rows, told, strict=True):
+                keep(KeptTexts(made_with, names[row], texts, scores, None if texts else NO_WORDS))
+            return frames_BTHWC.new_zeros(len(rows), 1)
+
+        for clip in subject.over_clips(clips, forward).bad:
+            keep(KeptTexts(made_with, names[clip.row], [], [], clip.reason))
+
+    def _subject(self, work: ClipWork) -> Subject:
+        """The model on its device, with the settings by which it reads clips. Raises NarrateError for a model
+        that writes no texts."""
+        import torch
+
+        from avion_core.evaluate.inference import choose_device
+        from avion_core.evaluate.subject import Subject
+        from avion_core.models.store import load_model
+
+        assert work.model is not None
+        own = self.settings.of(TrainedSettings)
+        torch.set_num_threads(own.threads)
+        network, description = load_model(work.model.parent)
+        device = choose_device(own.gpus)
+        reading = EvaluationSettings(
+            kind="captions",
+            dataset="any",
+            stage=own.stage,
+            frames=description.frames,
+            batch_size=own.batch_size,
+            precision=own.precision,
+            threads=own.threads,
+            gpus=own.gpus,
+            clip_timeout_seconds=own.clip_timeout_seconds,
+            max_bad_share=self.settings.max_failed_share,
+        )
+        return Subject(
+            title=f"narrate {work.shard}",
+            settings=reading,
+            model=network.to(device),
+            description=description,
+            chunks=work.chunks,
+            files={},
+            device=device,
+        )
+
+
+def _texts(
+    model: Narrator, frames_BTHWC: Tensor, sampling: TextSampling, *, seeds: Sequence[int]
+) -> Iterator[tuple[list[str], list[float]]]:
+    """Distinct texts that have words, and their scores, of each clip."""
+    from avion_core.data.tokenizer import decode
+    from avion_core.models.generate import generate
+
+    language = model.config.language_model
+    written = generate(model, model.normalise(frames_BTHWC), sampling, seeds=seeds)
+    words = written.words(begin=language.begin_token, end=language.end_token)
+    for clip, scores in zip(words, written.scores.tolist(), strict=True):
+        found: dict[str, float] = {}
+        for tokens, score in zip(clip, scores, strict=True):
+            found.setdefault(decode(tokens, tokenizer=language.tokenizer), score)
+        found.pop("", None)
+        yield list(found), list(found.values())
+
+
+def _seed(seed: int, clips: ClipTable, row: int) -> int:
+    from avion_core.models.generate import clip_seed
+
+    return clip_seed(seed, clips.video_id(row), clips.start_s(row), clips.end_s(row))
+
+
+def _name(row: dict[str, Any]) -> str:
+    """A clip's video and seconds."""
+    return f"{row['video_id']} {row['start_s']!r} {row['end_s']!r}"
+
+
+def _kept(path: Path, made_with: str) -> dict[str, KeptTexts]:
+    """Texts of an earlier start of this shard, by clip; a line cut short by a kill is left out."""
+    found: dict[str, KeptTexts] = {}
+    start = 0
+    for line in path.read_bytes().splitlines(keepends=True) if path.is_file() else ():
+        if line.endswith(b"\n"):
+            entry = parse_line(line, path, start=start)
+            if entry.get("made_with") == made_with:
+                found[entry["clip"]] = KeptTexts(**entry)
+        start += len(line)
+    return found

@@ -1,0 +1,224 @@
+"""Clips narrated by a trained narrator: the same texts whatever the shards, the batches and the kills."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from avion_core.config import NarratorSettings, SettingsError, load_settings
+from avion_core.configfile import lay_over, read_config
+from avion_core.data.clips import ClipTable, write_clips
+from avion_core.data.tables import map_table
+from avion_core.evaluate import inference
+from avion_core.models.store import ModelDescription, build_model, save_model
+from avion_core.narrate.narrated import NARRATED, gather_narrated, narrate_shard
+from avion_core.workflow import Workflow
+from tests.support.narrated import chunk_index
+
+SIZES = {"frames": 2, "image_size_px": 32}
+CLIPS = [("a", 0.0, 0.6), ("a", 0.7, 1.2), ("b", 0.2, 0.9)]
+ROOT = Path(__file__).parents[2]
+
+
+def save_narrator(folder: Path, seed: int) -> None:
+    """Random weights, open gates, and words that differ by clip."""
+    torch.manual_seed(seed)
+    model = build_model("narrator", "toy_narrator", **SIZES)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.endswith("_gate"):
+                weight.fill_(0.7)
+            elif weight.ndim == 2 and name.startswith("language_model."):
+                weight.mul_(4)
+    save_model(
+        folder, model, ModelDescription("narrator", "toy_narrator", **SIZES, sampling="segments", stride=4)
+    )
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("made")
+    chunk_index(home, {"a": [60], "b": [30]})
+    names = ("video_id", "start_s", "end_s")
+    rows = [
+        {**dict(zip(names, clip, strict=True)), "texts": ["#C C does it"], "narration_id": str(place)}
+        for place, clip in enumerate(CLIPS)
+    ]
+    write_clips(home / "train.arrow", rows)
+    save_narrator(home / "model", 0)
+    return home
+
+
+def settings(**own: Any) -> NarratorSettings:
+    common = {"provider": "trained", "texts_per_clip": 3, "window_seconds": 0.5, "step_seconds": 0.5}
+    trained = {"run": "r", "stage": "narrator", "temperature": 1.0, "batch_size": 2, **own}
+    return NarratorSettings.model_validate({**common, "trained": trained})
+
+
+def narrate(made: Path, home: Path, *, shard: str = "1-of-1", model: str = "model", **own: Any):
+    out = home / f"{shard}.arrow"
+    narrate_shard(
+        made / "train.arrow",
+        made / "chunks.parquet",
+        settings=settings(**own),
+        shard=shard,
+        model=made / model / "model.safetensors",
+        journal_dir=home / "journal",
+        out=out,
+    )
+    return map_table(out, NARRATED).to_pylist()
+
+
+@pytest.fixture(scope="module")
+def whole(made: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return narrate(made, tmp_path_factory.mktemp("whole"))
+
+
+def test_clips_and_windows_have_distinct_texts_with_their_scores(whole: list[dict[str, Any]]) -> None:
+    assert {(row["video_id"], row["start_s"], row["end_s"]) for row in whole} > set(CLIPS)
+    for row in whole:
+        assert 1 <= len(row["texts"]) == len(row["scores"]) <= 3
+        assert len(set(row["texts"])) == len(row["texts"])
+        assert all(1 < score < 49408 for score in row["scores"])
+    assert len({tuple(row["texts"]) for row in whole}) == len(whole)
+
+
+def by_clip(rows: list[dict[str, Any]]) -> dict[str, tuple[list[str], list[float]]]:
+    return {
+        f"{row['video_id']} {row['start_s']} {row['end_s']}": (row["texts"], row["scores"]) for row in rows
+    }
+
+
+@pytest.mark.parametrize("batch_size", [1, 16])
+def test_texts_do_not_depend_on_shards_and_batches(
+    made: Path, whole: list[dict[str, Any]], tmp_path: Path, batch_size: int
+) -> None:
+    parts = [narrate(made, tmp_path, shard=shard, batch_size=batch_size) for shard in ("1-of-2", "2-of-2")]
+    assert all(parts)
+    found, wanted = by_clip([*parts[0], *parts[1]]), by_clip(whole)
+    assert found.keys() == wanted.keys()
+    for clip, (texts, scores) in wanted.items():
+        assert found[clip][0] == texts
+        assert found[clip][1] == pytest.approx(scores, rel=1e-4)
+    gather_narrated(
+        made / "train.arrow",
+        made / "chunks.parquet",
+        [tmp_path / "1-of-2.arrow", tmp_path / "2-of-2.arrow"],
+        settings=settings(),
+        journal_dir=tmp_path / "journal",
+        out=tmp_path / "train.arrow",
+    )
+    table = ClipTable.load(tmp_path / "train.arrow")
+    assert len(table) == len(whole)
+    assert table.arrow().column("scores").null_count == 0
+
+
+def stopped_after(batches: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Stop in the batch after these; returns the sizes of all batches that are computed."""
+    means, sizes = inference._means, []
+
+    def noted(forward, views, *rest):
+        if len(sizes) == batches:
+            raise KeyboardInterrupt
+        sizes.append(len(views))
+        return means(forward, views, *rest)
+
+    monkeypatch.setattr(inference, "_means", noted)
+    return sizes
+
+
+def test_a_stopped_shard_goes_on_where_it_was(
+    made: Path, whole: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as stopping:
+        first = stopped_after(2, stopping)
+        with pytest.raises(KeyboardInterrupt):
+            narrate(made, tmp_path)
+    assert first == [2, 2] and not (tmp_path / "1-of-1.arrow").exists()
+    kept = tmp_path / "journal" / "written" / "1-of-1.jsonl"
+    with kept.open("ab") as stream:  # what a kill in mid-line leaves
+        stream.write(b'{"made_with": "abc", "cl')
+    with monkeypatch.context() as counting:
+        second = stopped_after(99, counting)
+        found = narrate(made, tmp_path)
+        assert sum(second) == len(whole) - 4
+        del second[:]
+        assert narrate(made, tmp_path) == found
+        assert second == []
+    assert by_clip(found).keys() == by_clip(whole).keys()
+    assert all(found_texts == by_clip(whole)[clip][0] for clip, (found_texts, _) in by_clip(found).items())
+
+
+def test_texts_of_another_model_or_other_draws_are_not_taken(
+    made: Path, whole: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    narrate(made, tmp_path)
+    save_narrator(made / "other", 1)
+    sizes = stopped_after(99, monkeypatch)
+    other = narrate(made, tmp_path, model="other")
+    assert sum(sizes) == len(whole) and by_clip(other) != by_clip(whole)
+    reseeded = narrate(made, tmp_path, seed=1)
+    assert sum(sizes) == 2 * len(whole) and by_clip(reseeded) != by_clip(whole)
+    narrate(made, tmp_path, batch_size=5)
+    assert sum(sizes) == 2 * len(whole)
+
+
+def test_a_clip_that_cannot_be_read_has_a_reason(made: Path, tmp_path: Path) -> None:
+    home = tmp_path / "damaged"
+    home.mkdir()
+    chunk_index(home, {"a": [60], "b": [30]})
+    (home / "train.arrow").symlink_to(made / "train.arrow")
+    (home / "model").symlink_to(made / "model")
+    (home / "b0.mp4").write_bytes(b"broken")
+    found = {row["video_id"]: row for row in narrate(home, tmp_path)}
+    assert found["a"]["texts"] and not found["b"]["texts"]
+    assert "b0.mp4" in found["b"]["reason"]
+
+
+RUN = {
+    "title": "R",
+    "stages": {"pretrain": {}, "narrator": {}},
+    "evaluations": [],
+}
+STAGES = {
+    "narrator": {
+        "task": "captioning",
+        "dataset": "ego4d",
+        "model": "toy_narrator",
+        "start": "pretrain",
+        "waive_missing": ["pool.*", "language_model.*"],
+        "image_size_px": 64,
+        "batch_size": 32,
+    }
+}
+
+
+def load(stage: str):
+    overlay = {
+        "stages": STAGES,
+        "runs": {"teacher": RUN, "llm": {"stages": {"pretrain": {"narrations": ["human", "narrated"]}}}},
+        "narrator": {"provider": "trained", "trained": {"run": "teacher", "stage": stage}},
+        "selected_runs": ["teacher", "llm"],
+    }
+    return load_settings(lay_over(read_config(ROOT / "config.yaml"), overlay))
+
+
+def test_the_model_is_that_of_the_stage_which_must_train_a_narrator() -> None:
+    chosen = load("narrator")
+    assert Workflow(chosen).narrator_model() == "results/teacher/narrator/model.safetensors"
+    with pytest.raises(SettingsError, match=r"needs a stage with the task captioning; runs\.teacher\.stages"):
+        load("pretrain")
+
+
+def test_only_what_affects_texts_is_in_the_recipe() -> None:
+    plain = settings()
+    assert plain.recipe() == settings(batch_size=9, threads=3, clip_timeout_seconds=5.0).recipe()
+    changes = {"temperature": 0.3, "nucleus": 0.5, "seed": 4, "stage": "x", "precision": "bf16"}
+    for name, value in changes.items():
+        assert plain.recipe() != settings(**{name: value}).recipe()
+    joined = NarratorSettings.join(json.loads(json.dumps(plain.recipe())), plain.job_settings())
+    assert joined == plain
