@@ -82,11 +82,7 @@ def over_clips(
         bad.append(clip)
         progress.advance(note=f"{len(bad)} bad")
         if len(bad) > max_bad_share * len(clips):
-            raise ValueError(
-                f"{title}: {len(bad)} or more of {len(clips)} clips cannot be read, beyond the share of "
-                f"{max_bad_share:g} that max_bad_share allows; the last: {clip.reason}. Repair them, or "
-                "raise the evaluation's max_bad_share"
-            )
+            raise ValueError(f"{title}: {_too_many(bad, clips, max_bad_share)}")
 
     with (
         Progress(title, len(clips), unit="clips") as progress,
@@ -106,6 +102,13 @@ def over_clips(
         raise ValueError(f"{title}: none of the {len(clips)} clips can be read{first}")
     outputs[-1] = outputs[-1].cpu()
     return Inference(np.array(rows, np.int64), torch.cat(outputs).numpy(), tuple(bad))
+
+
+def _too_many(bad: Sequence[BadClip], clips: ClipTable, max_bad_share: float) -> str:
+    return (
+        f"{len(bad)} or more of {len(clips)} clips cannot be read, beyond the share of {max_bad_share:g} that "
+        f"max_bad_share allows; the last: {bad[-1].reason}. Repair them, or raise the evaluation's max_bad_share"
+    )
 
 
 def _means(
