@@ -106,8 +106,9 @@ def over_clips(
 
 def _too_many(bad: Sequence[BadClip], clips: ClipTable, max_bad_share: float) -> str:
     return (
-        f"{len(bad)} or more of {len(clips)} clips cannot be read, beyond the share of {max_bad_share:g} that "
-        f"max_bad_share allows; the last: {bad[-1].reason}. Repair them, or raise the evaluation's max_bad_share"
+        f"{len(bad)} or more of {len(clips)} clips cannot be read, beyond the share of "
+        f"{max_bad_share:g} that max_bad_share allows; the last: {bad[-1].reason}. Repair them, or "
+        "raise the evaluation's max_bad_share"
     )
 
 
