@@ -140,10 +140,11 @@ if SETTINGS.narrator.provider:
             runtime=growing(60),
         params:
             recipe=lambda wildcards: json.dumps(SETTINGS.narrator.recipe()),
+            filters=SETTINGS.narrator.filters.model_dump_json(),
             journal=lambda wildcards: WORKFLOW.narration_journal(wildcards.dataset, looks=True),
         message:
             "Join narrated clips of {wildcards.dataset}"
         shell:
             "python -m workflow_scripts.gather_narrated_clips {input.clips:q} --chunks {input.chunks:q}"
-            " --recipe {params.recipe:q} --shards {input.shards:q} --journal {params.journal:q}"
+            " --recipe {params.recipe:q} --filters {params.filters:q} --shards {input.shards:q} --journal {params.journal:q}"
             " --out {output.table:q} 2>&1 | to_log {log:q}"

@@ -14,17 +14,19 @@ def main() -> None:
     parser.add_argument("clips", type=Path, help="clip table with human narrations")
     parser.add_argument("--chunks", type=Path, required=True, help="chunk index")
     parser.add_argument("--recipe", required=True, help="settings that affect the texts, as JSON")
+    parser.add_argument("--filters", default="{}", help="which texts are kept, as JSON")
     parser.add_argument("--shards", type=Path, nargs="+", required=True, help="tables of narrated clips")
     parser.add_argument("--journal", type=Path, required=True, help="folder of a language model's answers")
     parser.add_argument(
         "--out", type=Path, required=True, help="clip table to write, with counts and dead letters beside it"
     )
     arguments = parser.parse_args()
+    recipe = {**json.loads(arguments.recipe), "filters": json.loads(arguments.filters)}
     gather_narrated(
         arguments.clips,
         arguments.chunks,
         arguments.shards,
-        settings=NarratorSettings.join(json.loads(arguments.recipe), {}),
+        settings=NarratorSettings.join(recipe, {}),
         journal_dir=arguments.journal,
         out=arguments.out,
     )

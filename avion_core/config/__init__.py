@@ -24,6 +24,7 @@ from avion_core.config.datasets import (
     TranscodeSettings,
 )
 from avion_core.config.evaluations import EvaluationSettings
+from avion_core.config.filters import FilterSettings
 from avion_core.config.fit import unserved
 from avion_core.config.jobs import StageJob
 from avion_core.config.losses import CONTRASTIVE_LOSSES, RELEVANCY_LOSSES, LossSettings
@@ -51,6 +52,7 @@ __all__ = [
     "Count",
     "DatasetSettings",
     "EvaluationSettings",
+    "FilterSettings",
     "Fraction",
     "LayoutName",
     "LossSettings",

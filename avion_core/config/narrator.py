@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from avion_core.config.base import Count, Fraction, Name, NotNegative, Positive, Precision
 from avion_core.config.chat import ChatSettings
+from avion_core.config.filters import FilterSettings
 from avion_core.config.narration import NarrateSettings
 from avion_core.config.providers import PROVIDERS, ProvidedSection, ProviderSettings, chosen_provider
 
@@ -111,6 +112,7 @@ class NarratorSettings(ProvidedSection):
     narrations."""
     step_seconds: Positive = 2.0
     """Distance of the windows' starts, at most `window_seconds`."""
+    filters: FilterSettings = FilterSettings()
     instruction: str = (
         "You see frames of a short video clip in order of time, recorded by a camera that a person wears on "
         "the head. Say in one short sentence what that person does with their hands, in the third person and "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -10,15 +10,19 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from avion_core.data.chunks import ChunkIndex
 from avion_core.data.clips import ClipTable
 from avion_core.files import read_json
-from avion_core.media.sample import spread
+from avion_core.media.sample import Sampling, spread
 from avion_core.report import formats
+from avion_core.report.gallery import FRAMES_A_STRIP, Strip, clip_strip
 from avion_core.report.plan import PlannedNarrations, ReportPlan, require
 from avion_core.report.tables import Table, table
 
 SAMPLES = 6
 """Sample narrations per data set."""
+EVENLY = Sampling(frames=FRAMES_A_STRIP, sampling="segments", stride=1)
+"""Frames shown of a clip."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,19 @@ class Rephrasing:
     original: str
     """For a clip its video and seconds."""
     rephrased: tuple[str, ...]
+    strip: Strip | None = None
+    """Frames of a clip."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A text that a filter left out."""
+
+    reason: str
+    text: str
+    human: str
+    """What a person wrote about the clip; empty for a window."""
+    strip: Strip
 
 
 @dataclass(frozen=True)
@@ -43,41 +60,36 @@ class Narrations:
     texts_a_clip: float
     samples: tuple[Rephrasing, ...]
     tables: tuple[Table, ...]
-    """A language model's bill and dead letters, if any."""
+    """A language model's bill, dead letters and counts of filters, if any."""
+    left_out: tuple[LeftOut, ...] = ()
+    """Examples of what the filters left out."""
 
 
 def narrations(plan: ReportPlan) -> list[Narrations]:
     """Samples of rephrased narrations and narrated clips, spread over all, and a model's tables."""
-    rephrased = [
-        _narrations(name, planned, _distinct_texts, looks=False) for name, planned in plan.narrations.items()
-    ]
-    return rephrased + [
-        _narrations(name, planned, _clips, looks=True) for name, planned in plan.narrated.items()
-    ]
+    rephrased = [_narrations(name, planned) for name, planned in plan.narrations.items()]
+    return rephrased + [_narrations(name, planned) for name, planned in plan.narrated.items()]
 
 
-def _narrations(
-    dataset: str,
-    planned: PlannedNarrations,
-    samples_of: Callable[[ClipTable], tuple[int, list[Rephrasing]]],
-    *,
-    looks: bool,
-) -> Narrations:
+def _narrations(dataset: str, planned: PlannedNarrations) -> Narrations:
     where = f"narrations of '{dataset}'"
     clips = ClipTable.load(require(planned.table, where))
     texts = pc.sum(pc.list_value_length(clips.arrow().column("texts"))).as_py() or 0
-    distinct, samples = samples_of(clips)
+    chunks = None if planned.chunks is None else ChunkIndex.load(require(planned.chunks, where))
+    distinct, samples = _distinct_texts(clips) if chunks is None else _clips(clips, chunks)
     summary = read_json(require(planned.summary, where))
-    tables = (_bill(summary), _dead_letters(summary, planned.dead, "clips" if looks else "narrations"))
+    dead = _dead_letters(summary, planned.dead, "narrations" if chunks is None else "clips")
+    tables = (_bill(summary), dead, _filters(summary))
     return Narrations(
         dataset=dataset,
         provider=planned.provider,
-        looks=looks,
+        looks=chunks is not None,
         clips=len(clips),
         distinct=distinct,
         texts_a_clip=texts / max(len(clips), 1),
         samples=tuple(samples),
         tables=tuple(entry for entry in tables if entry),
+        left_out=() if chunks is None else tuple(_left_out(summary, chunks)),
     )
 
 
@@ -95,13 +107,36 @@ def _distinct_texts(clips: ClipTable) -> tuple[int, list[Rephrasing]]:
     return len(first_row), samples
 
 
-def _clips(clips: ClipTable) -> tuple[int, list[Rephrasing]]:
+def _clips(clips: ClipTable, chunks: ChunkIndex) -> tuple[int, list[Rephrasing]]:
     """The number of clips, and samples of them."""
     samples = []
     for row in spread(range(len(clips)), SAMPLES):
         place = f"{clips.video_id(row)}, {clips.start_s(row):.1f} to {clips.end_s(row):.1f} s"
-        samples.append(Rephrasing(place, tuple(clips.texts(row))))
+        samples.append(Rephrasing(place, tuple(clips.texts(row)), clip_strip(clips, row, chunks, EVENLY)))
     return len(clips), samples
+
+
+def _filters(summary: Mapping[str, Any]) -> Table | None:
+    """How many texts each filter left out; None without filters."""
+    written = max(summary.get("written", 0), 1)
+    rows = [
+        [reason, f"{number:,}", formats.share(100 * number / written)]
+        for reason, number in summary.get("filtered", {}).items()
+    ]
+    columns = ("filter", "texts", "share")
+    made = table("Texts left out", columns, rows, numbers=columns[1:])
+    return (
+        replace(made, note=f"Of {formats.count(written, 'text')}, by `narrator.filters`.") if rows else None
+    )
+
+
+def _left_out(summary: Mapping[str, Any], chunks: ChunkIndex) -> Iterator[LeftOut]:
+    for reason, examples in summary.get("examples", {}).items():
+        places = [{name: example[name] for name in ("video_id", "start_s", "end_s")} for example in examples]
+        clips = ClipTable.from_rows({**place, "texts": []} for place in places)
+        for row, example in enumerate(examples):
+            strip = clip_strip(clips, row, chunks, EVENLY)
+            yield LeftOut(reason, example["text"], example["human"], strip)
 
 
 def _bill(summary: Mapping[str, Any]) -> Table | None:

@@ -67,6 +67,8 @@ class PlannedNarrations(Section):
     """List of the narrations or clips without a usable sentence."""
     summary: Path
     """Their counts, and a language model's bill."""
+    chunks: Path | None = None
+    """Chunk index, to show clips narrated by what they show."""
 
 
 class Dag(Section):

@@ -32,7 +32,11 @@ def _narrations(workflow: Workflow, datasets: list[str], *, looks: bool) -> dict
     settings = workflow.settings
     provider = settings.narrator.provider if looks else settings.narrate.provider
     return {
-        name: PlannedNarrations(provider=str(provider), **_paths(workflow.narration_files(name, looks=looks)))
+        name: PlannedNarrations(
+            provider=str(provider),
+            chunks=Path(workflow.chunks(name)) if looks else None,
+            **_paths(workflow.narration_files(name, looks=looks)),
+        )
         for name in datasets
     }
 

@@ -254,3 +254,20 @@ def test_equal_results_make_equal_files(world):
 def test_the_report_needs_no_torch():
     code = "import sys, avion_core.report.page; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_narrated_clips_are_shown_with_their_texts_and_what_filters_left_out(world):
+    planned = dict(world.plan["narrations"]["ego4d"])
+    place = {name: world.clips[0][name] for name in ("video_id", "start_s", "end_s")}
+    example = {**place, "text": "a mug <b>", "human": "#C C takes a mug"}
+    summary = {"texts": 40, "windows": 3, "other_subject": 0, "reasons": {}, "bill": {}}
+    filters = {"written": 200, "filtered": {"no tag": 50}, "examples": {"no tag": [example]}}
+    write_json(Path(planned["summary"]), summary | filters)
+    world.plan["narrations"] = {}
+    world.plan["narrated"] = {"ego4d": {**planned, "provider": "vision", "chunks": str(world.chunks)}}
+    html = build(world)[0]
+    text = Page(html).text
+    assert "Texts left out" in text and "no tag 50 25.0" in text.replace("\N{NO-BREAK SPACE}", " ")
+    assert "a mug <b>" in text and "people wrote: #C C takes a mug" in text
+    section = html[html.index('id="narrations"') :].partition("</section>")[0]
+    assert section.count('<img src="data:image/jpeg;base64,') + section.count("cannot be shown") == 7
