@@ -108,14 +108,14 @@ class _Batch:
         self.entropy_BN, self.steps_BN = (torch.zeros(shape, device=device) for _ in range(2))
         self.ended_BN = torch.zeros(shape, dtype=torch.bool, device=device)
         self.seeds_b = torch.tensor(seeds, dtype=torch.long, device=device)
-        self.clip_bQD = clip_BQD
+        self.clip_BQD = clip_BQD
         self.places_b = torch.arange(len(seeds), device=device)
         self.cache = Cache(language.layers, tokens=sampling.max_tokens, clip_tokens=model.config.queries)
 
     def advance(self, place: int) -> bool:
         """Write the tokens at `place`; returns whether any text is unfinished."""
         before_r1 = self.tokens_BNL[self.places_b, :, place - 1].reshape(-1, 1)
-        logits_rV = self.model.next_token(before_r1, self.clip_bQD, cache=self.cache)[:, 0].float()
+        logits_rV = self.model.next_token(before_r1, self.clip_BQD, cache=self.cache)[:, 0].float()
         keys_r = draw_keys(self.seeds_b, texts=self.sampling.texts, place=place)
         drawn_r = draw(logits_rV, keys_r, self.sampling)
         drawn_bN, entropy_bN = (
@@ -139,7 +139,6 @@ class _Batch:
         )
         self.cache.keep(clips_b, texts_r.flatten())
         self.places_b, self.seeds_b = self.places_b[clips_b], self.seeds_b[clips_b]
-        self.clip_bQD = self.clip_bQD[clips_b]
 
 
 def draw(logits_RV: Tensor, keys_R: Tensor, sampling: TextSampling) -> Tensor:
