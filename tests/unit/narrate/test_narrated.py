@@ -36,7 +36,9 @@ class Counting(ClipProvider):
             if int(start) == 2:
                 yield ClipTexts([], reason="dark", tries=3)
             else:
-                yield ClipTexts([f"#C C counts {int(start)}", "#C C waits"], scores=[1.5, 2.5 + int(start)])
+                yield ClipTexts(
+                    [f"#C C counts {int(start)}", "#C C waits for the kettle"], scores=[1.5, 2.5 + int(start)]
+                )
 
 
 @pytest.fixture
@@ -83,7 +85,10 @@ def test_the_table_is_the_same_whatever_the_shards(home: Path, shards: int) -> N
     assert places == [("a", 0.0), ("a", 0.5), ("a", 1.5), ("a", 3.0), ("b", 0.0), ("b", 1.0), ("b", 1.0)]
     for row in found:
         start = int(row["start_s"])
-        assert row["texts"] == [f"#C C counts {start}", "#C C waits"] and row["scores"] == [1.5, 2.5 + start]
+        assert row["texts"] == [f"#C C counts {start}", "#C C waits for the kettle"] and row["scores"] == [
+            1.5,
+            2.5 + start,
+        ]
         assert row["source"] == "narrated"
     assert [row["narration_id"] for row in found].count(None) == 5
     assert (
