@@ -19,7 +19,7 @@ from avion_core.models.generate import Generated, TextSampling, draw, draw_keys,
 from avion_core.models.narrator import Narrator
 from benchmarks import median_seconds, write_result
 
-ARCHITECTURE, CLIPS, TEXTS, WORDS, ROUNDS = "narrator_gpt2", 2, 2, 10, 1
+ARCHITECTURE, CLIPS, TEXTS, WORDS, ROUNDS = "narrator_gpt2", 1, 2, 10, 1
 SAMPLING = TextSampling(texts=TEXTS)
 
 
