@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avion_core.config import OpenAISettings
+from avion_core.config import OpenAISettings, VisionSettings
 from avion_core.narrate.api_key import ApiKey, read_api_key
 
 KEY = "sk-proj-Zq8-TopSecret_4711x"
@@ -105,3 +105,16 @@ def test_a_key_in_the_address_is_refused(monkeypatch):
     with pytest.raises(ValueError, match="base_url holds the key") as caught:
         read_api_key(OpenAISettings(base_url=f"https://gateway.example/{KEY}/v1"))
     assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (OpenAISettings(), "narrate.provider is 'openai'.*set narrate.provider to 'lexicon'"),
+        (VisionSettings(), "narrator.provider is 'vision'.*set narrator.provider to null"),
+    ],
+)
+def test_without_a_key_the_setting_that_needs_it_is_named(monkeypatch, settings, said):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(ProviderError, match=said):
+        read_api_key(settings)
