@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from avion_core.config import OpenAISettings, VisionSettings
 from avion_core.narrate.api_key import ApiKey, read_api_key
+from avion_core.narrate.exchange import ProviderError
 
 KEY = "sk-proj-Zq8-TopSecret_4711x"
 BEARER = f"Bearer {KEY}"
