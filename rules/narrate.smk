@@ -20,7 +20,7 @@ rule rephrase_narrations:
         "../envs/narrate.yaml"
     resources:
         mem_mb=growing(1500),
-        runtime=growing(720),
+        runtime=growing(SETTINGS.narrate.own.job_minutes),
         job_settings=lambda wildcards: json.dumps(SETTINGS.narrate.job_settings()),
     params:
         code=provider_code(PROVIDER),
@@ -105,7 +105,7 @@ if SETTINGS.narrator.provider:
         threads: SETTINGS.narrator.own.job_threads
         resources:
             mem_mb=growing(2500),
-            runtime=growing(720),
+            runtime=growing(SETTINGS.narrator.own.job_minutes),
             gpu=SETTINGS.narrator.own.job_gpus,
             job_settings=lambda wildcards: json.dumps(SETTINGS.narrator.job_settings()),
         params:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from avion_core.config.base import Address, Count, NotNegative, Positive, Section
+from avion_core.config.base import Address, Count, Fraction, NotNegative, Positive, Section
 from avion_core.config.providers import ProviderSettings
 
 
@@ -43,6 +43,24 @@ class ChatServer(Section):
     max_usd: NotNegative = 10.0
     """Most that a data set's requests may cost, including those of earlier runs; narration stops before."""
 
+    batch: bool = False
+    """Send requests through the server's Files and Batch API: usually half the price, within a day."""
+    batch_requests: Count = 50_000
+    """Most requests in one batch."""
+    batch_megabytes: Positive = 200.0
+    """Largest file of one batch."""
+    batch_price_share: Fraction = 0.5
+    """Price of a request in a batch, relative to the prices above."""
+    batch_poll_seconds: Positive = 60.0
+    """Interval at which the state of batches is requested."""
+    batch_hours: Positive = 30.0
+    """A batch that takes longer is cancelled: its answers so far are kept, the rest is requested again."""
+
+    @property
+    def price_share(self) -> float:
+        """Price of a request relative to the normal price."""
+        return self.batch_price_share if self.batch else 1.0
+
     @property
     def longest_reply_tokens(self) -> int:
         """Highest token limit of a reply, including reasoning."""
@@ -55,6 +73,11 @@ class ChatSettings(ChatServer, ProviderSettings):
     where: ClassVar[str]
     """The section in the configuration, for messages."""
     prompted = True
+
+    @property
+    def job_minutes(self) -> int:
+        """Time limit of a shard's job: half a day, or the day that a batch may take and two hours more."""
+        return 1560 if self.batch else 720
 
     model: str
     """Name of the model on the server."""

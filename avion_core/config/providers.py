@@ -53,6 +53,11 @@ class ProviderSettings(Section):
         """GPUs of a shard's job."""
         return 0
 
+    @property
+    def job_minutes(self) -> int:
+        """Time limit of a shard's job."""
+        return 720
+
     def trained_stage(self) -> tuple[str, str] | None:
         """Run and stage of the model that it narrates clips with; None if it needs no model of ours."""
         return None

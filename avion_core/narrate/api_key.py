@@ -12,7 +12,8 @@ import re
 from collections.abc import Iterator
 
 from avion_core.config import ChatSettings
-from avion_core.narrate.exchange import ProviderError
+from avion_core.narrate.chat_reply import ChatReply
+from avion_core.narrate.exchange import Answer, ProviderError
 from avion_core.plain_text import plain
 
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -57,6 +58,19 @@ class ApiKey:
         if self.is_in(words):
             return "its words repeat the key and are left out"
         return plain(_MASKED.sub("***", words))[:LONGEST_SHOWN]
+
+
+def answer_of(reply: ChatReply, number: int, seconds: float, *, key: ApiKey) -> Answer:
+    """The answer to try `number`, without a reply that repeats the key."""
+    withheld = any(map(key.is_in, (reply.content, reply.finish, *reply.others)))
+    return Answer(
+        try_number=number,
+        content="" if withheld else reply.content,
+        finish="it repeats the key" if withheld else reply.finish,
+        usage=reply.usage,
+        seconds=round(seconds, 3),
+        others=() if withheld else reply.others,
+    )
 
 
 def read_api_key(settings: ChatSettings) -> ApiKey:

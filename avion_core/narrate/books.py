@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 import threading
 from collections import Counter
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,12 +29,13 @@ from avion_core.narrate.questions import Questions
 from avion_core.shards import shard_names, shard_numbers
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Try:
     """A request in flight."""
 
     highest_usd: float
-    token_limit: int
+    token_limit: int = 0
+    price_share: float = 1.0
 
 
 class ShardBooks:
@@ -50,24 +51,26 @@ class ShardBooks:
         self.problem: Exception | None = None
         """Raised at the next try, to end the run."""
         self._journal, self._server = journal, server
-        self._numbers = itertools.count(ledger.next_try)
+        self.next_try = ledger.next_try
+        """Number of the next try."""
         self._lock = threading.Lock()
-        self._unsettled: dict[int, _Try] = {}
+        self._unsettled = {number: _Try(usd) for number, (_, usd) in ledger.unsettled.items()}
 
-    def begin(self, request: Request, token_limit: int) -> int:
+    def begin(self, request: Request, token_limit: int, *, price_share: float = 1.0) -> int:
         """Record a try at its highest price before it is sent; returns its number.
 
         Raises BudgetError if it could exceed the limit, or the `problem` that ends the run.
         """
-        highest = highest_usd(request, token_limit, Prices.of(self._server))
+        highest = highest_usd(request, token_limit, Prices.of(self._server, price_share))
         with self._lock:
             if self.problem is not None:
                 raise self.problem
             if highest and self.spent_usd + highest > self.limit_usd:
                 raise self._limit_reached(highest)
-            number = next(self._numbers)
+            number = self.next_try
             self._journal.begin(number, usd=highest, model=self._server.model)
-            self._unsettled[number] = _Try(highest, token_limit)
+            self.next_try += 1
+            self._unsettled[number] = _Try(highest, token_limit, price_share)
             self.spent_usd += highest
             self.tries[request.number] += 1
         return number
@@ -78,15 +81,23 @@ class ShardBooks:
             self._journal.cancel(try_number)
             self.spent_usd -= self._unsettled.pop(try_number).highest_usd
 
-    def settle(
-        self, request: Request, answer: Answer, *, keys: list[str], usable: list[bool], parser: str
-    ) -> None:
+    def open_tries(self) -> Set[int]:
+        """Numbers of the tries without answer or cancellation, those of earlier sessions included."""
+        return self._unsettled.keys()
+
+    def take_over(self, try_number: int, token_limit: int, *, price_share: float) -> None:
+        """Continue a try of an earlier session."""
+        with self._lock:
+            highest = self._unsettled[try_number].highest_usd
+            self._unsettled[try_number] = _Try(highest, token_limit, price_share)
+
+    def settle(self, request: Request, answer: Answer, *, usable: list[bool], parser: str) -> None:
         """Record an answer at its actual price; `usable` is what the parser found for each key."""
-        given, written, usd = self._price(request, answer)
-        limit = self._unsettled[answer.try_number].token_limit
+        sent = self._unsettled[answer.try_number]
+        given, written, usd = self._price(request, answer, sent.price_share)
         entry = Entry(
             answers=answer.try_number,
-            keys=keys,
+            keys=list(request.keys),
             usable=usable,
             parser=parser,
             provider=self._server.where.rpartition(".")[2],
@@ -97,8 +108,8 @@ class ShardBooks:
             usd=usd,
             seconds=answer.seconds,
             finish=answer.finish,
-            limit=limit,
-            reasons=limit > self._server.max_tokens_per_reply,
+            limit=sent.token_limit,
+            reasons=sent.token_limit > self._server.max_tokens_per_reply,
             texts=list(request.texts),
             reply=answer.reply,
         )
@@ -106,18 +117,26 @@ class ShardBooks:
             self._journal.add(entry)
             self.spent_usd += usd - self._unsettled.pop(answer.try_number).highest_usd
 
+    def settle_unread(self, request: Request, answer: Answer) -> None:
+        """Record an answer to a request of an earlier session; it is parsed when it is next looked at."""
+        self.settle(request, answer, usable=[], parser="")
+
+    def sync(self) -> None:
+        """Write everything recorded so far to disk."""
+        self._journal.sync()
+
     def give_up(self, letter: DeadLetter) -> None:
         """Record that a narration or clip was given up."""
         self._journal.add(letter)
 
-    def _price(self, request: Request, answer: Answer) -> tuple[int, int, float]:
+    def _price(self, request: Request, answer: Answer, share: float) -> tuple[int, int, float]:
         """Input tokens, output tokens and price of an answer; from lengths if the server counted none."""
         if answer.usage is not None:
             given, written = answer.usage.input_tokens, answer.usage.output_tokens
         else:
             given = message_tokens(request.messages) + request.image_tokens
             written = sum(map(tokens, (answer.content, *answer.others)))
-        return given, written, Prices.of(self._server).usd(given, written)
+        return given, written, Prices.of(self._server, share).usd(given, written)
 
     def _limit_reached(self, highest: float) -> BudgetError:
         return BudgetError(
@@ -129,11 +148,18 @@ class ShardBooks:
 
 
 def open_books(
-    journal: Journal, ledger: Ledger, *, shard: str, questions: Questions, every: Questions
+    journal: Journal,
+    ledger: Ledger,
+    *,
+    shard: str,
+    questions: Questions,
+    every: Questions,
+    in_flight: bool = False,
 ) -> ShardBooks:
     """Print what `questions` will cost; BudgetError if that exceeds this shard's part of `max_usd`.
 
-    `ledger` is the content of the journal's file, `every` are the questions of all shards.
+    `ledger` is the content of the journal's file, `every` are the questions of all shards. With batches
+    `in_flight`, which count at their highest price until they are over, nothing is refused here.
     """
     title, server = f"{questions.title} {shard}", questions.server
     number, shards = shard_numbers(shard)
@@ -148,7 +174,7 @@ def open_books(
         file=sys.stderr,
         flush=True,
     )
-    if left.usd and ledger.usd + left.usd > limit:
+    if left.usd and ledger.usd + left.usd > limit and not in_flight:
         share = wanted[number - 1] / sum(wanted) or 1.0
         needed = (ledger.usd + left.usd) / share + before
         raise BudgetError(

@@ -50,6 +50,8 @@ class Estimate:
     images: int = 0
     sent_bytes: int = 0
     """Of all requests' prompts and images."""
+    price_share: float = 1.0
+    """Price relative to that of single requests, as in a batch."""
 
     def __str__(self) -> str:
         reasoning = f", at most ${money(self.reasoning_usd)} more if it reasons" if self.reasoning_usd else ""
@@ -57,10 +59,11 @@ class Estimate:
         sent = (
             f"{self.sent_bytes / 1e6:.2g} MB" if self.sent_bytes < 1e8 else f"{self.sent_bytes / 1e9:.1f} GB"
         )
+        batch = f" in batches, at {self.price_share:.0%} of the price" if self.price_share != 1 else ""
         return (
             f"{self.count} {self.what}, {self.requests} requests, {images}about {self.input_tokens} input "
             f"and {self.output_tokens} output tokens, about {sent} to send, about "
-            f"${money(self.usd)}{reasoning}"
+            f"${money(self.usd)}{batch}{reasoning}"
         )
 
 
@@ -72,9 +75,9 @@ class Prices:
     output: float
 
     @classmethod
-    def of(cls, server: ChatSettings) -> Prices:
-        """The prices of the settings."""
-        return cls(server.usd_per_million_input_tokens, server.usd_per_million_output_tokens)
+    def of(cls, server: ChatSettings, share: float) -> Prices:
+        """This share of the prices of the settings."""
+        return cls(share * server.usd_per_million_input_tokens, share * server.usd_per_million_output_tokens)
 
     def usd(self, input_tokens: float, output_tokens: float) -> float:
         """Price of this many tokens."""
@@ -109,8 +112,8 @@ def reply_tokens(lengths: NDArray[np.int64], *, count: int) -> NDArray[np.int64]
 
 def highest_usd(request: Request, token_limit: int, prices: Prices) -> float:
     """Upper bound on a request's price: a token has at least one byte, and each reply ends at its limit."""
-    given = (len(json.dumps(request.schema)) if request.schema else 0) + request.image_tokens
-    given += sum(len(text_of(message).encode()) + TOKENS_PER_MESSAGE for message in request.messages)
+    given = (len(json.dumps(request.schema)) if request.schema else 0) + request.most_input_tokens
+    given += TOKENS_PER_MESSAGE * len(request.messages)
     return prices.usd(given, token_limit * request.choices)
 
 
@@ -122,7 +125,7 @@ def estimate_texts(
     given, wanted = _tokens_by_text(lengths, rephrase=rephrase, openai=openai)
     input_tokens = requests * _empty_request(rephrase, openai) + int(given.sum())
     output_tokens = int(wanted.sum())
-    prices = Prices.of(openai)
+    prices = Prices.of(openai, openai.price_share)
     return Estimate(
         count=len(lengths),
         requests=requests,
@@ -131,6 +134,7 @@ def estimate_texts(
         usd=prices.usd(input_tokens, output_tokens),
         reasoning_usd=prices.usd(0, requests * openai.max_reasoning_tokens),
         sent_bytes=int(lengths.sum()) + requests * _prompt_bytes(rephrase, openai),
+        price_share=openai.price_share,
     )
 
 
@@ -139,7 +143,8 @@ def usd_by_text(
 ) -> NDArray[np.float64]:
     """Price of each narration, given its length in bytes, including its share of the request."""
     given, wanted = _tokens_by_text(lengths, rephrase=rephrase, openai=openai)
-    shared, prices = _empty_request(rephrase, openai) / openai.narrations_per_request, Prices.of(openai)
+    shared = _empty_request(rephrase, openai) / openai.narrations_per_request
+    prices = Prices.of(openai, openai.price_share)
     return ((given + shared) * prices.input + wanted * prices.output) / 1e6
 
 

@@ -33,6 +33,11 @@ class ChatReply:
     others: tuple[str, ...] = ()
     """Contents of further choices."""
 
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the token limit was reached before any text."""
+        return self.finish == "length" and not any(map(str.strip, (self.content, *self.others)))
+
 
 def read_reply(body: bytes, *, sent_bytes: int, token_limit: int) -> ChatReply:
     """The first choice's message, further choices' contents, and the token counts if they are plausible.

@@ -22,13 +22,13 @@ from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 from avion_core.config import ChatSettings
-from avion_core.narrate.api_key import KEY_VARIABLE, ApiKey, read_api_key
+from avion_core.narrate.api_key import ApiKey, answer_of, read_api_key
 from avion_core.narrate.budget import message_tokens
 from avion_core.narrate.chat_reply import ChatReply
-from avion_core.narrate.exchange import Answer, Books, NoAnswer, ProviderError, Request
+from avion_core.narrate.exchange import Answer, BatchBooks, Books, NoAnswer, Request
 from avion_core.narrate.failures import Failure, Fault
 from avion_core.narrate.pace import Pace
-from avion_core.narrate.patience import Outage, Tries, asked_wait
+from avion_core.narrate.patience import Outage, Tries, asked_wait, setup_problem
 from avion_core.narrate.request_form import RequestForm
 from avion_core.narrate.transport import Transport
 from avion_core.processes import finishing_when_stopped
@@ -47,7 +47,7 @@ Outcome = tuple[Request, Answer | NoAnswer]
 class Answering(Protocol):
     """What is needed of a client."""
 
-    def answers(self, waiting: deque[Request], books: Books) -> Iterator[Outcome]:
+    def answers(self, waiting: deque[Request], books: BatchBooks) -> Iterator[Outcome]:
         """Answer requests until `waiting` is empty; the caller may add to it while iterating."""
         ...
 
@@ -60,8 +60,8 @@ class ChatClient:
 
     def __init__(self, settings: ChatSettings, *, shards: int = 1) -> None:
         self._settings, self._shards = settings, shards
-        self._server = settings.base_url or OPENAI_URL
-        self._key = read_api_key(settings)
+        self.server = settings.base_url or OPENAI_URL
+        self.key = read_api_key(settings)
         self.form = RequestForm(schema=settings.schema_bound)
         """What is known of the server; learnt from its refusals."""
 
@@ -79,8 +79,8 @@ class ChatClient:
                 self._settings,
                 self.form,
                 self._shards,
-                server=self._server,
-                key=self._key,
+                server=self.server,
+                key=self.key,
                 books=books,
                 loop=loop,
             )
@@ -130,7 +130,7 @@ class _Run:
         self._reply_tokens = settings.max_tokens_per_reply
         """Expected of the next reply: those of the latest one."""
         self.form = form
-        self._outage = Outage(settings, server, _say)
+        self._outage = Outage(settings, server, say)
         self._tasks: set[asyncio.Task[None]] = set()
         self._held: dict[asyncio.Future[None], _Held] = {}
         """Held requests, by the future that releases each."""
@@ -177,7 +177,7 @@ class _Run:
 
     def stop_by_signal(self) -> None:
         """Send nothing more, and tell the user what the run still waits for."""
-        _say(
+        say(
             "stopping; waiting for replies to requests already sent, for "
             f"{self._settings.timeout_seconds:g} s at most (a second signal stops immediately)"
         )
@@ -235,7 +235,7 @@ class _Run:
             if isinstance(result, ChatReply):
                 self._note_health(sent_at)
                 self._note_answer(result, sent, form, fell_back=plain)
-                return self._answer(result, number, time.monotonic() - started)
+                return answer_of(result, number, time.monotonic() - started, key=self._key)
             if self._adapt(form, result, sent):
                 continue
             if result.fault is Fault.REFUSED and form.binds(sent) and not self._bound:
@@ -274,7 +274,7 @@ class _Run:
             self._check_server(result, tries)
             said = self._key.public(result.said)
             if result.fault is Fault.REFUSED:
-                raise ProviderError(f"{self._server} refuses every request ({said})")
+                raise setup_problem(result, self._settings, self._server, self._key)
             if result.fault is Fault.FAILED:
                 self._outage.note(said)
             self._outage.check(said)
@@ -303,25 +303,12 @@ class _Run:
             self._books.cancel(number)
         return number, result
 
-    def _answer(self, reply: ChatReply, number: int, seconds: float) -> Answer:
-        withheld = any(map(self._key.is_in, (reply.content, reply.finish, *reply.others)))
-        return Answer(
-            try_number=number,
-            content="" if withheld else reply.content,
-            finish="it repeats the key" if withheld else reply.finish,
-            usage=reply.usage,
-            seconds=round(seconds, 3),
-            others=() if withheld else reply.others,
-        )
-
     def _note_answer(self, reply: ChatReply, request: Request, form: RequestForm, *, fell_back: bool) -> None:
         self._bound += form.binds(request)
         if fell_back and not self._bound:
             self._learn(replace(form, schema=False))
-        cut = reply.finish == "length" and not any(map(str.strip, (reply.content, *reply.others)))
-        if reply.reasons or cut:
-            self._learn(replace(form, reasons=True))
-        if cut:
+        self._learn(form.learnt_from(reply))
+        if reply.is_cut_off:
             more = "raise" if form.reasons else "the next replies have more:"
             self._say_once(
                 f"the model '{self._settings.model}' used all {form.token_limit(self._settings)} tokens of "
@@ -338,25 +325,14 @@ class _Run:
     def _learn(self, form: RequestForm) -> None:
         before, self.form = self.form, self.form.joined(form)
         if before.schema and not self.form.schema:
-            _say(f"{self._server} does not bind replies to a JSON schema; they are read as they come")
+            say(f"{self._server} does not bind replies to a JSON schema; they are read as they come")
 
     def _check_server(self, failure: Failure, tries: Tries) -> None:
         """Raise ProviderError if it is not this request that fails, and waiting does not help either."""
-        said, where = self._key.public(failure.said), self._settings.where
         if failure.fault is Fault.AWAY:
-            self._outage.note(said)
-        if failure.fault is not Fault.SETUP or (self._answered and tries.of(Fault.SETUP) == 1):
-            return
-        if failure.status in (401, 403):
-            raise ProviderError(f"{self._server} refuses the key in {KEY_VARIABLE} ({said})")
-        if failure.status in (402, 429):
-            raise ProviderError(f"{self._server}: the account has no credit left ({said})")
-        if failure.status is None:
-            raise ProviderError(f"{self._server} cannot be reached ({said}); see {where}.base_url")
-        raise ProviderError(
-            f"{self._server} does not know the model '{self._settings.model}', or is not the address of an "
-            f"OpenAI-compatible server ({said}); see {where}.model and base_url"
-        )
+            self._outage.note(self._key.public(failure.said))
+        if failure.fault is Fault.SETUP and not (self._answered and tries.of(Fault.SETUP) == 1):
+            raise setup_problem(failure, self._settings, self._server, self._key)
 
     async def _hold(self, request: Request, failed_at: float) -> None:
         """Wait until another request, sent after this one failed, is answered."""
@@ -385,9 +361,10 @@ class _Run:
     def _say_once(self, words: str) -> None:
         if words not in self._said:
             self._said.add(words)
-            _say(words)
+            say(words)
 
 
-def _say(words: str) -> None:
+def say(words: str) -> None:
+    """Print a line on standard error."""
     with suppress(BrokenPipeError):  # the signal that stops us may have ended what reads this
         print(f"narrate: {words}", file=sys.stderr, flush=True)

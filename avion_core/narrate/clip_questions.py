@@ -151,7 +151,7 @@ class ClipQuestions(Questions):
     def estimate(self) -> Estimate:
         """Size and price of narrating all clips; decodes a few to measure their bytes."""
         input_tokens, output_tokens = (len(self) * count for count in self._tokens_each())
-        prices = Prices.of(self._vision)
+        prices = Prices.of(self._vision, self._vision.price_share)
         images = self._known.images_of_a_clip(self._vision)
         return Estimate(
             count=len(self),
@@ -163,11 +163,12 @@ class ClipQuestions(Questions):
             what="distinct clips",
             images=len(self) * images,
             sent_bytes=round(len(self) * self._bytes_each()),
+            price_share=self._vision.price_share,
         )
 
     def usd(self) -> NDArray[np.float64]:
         """Price of each clip; they are all alike."""
-        return np.full(len(self), Prices.of(self._vision).usd(*self._tokens_each()))
+        return np.full(len(self), Prices.of(self._vision, self._vision.price_share).usd(*self._tokens_each()))
 
     def _place(self, place: int) -> tuple[str, float, float]:
         video_id, start_s, end_s = (

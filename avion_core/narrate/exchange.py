@@ -5,10 +5,11 @@ The client records every try before sending it, so that the try is in the journa
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from avion_core.narrate.prompts import Message
+from avion_core.narrate.prompts import Message, text_of
 
 
 class ProviderError(ValueError):
@@ -29,6 +30,13 @@ class Request:
     """Replies sampled for it."""
     image_tokens: int = 0
     """Most input tokens that its images may count."""
+    keys: tuple[str, ...] = ()
+    """Keys of the texts or the clip in the journal, in order."""
+
+    @property
+    def most_input_tokens(self) -> int:
+        """Bound on the tokens of its messages: a token has at least one byte."""
+        return sum(len(text_of(message).encode()) for message in self.messages) + self.image_tokens
 
 
 @dataclass(frozen=True)
@@ -83,4 +91,33 @@ class Books(Protocol):
 
     def cancel(self, try_number: int) -> None:
         """Record that the server did not serve a try: it costs nothing."""
+        ...
+
+
+class BatchBooks(Books, Protocol):
+    """Books that outlast the session: a batch may be sent in one and answered in the next."""
+
+    def begin(self, request: Request, token_limit: int, *, price_share: float = 1.0) -> int:
+        """The same; `price_share` is the price relative to the normal one."""
+        ...
+
+    @property
+    def next_try(self) -> int:
+        """Number of the next try."""
+        ...
+
+    def open_tries(self) -> Set[int]:
+        """Numbers of the tries without answer or cancellation, those of earlier sessions included."""
+        ...
+
+    def take_over(self, try_number: int, token_limit: int, *, price_share: float) -> None:
+        """Continue a try of an earlier session."""
+        ...
+
+    def settle_unread(self, request: Request, answer: Answer) -> None:
+        """Record an answer to a request of an earlier session; it is parsed when it is next looked at."""
+        ...
+
+    def sync(self) -> None:
+        """Write everything recorded so far to disk."""
         ...

@@ -125,6 +125,10 @@ class Journal:
         """Add a dataclass as a line: an answer, or a narration that was given up."""
         self._append(vars(line))
 
+    def sync(self) -> None:
+        """Write all lines to disk."""
+        os.fsync(self._descriptor)
+
     def _append(self, line: dict[str, Any]) -> None:
         data = json.dumps(line, ensure_ascii=False).encode(errors="replace") + b"\n"
         with self._writing:

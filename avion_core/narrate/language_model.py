@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 import sys
+import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +16,13 @@ from numpy.typing import NDArray
 
 from avion_core.media import MediaError
 from avion_core.narrate.answered import Answered
-from avion_core.narrate.books import open_books
+from avion_core.narrate.batch_client import BatchClient
+from avion_core.narrate.batch_state import BATCHES, keys_in_flight, shards_in_flight
+from avion_core.narrate.books import ShardBooks, open_books
 from avion_core.narrate.budget import money
 from avion_core.narrate.client import Answering, ChatClient
 from avion_core.narrate.exchange import Answer, NoAnswer, ProviderError, Request
-from avion_core.narrate.journal import DeadLetter, Journal
+from avion_core.narrate.journal import DeadLetter, Journal, JournalError
 from avion_core.narrate.ledger import read_ledger, read_ledgers
 from avion_core.narrate.provider import Rephrasing
 from avion_core.narrate.questions import Questions
@@ -53,13 +57,14 @@ def ask_model(
 
 
 def open_questions(questions: Questions, journal_dir: Path) -> Questions:
-    """Questions with attempts left and no usable answer in a journal.
+    """Questions with attempts left and no usable answer in a journal, which are in no batch in flight.
 
     Answers that the current parser has not judged count as usable.
     """
     with Answered(questions) as answered:
         answered.take(read_ledgers(journal_dir))
-        return questions.at(open_places(answered))
+        places = open_places(answered)
+    return questions.at(places[~np.isin(questions.keys[places], keys_in_flight(journal_dir))])
 
 
 def open_places(answered: Answered) -> NDArray[np.int64]:
@@ -77,6 +82,24 @@ def surely_more(failed: int, of: int, *, than: float) -> bool:
     share, extra = failed / of, SURE**2 / of
     bound = share + extra / 2 - math.sqrt(extra * (share * (1 - share) + extra / 4))
     return bound / (1 + extra) > than
+
+
+class Waiting(deque[Request]):
+    """Requests, of which about `ready` are made in advance."""
+
+    def __init__(self, source: Iterator[Request], ready: int) -> None:
+        super().__init__(itertools.islice(source, ready))
+        self._source = source
+
+    def popleft(self) -> Request:
+        """The next request."""
+        self.extend(itertools.islice(self._source, 1))
+        return super().popleft()
+
+    def pop(self) -> Request:  # type: ignore[override]
+        """The last of those that are made."""
+        self.extend(itertools.islice(self._source, 1))
+        return super().pop()
 
 
 class _Asking:
@@ -103,10 +126,12 @@ class _Asking:
 
         Raises ProviderError if more than `max_failed_share` of the questions are given up.
         """
-        self._ask(client)
-        while self._answered.judge():  # the parser may have changed since the answers came
+        self._collect_other_shards()
+        collected = self._ask(client)
+        # The parser may have changed since the answers came, and batches of earlier sessions are unjudged.
+        while self._answered.judge() or collected:
             self._count()
-            self._ask(client)
+            collected = self._ask(client)
         self._check_failed(at_end=True)
         if estimated := sum(bill.estimated for bill in self._ledger.answered.values()):
             self._say(
@@ -145,35 +170,73 @@ class _Asking:
         self._failed = int(lost.sum()) + self._unread
         self._finished = int(self._done.sum()) + self._failed
 
-    def _ask(self, client: Answering | None) -> None:
-        """Send requests for the open questions. Each answer is in the journal before the next is read."""
+    def _ask(self, client: Answering | None) -> bool:
+        """Send requests for the open questions. Each answer is in the journal before the next is read.
+
+        Returns whether some of the questions were in batches of an earlier session.
+        """
         places = open_places(self._answered)
         if not len(places):
-            return
+            return False
         self._check_failed()
         answered, total = len(self._questions) - len(places), len(self._questions)
-        self._say(f"{answered} of {total} {self._questions.what} already answered")
-        client = client or ChatClient(self._server, shards=shard_numbers(self._shard)[1])
+        wanted = self._questions.keys[places]
+        flying = np.isin(wanted, keys_in_flight(self._journal.path.parent))
+        batches = f", {int(flying.sum())} in batches" if flying.any() else ""
+        self._say(f"{answered} of {total} {self._questions.what} already answered{batches}")
+        places = places[~flying]
         self._books = open_books(
             self._journal,
             self._ledger,
             shard=self._shard,
             questions=self._questions.at(places),
             every=self._every,
+            in_flight=bool(flying.any()),
         )
-        self._questions.prepare(client, self._books)
-        requests = self._requests(places)
-        waiting = deque(itertools.islice(requests, self._questions.ready))
+        client = client or self._client(wanted, prepare=len(places) > 0)
+        waiting = Waiting(self._requests(places), self._questions.ready)
         with Progress(self._title, total, unit=self._questions.what, done=answered) as progress:
             for request, outcome in client.answers(waiting, self._books):
                 before = self._finished
                 for place in self._take(request, outcome):
                     waiting.extendleft(self._request([place]))  # first, so that an odd one is soon given up
-                waiting.extend(itertools.islice(requests, 1))
                 progress.advance(self._finished - before, note=f"${money(self._books.spent_usd)}")
         if self._books.problem is not None:
             raise self._books.problem
         self._look()
+        return bool(flying.any())
+
+    def _client(self, wanted: NDArray[np.uint64], *, prepare: bool) -> Answering:
+        """The client of the settings; earlier batches are collected even if no more are to be sent."""
+        direct = ChatClient(self._server, shards=shard_numbers(self._shard)[1])
+        if prepare:
+            self._questions.prepare(direct, self._books)
+        home = self._journal.path.parent / BATCHES / self._shard
+        if self._server.batch or home.exists():
+            return BatchClient(self._server, home, direct=direct, wanted=wanted)
+        return direct
+
+    def _collect_other_shards(self) -> None:
+        """Collect the batches of another number of shards that may answer questions of this one."""
+        folder = self._journal.path.parent
+        others = [name for name in shards_in_flight(folder) if name != self._shard]
+        wanted = self._questions.keys[open_places(self._answered) if others else []]
+        for name in others:
+            while np.isin(wanted, keys_in_flight(folder, name)).any():
+                try:
+                    with Journal(folder, name) as journal:
+                        self._say(f"collecting batches of the shard {name}")
+                        ledger = read_ledger(journal.path)
+                        books = ShardBooks(
+                            journal, ledger, title=self._title, limit_usd=0.0, server=self._server
+                        )
+                        home, direct = folder / BATCHES / name, ChatClient(self._server)
+                        client = BatchClient(self._server, home, direct=direct, wanted=wanted)
+                        deque(client.answers(deque(), books), maxlen=0)
+                except JournalError:  # another shard is at it
+                    time.sleep(self._server.batch_poll_seconds)
+        if len(wanted):
+            self._look()
 
     def _requests(self, places: NDArray[np.int64]) -> Iterator[Request]:
         size = self._questions.at_once
@@ -192,7 +255,8 @@ class _Asking:
             self._finished += 1
             return
         self._places[number] = places
-        yield request
+        keys = tuple(f"{self._questions.keys[place]:016x}" for place in places)
+        yield replace(request, keys=keys)
 
     def _take(self, request: Request, outcome: Answer | NoAnswer) -> list[int]:
         """Record a request's outcome; returns the indices of the texts to request again, one by one."""
@@ -207,7 +271,7 @@ class _Asking:
             return list(places)  # one of them may be at fault
         else:
             usable, attempts = [False], self._server.max_attempts
-            self._give_up(request, outcome.reason, places, tries=tries, attempts=attempts)
+            self._give_up(request, outcome.reason, tries=tries, attempts=attempts)
         again = [
             place
             for place, good in zip(places, usable, strict=True)
@@ -234,19 +298,13 @@ class _Asking:
         for place, parsed in zip(places, found, strict=True):
             if parsed.sentences and not parsed.other_subject and not self._attempts[place]:
                 self._new[place] = "\n".join(parsed.sentences)
-        self._books.settle(
-            request, answer, keys=self._keys(places), usable=usable, parser=self._questions.parser
-        )
+        self._books.settle(request, answer, usable=usable, parser=self._questions.parser)
         return usable
 
-    def _keys(self, places: Sequence[int]) -> list[str]:
-        return [f"{self._questions.keys[place]:016x}" for place in places]
-
-    def _give_up(
-        self, request: Request, reason: str, places: Sequence[int], *, tries: int, attempts: int
-    ) -> None:
+    def _give_up(self, request: Request, reason: str, *, tries: int, attempts: int) -> None:
         self._reasons[reason] += 1
-        self._books.give_up(DeadLetter(reason, self._keys(places), list(request.texts), tries, attempts))
+        letter = DeadLetter(reason, list(request.keys), list(request.texts), tries, attempts)
+        self._books.give_up(letter)
 
     def _check_failed(self, *, at_end: bool = False) -> None:
         """Raise ProviderError if too many questions have no usable sentence."""

@@ -1,4 +1,4 @@
-"""How long to wait out failures of a request and of the server."""
+"""How long to wait out failures of a request and of the server, and what is wrong if that does not help."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from avion_core.config import ChatSettings
+from avion_core.narrate.api_key import KEY_VARIABLE, ApiKey
 from avion_core.narrate.exchange import ProviderError
 from avion_core.narrate.failures import Failure, Fault
 
@@ -17,6 +18,23 @@ LONGEST_ASKED_WAIT_SECONDS = 600.0
 """Upper bound of a wait that the server asks for."""
 SAID_AFTER_SECONDS = 5.0
 """An outage that lasts longer is announced."""
+
+
+def setup_problem(failure: Failure, settings: ChatSettings, server: str, key: ApiKey) -> ProviderError:
+    """The error for a server that refuses everything: what the user has to change."""
+    said, where = key.public(failure.said), settings.where
+    if failure.fault is Fault.REFUSED:
+        return ProviderError(f"{server} refuses every request ({said})")
+    if failure.status in (401, 403):
+        return ProviderError(f"{server} refuses the key in {KEY_VARIABLE} ({said})")
+    if failure.status in (402, 429):
+        return ProviderError(f"{server}: the account has no credit left ({said})")
+    if failure.status is None:
+        return ProviderError(f"{server} cannot be reached ({said}); see {where}.base_url")
+    return ProviderError(
+        f"{server} does not know the model '{settings.model}', or is not the address of an "
+        f"OpenAI-compatible server ({said}); see {where}.model and base_url"
+    )
 
 
 class Tries:

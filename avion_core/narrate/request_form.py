@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from avion_core.config import ChatSettings
+from avion_core.narrate.chat_reply import ChatReply
 from avion_core.narrate.exchange import ProviderError, Request
 from avion_core.narrate.failures import Failure
 
@@ -55,6 +56,10 @@ class RequestForm:
     def binds(self, request: Request) -> bool:
         """Whether the reply to `request` is bound to a schema."""
         return self.schema and request.schema is not None
+
+    def learnt_from(self, reply: ChatReply) -> RequestForm:
+        """The form after a reply: with room for reasoning if the model reasons."""
+        return replace(self, reasons=self.reasons or reply.reasons or reply.is_cut_off)
 
     def joined(self, other: RequestForm) -> RequestForm:
         """The form that respects what both have learnt about the server."""

@@ -18,7 +18,6 @@ from avion_core.narrate.api_key import ApiKey
 from avion_core.narrate.chat_reply import LARGEST_REPLY_BYTES, BrokenReplyError, ChatReply, read_reply
 from avion_core.narrate.exchange import ProviderError, Request
 from avion_core.narrate.failures import Failure, Fault, failure_of_exception, failure_of_status
-from avion_core.narrate.prompts import text_of
 from avion_core.narrate.request_form import RequestForm
 
 CONNECT_SECONDS = 10.0
@@ -53,10 +52,7 @@ class Transport:
         try:
             self._idle = [self._new_client()]
         except (ValueError, ImportError, httpx2.InvalidURL) as error:
-            raise ProviderError(
-                "the proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names cannot be used "
-                f"({key.public(error)}); unset it, or add the server to NO_PROXY"
-            ) from None
+            raise unusable_proxy(error, key) from None
 
     async def close(self) -> None:
         """Close all connections."""
@@ -87,10 +83,9 @@ class Transport:
             async with asyncio.timeout(self._settings.timeout_seconds):
                 body, headers = await self._post(arguments)
             self._hear(request, headers)
-            sent_bytes = sum(len(text_of(message).encode()) for message in request.messages)
             return read_reply(
                 body,
-                sent_bytes=sent_bytes + request.image_tokens,
+                sent_bytes=request.most_input_tokens,
                 token_limit=form.token_limit(self._settings) * request.choices,
             )
         except TimeoutError:
@@ -114,6 +109,14 @@ class Transport:
                 await response.aclose()
         finally:
             self._idle.append(client)
+
+
+def unusable_proxy(error: Exception, key: ApiKey) -> ProviderError:
+    """The error for a proxy that the HTTP packages do not accept."""
+    return ProviderError(
+        "the proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names cannot be used "
+        f"({key.public(error)}); unset it, or add the server to NO_PROXY"
+    )
 
 
 async def _raise_for_status(response: httpx2.Response) -> None:

@@ -140,13 +140,14 @@ def _probe(client: Any, books: Any, *, settings: NarratorSettings, request: Requ
     frames_THWC = probe_pictures(vision.frames, vision.image_size_px)
     reason = ""
     for number, form in enumerate(_forms(vision, settings.texts_per_clip), 1):
+        key = fingerprint([_asked(settings), number])
         asked = request(frames_THWC, form, number=-1 - number, name=PROBED)
+        asked = replace(asked, keys=(key,))
         ((_, outcome),) = client.answers(deque([asked]), books)
         if isinstance(outcome, NoAnswer):
             reason = reason or outcome.reason
             continue
-        key = fingerprint([_asked(settings), number])
-        books.settle(asked, outcome, keys=[key], usable=[True], parser="00000000")
+        books.settle(asked, outcome, usable=[True], parser="00000000")
         return _said(_learnt(form, asked, outcome, client.form), vision, reason)
     raise ProviderError(
         f"the model '{vision.model}' on {vision.base_url or OPENAI_URL} answers text but no request with "

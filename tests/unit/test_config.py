@@ -383,6 +383,12 @@ def test_a_password_in_an_address_is_refused_and_not_shown(address):
     assert "hunter2word" not in str(caught.value)
 
 
+def test_a_job_that_waits_for_batches_has_more_than_a_day() -> None:
+    settings = NarrateSettings.model_validate({"provider": "openai", "openai": {"batch": True}})
+    assert 24 * 60 < settings.own.job_minutes < 2 * 24 * 60
+    assert NarrateSettings().own.job_minutes == 720
+
+
 def test_of_a_language_models_settings_only_model_and_temperature_decide_a_text() -> None:
     settings = NarrateSettings.model_validate({"provider": "openai"})
     changes: dict[str, Any] = {
@@ -392,6 +398,8 @@ def test_of_a_language_models_settings_only_model_and_temperature_decide_a_text(
         "schema_bound": False,
         "requests_per_minute": 60,
         "tokens_per_minute": 1000,
+        "batch": True,
+        "batch_price_share": 0.7,
     }
     for name, value in settings.of(OpenAISettings).model_dump().items():
         changed = changes[name] if name in changes else (value or 0) + 1

@@ -84,8 +84,10 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, arguments: argparse.Namespace) -> None:
-        super().__init__(("127.0.0.1", arguments.port), Handler)
+    def __init__(
+        self, arguments: argparse.Namespace, handler: type[BaseHTTPRequestHandler] | None = None
+    ) -> None:
+        super().__init__(("127.0.0.1", arguments.port), handler or Handler)
         self.arguments = arguments
         self.behaviours = itertools.cycle(arguments.chaos.split(","))
         self.odd = dict(pair.split("=") for pair in arguments.odd.split(",") if pair)
@@ -103,9 +105,11 @@ class Server(ThreadingHTTPServer):
             return next(self.behaviours)
 
     def note(self, texts: list[str], behaviour: str, *, billed: bool) -> None:
-        line = json.dumps({"texts": texts, "behaviour": behaviour, "billed": billed}) + "\n"
+        self.write({"texts": texts, "behaviour": behaviour, "billed": billed})
+
+    def write(self, facts: dict[str, Any]) -> None:
         with self.lock, self.arguments.log.open("a", encoding="utf-8") as log:
-            log.write(line)
+            log.write(json.dumps(facts) + "\n")
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -243,20 +247,24 @@ def sentences(text: str) -> list[str]:
     return [f"#C C now {plain}.", f"again {plain}", f"Once more, {plain}"]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--port-file", type=Path, required=True)
-    parser.add_argument("--port", type=int, default=0, help="this one instead of a free one")
-    parser.add_argument("--log", type=Path, required=True)
-    parser.add_argument("--key", default=os.environ.get("CHAT_SERVER_KEY", "sk-test"))
-    parser.add_argument("--model", default="test-model")
-    parser.add_argument("--chaos", default="ok", help="cycle of behaviours, comma-separated")
-    parser.add_argument("--odd", default="", help="WORD=BEHAVIOUR pairs, comma-separated")
-    parser.add_argument("--refuse", default="", help="parameters that are refused, comma-separated")
-    parser.add_argument("--storm", type=int, default=0, help="429 for so many requests at the beginning")
-    parser.add_argument("--delay", type=float, default=0.0, help="seconds before each answer")
-    parser.add_argument("--hang-seconds", type=float, default=30.0)
-    server = Server(parser.parse_args())
+def parser(description: str | None) -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(description=description, formatter_class=argparse.RawTextHelpFormatter)
+    options.add_argument("--port-file", type=Path, required=True)
+    options.add_argument("--port", type=int, default=0, help="this one instead of a free one")
+    options.add_argument("--log", type=Path, required=True)
+    options.add_argument("--key", default=os.environ.get("CHAT_SERVER_KEY", "sk-test"))
+    options.add_argument("--model", default="test-model")
+    options.add_argument("--chaos", default="ok", help="cycle of behaviours, comma-separated")
+    options.add_argument("--odd", default="", help="WORD=BEHAVIOUR pairs, comma-separated")
+    options.add_argument("--refuse", default="", help="parameters that are refused, comma-separated")
+    options.add_argument("--storm", type=int, default=0, help="429 for so many requests at the beginning")
+    options.add_argument("--delay", type=float, default=0.0, help="seconds before each answer")
+    options.add_argument("--hang-seconds", type=float, default=30.0)
+    return options
+
+
+def serve(server: Server) -> None:
+    """Publish the port, and answer until the process is killed."""
     draft = server.arguments.port_file.with_suffix(".draft")
     draft.write_text(str(server.server_address[1]))
     draft.replace(server.arguments.port_file)
@@ -264,4 +272,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve(Server(parser(__doc__).parse_args()))

@@ -45,10 +45,10 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., ChatServer]]:
     """Start servers with chaos flags; each is stopped by its process id at the end."""
     running: list[subprocess.Popen[bytes]] = []
 
-    def start(*flags: str) -> ChatServer:
+    def start(*flags: str, batches: bool = False) -> ChatServer:
         home = tmp_path / f"server{len(running)}"
         home.mkdir()
-        program = Path(__file__).with_name("chat_server.py")
+        program = Path(__file__).with_name("batch_server.py" if batches else "chat_server.py")
         command = [
             sys.executable,
             str(program),

@@ -131,6 +131,13 @@ class ChatServer:
 
     def requests(self) -> list[dict[str, Any]]:
         """Every request so far; a last line that is just being written is left out."""
+        return [line for line in self._lines() if "event" not in line]
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """What a server of batches noted under this name."""
+        return [line for line in self._lines() if line.get("event") == name]
+
+    def _lines(self) -> list[dict[str, Any]]:
         whole = self.log.read_text().rpartition("\n")[0] if self.log.exists() else ""
         return [json.loads(line) for line in whole.splitlines()]
 

@@ -110,9 +110,15 @@ def mean_colour(clips: ClipTable, row: int, chunks: ChunkIndex) -> np.ndarray:
     return frames.reshape(-1, 3).mean(0)
 
 
-def start_shard(home: Path, server: ChatServer) -> subprocess.Popen[bytes]:
+def start_shard(home: Path, server: ChatServer, **more: Any) -> subprocess.Popen[bytes]:
     """The rule's program on the first of one shards."""
-    vision = {"base_url": server.url, "model": "m", "image_size_px": 64, "parallel_requests": PARALLEL}
+    vision = {
+        "base_url": server.url,
+        "model": "m",
+        "image_size_px": 64,
+        "parallel_requests": PARALLEL,
+        **more,
+    }
     recipe = {"provider": "vision", "texts_per_clip": 2, "window_seconds": 0.5, "step_seconds": 0.5}
     command = [sys.executable, str(ROOT / "workflow_scripts/narrate_clips.py"), str(home / "train.arrow")]
     command += ["--chunks", str(home / "chunks.parquet"), "--shard", "1-of-1"]
@@ -146,6 +152,29 @@ def test_kills_pay_for_nothing_twice(tmp_path, start_vision, flags):
     assert (
         len(server.requests()) == after and map_table(tmp_path / "1-of-1.arrow", NARRATED).to_pylist() == rows
     )
+
+
+def test_batches_of_clips_survive_a_kill_and_cost_half(tmp_path, start_vision, start_server):
+    chunk_index(tmp_path, {"a": [600]})
+    row = {"video_id": "a", "start_s": 0.0, "end_s": 0.5, "texts": ["#C C sits"], "narration_id": "1"}
+    write_clips(tmp_path / "train.arrow", [row])
+    eyes = start_vision()
+    flags = ("--upstream", eyes.url, "--key", "none", "--batches", "expired,ok", "--batch-seconds", "2")
+    server = start_server(*flags, batches=True)
+    in_batches = {"batch": True, "batch_poll_seconds": 0.1, "batch_requests": 25}
+    process = start_shard(tmp_path, server, **in_batches)
+    wait_until(lambda: len(server.events("look")) > 1, "two batches")
+    process.kill()
+    process.wait()
+    assert start_shard(tmp_path, server, **in_batches).wait() == 0
+    counts, rows = Counter(shown(eyes)), map_table(tmp_path / "1-of-1.arrow", NARRATED).to_pylist()
+    assert len(counts) == counts.total() == len(rows) == 40 and all(row["texts"] for row in rows)
+    ((path, ledger),) = read_ledgers(tmp_path / "journal")
+    bill = ledger.bills()["m"]
+    assert (bill.requests, bill.lost) == (len(eyes.requests()), 0)
+    lines = [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+    prices = sorted({line["usd"] for line in lines if "answers" in line and "probe" not in line["texts"]})
+    assert prices == [prices[0], pytest.approx(2 * prices[0])], "the first one is sent directly"
 
 
 def test_narrated_texts_without_anybody_to_narrate_are_refused(tmp_path):

@@ -39,7 +39,15 @@ def test_estimate_by_hand():
     assert found.usd == pytest.approx((found.input_tokens * 0.15 + found.output_tokens * 0.60) / 1e6)
 
 
-def test_batches_share_the_instruction():
+def test_a_batch_costs_its_share_of_the_price():
+    single, batch = priced(), priced(batch=True, batch_price_share=0.25)
+    assert batch.usd == pytest.approx(single.usd / 4) and batch.input_tokens == single.input_tokens
+    assert "in batches, at 25% of the price" in str(batch) and "batch" not in str(single)
+    by_text = usd_by_text(LENGTHS, rephrase=RephraseSettings(), openai=OpenAISettings(batch=True))
+    assert by_text.sum() == pytest.approx(priced().usd / 2, rel=0.01)
+
+
+def test_requests_share_the_instruction():
     single, batch = priced(), priced(narrations_per_request=10)
     assert batch.requests == 10 and single.requests == 100
     assert batch.input_tokens < single.input_tokens / 3
