@@ -29,6 +29,9 @@ PACKAGES = (
     "yaml",
     "av",
     "safetensors.torch",
+    "lemminflect",
+    "httpx2",
+    "openai.resources.chat",
     "timm.data.mixup",
     "tqdm",
 )

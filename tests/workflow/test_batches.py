@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import ChatServer, wait_until
+from harness import PYTHON, ChatServer, wait_until
 
 from avion_core.data.clips import write_clips
 from avion_core.data.tables import map_table
@@ -37,7 +37,13 @@ def clips(tmp_path: Path) -> Path:
 
 
 def start(
-    clips: Path, server: ChatServer, home: Path, *, shard: str = "1-of-1", **openai: Any
+    clips: Path,
+    server: ChatServer,
+    home: Path,
+    *,
+    shard: str = "1-of-1",
+    python: str = sys.executable,
+    **openai: Any,
 ) -> subprocess.Popen[str]:
     """The program of the rule, in batch mode."""
     usual = {
@@ -49,17 +55,17 @@ def start(
         "batch_poll_seconds": 0.05,
     }
     recipe = {"provider": "openai", "openai": usual | openai}
-    program = [sys.executable, str(ROOT / "workflow_scripts/narrate.py"), str(clips), "--shard", shard]
+    program = [python, "-m", "workflow_scripts.narrate", str(clips), "--shard", shard]
     program += ["--recipe", json.dumps(recipe)]
     program += ["--journal", str(home / "journal"), "--out", str(home / f"{shard}.arrow")]
     environment = {**os.environ, "OPENAI_API_KEY": "sk-test", "PYTHONPATH": str(ROOT)}
     environment |= {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
-    return subprocess.Popen(program, env=environment, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(program, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
 
 
 def narrate(clips: Path, server: ChatServer, home: Path, **openai: Any) -> tuple[int, str]:
-    """Exit code and messages."""
-    process = start(clips, server, home, **openai)
+    """Exit code and messages of a run to its end, by a fork of a process that has imported the packages."""
+    process = start(clips, server, home, python=str(PYTHON.path), **openai)
     said = process.communicate(timeout=120)[1]
     assert "Traceback" not in said, said
     return process.returncode, said

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import ChatServer, wait_until
+from harness import PYTHON, ChatServer, wait_until
 
 from avion_core.data.clips import write_clips
 from avion_core.data.tables import map_table
@@ -47,7 +47,7 @@ def command(clips: Path, server: ChatServer, home: Path, **openai: Any) -> tuple
             **openai,
         },
     }
-    program = [sys.executable, str(REPOSITORY / "workflow_scripts/narrate.py"), str(clips)]
+    program = [sys.executable, "-m", "workflow_scripts.narrate", str(clips)]
     program += ["--recipe", json.dumps(settings), "--shard", "1-of-1"]
     program += ["--journal", str(home / "journal"), "--out", str(home / "1-of-1.arrow")]
     environment = {**os.environ, "OPENAI_API_KEY": "sk-test", "PYTHONPATH": str(REPOSITORY)}
@@ -57,9 +57,13 @@ def command(clips: Path, server: ChatServer, home: Path, **openai: Any) -> tuple
 def narrate(
     clips: Path, server: ChatServer, home: Path, *, key: str = "sk-test", **openai: Any
 ) -> subprocess.CompletedProcess[str]:
-    program, environment = command(clips, server, home, **openai)
+    """A run to its end, by a fork of a process that has imported the packages."""
+    (_, *words), environment = command(clips, server, home, **openai)
     environment["OPENAI_API_KEY"] = key
-    return subprocess.run(program, env=environment, capture_output=True, text=True, timeout=300)
+    program = [str(PYTHON.path), *words]
+    return subprocess.run(
+        program, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=300
+    )
 
 
 def result(home: Path) -> list[dict[str, Any]]:
@@ -99,7 +103,7 @@ def test_a_kill_in_mid_shard_costs_only_what_was_on_its_way(start_server, clips,
 
     server = start_server("--delay", "0.5")
     program, environment = command(clips, server, tmp_path / "killed", parallel_requests=4)
-    process = subprocess.Popen(program, env=environment, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(program, cwd=REPOSITORY, env=environment, stderr=subprocess.DEVNULL)
     book = tmp_path / "killed" / "journal" / "1-of-1.jsonl"
     wait_until(lambda: book.exists() and book.read_bytes().count(b'"reply"') >= 12, "answers")
     os.kill(process.pid, signal.SIGKILL)
