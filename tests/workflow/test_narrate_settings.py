@@ -48,4 +48,4 @@ def test_the_estimate_reads_the_configuration_of_the_run_and_needs_no_key(annota
     )
     line = next(line for line in said.splitlines() if "distinct narrations" in line)
     texts, requests = int(line.split(" distinct")[0].split()[-1]), int(line.split(" requests")[0].split()[-1])
-    assert line.startswith("ego4d: $0.00 billed so far") and requests == -(-texts // 5)
+    assert line.startswith("ego4d, narrate.openai: $0.00 billed so far") and requests == -(-texts // 5)
