@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from avion_core.config import NarratorSettings, SettingsError, load_settings
+from avion_core.config import FilterSettings, NarratorSettings, SettingsError, load_settings
 from avion_core.configfile import lay_over, read_config
 from avion_core.data.clips import ClipTable, write_clips
 from avion_core.data.tables import map_table
@@ -51,6 +51,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_clips(home / "train.arrow", rows)
     save_narrator(home / "model", 0)
     return home
+
+
+EVERYTHING = FilterSettings(tagged=False, least_words=1, most_words=1000, alike=None)
+"""Filters that leave nothing out."""
 
 
 def settings(**own: Any) -> NarratorSettings:
@@ -108,7 +112,7 @@ def test_texts_do_not_depend_on_shards_and_batches(
         made / "train.arrow",
         made / "chunks.parquet",
         [tmp_path / "1-of-2.arrow", tmp_path / "2-of-2.arrow"],
-        settings=settings(),
+        settings=settings().model_copy(update={"filters": EVERYTHING}),
         journal_dir=tmp_path / "journal",
         out=tmp_path / "train.arrow",
     )

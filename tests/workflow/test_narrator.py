@@ -18,6 +18,8 @@ def loop(**filters: Any) -> dict[str, Any]:
     experiment = read_config(ROOT / "configs/narrator_demo.yaml")
     experiment["selected_runs"] = ["human", "narrated"]
     experiment["narrator"] |= {"texts_per_clip": 2, "filters": filters}
+    experiment["runs"]["human"]["evaluations"] = ["captions"]
+    experiment["runs"]["narrated"]["evaluations"] = ["egomcq"]
     experiment["stages"]["narrator"] |= {"epochs": 12, "batch_size": 8}
     return experiment
 

@@ -53,8 +53,8 @@ def overlay(server: ChatServer, **vision: Any) -> dict[str, Any]:
     stage = {"narrations": ["human", "rephrased", "narrated"], "epochs": 1}
     return {
         "narrator": {"provider": "vision", "texts_per_clip": 2, "vision": own},
-        "runs": {"llm": {"stages": {"pretrain": stage}}},
-        "selected_runs": ["llm"],
+        "runs": {"told": {"title": "Told", "stages": {"pretrain": stage}, "evaluations": ["egomcq"]}},
+        "selected_runs": ["told"],
     }
 
 
