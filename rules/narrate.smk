@@ -104,7 +104,7 @@ if SETTINGS.narrator.provider:
             )
         threads: SETTINGS.narrator.own.job_threads
         resources:
-            mem_mb=growing(2500),
+            mem_mb=growing(SETTINGS.narrator.own.job_memory_mb),
             runtime=growing(SETTINGS.narrator.own.job_minutes),
             gpu=SETTINGS.narrator.own.job_gpus,
             job_settings=lambda wildcards: json.dumps(SETTINGS.narrator.job_settings()),

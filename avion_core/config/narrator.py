@@ -73,12 +73,14 @@ class TrainedSettings(ProviderSettings):
     """CPU threads of a shard."""
     gpus: Literal[0, 1] = 0
     """GPUs of a shard."""
+    memory_mb: Count = 2500
+    """Memory of a shard's job; the weights of a larger narrator alone need four bytes a parameter."""
     clip_timeout_seconds: Positive = 60.0
     """A clip that takes longer to read gets no text."""
 
     def recipe(self) -> dict[str, Any]:
         """The model and how texts are drawn."""
-        job = {"batch_size", "threads", "gpus", "clip_timeout_seconds"}
+        job = {"batch_size", "threads", "gpus", "memory_mb", "clip_timeout_seconds"}
         return self.model_dump(mode="json", exclude=job)
 
     @property
@@ -88,6 +90,10 @@ class TrainedSettings(ProviderSettings):
     @property
     def job_gpus(self) -> int:
         return self.gpus
+
+    @property
+    def job_memory_mb(self) -> int:
+        return self.memory_mb
 
     def trained_stage(self) -> tuple[str, str]:
         return self.run, self.stage
@@ -113,6 +119,7 @@ class NarratorSettings(ProvidedSection):
     step_seconds: Positive = 2.0
     """Distance of the windows' starts, at most `window_seconds`."""
     filters: FilterSettings = FilterSettings()
+    """Which of the texts are kept. Changing them narrates nothing again."""
     instruction: str = (
         "You see frames of a short video clip in order of time, recorded by a camera that a person wears on "
         "the head. Say in one short sentence what that person does with their hands, in the third person and "

@@ -54,6 +54,11 @@ class ProviderSettings(Section):
         return 0
 
     @property
+    def job_memory_mb(self) -> int:
+        """Memory of the job of a shard that narrates clips."""
+        return 2500
+
+    @property
     def job_minutes(self) -> int:
         """Time limit of a shard's job."""
         return 720

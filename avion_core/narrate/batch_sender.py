@@ -172,7 +172,7 @@ class Sender:
             )
 
     def _take_refusal(self, flight: Flight, failure: Failure) -> None:
-        """Handle a file or batch that was not accepted. Raises ProviderError unless it is just too large."""
+        """Handle a file or batch that was not accepted. Raises ProviderError unless it is only too large."""
         if failure.status == 413 and flight.size > 1:
             self._most = max(1, flight.size // 2)
             say(f"{self._server.address} refuses a file of {flight.length:,} bytes; smaller ones follow")

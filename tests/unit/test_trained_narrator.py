@@ -220,7 +220,9 @@ def test_the_model_is_that_of_the_stage_which_must_train_a_narrator() -> None:
 
 def test_only_what_affects_texts_is_in_the_recipe() -> None:
     plain = settings()
-    assert plain.recipe() == settings(batch_size=9, threads=3, clip_timeout_seconds=5.0).recipe()
+    assert (
+        plain.recipe() == settings(batch_size=9, threads=3, memory_mb=9000, clip_timeout_seconds=5.0).recipe()
+    )
     changes = {"temperature": 0.3, "nucleus": 0.5, "seed": 4, "stage": "x", "precision": "bf16"}
     for name, value in changes.items():
         assert plain.recipe() != settings(**{name: value}).recipe()
