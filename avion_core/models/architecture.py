@@ -18,7 +18,6 @@ from avion_core.config import Count, Positive, Section, StageSettings, known
 from avion_core.models.towers import (
     AnyText,
     AnyVision,
-    TowerConfig,
     check_heads,
     check_multiple,
     first_problem,
@@ -28,6 +27,9 @@ from avion_core.registry import Registry
 FOLDERS = [Path(__file__).parent / "architectures"]
 """Where architecture files are; a plug-in appends a folder of its own."""
 Pixels = tuple[float, float, float]
+LAVILA_MEAN: Pixels = (108.3272985, 116.7460125, 104.09373615)
+LAVILA_STD: Pixels = (68.5005327, 66.6321579, 70.32316305)
+"""Pixels in LaViLa's and AVION's training; OpenAI's CLIP has another red mean."""
 
 
 class Architecture(Section):
@@ -69,10 +71,27 @@ class Architecture(Section):
         return {name: getattr(self, name) for name in self.silent}
 
 
-class DualEncoderConfig(Architecture):
-    """A video tower and a text tower with a shared embedding space."""
+class TowerArchitecture(Architecture):
+    """An architecture with a vision tower of any kind."""
 
     silent: ClassVar[tuple[str, ...]] = ("activation", *Architecture.silent)
+
+    if TYPE_CHECKING:  # as above
+        vision: AnyVision
+
+    @property
+    def fixed_frames(self) -> bool:
+        return self.vision.fixed_frames
+
+    def check_input(self, *, frames: int, image_size_px: int) -> None:
+        self.vision.check_input(frames=frames, image_size_px=image_size_px)
+
+    def arithmetic(self) -> dict[str, Any]:
+        return self.vision.arithmetic("vision") | super().arithmetic()
+
+
+class DualEncoderConfig(TowerArchitecture):
+    """A video tower and a text tower with a shared embedding space."""
 
     kind: Literal["dual_encoder"] = "dual_encoder"
     vision: AnyVision
@@ -81,14 +100,10 @@ class DualEncoderConfig(Architecture):
     """Size of an embedding."""
     activation: Literal["gelu", "quick_gelu"] = "gelu"
     """AVION's and EgoVLP's checkpoints need exact GELU, LaViLa's and OpenAI's CLIP QuickGELU."""
-    pixel_mean: Pixels = (108.3272985, 116.7460125, 104.09373615)
-    """Mean of red, green, blue on 0…255; the default is LaViLa's and AVION's."""
-    pixel_std: Pixels = (68.5005327, 66.6321579, 70.32316305)
+    pixel_mean: Pixels = LAVILA_MEAN
+    """Mean of red, green, blue on 0…255."""
+    pixel_std: Pixels = LAVILA_STD
     """Standard deviation of red, green, blue on 0…255."""
-
-    @property
-    def fixed_frames(self) -> bool:
-        return self.vision.fixed_frames
 
     @property
     def drops_patches(self) -> bool:
@@ -102,16 +117,8 @@ class DualEncoderConfig(Architecture):
     def tokenizer(self) -> str:
         return self.text.tokenizer
 
-    def check_input(self, *, frames: int, image_size_px: int) -> None:
-        self.vision.check_input(frames=frames, image_size_px=image_size_px)
-
     def arithmetic(self) -> dict[str, Any]:
-        towers: dict[str, TowerConfig] = {"vision": self.vision, "text": self.text}
-        return {
-            f"{name}.{silent}": getattr(tower, silent)
-            for name, tower in towers.items()
-            for silent in ("kind", *tower.silent)
-        } | super().arithmetic()
+        return super().arithmetic() | self.text.arithmetic("text")
 
 
 class VideoMAEConfig(Architecture):
@@ -161,7 +168,7 @@ class VideoMAEConfig(Architecture):
 
 
 class LanguageModelConfig(Section):
-    """A causal language model in the manner of GPT-2."""
+    """A causal language model like GPT-2."""
 
     width: Count
     """Size of a token."""
@@ -194,32 +201,26 @@ class LanguageModelConfig(Section):
         return self
 
 
-class NarratorConfig(Architecture):
+class NarratorConfig(TowerArchitecture):
     """A vision tower, pooled for a causal language model that describes clips (LaViLa's Narrator)."""
-
-    silent: ClassVar[tuple[str, ...]] = ("activation", *Architecture.silent)
 
     kind: Literal["narrator"] = "narrator"
     vision: AnyVision
     language_model: LanguageModelConfig
     cross_attention_every: Count = 1
-    """Blocks 0, n, 2n … of the language model look at the clip."""
+    """Blocks 0, n, 2n … of the language model attend to the clip."""
     queries: Count = 256
-    """Tokens that stand for a clip, from the attention pooling."""
+    """Tokens of a clip after the attention pooling."""
     pool_heads: Count
     """Heads of the attention pooling."""
     pool_head_width: Count = 64
     """Width of each."""
     activation: Literal["gelu", "quick_gelu"] = "gelu"
     """Of the vision tower; LaViLa's narrators need QuickGELU."""
-    pixel_mean: Pixels = (108.3272985, 116.7460125, 104.09373615)
-    """Mean of red, green, blue on 0…255; the default is LaViLa's and AVION's."""
-    pixel_std: Pixels = (68.5005327, 66.6321579, 70.32316305)
+    pixel_mean: Pixels = LAVILA_MEAN
+    """Mean of red, green, blue on 0…255."""
+    pixel_std: Pixels = LAVILA_STD
     """Standard deviation of red, green, blue on 0…255."""
-
-    @property
-    def fixed_frames(self) -> bool:
-        return self.vision.fixed_frames
 
     @property
     def context_length(self) -> int:
@@ -229,16 +230,12 @@ class NarratorConfig(Architecture):
     def tokenizer(self) -> str:
         return self.language_model.tokenizer
 
-    def check_input(self, *, frames: int, image_size_px: int) -> None:
-        self.vision.check_input(frames=frames, image_size_px=image_size_px)
-
     def arithmetic(self) -> dict[str, Any]:
-        vision = {f"vision.{name}": getattr(self.vision, name) for name in ("kind", *self.vision.silent)}
         language = {
             f"language_model.{name}": getattr(self.language_model, name)
             for name in ("heads", "tokenizer", "begin_token", "end_token", "norm_eps")
         }
-        return vision | language | super().arithmetic()
+        return super().arithmetic() | language
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,6 +42,10 @@ class TowerConfig(Section):
     heads: Count
     """Attention heads; they divide the width."""
 
+    def arithmetic(self, name: str) -> dict[str, Any]:
+        """The kind and the values of `silent`, by dotted names that begin with the tower's."""
+        return {f"{name}.{field}": getattr(self, field) for field in ("kind", *self.silent)}
+
     @model_validator(mode="after")
     def _heads_divide(self) -> TowerConfig:
         check_heads(self.width, self.heads)
