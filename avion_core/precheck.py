@@ -125,7 +125,8 @@ def check_models(workflow: Workflow) -> Iterator[str]:
         try:
             kind = model_kind(stage.recipe)
             if stage.recipe.trains in ("embeddings", "texts"):
-                check_tokenizer(load_architecture(stage.recipe.model).tokenizer)
+                tokenizer = load_architecture(stage.recipe.model).tokenizer
+                check_tokenizer(tokenizer, writes=stage.recipe.trains == "texts")
             if stage.recipe.start:
                 check_start(kind, model_kind(workflow.settings.stage(stage.run, stage.recipe.start)))
         except ValueError as error:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from avion_core.data.chunks import ChunkIndex
 from avion_core.data.clips import ClipTable
 from avion_core.data.dataset import View
-from avion_core.data.tokenizer import TOKENIZERS
+from avion_core.data.tokenizer import TOKENIZERS, Tokenizer
 from avion_core.files import sha256
 from avion_core.media.chunk_table import write_chunk_table
 from avion_core.media.packets import PACKETS, index_packets, write_packets
@@ -111,7 +111,7 @@ def stand_in_tokens(texts: Sequence[str], context_length: int) -> torch.Tensor:
     return tokens
 
 
-TOKENIZERS.register(TOKENIZER, stand_in_tokens)
+TOKENIZERS.register(TOKENIZER, Tokenizer(stand_in_tokens))
 
 
 def _pan(seed: int, frames: int, width: int, height: int) -> Iterable[NDArray[np.uint8]]:

@@ -1,10 +1,11 @@
-"""Sentences to token numbers, and back: CLIP's byte-pair encoding (open_clip), GPT-2's, BERT's pieces."""
+"""Sentences to token numbers and back: byte pairs of CLIP (open_clip) and GPT-2, and BERT's word pieces."""
 
 from __future__ import annotations
 
 import functools
 import importlib.util
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,20 +20,39 @@ if TYPE_CHECKING:
     import torch
 
 
+@dataclass(frozen=True)
+class Tokenizer:
+    """A tokenizer by its functions."""
+
+    encode: Callable[[Sequence[str], int], torch.Tensor]
+    """Texts and a length to token numbers int64 [texts, length], zeros after the end of a text."""
+    decode: Callable[[Sequence[int]], str] | None = None
+    """Token numbers, without start and end, to their text; None if no language model needs it."""
+    check: Callable[[], object] = lambda: None
+    """Raises ValueError without its package or vocabulary."""
+
+
 def tokenize(texts: Sequence[str], context_length: int = 77, *, tokenizer: str = "clip") -> torch.Tensor:
     """Token numbers int64 [B, context_length] by one of TOKENIZERS, zeros after the end of a text."""
-    return TOKENIZERS[tokenizer](texts, context_length)
+    return TOKENIZERS[tokenizer].encode(texts, context_length)
 
 
 def decode(tokens: Sequence[int], *, tokenizer: str = "clip") -> str:
-    """The text of token numbers, without start and end, by one of DECODERS."""
-    return DECODERS[tokenizer](tokens)
+    """The text of token numbers, without start and end, by one of TOKENIZERS."""
+    to_text = TOKENIZERS[tokenizer].decode
+    assert to_text is not None, f"check_tokenizer refuses {tokenizer} for narrators"
+    return to_text(tokens)
 
 
-def check_tokenizer(tokenizer: str) -> None:
-    """Raise ValueError if a tokenizer lacks its package or vocabulary."""
-    if tokenizer in NEEDS:
-        NEEDS[tokenizer]()
+def check_tokenizer(tokenizer: str, *, writes: bool = False) -> None:
+    """Raise ValueError if a tokenizer lacks its package or vocabulary, or, for a narrator, `decode`."""
+    found = TOKENIZERS[tokenizer]
+    if writes and found.decode is None:
+        able = ", ".join(name for name, other in TOKENIZERS.items() if other.decode is not None)
+        raise ValueError(
+            f"the tokenizer '{tokenizer}' cannot turn tokens into text; a narrator needs: {able}"
+        )
+    found.check()
 
 
 def longest(tokens_BL: npt.ArrayLike) -> int:
@@ -52,15 +72,10 @@ def clip_text(tokens: Sequence[int]) -> str:
     return text.strip()
 
 
-TOKENIZERS: Registry[Callable[[Sequence[str], int], torch.Tensor]] = Registry("tokenizer")
-TOKENIZERS.register("clip", clip)
-TOKENIZERS.register("bert", bert)
-TOKENIZERS.register("gpt2", gpt2)
-DECODERS: Registry[Callable[[Sequence[int]], str]] = Registry("tokenizer that writes text")
-DECODERS.register("clip", clip_text)
-DECODERS.register("gpt2", gpt2_text)
-NEEDS: dict[str, Callable[[], object]] = {"bert": check_vocabulary, "gpt2": check_package}
-"""Checks of what a tokenizer needs besides the requirements."""
+TOKENIZERS: Registry[Tokenizer] = Registry("tokenizer", record=Tokenizer)
+TOKENIZERS.register("clip", Tokenizer(clip, clip_text))
+TOKENIZERS.register("bert", Tokenizer(bert, check=check_vocabulary))
+TOKENIZERS.register("gpt2", Tokenizer(gpt2, gpt2_text, check_package))
 
 
 @functools.cache

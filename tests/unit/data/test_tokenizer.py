@@ -73,7 +73,12 @@ def test_gpt2_without_its_package_is_one_error(monkeypatch):
     for call in (check_tokenizer, lambda name: tokenize(["a"], 5, tokenizer=name)):
         with pytest.raises(ValueError, match="needs the package tiktoken; install it: pip install tiktoken"):
             call("gpt2")
-    check_tokenizer("clip")
+    check_tokenizer("clip", writes=True)
+
+
+def test_a_tokenizer_that_cannot_write_is_refused_for_a_narrator():
+    with pytest.raises(ValueError, match="'bert' cannot turn tokens into text; a narrator needs: clip, gpt2"):
+        check_tokenizer("bert", writes=True)
 
 
 def test_gpt2_without_its_vocabulary_is_one_error(letters, monkeypatch):

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import ClassVar
 
-from avion_core.data.tokenizer import TOKENIZERS
+from avion_core.data.tokenizer import TOKENIZERS, Tokenizer
 from avion_core.models.architecture import FOLDERS
 from avion_core.models.towers import (
     TEXT_TOWERS,
@@ -36,6 +36,6 @@ def bytes_of(texts, context_length):
 
 
 FOLDERS.append(Path(__file__).parent / "architectures")
-TOKENIZERS.register("bytes", bytes_of)
+TOKENIZERS.register("bytes", Tokenizer(bytes_of))
 VISION_TOWERS.register("stub", Tower(StubVisionConfig, "stub_modules:StubVision"))
 TEXT_TOWERS.register("stub", Tower(StubTextConfig, "stub_modules:StubText"))
