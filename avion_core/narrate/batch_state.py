@@ -32,7 +32,7 @@ from avion_core.narrate.ledger import key_numbers
 BATCHES = "batches"
 """Folder of all batches in flight, in a journal's folder."""
 STATE, REQUESTS, INPUT = "state.json", "requests.jsonl", "input.jsonl"
-KEPT = [field.name for field in fields(Request) if field.name not in ("messages", "schema")]
+REQUEST_FIELDS = [field.name for field in fields(Request) if field.name not in ("messages", "schema")]
 """Fields of a request in REQUESTS."""
 
 
@@ -170,7 +170,7 @@ class Flight:
         lines, kept = self._files
         lines.write(line)
         light = replace(request, messages=(), schema=None)
-        about = {name: getattr(request, name) for name in KEPT}
+        about = {name: getattr(request, name) for name in REQUEST_FIELDS}
         kept.write(json.dumps({**about, "token_limit": token_limit, "digest": digest}).encode() + b"\n")
         self.rows[self.size] = Row(light, token_limit, digest, self.length, len(line))
         self.size, self.length = self.size + 1, self.length + len(line)
@@ -237,7 +237,7 @@ def _rows(folder: Path) -> Iterator[Row]:
     with (folder / INPUT).open("rb") as stream:
         for kept, line in zip(_kept(folder), stream, strict=True):
             limit, digest = kept.pop("token_limit"), kept.pop("digest")
-            known = {name: kept[name] for name in KEPT if name in kept}
+            known = {name: kept[name] for name in REQUEST_FIELDS if name in kept}
             lists = {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
             request = Request(messages=(), **{**known, **lists})
             yield Row(request, limit, digest, start, len(line))

@@ -27,7 +27,7 @@ from avion_core.narrate.client import OPENAI_URL
 from avion_core.narrate.exchange import Answer, Books, NoAnswer, ProviderError, Request
 from avion_core.narrate.request_form import RequestForm
 
-KEPT = "server.json"
+SERVER_FILE = "server.json"
 """In the journal's folder; may be deleted, and is, when a server refuses what it says."""
 PROBED = "probe"
 """What the journal calls the probe's requests."""
@@ -88,7 +88,7 @@ class RequestOf(Protocol):
 def kept_server(folder: Path, settings: NarratorSettings) -> VisionServer | None:
     """What an earlier probe found for these settings; None if there was none."""
     try:
-        found = read_json(folder / KEPT)
+        found = read_json(folder / SERVER_FILE)
         if found.pop("asked") == _asked(settings):
             return VisionServer(**{**found, "form": RequestForm(**found["form"])})
     except (OSError, ValueError, TypeError, AttributeError, KeyError):
@@ -98,7 +98,7 @@ def kept_server(folder: Path, settings: NarratorSettings) -> VisionServer | None
 
 def forget_server(folder: Path) -> None:
     """Remove what a probe found, so that the next run asks again."""
-    (folder / KEPT).unlink(missing_ok=True)
+    (folder / SERVER_FILE).unlink(missing_ok=True)
 
 
 def learn_server(
@@ -109,11 +109,11 @@ def learn_server(
     Shards that start at the same time wait for the first one's probe. Raises ProviderError if the server
     takes no images.
     """
-    with _one_at_a_time(folder / f"{KEPT}.lock"):
+    with _one_at_a_time(folder / f"{SERVER_FILE}.lock"):
         found = kept_server(folder, settings)
         if found is None:
             found = _probe(client, books, settings=settings, request=request)
-            write_json(folder / KEPT, {"asked": _asked(settings), **asdict(found)})
+            write_json(folder / SERVER_FILE, {"asked": _asked(settings), **asdict(found)})
     client.form = found.form
     return found
 

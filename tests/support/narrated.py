@@ -1,37 +1,39 @@
-"""Chunks whose frames tell their number, and clips of them."""
+"""Clips with human narrations, and shards of them that a provider narrates."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from avion_core.data.chunks import ChunkIndex
-from avion_core.files import sha256
-from avion_core.media.chunk_table import write_chunk_table
-from tests.support.counted_video import RANDOM_ACCESS, write_counted
+from avion_core.config import NarratorSettings
+from avion_core.data.clips import write_clips
+from avion_core.data.tables import map_table
+from avion_core.narrate.narrated import NARRATED, narrate_shard
 
 
-def chunk_index(folder: Path, videos: Mapping[str, Sequence[int]]) -> ChunkIndex:
-    """Videos of chunks with these numbers of frames, 30 a second; writes `chunks.parquet`."""
-    rows = []
-    for video_id, lengths in videos.items():
-        for chunk, frames in enumerate(lengths):
-            path = folder / f"{video_id}{chunk}.mp4"
-            write_counted(path, frames, width=128, height=128, options=RANDOM_ACCESS)
-            rows.append(
-                {
-                    "video_id": video_id,
-                    "chunk": chunk,
-                    "start_frame": sum(lengths[:chunk]),
-                    "frames": frames,
-                    "fps_num": 30,
-                    "fps_den": 1,
-                    "width": 128,
-                    "height": 128,
-                    "bytes": path.stat().st_size,
-                    "sha256": sha256(path),
-                    "path": str(path),
-                }
-            )
-    write_chunk_table(folder / "chunks.parquet", rows)
-    return ChunkIndex.load(folder / "chunks.parquet")
+def write_narrated(folder: Path, clips: Sequence[tuple[str, float, float]]) -> None:
+    """`train.arrow` with these clips (video and seconds) and their human narrations."""
+    names = ("video_id", "start_s", "end_s")
+    rows = [
+        {**dict(zip(names, clip, strict=True)), "texts": ["#C C does it"], "narration_id": str(place)}
+        for place, clip in enumerate(clips)
+    ]
+    write_clips(folder / "train.arrow", rows)
+
+
+def narrate(
+    folder: Path, home: Path, settings: NarratorSettings, *, shard: str = "1-of-1", model: Path | None = None
+) -> list[dict[str, Any]]:
+    """Narrate a shard of the clips of `folder`; its journal and table are in `home`."""
+    out = home / f"{shard}.arrow"
+    narrate_shard(
+        folder / "train.arrow",
+        folder / "chunks.parquet",
+        settings=settings,
+        shard=shard,
+        model=model,
+        journal_dir=home / "journal",
+        out=out,
+    )
+    return map_table(out, NARRATED).to_pylist()

@@ -23,7 +23,7 @@ from avion_core.media.crop import center_crop
 from avion_core.media.sample import frame_range, segment_frames
 from avion_core.narrate.ledger import read_ledgers, total
 from avion_core.narrate.narrated import NARRATED
-from tests.support.narrated import chunk_index
+from tests.support.chunk_index import chunk_index
 
 PARALLEL = 4
 

@@ -11,45 +11,21 @@ import pytest
 from avion_core.config import CHUNK_FORMATS, TranscodeSettings
 from avion_core.data.chunks import ChunkIndex
 from avion_core.data.source_videos import SourceVideo, write_videos
-from avion_core.files import sha256
 from avion_core.media import MediaError
 from avion_core.media.chunk_table import write_chunk_table
 from avion_core.media.crop import Crop
 from avion_core.media.source_file import FileMark
+from tests.support.chunk_index import chunk_index
 from tests.support.chunked import transcode_all
-from tests.support.counted_video import RANDOM_ACCESS, read_number, write_counted
+from tests.support.counted_video import read_number, write_counted
 
 WHOLE = Crop(0, 0, 128, 128)
-
-
-def chunk_row(path: Path, video_id: str, chunk: int, start_frame: int, frames: int) -> dict:
-    """A row of the index for a file of 128×128 pixels at 30 frames per second."""
-    return {
-        "video_id": video_id,
-        "chunk": chunk,
-        "start_frame": start_frame,
-        "frames": frames,
-        "fps_num": 30,
-        "fps_den": 1,
-        "width": 128,
-        "height": 128,
-        "bytes": path.stat().st_size,
-        "sha256": sha256(path),
-        "path": str(path),
-    }
 
 
 @pytest.fixture
 def index(tmp_path: Path) -> ChunkIndex:
     """Video `b` of chunks with 40, 40 and 10 frames; video `a` of one with 25."""
-    rows = []
-    for video_id, lengths in (("b", (40, 40, 10)), ("a", (25,))):
-        for chunk, frames in enumerate(lengths):
-            path = tmp_path / f"{video_id}{chunk}.mp4"
-            write_counted(path, frames, width=128, height=128, options=RANDOM_ACCESS)
-            rows.append(chunk_row(path, video_id, chunk, sum(lengths[:chunk]), frames))
-    write_chunk_table(tmp_path / "chunks.parquet", rows)
-    return ChunkIndex.load(tmp_path / "chunks.parquet")
+    return chunk_index(tmp_path, {"b": [40, 40, 10], "a": [25]})
 
 
 def test_lengths_and_rates_come_from_the_index_alone(index, tmp_path):

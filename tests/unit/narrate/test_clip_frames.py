@@ -11,8 +11,8 @@ from PIL import Image
 
 from avion_core.media import MediaError
 from avion_core.narrate.clip_frames import GAP_PX, ClipFrames, contact_sheet, images_of
+from tests.support.chunk_index import chunk_index
 from tests.support.counted_video import read_number
-from tests.support.narrated import chunk_index
 
 
 def opened(data: bytes) -> np.ndarray:

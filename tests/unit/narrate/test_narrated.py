@@ -17,7 +17,7 @@ from avion_core.files import read_json
 from avion_core.narrate import narrated
 from avion_core.narrate.clip_provider import ClipProvider, ClipTexts, ClipWork
 from avion_core.narrate.narrated import gather_narrated, narrate_shard
-from tests.support.narrated import chunk_index
+from tests.support.chunk_index import chunk_index
 
 SETTINGS = NarratorSettings.model_validate({"provider": "vision", "window_seconds": 1, "step_seconds": 1})
 

@@ -14,7 +14,7 @@ from avion_core.data.tables import write_table
 from avion_core.files import read_json
 from avion_core.narrate.narrated import FILTERED, NARRATED, gather_narrated
 from avion_core.narrate.quality import NO_TAG, REPEATED, UNLIKE
-from tests.support.narrated import chunk_index
+from tests.support.chunk_index import chunk_index
 
 VIDEOS = {"a": [60], "b": [60]}
 HUMAN = [("b", 0.0, 1.0, "#C C opens the drawer"), ("a", 0.0, 2.0, "#C C washes a cup")]

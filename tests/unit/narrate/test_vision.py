@@ -12,17 +12,17 @@ import pytest
 
 from avion_core.config import NarratorSettings
 from avion_core.data.chunks import ChunkIndex
-from avion_core.data.clips import ClipTable, write_clips
-from avion_core.data.tables import map_table
+from avion_core.data.clips import ClipTable
 from avion_core.files import read_json
 from avion_core.media.chunk_table import read_chunk_table, write_chunk_table
 from avion_core.media.crop import Crop
 from avion_core.narrate.budget import BudgetError
 from avion_core.narrate.exchange import ProviderError
-from avion_core.narrate.narrated import NARRATED, estimate_clips, gather_narrated, narrate_shard
+from avion_core.narrate.narrated import estimate_clips, gather_narrated
 from avion_core.narrate.provider import NarrateError
-from avion_core.narrate.vision_probe import KEPT
-from tests.support.narrated import chunk_index
+from avion_core.narrate.vision_probe import SERVER_FILE
+from tests.support.chunk_index import chunk_index
+from tests.support.narrated import narrate, write_narrated
 from tests.support.vision_server import Limits, VisionServer
 
 VIDEOS = {"a": [60], "b": [30, 40]}
@@ -34,12 +34,7 @@ CLIPS = [("a", 0.0, 1.2), ("b", 0.2, 0.9), ("b", 0.2, 0.9), ("a", 1.5, 1.9)]
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("made")
     chunk_index(home, VIDEOS)
-    names = ("video_id", "start_s", "end_s")
-    rows = [
-        {**dict(zip(names, clip, strict=True)), "texts": ["#C C does it"], "narration_id": str(place)}
-        for place, clip in enumerate(CLIPS)
-    ]
-    write_clips(home / "train.arrow", rows)
+    write_narrated(home, CLIPS)
     return home
 
 
@@ -56,22 +51,6 @@ def settings(server: VisionServer | str, **changes: Any) -> NarratorSettings:
     vision = {"base_url": url, "model": "m", "image_size_px": 64, "first_wait_seconds": 0.01, **changes}
     windows = {"texts_per_clip": 3, "window_seconds": 0.5, "step_seconds": 0.5}
     return NarratorSettings.model_validate({"provider": "vision", **windows, **common, "vision": vision})
-
-
-def narrate(
-    made: Path, home: Path, chosen: NarratorSettings, *, shard: str = "1-of-1"
-) -> list[dict[str, Any]]:
-    out = home / f"{shard}.arrow"
-    narrate_shard(
-        made / "train.arrow",
-        made / "chunks.parquet",
-        settings=chosen,
-        shard=shard,
-        model=None,
-        journal_dir=home / "journal",
-        out=out,
-    )
-    return map_table(out, NARRATED).to_pylist()
 
 
 def colours(row: dict[str, Any], chunks: ChunkIndex, frames: int = 4) -> np.ndarray:
@@ -141,7 +120,7 @@ def test_shards_share_the_clips_and_the_probe_and_are_joined(made, tmp_path):
 def test_servers_that_take_less_are_asked_for_less(made, tmp_path, limits, sheet, choices, schema):
     with VisionServer(limits) as server:
         rows = narrate(made, tmp_path, settings(server, max_attempts=2))
-    found = read_json(tmp_path / "journal" / KEPT)
+    found = read_json(tmp_path / "journal" / SERVER_FILE)
     assert (found["sheet"], found["choices"], found["form"]["schema"]) == (sheet, choices, schema)
     assert found["tokens_per_image"] == pytest.approx(100, abs=40)
     assert all(len(row["texts"]) == 3 for row in rows)
@@ -165,7 +144,7 @@ def test_a_model_without_eyes_is_named_with_the_servers_words(made, tmp_path):
     assert "image input is not supported" in str(raised.value) and "narrator.vision.model" in str(
         raised.value
     )
-    assert not (tmp_path / "journal" / KEPT).exists() and not server.answered()
+    assert not (tmp_path / "journal" / SERVER_FILE).exists() and not server.answered()
 
 
 def test_a_server_that_takes_less_than_it_did_gives_nobody_up(made, tmp_path):

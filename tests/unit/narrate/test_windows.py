@@ -12,7 +12,7 @@ from avion_core.data.chunks import ChunkIndex
 from avion_core.data.clips import write_clips
 from avion_core.media.sample import frame_range
 from avion_core.narrate.windows import are_windows, clips_and_windows, uncovered_windows
-from tests.support.narrated import chunk_index
+from tests.support.chunk_index import chunk_index
 
 
 @pytest.mark.parametrize(
