@@ -1,22 +1,25 @@
 """The provider `trained`: clips narrated by a stage of the workflow that trained a narrator.
 
-Texts are kept as they are written, one line per clip, so that a shard that was stopped goes on where it was.
-Lines of another model or other settings are not read. torch is imported only when clips are narrated.
+Texts are kept as they are written, one line per clip, so that a stopped shard continues. Lines of another
+model, other settings, code or chunks are not read. torch is imported only when clips are narrated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from avion_core.config import EvaluationSettings, TrainedSettings
-from avion_core.data.clips import ClipTable
-from avion_core.files import fingerprint, sha256
+from avion_core.data.clips import BadClip, ClipTable
+from avion_core.files import code_fingerprint, fingerprint, sha256
 from avion_core.narrate.clip_provider import ClipProvider, ClipTexts, ClipWork
 from avion_core.narrate.journal import Journal, parse_line
 from avion_core.narrate.provider import NarrateError
+from avion_core.registry import code_files
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,8 +28,8 @@ if TYPE_CHECKING:
     from avion_core.models.generate import TextSampling
     from avion_core.models.narrator import Narrator
 
-KEPT = "written"
-"""Folder, beside the answers of servers, of the texts of shards."""
+WRITTEN = "written"
+"""Folder of the shards' texts, in the folder of paid answers."""
 NO_WORDS = "no words"
 
 
@@ -35,7 +38,7 @@ class KeptTexts:
     """A line of a shard's file."""
 
     made_with: str
-    """Digest of the model and of the settings that affect texts."""
+    """Digest of all that affects a video's texts."""
     clip: str
     """Video and seconds."""
     texts: Sequence[str]
@@ -50,31 +53,42 @@ class TrainedProvider(ClipProvider):
         """The distinct texts of each clip in the order in which they were sampled."""
         if work.model is None:
             raise NarrateError("the provider 'trained' needs the model of its stage")
-        identity = {"weights": sha256(work.model), "recipe": self.settings.recipe()}
-        made_with, folder = fingerprint(identity), work.journal_dir / KEPT
+        folder = work.journal_dir / WRITTEN
+        rows = work.clips.take(pa.array(work.places)).to_pylist()
+        made_with = self._made_with(work, {row["video_id"] for row in rows})
         kept = _kept(folder / f"{work.shard}.jsonl", made_with)
-        rows = [work.clips.slice(int(place), 1).to_pylist()[0] for place in work.places]
-        names = [_name(row) for row in rows]
-        missing = [{**row, "texts": []} for row, name in zip(rows, names, strict=True) if name not in kept]
+        missing = [{**row, "texts": []} for row in rows if _name(row) not in kept]
         if missing:
             with Journal(folder, work.shard) as journal:
-
-                def keep(line: KeptTexts) -> None:
-                    journal.add(line)
+                for line in self._write(work, ClipTable.from_rows(missing), made_with, journal.add):
                     kept[line.clip] = line
-
-                self._write(work, ClipTable.from_rows(missing), made_with, keep)
-        for name in names:
-            line = kept[name]
+        for row in rows:
+            line = kept[_name(row)]
             yield ClipTexts(line.texts, line.scores, line.reason)
 
+    def _made_with(self, work: ClipWork, videos: set[str]) -> dict[str, str]:
+        """Digest of all that affects a video's texts, by video."""
+        assert work.model is not None
+        shared = {
+            "weights": sha256(work.model),
+            "recipe": self.settings.recipe(),
+            "code": code_fingerprint(code_files(TrainedSettings.code)),
+        }
+        has, checksums = work.chunks.has, work.chunks.checksums
+        return {video: fingerprint([shared, checksums(video) if has(video) else []]) for video in videos}
+
     def _write(
-        self, work: ClipWork, clips: ClipTable, made_with: str, keep: Callable[[KeptTexts], None]
-    ) -> None:
-        """Write the texts of clips, in batches, and note those that cannot be read."""
+        self,
+        work: ClipWork,
+        clips: ClipTable,
+        made_with: Mapping[str, str],
+        keep: Callable[[KeptTexts], None],
+    ) -> list[KeptTexts]:
+        """Write the texts of clips in batches, each kept at once; clips that cannot be read are not kept."""
+        from avion_core.evaluate.inference import NothingReadError
         from avion_core.models.generate import TextSampling
 
-        subject, own = self._subject(work), self.settings.of(TrainedSettings)
+        subject, own = self._subject(work, missing=len(clips)), self.settings.of(TrainedSettings)
         model = subject.narrator()
         sampling = TextSampling(
             texts=self.settings.texts_per_clip,
@@ -83,17 +97,24 @@ class TrainedProvider(ClipProvider):
             max_tokens=model.config.context_length,
         )
         names = [_name(row) for row in clips.arrow().select(["video_id", "start_s", "end_s"]).to_pylist()]
+        written = []
 
         def forward(frames_BTHWC: Tensor, rows: Sequence[int]) -> Tensor:
-            told = _texts(model, frames_BTHWC, sampling, seeds=[_seed(own.seed, clips, row) for row in rows])
-            for row, (texts, scores) in zip(rows, told, strict=True):
-                keep(KeptTexts(made_with, names[row], texts, scores, None if texts else NO_WORDS))
+            made = _texts(model, frames_BTHWC, sampling, seeds=[_seed(own.seed, clips, row) for row in rows])
+            for row, (texts, scores) in zip(rows, made, strict=True):
+                reason = None if texts else NO_WORDS
+                line = KeptTexts(made_with[clips.video_id(row)], names[row], texts, scores, reason)
+                keep(line)
+                written.append(line)
             return frames_BTHWC.new_zeros(len(rows), 1)
 
-        for clip in subject.over_clips(clips, forward).bad:
-            keep(KeptTexts(made_with, names[clip.row], [], [], clip.reason))
+        try:
+            bad: Sequence[BadClip] = subject.over_clips(clips, forward).bad
+        except NothingReadError as error:  # all others were read by an earlier start
+            bad = error.bad
+        return written + [KeptTexts("", names[clip.row], [], [], clip.reason) for clip in bad]
 
-    def _subject(self, work: ClipWork) -> Subject:
+    def _subject(self, work: ClipWork, *, missing: int) -> Subject:
         """The model on its device, with the settings by which it reads clips. Raises NarrateError for a model
         that writes no texts."""
         import torch
@@ -117,16 +138,17 @@ class TrainedProvider(ClipProvider):
             threads=own.threads,
             gpus=own.gpus,
             clip_timeout_seconds=own.clip_timeout_seconds,
-            max_bad_share=self.settings.max_failed_share,
+            max_bad_share=min(1.0, self.settings.max_failed_share * len(work.places) / missing),
         )
         return Subject(
-            title=f"narrate {work.shard}",
+            title=f"narrate clips {work.shard}",
             settings=reading,
             model=network.to(device),
             description=description,
             chunks=work.chunks,
             files={},
             device=device,
+            limit="narrator.max_failed_share",
         )
 
 
@@ -159,14 +181,14 @@ def _name(row: dict[str, Any]) -> str:
     return f"{row['video_id']} {row['start_s']!r} {row['end_s']!r}"
 
 
-def _kept(path: Path, made_with: str) -> dict[str, KeptTexts]:
+def _kept(path: Path, made_with: Mapping[str, str]) -> dict[str, KeptTexts]:
     """Texts of an earlier start of this shard, by clip; a line cut short by a kill is left out."""
     found: dict[str, KeptTexts] = {}
-    start = 0
+    valid, start = set(made_with.values()), 0
     for line in path.read_bytes().splitlines(keepends=True) if path.is_file() else ():
         if line.endswith(b"\n"):
             entry = parse_line(line, path, start=start)
-            if entry.get("made_with") == made_with:
+            if entry.get("made_with") in valid:
                 found[entry["clip"]] = KeptTexts(**entry)
         start += len(line)
     return found

@@ -114,6 +114,12 @@ class ChunkIndex:
         row = self._video(video_id).start
         return int(self._columns["width"][row]), int(self._columns["height"][row])
 
+    def checksums(self, video_id: str) -> list[str]:
+        """Checksums of a video's chunks, in order. Raises MediaError for an unknown video."""
+        rows = self._video(video_id)
+        checksums: list[str] = self._checksums[rows.start : rows.stop].to_pylist()
+        return checksums
+
     def frame_sources(
         self, video_id: str, frames: Sequence[int] | NDArray[np.int64]
     ) -> list[tuple[str, int]]:

@@ -1,10 +1,10 @@
 """Captions against reference sentences: CIDEr and ROUGE-L. Pure.
 
-CIDEr: Vedantam et al. 2015, in the form of the COCO caption evaluation (clipped counts, a penalty for another
-length, times 10). Its weights come from the references of all clips given, so figures of different subsets
-cannot be compared. ROUGE-L: Lin 2004, with the recall weight of the same evaluation. Both compare words in
-lower case; a punctuation mark is a word, as in LaViLa's evaluation. METEOR is left out: it needs WordNet and
-tables of paraphrases.
+CIDEr: Vedantam et al. 2015, as in the COCO caption evaluation (CIDEr-D: clipped counts, a length penalty,
+times 10). Its weights come from the references of all clips given, so figures of different subsets cannot be
+compared. ROUGE-L: Lin 2004, with the recall weight of the same evaluation. Both compare words in lower case;
+a punctuation mark is a word, as in LaViLa's evaluation. METEOR is left out: it needs WordNet and tables of
+paraphrases.
 
 Shapes: N clips, each with one caption and at least one reference.
 """
@@ -45,19 +45,19 @@ def cider(captions: Sequence[str], references: Sequence[Sequence[str]]) -> npt.N
     references.
     """
     _check(captions, references)
-    told = [[_ngrams(words_of(text)) for text in texts] for texts in references]
-    clips_with = Counter(ngram for texts in told for ngram in set().union(*texts))
-    rarity = {ngram: math.log(len(captions) / count) for ngram, count in clips_with.items()}
+    counted = [[_ngrams(words_of(text)) for text in texts] for texts in references]
+    clips_with = Counter(ngram for texts in counted for ngram in set().union(*texts))
+    idf = {ngram: math.log(len(captions) / count) for ngram, count in clips_with.items()}
     unseen = math.log(max(len(captions), 1))
 
-    def weigh(ngrams: Counter[Ngram]) -> _Weighed:
-        return _Weighed(ngrams, {ngram: n * rarity.get(ngram, unseen) for ngram, n in ngrams.items()})
+    def weighted(ngrams: Counter[Ngram]) -> _Weighted:
+        return _Weighted(ngrams, {ngram: n * idf.get(ngram, unseen) for ngram, n in ngrams.items()})
 
     return np.array(
         [
             CIDER_SCALE
-            * np.mean([_likeness(weigh(_ngrams(words_of(caption))), weigh(text)) for text in texts])
-            for caption, texts in zip(captions, told, strict=True)
+            * np.mean([_similarity(weighted(_ngrams(words_of(caption))), weighted(text)) for text in texts])
+            for caption, texts in zip(captions, counted, strict=True)
         ]
     )
 
@@ -71,10 +71,10 @@ def rouge_l(captions: Sequence[str], references: Sequence[Sequence[str]]) -> npt
     found = []
     for caption, texts in zip(captions, references, strict=True):
         words = words_of(caption)
-        told = [words_of(text) for text in texts]
-        common = [longest_common_subsequence(words, text) for text in told]
+        reference_words = [words_of(text) for text in texts]
+        common = [longest_common_subsequence(words, text) for text in reference_words]
         precision = max(n / max(len(words), 1) for n in common)
-        recall = max(n / max(len(text), 1) for n, text in zip(common, told, strict=True))
+        recall = max(n / max(len(text), 1) for n, text in zip(common, reference_words, strict=True))
         weight = RECALL_WEIGHT**2
         found.append((1 + weight) * precision * recall / (recall + weight * precision) if precision else 0.0)
     return np.array(found)
@@ -91,8 +91,8 @@ def longest_common_subsequence(one: Sequence[str], other: Sequence[str]) -> int:
     return best[-1]
 
 
-class _Weighed:
-    """The n-grams of a text, weighed by their rarity."""
+class _Weighted:
+    """The TF-IDF weights of a text's n-grams."""
 
     def __init__(self, ngrams: Counter[Ngram], weights: dict[Ngram, float]) -> None:
         self.weights = weights
@@ -101,15 +101,15 @@ class _Weighed:
             squares[len(ngram) - 1] += weight**2
         self.norms = [math.sqrt(square) for square in squares]
         self.pairs = sum(count for ngram, count in ngrams.items() if len(ngram) == 2)
-        """Number of word pairs, which stands for the length."""
+        """Number of word pairs, as the length."""
 
 
-def _likeness(caption: _Weighed, reference: _Weighed) -> float:
+def _similarity(caption: _Weighted, reference: _Weighted) -> float:
     """Clipped cosine, averaged over the lengths of n-grams, with the length penalty; from 0 to 1."""
     products = [0.0] * LONGEST_NGRAM
     for ngram, weight in caption.weights.items():
-        told = reference.weights.get(ngram, 0.0)
-        products[len(ngram) - 1] += min(weight, told) * told
+        other = reference.weights.get(ngram, 0.0)
+        products[len(ngram) - 1] += min(weight, other) * other
     norms = (one * other for one, other in zip(caption.norms, reference.norms, strict=True))
     cosines = [product / norm if norm else 0.0 for product, norm in zip(products, norms, strict=True)]
     penalty = math.exp(-((caption.pairs - reference.pairs) ** 2) / (2 * LENGTH_SIGMA**2))

@@ -1,4 +1,4 @@
-"""Captions evaluator: a narrator's captions of held-out clips, and how likely it finds what people wrote.
+"""Captions evaluator: a narrator's captions of held-out clips, and the likelihood of human narrations.
 
 Shapes: N clips that could be read, L tokens of a text; A all clips of a table, readable or not.
 """
@@ -31,14 +31,14 @@ from avion_core.evaluate.subject import (
 )
 from avion_core.models.generate import Generated, TextSampling, clip_seed, write_texts
 from avion_core.models.narrator import Narrator
-from avion_core.models.next_token import text_perplexities, token_losses
+from avion_core.models.next_token import mean_losses, token_losses
 
 SEED = 0
 """Of the captions, so that an evaluation repeats."""
 
 
 class Captions:
-    """One sampled caption of each clip against what people wrote, and the likelihood of the first of that.
+    """One sampled caption of each clip against its human narrations, and the likelihood of the first of them.
 
     Outputs: `rows_N, tokens_NL` (captions with begin and end) and `log_likelihood_N` (mean of the tokens').
     """
@@ -48,19 +48,19 @@ class Captions:
 
     def run(self) -> Measurement:
         narrator = self.subject.narrator()
-        clips = described_clips(self.subject.files["clips"])
+        clips = narrated_clips(self.subject.files["clips"])
         texts = [clips.texts(row) for row in range(len(clips))]
         self._check_texts(clips, texts)
-        found = self.subject.over_clips(clips, _Describing(narrator, clips, texts))
+        found = self.subject.over_clips(clips, _Captioning(narrator, clips, texts))
         rows = found.rows
         log_likelihood_N, tokens_NL = found.outputs[:, 0], found.outputs[:, 1:].astype(np.int64)
-        told = [texts[row] for row in rows]
-        captions = _read(narrator, tokens_NL)
-        others = [texts[0] for texts in [*told[1:], *told[:1]]]  # each clip told as its neighbour
-        measured = _scores(captions, told) | {"likelihood": np.exp(log_likelihood_N)}
+        references = [texts[row] for row in rows]
+        captions = _decoded(narrator, tokens_NL)
+        others = [own[0] for own in [*references[1:], *references[:1]]]  # the next clip's narration
+        measured = _scores(captions, references) | {"likelihood": np.exp(log_likelihood_N)}
         figures: dict[str, Any] = {
             **{name: float(score_N.mean()) for name, score_N in measured.items()},
-            "chance": {name: float(score_N.mean()) for name, score_N in _scores(others, told).items()}
+            "chance": {name: float(score_N.mean()) for name, score_N in _scores(others, references).items()}
             | {"likelihood": 1 / narrator.config.language_model.vocabulary},
             "perplexity": float(np.exp(-log_likelihood_N.astype(np.float64)).mean()),
             **clip_counts(clips, found),
@@ -71,14 +71,14 @@ class Captions:
         return Measurement(figures, outputs, scores, strict)
 
     def _check_texts(self, clips: ClipTable, texts: Sequence[Sequence[str]]) -> None:
-        """Raise EvaluationError for a clip that nobody described."""
+        """Raise EvaluationError for a clip without a narration."""
         for row, own in enumerate(texts):
             if not own or not own[0].strip():
                 where = f"clip {row} ({clips.video_id(row)} at {clips.start_s(row):g} s)"
                 raise EvaluationError(f"{self.subject.title}: {where} has no text to compare a caption with")
 
 
-def described_clips(path: Path) -> ClipTable:
+def narrated_clips(path: Path) -> ClipTable:
     """The clips of a table with their texts; of multiple-choice questions, the right choices."""
     if "question_id" not in column_names(path):
         return ClipTable.load(path)
@@ -93,8 +93,8 @@ def described_clips(path: Path) -> ClipTable:
     )
 
 
-class _Describing:
-    """Of a batch's clips: the mean log-likelihood of the first text's tokens, then a caption's tokens."""
+class _Captioning:
+    """For a batch of clips: the mean log-likelihood of the first text's tokens, then a caption's tokens."""
 
     def __init__(self, narrator: Narrator, clips: ClipTable, texts: Sequence[Sequence[str]]) -> None:
         config = narrator.config
@@ -109,7 +109,7 @@ class _Describing:
         tokens_BL = self.tokens_AL[list(rows)].to(frames_BCTHW.device)
         clip_BQD, labels_BL = self.narrator.encode_clip(frames_BCTHW), tokens_BL[:, 1:]
         losses_BL = token_losses(self.narrator.next_token(tokens_BL[:, :-1], clip_BQD), labels_BL)
-        log_likelihood_B = -text_perplexities(losses_BL, labels_BL).log()
+        log_likelihood_B = -mean_losses(losses_BL, labels_BL)
         captions = write_texts(self.narrator, clip_BQD, self.sampling, seeds=self._seeds(rows))
         return torch.cat([log_likelihood_B[:, None], captions.tokens[:, 0].float()], dim=1)
 
@@ -118,7 +118,7 @@ class _Describing:
         return [clip_seed(SEED, clips.video_id(row), clips.start_s(row), clips.end_s(row)) for row in rows]
 
 
-def _read(narrator: Narrator, tokens_NL: npt.NDArray[np.int64]) -> list[str]:
+def _decoded(narrator: Narrator, tokens_NL: npt.NDArray[np.int64]) -> list[str]:
     """Captions as text."""
     language = narrator.config.language_model
     generated = Generated(torch.from_numpy(tokens_NL)[:, None], torch.empty(0))
@@ -126,8 +126,10 @@ def _read(narrator: Narrator, tokens_NL: npt.NDArray[np.int64]) -> list[str]:
     return [decode(text, tokenizer=language.tokenizer) for (text,) in words]
 
 
-def _scores(captions: Sequence[str], told: Sequence[Sequence[str]]) -> dict[str, npt.NDArray[np.float64]]:
-    return {"cider": cider(captions, told), "rouge_l": rouge_l(captions, told)}
+def _scores(
+    captions: Sequence[str], references: Sequence[Sequence[str]]
+) -> dict[str, npt.NDArray[np.float64]]:
+    return {"cider": cider(captions, references), "rouge_l": rouge_l(captions, references)}
 
 
 def _by_clip(clips: ClipTable, rows_N: Rows, measured: dict[str, npt.NDArray[Any]], unread: float) -> Scores:

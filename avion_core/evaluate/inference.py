@@ -55,6 +55,14 @@ class Inference:
         return [{name: value for name, value in asdict(clip).items() if name != "row"} for clip in self.bad]
 
 
+class NothingReadError(ValueError):
+    """No clip of a table can be read."""
+
+    def __init__(self, message: str, bad: Sequence[BadClip]) -> None:
+        super().__init__(message)
+        self.bad = bad
+
+
 def over_clips(
     forward: Callable[[Tensor, Sequence[int]], Tensor],
     dataset: Views,
@@ -65,6 +73,7 @@ def over_clips(
     threads: int,
     clip_timeout_s: float,
     max_bad_share: float,
+    limit: str,
     device: torch.device,
     title: str,
 ) -> Inference:
@@ -72,7 +81,8 @@ def over_clips(
 
     `rows` are those of the batch's clips in the table. `batch_size` counts views; `threads` decode while the
     model computes. A clip that takes longer than `clip_timeout_s` seconds is bad. Raises ValueError once more
-    than `max_bad_share` of the clips, or all, cannot be read.
+    than `max_bad_share` of the clips cannot be read (`limit` is the setting, for the message), and
+    NothingReadError if none can.
     """
     rows: list[int] = []
     outputs: list[Tensor] = []
@@ -82,7 +92,10 @@ def over_clips(
         bad.append(clip)
         progress.advance(note=f"{len(bad)} bad")
         if len(bad) > max_bad_share * len(clips):
-            raise ValueError(f"{title}: {_too_many(bad, clips, max_bad_share)}")
+            raise ValueError(
+                f"{title}: {len(bad)} or more of {len(clips)} clips cannot be read, more than {limit} "
+                f"allows; the last: {clip.reason}. Repair them, or raise it"
+            )
 
     with (
         Progress(title, len(clips), unit="clips") as progress,
@@ -99,17 +112,9 @@ def over_clips(
             progress.advance(len(batch), note=f"{len(bad)} bad" if bad else "")
     if not rows:
         first = f": {bad[0].reason}" if bad else ""
-        raise ValueError(f"{title}: none of the {len(clips)} clips can be read{first}")
+        raise NothingReadError(f"{title}: none of the {len(clips)} clips can be read{first}", bad)
     outputs[-1] = outputs[-1].cpu()
     return Inference(np.array(rows, np.int64), torch.cat(outputs).numpy(), tuple(bad))
-
-
-def _too_many(bad: Sequence[BadClip], clips: ClipTable, max_bad_share: float) -> str:
-    return (
-        f"{len(bad)} or more of {len(clips)} clips cannot be read, beyond the share of "
-        f"{max_bad_share:g} that max_bad_share allows; the last: {bad[-1].reason}. Repair them, or "
-        "raise the evaluation's max_bad_share"
-    )
 
 
 def _means(

@@ -68,32 +68,27 @@ class Subject:
     files: Mapping[str, Path]
     """Further files by their role in layouts: `clips` (clip or question table), `sentences` …"""
     device: torch.device
+    limit: str = "the evaluation's max_bad_share"
+    """Setting that limits the share of clips that cannot be read, for messages."""
 
     def embedder(self) -> Embedder:
         """The model. Raises EvaluationError unless it embeds videos and texts."""
-        if MODELS[self.description.kind].output == "embeddings":
-            return cast(Embedder, self.model)
-        raise EvaluationError(
-            f"{self.title}: {self.settings.kind} compares videos with texts and needs a dual encoder; "
-            f"stage '{self.settings.stage}' is a {self.description.kind}"
-        )
+        return cast(Embedder, self._model_of("embeddings"))
 
     def classifier(self) -> VideoModel:
         """The model. Raises EvaluationError unless it is a classifier."""
-        if MODELS[self.description.kind].output == "classes":
-            return self.model
-        tasks = " or ".join(f"'{name}'" for name, task in STAGE_TASKS.items() if task.trains == "classes")
-        raise EvaluationError(
-            f"{self.title}: {self.settings.kind} needs a stage with the task {tasks}; "
-            f"stage '{self.settings.stage}' is a {self.description.kind}"
-        )
+        return self._model_of("classes")
 
     def narrator(self) -> Narrator:
         """The model. Raises EvaluationError unless it writes texts."""
-        if MODELS[self.description.kind].output == "texts":
-            return cast(Narrator, self.model)
+        return cast(Narrator, self._model_of("texts"))
+
+    def _model_of(self, output: str) -> VideoModel:
+        if MODELS[self.description.kind].output == output:
+            return self.model
+        tasks = " or ".join(f"'{name}'" for name, task in STAGE_TASKS.items() if task.trains == output)
         raise EvaluationError(
-            f"{self.title}: {self.settings.kind} needs a narrator, a stage with the task captioning; "
+            f"{self.title}: {self.settings.kind} needs a stage with the task {tasks}; "
             f"stage '{self.settings.stage}' is a {self.description.kind}"
         )
 
@@ -137,13 +132,14 @@ class Subject:
                 threads=self.settings.threads,
                 clip_timeout_s=self.settings.clip_timeout_seconds,
                 max_bad_share=self.settings.max_bad_share,
+                limit=self.limit,
                 device=self.device,
                 title=self.title,
             )
         except torch.OutOfMemoryError as error:
             said = str(error).partition(" Of the allocated memory")[0]
             raise EvaluationError(
-                f"{self.title}: a batch does not fit the device: lower the evaluation's batch_size, now "
+                f"{self.title}: a batch does not fit the device: lower batch_size, now "
                 f"{self.settings.batch_size}. {said}"
             ) from None
         self._check_finite(found.outputs)

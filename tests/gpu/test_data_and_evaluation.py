@@ -53,6 +53,7 @@ def outputs(task: str, device: str) -> np.ndarray:
         threads=2,
         clip_timeout_s=60.0,
         max_bad_share=0.0,
+        limit="max_bad_share",
         device=torch.device(device),
         title="clips",
     ).outputs

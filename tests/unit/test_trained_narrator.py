@@ -11,14 +11,25 @@ import torch
 
 from avion_core.config import FilterSettings, NarratorSettings, SettingsError, load_settings
 from avion_core.configfile import lay_over, read_config
-from avion_core.data.clips import ClipTable, write_clips
-from avion_core.data.tables import map_table
+from avion_core.data.clips import ClipTable
 from avion_core.evaluate import inference
+from avion_core.models.architecture import NarratorConfig
 from avion_core.models.store import ModelDescription, build_model, save_model
-from avion_core.narrate.narrated import NARRATED, gather_narrated, narrate_shard
+from avion_core.narrate.narrated import gather_narrated
 from avion_core.workflow import Workflow
-from tests.support.narrated import chunk_index
+from tests.support import narrated
+from tests.support.chunk_index import chunk_index
+from tests.support.narrated import write_narrated
 
+SMALL = NarratorConfig.model_validate(
+    {
+        "vision": {"width": 32, "layers": 1, "heads": 2, "patch_px": 16},
+        "language_model": {"width": 32, "layers": 2, "heads": 2, "context_length": 6, "positions": 6},
+        "queries": 4,
+        "pool_heads": 2,
+        "pool_head_width": 8,
+    }
+)
 SIZES = {"frames": 2, "image_size_px": 32}
 CLIPS = [("a", 0.0, 0.6), ("a", 0.7, 1.2), ("b", 0.2, 0.9)]
 ROOT = Path(__file__).parents[2]
@@ -27,7 +38,7 @@ ROOT = Path(__file__).parents[2]
 def save_narrator(folder: Path, seed: int) -> None:
     """Random weights, open gates, and words that differ by clip."""
     torch.manual_seed(seed)
-    model = build_model("narrator", "toy_narrator", **SIZES)
+    model = build_model("narrator", SMALL, **SIZES)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if name.endswith("_gate"):
@@ -43,12 +54,7 @@ def save_narrator(folder: Path, seed: int) -> None:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("made")
     chunk_index(home, {"a": [60], "b": [30]})
-    names = ("video_id", "start_s", "end_s")
-    rows = [
-        {**dict(zip(names, clip, strict=True)), "texts": ["#C C does it"], "narration_id": str(place)}
-        for place, clip in enumerate(CLIPS)
-    ]
-    write_clips(home / "train.arrow", rows)
+    write_narrated(home, CLIPS)
     save_narrator(home / "model", 0)
     return home
 
@@ -59,22 +65,14 @@ EVERYTHING = FilterSettings(tagged=False, least_words=1, most_words=1000, alike=
 
 def settings(**own: Any) -> NarratorSettings:
     common = {"provider": "trained", "texts_per_clip": 3, "window_seconds": 0.5, "step_seconds": 0.5}
+    common |= {name: own.pop(name) for name in list(own) if name in NarratorSettings.model_fields}
     trained = {"run": "r", "stage": "narrator", "temperature": 1.0, "batch_size": 2, **own}
     return NarratorSettings.model_validate({**common, "trained": trained})
 
 
 def narrate(made: Path, home: Path, *, shard: str = "1-of-1", model: str = "model", **own: Any):
-    out = home / f"{shard}.arrow"
-    narrate_shard(
-        made / "train.arrow",
-        made / "chunks.parquet",
-        settings=settings(**own),
-        shard=shard,
-        model=made / model / "model.safetensors",
-        journal_dir=home / "journal",
-        out=out,
-    )
-    return map_table(out, NARRATED).to_pylist()
+    weights = made / model / "model.safetensors"
+    return narrated.narrate(made, home, settings(**own), shard=shard, model=weights)
 
 
 @pytest.fixture(scope="module")
@@ -171,16 +169,39 @@ def test_texts_of_another_model_or_other_draws_are_not_taken(
     assert sum(sizes) == 2 * len(whole)
 
 
-def test_a_clip_that_cannot_be_read_has_a_reason(made: Path, tmp_path: Path) -> None:
+def test_texts_of_other_chunks_are_not_taken(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "longer"
+    home.mkdir()
+    for name in ("train.arrow", "model"):
+        (home / name).symlink_to(made / name)
+    chunk_index(home, {"a": [60], "b": [30]})
+    rows = narrate(home, tmp_path)
+    chunk_index(home, {"a": [60], "b": [45]})
+    sizes = stopped_after(99, monkeypatch)
+    found = narrate(home, tmp_path)
+    assert sum(sizes) == sum(row["video_id"] == "b" for row in found), "only the changed video is read"
+    assert [row for row in found if row["video_id"] == "a"] == [row for row in rows if row["video_id"] == "a"]
+
+
+def test_a_clip_that_cannot_be_read_has_a_reason_and_is_tried_again(made: Path, tmp_path: Path) -> None:
     home = tmp_path / "damaged"
     home.mkdir()
     chunk_index(home, {"a": [60], "b": [30]})
     (home / "train.arrow").symlink_to(made / "train.arrow")
     (home / "model").symlink_to(made / "model")
+    whole = (home / "b0.mp4").read_bytes()
     (home / "b0.mp4").write_bytes(b"broken")
-    found = {row["video_id"]: row for row in narrate(home, tmp_path)}
+    rows = narrate(home, tmp_path)
+    found = {row["video_id"]: row for row in rows}
     assert found["a"]["texts"] and not found["b"]["texts"]
     assert "b0.mp4" in found["b"]["reason"]
+    assert narrate(home, tmp_path) == rows
+    with pytest.raises(ValueError, match=r"more than narrator\.max_failed_share allows"):
+        narrate(home, tmp_path, max_failed_share=0.1)
+    (home / "b0.mp4").write_bytes(whole)
+    assert all(row["texts"] for row in narrate(home, tmp_path))
 
 
 RUN = {

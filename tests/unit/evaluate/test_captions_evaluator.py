@@ -110,7 +110,7 @@ def test_misfits_are_one_error(place):
     text = {**TOWER, "context_length": 16}
     dual = DualEncoderConfig.model_validate({"vision": VISION, "text": text, "embed_dim": 8})
     save(place / "model", "dual_encoder", dual)
-    with pytest.raises(EvaluationError, match="captions needs a narrator"):
+    with pytest.raises(EvaluationError, match="captions needs a stage with the task 'captioning'"):
         measure(place, "captions", tables=("clips",))
     with pytest.raises(ValueError, match="captions take one view of a clip"):
         settings("captions", crops=3)

@@ -47,7 +47,7 @@ class Wrong(Pictures):
 
 def measure(clips, *, pictures=Pictures, forward=brightness, **arguments):
     settings = {"views": 2, "batch_size": 6, "threads": 1, "clip_timeout_s": 60.0, "max_bad_share": 1.0}
-    settings |= {"device": torch.device("cpu"), "title": "test"}
+    settings |= {"limit": "max_bad_share", "device": torch.device("cpu"), "title": "test"}
     return over_clips(forward, pictures(clips), clips, **{**settings, **arguments})
 
 
