@@ -172,9 +172,9 @@ EVALUATIONS.register(
         per_cent=100.0,
         averages_views=False,
         note=(
-            "CIDEr is times 100, at most 1,000, and depends on the clips measured, which give its weights. "
-            "Likelihood: geometric mean of the probabilities of the tokens that people wrote, the inverse of "
-            "the perplexity. Chance: each clip with another clip's sentence."
+            "CIDEr is times 100, at most 1,000, and its weights come from the clips measured. Likelihood: "
+            "geometric mean of the probabilities of the human narration's tokens, the inverse of its "
+            "perplexity. Chance: each clip with another clip's narration."
         ),
     ),
 )

@@ -43,12 +43,12 @@ class VisionSettings(ChatSettings):
 
     def recipe(self) -> dict[str, Any]:
         """The model, its temperature, and the frames."""
-        sent = {"tokens_per_image", "images_per_request"}
-        return {name: value for name, value in super().recipe().items() if name not in sent}
+        unused = {"tokens_per_image", "images_per_request"}
+        return {name: value for name, value in super().recipe().items() if name not in unused}
 
 
 class TrainedSettings(ProviderSettings):
-    """A narrator that one of the runs trains, a stage with the task captioning."""
+    """A narrator trained by a stage of one of the runs, with the task captioning."""
 
     work = "avion_core.trained_narrator:TrainedProvider"
     looks = True
@@ -64,11 +64,11 @@ class TrainedSettings(ProviderSettings):
     nucleus: Fraction = 0.95
     """Tokens are drawn from the fewest likeliest ones with more than this probability together."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Decides the draws of a clip, together with its video and seconds."""
+    """Seed of the sampling; the draws of a clip also depend on its video and seconds."""
     precision: Precision = "fp32"
     """Arithmetic of the model."""
     batch_size: Count = 16
-    """Clips at a time. Changing this and what follows triggers no rerun."""
+    """Clips per batch. Changing this or a setting below triggers no rerun."""
     threads: Count = 1
     """CPU threads of a shard."""
     gpus: Literal[0, 1] = 0
@@ -114,10 +114,10 @@ class NarratorSettings(ProvidedSection):
     texts_per_clip: Annotated[int, Field(ge=1, le=20)] = 10
     """Sentences for each clip."""
     window_seconds: Positive | None = 2.0
-    """Length of the windows that are narrated where nobody did; null to narrate only the clips with
+    """Length of the windows over stretches without narrations; null to narrate only the clips with
     narrations."""
     step_seconds: Positive = 2.0
-    """Distance of the windows' starts, at most `window_seconds`."""
+    """Distance between the starts of windows, at most `window_seconds`."""
     filters: FilterSettings = FilterSettings()
     """Which of the texts are kept. Changing them narrates nothing again."""
     instruction: str = (

@@ -106,8 +106,8 @@ class ContrastiveStage(ComparingStage):
     narrations: Annotated[tuple[Literal["human", "rephrased", "narrated"], ...], Field(min_length=1)] = (
         "human",
     )
-    """Clip tables, joined: one of each row's texts is drawn at random. `rephrased` texts are made by
-    `narrate.provider`, `narrated` ones, from what clips show, by `narrator.provider`."""
+    """Clip tables, joined: one of each row's texts is drawn at random. `rephrased` texts come from
+    `narrate.provider`; `narrated` ones, made from the clips' frames, from `narrator.provider`."""
 
     @property
     def clip_tables(self) -> tuple[str, ...]:
@@ -199,7 +199,7 @@ class ReconstructionStage(StageSettings):
 
 
 class CaptioningStage(StageSettings):
-    """Next tokens of narrations, by a narrator that looks at the clip; its video tower is frozen."""
+    """Next-token prediction of narrations, by a narrator; its video tower is frozen."""
 
     setup: ClassVar[str] = "avion_core.train.tasks.captioning:CaptioningSetup"
     trains: ClassVar[str] = "texts"
@@ -213,12 +213,12 @@ class CaptioningStage(StageSettings):
     freeze_language_model: bool = False
     """Whether only the pooling and the gated cross-attention are trained (LaViLa, with GPT-2's weights)."""
     text_only: bool = False
-    """Whether the language model alone is trained, without the clip, to compare what looking brings."""
+    """Whether only the language model is trained, without the clips, as a baseline."""
     text_dropout: Fraction = 0.1
     """Dropout of the language model's embedding and residual branches; 0.1 in GPT-2."""
     loss_mean: Literal["tokens", "places"] = "tokens"
-    """What the loss is averaged over: the tokens of the texts, or as in LaViLa all places of a text of full
-    length, so that its gradient is smaller by the share of padding."""
+    """What the loss is averaged over: the tokens of the texts, or as in LaViLa all places of texts of full
+    length, where padding has no loss, so that gradients are smaller by the share of padding."""
 
     @model_validator(mode="after")
     def _something_is_trained(self) -> Self:

@@ -1,4 +1,4 @@
-"""Attention pooling: a fixed number of learned queries collects what all tokens of a clip say (CoCa; LaViLa).
+"""Attention pooling: learned queries turn a clip's tokens into a fixed number of them (CoCa; LaViLa).
 
 Shapes: B clips, N tokens of the vision tower, Q queries, D width of the language model, h heads, w width of a
 head.

@@ -117,7 +117,7 @@ class VideoModel(nn.Module):
         raise NotImplementedError
 
     def check_foreign(self, weights: Mapping[str, Tensor]) -> None:
-        """Raise ValueError if third-party weights, under our names, are those of a model that differs."""
+        """Raise ValueError if third-party weights, under our names, do not fit this model."""
 
     def foreign_copies(self) -> dict[str, Tensor]:
         """Entries of `not_weights` that an exported file has, under their names there."""

@@ -1,6 +1,6 @@
-"""A causal language model in the manner of GPT-2, some of whose blocks can look at a clip.
+"""A causal language model like GPT-2, with gated cross-attention to a clip in some blocks.
 
-Shapes: B clips, R texts (R/B of each clip in a row), L tokens of a text, Q tokens of a clip, D width,
+Shapes: B clips, R texts (R/B consecutive ones per clip), L tokens of a text, Q tokens of a clip, D width,
 V vocabulary, H heads, d width of a head.
 """
 
@@ -25,10 +25,10 @@ MLP_RATIO = 4
 
 
 class CausalLM(Tower):
-    """Token ids to the logits of the next token (Radford et al. 2019), looking at a clip if there is one.
+    """Token ids, and a clip's tokens if given, to the logits of the next token (Radford et al. 2019).
 
-    The output layer is the token table. Gates are zero in a fresh model, so that it is the plain language
-    model whatever the clip.
+    The output layer is the token table. A fresh model's gates are zero, so it is the plain language model
+    whatever the clip.
     """
 
     def __init__(
@@ -71,8 +71,8 @@ class CausalLM(Tower):
     ) -> Tensor:
         """Logits R,L,V of the token after each. Without a clip, cross-attention is left out.
 
-        With a `cache` the tokens follow those of the earlier calls, and all but the first call take one token
-        a text. Raises ValueError for texts longer than the position table.
+        With a `cache`, the tokens continue those of earlier calls, and all calls but the first take one token
+        per text. Raises ValueError for texts longer than the position table.
         """
         first = cache.length if cache else 0
         end = first + tokens_RL.shape[1]
@@ -90,7 +90,7 @@ class CausalLM(Tower):
 
 
 class Cache:
-    """What the blocks of a CausalLM keep of texts under way, and of their clips."""
+    """Keys and values of unfinished texts and of their clips, for each block of a CausalLM."""
 
     def __init__(self, layers: int, *, tokens: int, clip_tokens: int) -> None:
         """`tokens` is the length of the longest text."""
@@ -103,14 +103,14 @@ class Cache:
         return self.own[0].length
 
     def keep(self, clips_b: Tensor, texts_r: Tensor) -> None:
-        """Forget all other clips and texts."""
+        """Keep only these clips and texts."""
         for own, of_clip in zip(self.own, self.of_clip, strict=True):
             own.keep(texts_r)
             of_clip.keep(clips_b)
 
 
 class CausalAttention(Attention):
-    """Self-attention of each token to itself and those before it."""
+    """Self-attention of each token to itself and the tokens before it."""
 
     def forward(
         self,
@@ -120,9 +120,9 @@ class CausalAttention(Attention):
         first_only: bool = False,
         cache: KeyValues | None = None,
     ) -> Tensor:
-        """With a `cache` the tokens follow those whose keys and values it holds, and theirs are added to it.
+        """With a `cache`, the tokens continue those in it, and their keys and values are added.
 
-        All calls but the first then take one token a text.
+        All calls but the first then take one token per text.
         """
         q_BNHd, k_BNHd, v_BNHd = self.queries_keys_values(x_BND, first_only=first_only)
         if cache is not None:
@@ -191,7 +191,7 @@ class CrossAttention(AttentionLayer):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x_RLD: Tensor, clip_BQD: Tensor, cache: KeyValues | None = None) -> Tensor:
-        """Each text attends to its clip, whose keys and values are taken from the `cache` after one call."""
+        """Each text attends to its clip; after one call, its keys and values come from the `cache`."""
         if cache is not None and cache.length:
             k_BQHd, v_BQHd = cache.all()
         else:
@@ -207,7 +207,7 @@ class CrossAttention(AttentionLayer):
 
 
 def lavila_names(stem: str) -> Names:
-    """Names in LaViLa's files, where they begin with `stem`; GPT-2's own, with its transposed matrices."""
+    """Names in LaViLa's files, behind the prefix `stem`: GPT-2's, whose matrices are transposed."""
     matrices = {
         ".cross.attn.q.": ".crossattention.q_attn.",
         ".cross.attn.kv.": ".crossattention.c_attn.",

@@ -1,7 +1,7 @@
 """Texts that a narrator writes for clips: sampled with a cache, stopped at their end, with a score.
 
-The scheme is LaViLa's: temperature, then nucleus; the score is the exponential of the mean entropy. A text
-ends with its end token, and a clip leaves the batch with the last of its texts.
+The scheme is LaViLa's: temperature, then nucleus, and a score by entropy. A text ends with its end token, and
+a clip leaves the batch with the last of its texts.
 
 A clip's draws depend only on its own seed, not on the clips beside it, which change logits by rounding alone.
 
@@ -49,7 +49,7 @@ class Generated:
     tokens: Tensor
     """B,N,L: token ids int64 with begin and end, zeros after the end; a text that is too long has no end."""
     scores: Tensor
-    """B,N: `text_scores` of the texts; lower is surer."""
+    """B,N: exp of the mean entropy of each text's steps, the end token's included; lower is surer."""
 
     def words(self, *, begin: int, end: int) -> list[list[list[int]]]:
         """Token ids of each clip's texts, without begin, end and what follows."""
@@ -131,7 +131,7 @@ class _Batch:
         return len(self.places_b) > 0
 
     def _keep(self, clips_b: Tensor) -> None:
-        """Go on with these of the unfinished clips."""
+        """Continue with these of the unfinished clips."""
         if len(clips_b) == len(self.places_b):
             return
         texts_r = (clips_b[:, None] * self.sampling.texts).add(

@@ -18,7 +18,7 @@ class KeyValues:
         self._kept_2BNHd: Tensor | None = None
 
     def add(self, k_BNHd: Tensor, v_BNHd: Tensor) -> tuple[Tensor, Tensor]:
-        """Append some; returns all."""
+        """Append keys and values; returns all."""
         added_2BNHd = torch.stack([k_BNHd, v_BNHd])
         if self._kept_2BNHd is None:
             batch, _, *head = k_BNHd.shape
@@ -35,6 +35,6 @@ class KeyValues:
         return k_BNHd, v_BNHd
 
     def keep(self, rows_b: Tensor) -> None:
-        """Forget all other rows of the batch."""
+        """Keep only these rows of the batch."""
         if self._kept_2BNHd is not None:
             self._kept_2BNHd = self._kept_2BNHd[:, rows_b]

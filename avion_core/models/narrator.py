@@ -1,6 +1,6 @@
-"""The Narrator: a frozen vision tower, pooled for a language model that looks at it (LaViLa, CVPR 2023).
+"""The Narrator: a language model attends to the pooled tokens of a frozen vision tower (LaViLa, CVPR 2023).
 
-Shapes: B clips, R texts (R/B of each clip in a row), L tokens of a text, Q pooled tokens, D width of the
+Shapes: B clips, R texts (R/B consecutive ones per clip), L tokens of a text, Q pooled tokens, D width of the
 language model, V vocabulary.
 """
 
@@ -50,9 +50,9 @@ class Narrator(VideoModel):
     ) -> None:
         """The vision tower gets no gradients and stays in evaluation mode.
 
-        With `freeze_language_model` only the pooling and the gated cross-attention are trained, with
-        `text_only` all but these, so that a fresh model stays the plain language model, and `forward`
-        leaves the clips out. `dropout` is the language model's.
+        With `freeze_language_model`, only the pooling and the gated cross-attention are trained; with
+        `text_only`, only the language model, and `forward` ignores the clips. `dropout` is the language
+        model's.
         """
         super().__init__(config, frames=frames, image_size_px=image_size_px)
         self.vision = vision_class(config.vision)(
@@ -72,8 +72,8 @@ class Narrator(VideoModel):
             language, cross_attention_every=config.cross_attention_every, dropout=dropout
         )
         for name, weight in (*self.pool.named_parameters("pool"), *self.language_model.named_parameters()):
-            looks = name.startswith("pool.") or ".cross." in name
-            weight.requires_grad_(not (text_only if looks else freeze_language_model))
+            sees_clip = name.startswith("pool.") or ".cross." in name
+            weight.requires_grad_(not (text_only if sees_clip else freeze_language_model))
 
     def train(self, mode: bool = True) -> Narrator:
         """Training or evaluation mode of all but the vision tower."""
@@ -81,7 +81,7 @@ class Narrator(VideoModel):
         self.vision.eval()
         return self
 
-    def look(self, frames_BCTHW: Tensor) -> Tensor:
+    def video_tokens(self, frames_BCTHW: Tensor) -> Tensor:
         """Normalised frames to the tokens of the frozen vision tower."""
         self.check_frames(frames_BCTHW)
         with torch.no_grad():
@@ -89,7 +89,7 @@ class Narrator(VideoModel):
 
     def encode_clip(self, frames_BCTHW: Tensor) -> Tensor:
         """Normalised frames to the clip's tokens for `next_token`, B,Q,D."""
-        pooled_BQD: Tensor = self.pool(self.look(frames_BCTHW))
+        pooled_BQD: Tensor = self.pool(self.video_tokens(frames_BCTHW))
         return pooled_BQD
 
     def next_token(self, tokens_RL: Tensor, clip_BQD: Tensor, *, cache: Cache | None = None) -> Tensor:
@@ -106,7 +106,7 @@ class Narrator(VideoModel):
 
     def frozen_pass(self, frames_BCTHW: Tensor) -> Tensor | None:
         """The vision tower."""
-        return None if self.text_only else self.look(frames_BCTHW)
+        return None if self.text_only else self.video_tokens(frames_BCTHW)
 
     def dry_run(self, frames_BCTHW: Tensor) -> Tensor:
         """Logits of texts of TEXT_TOKENS tokens, or of as many as fit; the last one is only predicted."""

@@ -10,7 +10,7 @@ import torch
 from avion_core.config.tasks import CaptioningStage
 from avion_core.data.clips import ClipTable
 from avion_core.models.narrator import Narrator
-from avion_core.models.next_token import PADDING, text_perplexities, token_losses
+from avion_core.models.next_token import PADDING, mean_losses, token_losses
 from avion_core.train.distributed import World
 from avion_core.train.losses import Gather, local
 from avion_core.train.protocols import Batch, StepLoss
@@ -42,7 +42,7 @@ class CaptioningTask:
         tokens_BL = batch["tokens"]
         logits_BLV = self.model(self.model.normalise(batch["frames"]), tokens_BL[:, :-1])
         losses_BL = token_losses(logits_BLV, tokens_BL[:, 1:])
-        perplexity = text_perplexities(losses_BL.detach(), tokens_BL[:, 1:]).mean()
+        perplexity = mean_losses(losses_BL.detach(), tokens_BL[:, 1:]).exp().mean()
         loss = losses_BL.sum(dim=1).mean() / batch["tokens_per_clip"]
         return StepLoss(loss, {"perplexity": perplexity})
 

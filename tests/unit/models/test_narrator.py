@@ -16,8 +16,8 @@ from avion_core.models.generate import (
 )
 from avion_core.models.layers import set_checkpointing
 from avion_core.models.narrator import Narrator
-from avion_core.models.next_token import text_scores
 from avion_core.models.towers import VisionConfig
+from tests.support.scores import text_scores
 
 WORDS, BEGIN, END, SIDE = 40, 38, 39, 16
 CONFIG = NarratorConfig(
@@ -185,21 +185,12 @@ def test_scores_of_given_texts_are_those_of_their_generation():
     torch.testing.assert_close(scores, found.scores.flatten())
 
 
-@pytest.mark.parametrize("words", [2, 101, 50257])
-def test_the_score_of_a_uniform_distribution_is_its_size(words):
-    tokens = torch.tensor([[0, 1, 0, 0, 0], [0, 0, 0, 0, 0]])
-    scores = text_scores(torch.zeros(2, 5, words), tokens, end=1)
-    assert scores.tolist() == pytest.approx([words, words], rel=1e-4)
-
-
-def test_what_follows_the_end_does_not_score():
-    logits = torch.randn(1, 6, WORDS)
-    tokens = torch.tensor([[BEGIN, 5, END, END, 0, 0]])
-    changed = logits.clone()
-    changed[:, 2:] = 0
-    assert text_scores(logits, tokens, end=END) == text_scores(changed, tokens, end=END)
-    changed[:, 1] = 0
-    assert text_scores(logits, tokens, end=END) != text_scores(changed, tokens, end=END)
+@torch.no_grad()
+def test_the_score_of_a_uniform_distribution_is_its_size():
+    model = narrator()
+    model.language_model.token_embedding.weight.zero_()
+    found = generate(model, clips(2), TextSampling(texts=3, temperature=1.0, max_tokens=12), seeds=[1, 2])
+    assert found.scores.flatten().tolist() == pytest.approx([WORDS] * 6, rel=1e-5)
 
 
 def test_words_are_without_begin_end_and_padding():

@@ -2,26 +2,52 @@
 
 import pytest
 import torch
+import yaml
 
 from avion_core.config import EvaluationSettings
 from avion_core.files import read_json
+from avion_core.models import architecture
 from avion_core.models.store import load_model
 from avion_core.train.engine import Training
 from avion_core.train.validation import ValidationData
 from tests.support.recipes import CAPTIONING, CONTRASTIVE
 from tests.support.training import equal, lines, train, weights
 
+VISION = {"width": 48, "layers": 2, "heads": 2, "patch_px": 16}
+TEXT = {"width": 32, "layers": 2, "heads": 2, "context_length": 12}
+ARCHITECTURES = {
+    "small_dual": {"kind": "dual_encoder", "vision": VISION, "text": TEXT, "embed_dim": 16},
+    "small_narrator": {
+        "kind": "narrator",
+        "vision": VISION,
+        "language_model": {**TEXT, "positions": 12},
+        "queries": 4,
+        "pool_heads": 2,
+        "pool_head_width": 8,
+    },
+}
 RECIPE = {
     **CAPTIONING,
+    "model": "small_narrator",
     "epochs": 15,
     "checkpoint_every_steps": 4,
     "waive_missing": ["pool.*", "language_model.*"],
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _architectures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("architectures")
+    for name, fields in ARCHITECTURES.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(fields))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(architecture, "FOLDERS", [*architecture.FOLDERS, folder])
+        yield
+
+
 @pytest.fixture(scope="module")
 def pretrained(kitchen, tmp_path_factory):
-    recipe = {**CONTRASTIVE, "epochs": 1}
+    recipe = {**CONTRASTIVE, "model": "small_dual", "epochs": 1}
     return train(kitchen, tmp_path_factory.mktemp("run") / "pretrain", recipe)
 
 
