@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from avion_core.config import EvaluationSettings, Section, Settings, StageSettings, stage_class
+from avion_core.config import EvaluationSettings, Section, Settings, StageSettings, run_of, stage_class
 from avion_core.files import read_json
 
 MANIFEST = "manifest.json"
@@ -86,12 +86,13 @@ def differences(settings: Settings) -> list[Difference]:
     """
     results = Path(settings.results_dir)
     found: list[Difference] = []
-    for run in settings.selected_runs:
-        for stage in settings.runs[run].stages:
+    for run in (folder for selected in settings.selected_runs for folder in settings.seeds(selected)):
+        entry = settings.runs[run_of(run)]
+        for stage in entry.stages:
             folder = results / run / stage
             if (folder / MANIFEST).is_file():
                 found += stage_differences(folder, read_manifest(folder), settings, run=run, stage=stage)
-        for name in settings.runs[run].evaluations:
+        for name in entry.evaluations:
             folder = results / run / name
             if (folder / MANIFEST).is_file():
                 found += evaluation_differences(folder, read_manifest(folder), settings.evaluations[name])
@@ -153,11 +154,15 @@ def evaluation_record(manifest: Mapping[str, Any]) -> EvaluationSettings | None:
 def stage_differences(
     folder: Path, manifest: Mapping[str, Any], settings: Settings, *, run: str, stage: str
 ) -> list[Difference]:
-    """Differences between a stage's manifest and the configuration: recipe, seed, narration provider."""
+    """Differences between a stage's manifest and the configuration: recipe, seed, narration provider.
+
+    `run` is the folder of the run's seed.
+    """
     recorded, recipe = stage_record(manifest), settings.stage(run, stage)
     found = _differences(folder, recorded.recipe, recipe)
-    if recorded.seed is not None and recorded.seed != settings.seed:
-        found.append(Difference(folder, "seed", recorded.seed, settings.seed))
+    seed = settings.seed_of(run)
+    if recorded.seed is not None and recorded.seed != seed:
+        found.append(Difference(folder, "seed", recorded.seed, seed))
     chosen = {"rephrased": settings.narrate.provider, "narrated": str(settings.narrator.provider)}
     providers = tuple(chosen[kind] for kind in recipe.clip_tables if kind in chosen)
     then = recorded.providers if recorded.recipe is not None and providers else ()

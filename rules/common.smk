@@ -1,5 +1,7 @@
 """Settings, paths, input functions that need Snakemake itself, and checks before a run.
 
+The wildcard `run` is the folder of one of a run's seeds: `<run>`, or `<run>/seed-<seed>` (`Settings.seeds`).
+
 Rules that make data have priority 10 and fine-tuning 5, so that short trainings at the end of the graph do not
 delay the longest chain (data, pretraining, fine-tuning).
 """
@@ -79,7 +81,7 @@ def one_of(names):
 
 wildcard_constraints:
     dataset=one_of(SETTINGS.datasets),
-    run=one_of(SETTINGS.runs),
+    run=one_of(folder for run in SETTINGS.runs for folder in SETTINGS.seeds(run)),
     stage=one_of(SETTINGS.stages),
     evaluation=one_of(SETTINGS.evaluations),
     scatteritem=r"\d+-of-\d+",

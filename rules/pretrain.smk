@@ -39,7 +39,7 @@ rule pretrain_stage:
         ),
         recipe=lambda wildcards, input: json.dumps(stage_of(wildcards).recipe()),
         architecture=lambda wildcards: load_architecture(stage_of(wildcards).model).model_dump_json(),
-        seed=SETTINGS.seed,
+        seed=lambda wildcards: SETTINGS.seed_of(wildcards.run),
         folder=lambda wildcards, output: os.path.dirname(output.model),
         files=lambda wildcards, input: file_words(named_files(input.items(), leave_out=["packets", "anew"])),
         validation=lambda wildcards, input: inputs.validation_words(WORKFLOW, wildcards.run, wildcards.stage),

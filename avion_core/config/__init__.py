@@ -32,7 +32,7 @@ from avion_core.config.messages import NEW_ENTRY
 from avion_core.config.narration import NarrateSettings, OpenAISettings, RephraseSettings
 from avion_core.config.narrator import NarratorSettings, TrainedSettings, VisionSettings
 from avion_core.config.providers import PROVIDERS, ProviderSettings, provider_names
-from avion_core.config.runs import Settings, load_settings
+from avion_core.config.runs import Settings, load_settings, run_of
 from avion_core.config.sources import SOURCE_SETTINGS, SourceSettings, ToyKitchenSettings
 from avion_core.config.stage_classes import STAGE_TASKS, stage_class
 from avion_core.config.stages import OPEN_CLIP, StageSettings
@@ -77,6 +77,7 @@ __all__ = [
     "known",
     "load_settings",
     "provider_names",
+    "run_of",
     "stage_class",
     "unserved",
 ]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from avion_core.config.base import Count, Fraction, Name, NotNegative, Positive, Precision
+from avion_core.config.base import Count, Fraction, Name, NotNegative, Positive, Precision, Seed
 from avion_core.config.chat import ChatSettings
 from avion_core.config.filters import FilterSettings
 from avion_core.config.narration import NarrateSettings
@@ -48,7 +48,8 @@ class VisionSettings(ChatSettings):
 
 
 class TrainedSettings(ProviderSettings):
-    """A narrator trained by a stage of one of the runs, with the task captioning."""
+    """A narrator trained by a stage of one of the runs, with the task captioning. The first seed of the run
+    narrates."""
 
     work = "avion_core.trained_narrator:TrainedProvider"
     looks = True
@@ -63,7 +64,7 @@ class TrainedSettings(ProviderSettings):
     """Divisor of the logits, as in LaViLa; 0 for the likeliest token."""
     nucleus: Fraction = 0.95
     """Tokens are drawn from the fewest likeliest ones with more than this probability together."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     """Seed of the sampling; the draws of a clip also depend on its video and seconds."""
     precision: Precision = "fp32"
     """Arithmetic of the model."""

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
-from avion_core.config.base import Count, Folder, Name, Positive, Section, SettingsError, known
+from avion_core.config.base import Count, Folder, Name, Positive, Section, Seed, SettingsError, known
 from avion_core.config.datasets import DatasetSettings, TranscodeSettings
 from avion_core.config.evaluations import EvaluationSettings
 from avion_core.config.fit import unserved
@@ -31,13 +31,24 @@ class RunSettings(Section):
     """Stages by name, each with what differs from the section `stages`."""
     evaluations: tuple[Name, ...]
     """Evaluations by name."""
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None
+    """Seeds, each with stages and evaluations of its own; null for the configuration's `seed` alone. The
+    report shows means over them, with deviations and intervals. Results of the configuration's `seed` are in
+    the run's folder, those of other seeds in `<run>/seed-<seed>`."""
+
+    @field_validator("seeds")
+    @classmethod
+    def _each_seed_once(cls, seeds: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if seeds and len(set(seeds)) < len(seeds):
+            raise ValueError("a seed is named twice; remove one")
+        return seeds
 
 
 class Settings(Section):
     """The whole configuration."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of every training run."""
+    seed: Seed = 0
+    """Seed of the trainings of every run without `seeds`."""
     data_dir: Folder = "data"
     """Folder of data sets."""
     results_dir: Folder = "results"
@@ -69,9 +80,21 @@ class Settings(Section):
     """Runs by name."""
 
     def stage(self, run: str, stage: str) -> StageSettings:
-        """The recipe of a run's stage: the common one with the run's changes."""
+        """The recipe of a run's stage: the common one with the run's changes.
+
+        `run` may be the folder of one of its seeds.
+        """
         common = self.stages[stage].model_dump(exclude_unset=True)
-        return StageSettings.model_validate({**common, **self.runs[run].stages[stage]})
+        return StageSettings.model_validate({**common, **self.runs[run_of(run)].stages[stage]})
+
+    def seeds(self, run: str) -> dict[str, int]:
+        """Seeds of a run by the folder of their results: `<run>` for `seed`, else `<run>/seed-<seed>`."""
+        seeds = self.runs[run].seeds or (self.seed,)
+        return {run if seed == self.seed else f"{run}/seed-{seed}": seed for seed in seeds}
+
+    def seed_of(self, folder: str) -> int:
+        """The seed whose results are in this folder."""
+        return self.seeds(run_of(folder))[folder]
 
     @model_validator(mode="before")
     @classmethod
@@ -175,6 +198,11 @@ class Settings(Section):
 
 
 SOURCE_SETTINGS.reserved |= Settings.model_fields.keys()
+
+
+def run_of(folder: str) -> str:
+    """The run with results in this folder, its own or that of one of its seeds."""
+    return folder.partition("/")[0]
 
 
 def load_settings(raw: Mapping[str, Any]) -> Settings:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from avion_core.config.base import Count, Fraction, Positive, Section
+from avion_core.config.base import Count, Fraction, Positive, Section, Seed
 from avion_core.registry import Registry
 
 
@@ -44,7 +44,7 @@ class ToyKitchenSettings(SourceSettings):
     layouts = ("ego4d", "ek100", "kinetics")
     generated = True
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     """Seed of every scene, sentence and pixel."""
     short_side_px: Annotated[int, Field(ge=64, multiple_of=2)] = 144
     """Shorter side of most rendered videos."""

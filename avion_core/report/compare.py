@@ -1,4 +1,8 @@
-"""Comparison of two runs in one evaluation: is the difference clear, or may it be chance?"""
+"""Comparison of two runs in one evaluation: is the difference clear, or may it be chance?
+
+Runs with one seed are compared clip by clip: another seed could still change the sign. Means over seeds are
+compared over the seeds: other clips could. A mean and a single training cannot be compared.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from functools import lru_cache
 
 from avion_core.evaluate.bootstrap import LEVEL, paired_differences
 from avion_core.report.results import EvaluationResult
+from avion_core.report.seeds import seed_difference
 
 
 @dataclass(frozen=True)
@@ -16,19 +21,24 @@ class Gap:
     points: float
     low: float | None = None
     high: float | None = None
-    """None if the results have no scores or were measured on different clips."""
+    """None if it cannot be tested."""
     clear: bool | None = None
-    """Whether other clips are unlikely to change the sign; None if unknown."""
+    """Whether other clips, or of means other seeds, are unlikely to change the sign; None if unknown."""
     clips: int = 0
     """Clips on which the two differ."""
+    over: str = ""
+    """What the interval is over: `3 seeds, paired`; empty for clips."""
+    untested: str = "no scores of the same clips"
+    """Why it cannot be tested."""
 
     def __str__(self) -> str:
         """`+4.4 points (95 % interval −0.4 to +9.1)`."""
         if self.low is None or self.high is None:
-            return f"{_signed(self.points)} points (not tested: no scores of the same clips)"
-        interval = f"{LEVEL} % interval {_signed(self.low)} to {_signed(self.high)}"
+            return f"{signed(self.points)} points (not tested: {self.untested})"
+        over = f" over {self.over}:" if self.over else ""
+        interval = f"{LEVEL} % interval{over} {signed(self.low)} to {signed(self.high)}"
         few = (self.low > 0 or self.high < 0) and not self.clear
-        return f"{_signed(self.points)} points ({interval}{f', from {self.clips} clips' if few else ''})"
+        return f"{signed(self.points)} points ({interval}{f', from {self.clips} clips' if few else ''})"
 
     @property
     def above(self) -> bool:
@@ -47,8 +57,30 @@ class Gap:
 
 def gap(ours: EvaluationResult, theirs: EvaluationResult, figure: str) -> Gap:
     """Ours minus theirs."""
+    if ours.seeds or theirs.seeds:
+        return _seed_gap(ours, theirs, figure)
     found = _gaps(ours, theirs).get(figure)
     return found or Gap(ours.figures[figure] - theirs.figures[figure])
+
+
+def _seed_gap(ours: EvaluationResult, theirs: EvaluationResult, figure: str) -> Gap:
+    """Gap of means over seeds."""
+    points = ours.figures[figure] - theirs.figures[figure]
+    mine, other = _by_seed(ours, figure), _by_seed(theirs, figure)
+    found = seed_difference(mine, other)
+    if found is None:
+        return Gap(points, untested="one of the two runs has a single seed")
+    if not found.varies:
+        clear = None if points else False
+        return Gap(points, clear=clear, untested="the same with every seed")
+    over = f"{len(mine)} seeds, paired" if found.paired else f"{len(mine)} and {len(other)} seeds"
+    return Gap(points, found.low, found.high, clear=found.low > 0 or found.high < 0, over=over)
+
+
+def _by_seed(result: EvaluationResult, figure: str) -> dict[int, float]:
+    """The figure of each seed that measured it."""
+    seeds = result.seeds or {result.seed: result}
+    return {seed: one.figures[figure] for seed, one in seeds.items() if figure in one.figures}
 
 
 @lru_cache(maxsize=512)
@@ -74,5 +106,6 @@ def beats_chance(result: EvaluationResult, figure: str) -> bool:
     return low > result.chance[figure]
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
+    """`+4.4`, `−0.4`."""
     return f"{value:+.1f}".replace("-", "−")

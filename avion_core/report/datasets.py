@@ -105,7 +105,7 @@ def bad_clips_table(results: Results) -> Table:
     ]
     rows += [
         (f"{result.run_title}: {result.name}", str(bad["video_id"]), str(bad["reason"]))
-        for result in results.evaluations
+        for result in results.measured
         for bad in result.metrics.get("bad_clips", ())
     ]
     columns = ("where", "video", "reason")

@@ -18,10 +18,12 @@ SERIES_STYLES = 6
 
 @dataclass(frozen=True)
 class Series:
-    """One line: its name and its (x, y) points in order of x."""
+    """One line: its name and its (x, y) points in order of x, and a band around it if there is one."""
 
     name: str
     points: Sequence[tuple[float, float]]
+    low: Sequence[tuple[float, float]] = ()
+    high: Sequence[tuple[float, float]] = ()
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,13 @@ class Chart:
 
 def line_chart(title: str, *, series: Sequence[Series], x_label: str, y_label: str) -> Chart:
     """Draw lines over shared axes. Points that are not finite are left out."""
-    drawn = [Series(line.name, thin(_finite(line.points))) for line in series]
+    drawn = [
+        Series(line.name, *(thin(_finite(points)) for points in (line.points, line.low, line.high)))
+        for line in series
+    ]
     drawn = [line for line in drawn if line.points]
     xs = [x for line in drawn for x, _ in line.points]
-    ys = [y for line in drawn for _, y in line.points]
+    ys = [y for line in drawn for _, y in (*line.points, *line.low, *line.high)]
     x_ticks, y_ticks = (
         ticks(min(xs, default=0), max(xs, default=1)),
         ticks(min(ys, default=0), max(ys, default=1)),
@@ -48,11 +53,11 @@ def line_chart(title: str, *, series: Sequence[Series], x_label: str, y_label: s
     y_range = (min([*ys, y_ticks[0]]), max([*ys, y_ticks[-1]]))
     parts = [_axes(x_ticks, y_ticks, x_range, y_range, x_label, y_label)]
     for number, line in enumerate(drawn):
-        path = " ".join(
-            f"{_scale(x, x_range, LEFT, WIDTH - RIGHT):.1f},{_scale(y, y_range, HEIGHT - BOTTOM, TOP):.1f}"
-            for x, y in line.points
-        )
-        parts.append(f'<polyline class="line s{number % SERIES_STYLES}" points="{path}"/>')
+        style = number % SERIES_STYLES
+        if line.low:
+            around = _path([*line.low, *reversed(line.high)], x_range, y_range)
+            parts.append(f'<polygon class="band s{style}" points="{around}"/>')
+        parts.append(f'<polyline class="line s{style}" points="{_path(line.points, x_range, y_range)}"/>')
     summary = "; ".join(
         f"{line.name}: from {_short(line.points[0][1])} to {_short(line.points[-1][1])}" for line in drawn
     )
@@ -62,6 +67,21 @@ def line_chart(title: str, *, series: Sequence[Series], x_label: str, y_label: s
         (number % SERIES_STYLES, line.name, _short(line.points[-1][1])) for number, line in enumerate(drawn)
     )
     return Chart(title, Markup(opening + "".join(parts) + "</svg>"), legend)
+
+
+def mean_series(name: str, curves: Sequence[Sequence[tuple[float, float]]]) -> Series:
+    """The mean of several curves where all have a point, in a band from the lowest to the highest."""
+    if len(curves) == 1:
+        return Series(name, curves[0])
+    by_x = [dict(_finite(curve)) for curve in curves]
+    xs = [x for x in by_x[0] if all(x in other for other in by_x)]
+    ys = {x: [curve[x] for curve in by_x] for x in xs}
+    return Series(
+        name,
+        points=[(x, sum(ys[x]) / len(curves)) for x in xs],
+        low=[(x, min(ys[x])) for x in xs],
+        high=[(x, max(ys[x])) for x in xs],
+    )
 
 
 def ticks(low: float, high: float, *, count: int = 4) -> list[float]:
@@ -89,6 +109,16 @@ def _finite(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 def _scale(value: float, bounds: tuple[float, float], start: float, end: float) -> float:
     low, high = bounds
     return start + (value - low) / (high - low) * (end - start)
+
+
+def _path(
+    points: Sequence[tuple[float, float]], x_range: tuple[float, float], y_range: tuple[float, float]
+) -> str:
+    """The `points` of an SVG line."""
+    return " ".join(
+        f"{_scale(x, x_range, LEFT, WIDTH - RIGHT):.1f},{_scale(y, y_range, HEIGHT - BOTTOM, TOP):.1f}"
+        for x, y in points
+    )
 
 
 def _axes(

@@ -10,7 +10,7 @@ from avion_core.config import PROVIDERS
 from avion_core.report import formats
 from avion_core.report.compare import Gap, beats_chance, gap
 from avion_core.report.results import EvaluationResult, Results, text_by
-from avion_core.report.tables import title
+from avion_core.report.tables import title, uncertainty
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def tiles(results: Results) -> list[Tile]:
             continue
         top = best(trained)
         key = top.headline
-        beside = [formats.interval(*top.intervals[key])] if key in top.intervals else []
+        beside = list(filter(None, [uncertainty(top, key)]))
         beside += [
             f"untrained {formats.percent(other.figures[key])}"
             for other in results.named(name)
@@ -101,12 +101,13 @@ def _against_guessing(top: EvaluationResult, everyone: Sequence[EvaluationResult
     text = f"{_short_title(top)}, best with “{top.run_title}”: {'; '.join(words)}."
     for other, figures in not_above.items():
         if figures:
-            text += f" {_listed(figures)}: not clearly better than {other}."
+            text += f" {formats.listed(figures)}: not clearly better than {other}."
     return Finding(text, NEGATIVE if any(not_above.values()) else "")
 
 
 def _within(result: EvaluationResult, key: str) -> str:
-    return f" ({formats.interval(*result.intervals[key])})" if key in result.intervals else ""
+    found = uncertainty(result, key)
+    return f" ({found})" if found else ""
 
 
 def _spoken(result: EvaluationResult) -> list[str]:
@@ -128,7 +129,7 @@ def _rephrasing(results: Results) -> list[Finding]:
         text = f"text {' and '.join(by.values())}"
         finding = _compared(*pair, f"{_short_title(pair[0])}: adding {text}", "human narrations alone")
         unlike = _unlike(*pair)
-        caveat = f" These two runs also differ in {_listed(unlike)}." if unlike else ""
+        caveat = f" These two runs also differ in {formats.listed(unlike)}." if unlike else ""
         made.append(replace(finding, text=finding.text + caveat))
     return made
 
@@ -230,7 +231,3 @@ def _sides(
     return [result for result in ranked if belongs(result)], [
         result for result in ranked if not belongs(result)
     ]
-
-
-def _listed(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def percent(value: float | None) -> str:
     """23.4 for 23.41; a dash for None."""
@@ -18,9 +20,19 @@ def interval(low: float, high: float) -> str:
     return f"{low:.1f}\N{WORD JOINER}–\N{WORD JOINER}{high:.1f}"
 
 
+def deviation(points: float) -> str:
+    """`±1.2`."""
+    return f"±{points:.1f}"
+
+
 def count(number: int, noun: str, plural: str = "") -> str:
     """`1 video`, `1,204 videos`."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def listed(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def duration(seconds: float | None) -> str:

@@ -16,11 +16,12 @@ from typing import Any
 import jinja2
 import yaml
 
-from avion_core.config import SOURCE_SETTINGS, load_settings
+from avion_core.config import SOURCE_SETTINGS, load_settings, run_of
 from avion_core.files import fingerprint, publish, sha256, write_json
 from avion_core.report import datasets, findings, formats, gallery, narrations
 from avion_core.report.dag import dag_svg
-from avion_core.report.figures import Chart, Series, line_chart
+from avion_core.report.differences import differences_table
+from avion_core.report.figures import Chart, Series, line_chart, mean_series
 from avion_core.report.plan import ReportPlan
 from avion_core.report.results import EvaluationResult, Results, StageResult, load_results
 from avion_core.report.tables import Table, published_for, result_title, results_table, stage_table, table
@@ -50,6 +51,8 @@ class Comparison:
     title: str
     ours: Table
     published: Table | None
+    differences: Table | None
+    """Of every two runs, if one has several seeds."""
 
 
 def build_report(plan: ReportPlan, *, out: Path) -> None:
@@ -67,11 +70,11 @@ def build_report(plan: ReportPlan, *, out: Path) -> None:
 
 def report_metrics(plan: ReportPlan, results: Results) -> dict[str, Any]:
     """Figures of every run and evaluation as measured, with their provenance."""
-    runs: dict[str, dict[str, Any]] = {run: {} for run in plan.runs}
+    runs: dict[str, dict[str, Any]] = {run_of(folder): {} for folder in plan.runs}
     for result in results.evaluations:
-        runs[result.run][result.name] = _valid_json(result.metrics)
+        runs[run_of(result.run)][result.name] = _valid_json(result.metrics)
     manifests = [stage.folder / "manifest.json" for stage in results.stages]
-    manifests += [result.planned.folder / "manifest.json" for result in results.evaluations]
+    manifests += [result.planned.folder / "manifest.json" for result in results.measured]
     provenance = {
         "revision": plan.revision,
         "config": fingerprint(plan.config),
@@ -102,6 +105,8 @@ def render(plan: ReportPlan, results: Results, provenance: Mapping[str, Any]) ->
         stages=stages_by_run(plan, results),
         differences=results.differences,
         seeds=_seeds(results),
+        several_seeds=any(result.seeds for result in results.evaluations),
+        runs=len({run_of(folder) for folder in plan.runs}),
         total_time=formats.duration(sum(stage.log.seconds or 0 for stage in _trained(results.stages))),
         charts=charts(results),
         gallery=gallery.build_gallery(shown) if shown else None,
@@ -130,7 +135,8 @@ def comparisons(plan: ReportPlan, results: Results) -> list[Comparison]:
         ours = results_table(group)
         lost = datasets.left_out(dataset, group[0].planned.files["clips"].stem) if dataset else ""
         ours = replace(ours, note=" ".join(filter(None, (ours.note, lost))))
-        made.append(Comparison(f"result-{name}", result_title(group), ours, published))
+        differences = differences_table(group)
+        made.append(Comparison(f"result-{name}", result_title(group), ours, published, differences))
     return made
 
 
@@ -152,16 +158,25 @@ def charts(results: Results) -> list[Chart]:
         stages = [stage for stage in _trained(results.stages) if stage.name == name]
         measured = dict.fromkeys(key for stage in stages for line in stage.log.steps for key in line)
         for key in ["loss", *(key for key in measured if key not in BOOKKEEPING)] if stages else []:
-            lines = [Series(stage.run_title, stage.log.curve(key)) for stage in stages]
+            lines = _curves(stages, key)
             label = key.replace("_", " ")
             made.append(line_chart(f"{name}: {label}", series=lines, x_label="step", y_label=label))
     return made
 
 
+def _curves(stages: Sequence[StageResult], key: str) -> list[Series]:
+    """One line per run: of several seeds the mean."""
+    curves: dict[str, list[list[tuple[float, float]]]] = {}
+    titles = {run_of(stage.run): stage.run_title for stage in stages}
+    for stage in stages:
+        curves.setdefault(run_of(stage.run), []).append(stage.log.curve(key))
+    return [mean_series(titles[run], of_seeds) for run, of_seeds in curves.items()]
+
+
 def inputs_table(results: Results) -> Table:
     """Checksums of the inputs of each stage and evaluation, from their manifests."""
     rows = []
-    entries: list[StageResult | EvaluationResult] = [*results.stages, *results.evaluations]
+    entries: list[StageResult | EvaluationResult] = [*results.stages, *results.measured]
     for entry in entries:
         revision = str(entry.manifest.get("revision", "unknown"))
         for name, source in entry.manifest.get("inputs", {}).items():
@@ -175,11 +190,11 @@ def _trained(stages: Sequence[StageResult]) -> list[StageResult]:
 
 
 def _seeds(results: Results) -> str:
-    """Seeds of the trainings: `seed 0` or `seeds 0 and 3`."""
+    """Seeds of the trainings: `seed 0` or `seeds 0, 1 and 3`."""
     seeds = sorted({stage.seed for stage in results.stages if stage.seed is not None})
     if not seeds:
         return "seed not recorded"
-    return f"seed{'s' if len(seeds) > 1 else ''} {' and '.join(map(str, seeds))}"
+    return f"seed{'s' if len(seeds) > 1 else ''} {formats.listed(list(map(str, seeds)))}"
 
 
 def _valid_json(value: Any) -> Any:

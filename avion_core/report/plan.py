@@ -34,7 +34,7 @@ class PlannedEvaluation(Section):
 
 
 class PlannedRun(Section):
-    """One run: its stages and their evaluations."""
+    """One run with one seed: its stages and their evaluations."""
 
     title: str
     stages: dict[str, Path]
@@ -86,6 +86,7 @@ class ReportPlan(Section):
     config: dict[str, Any]
     """The whole resolved configuration."""
     runs: dict[str, PlannedRun]
+    """By the folder of the run's seed: `<run>`, or `<run>/seed-<seed>`."""
     datasets: dict[str, PlannedDataset]
     narrations: dict[str, PlannedNarrations]
     """Rephrased narrations by data set."""

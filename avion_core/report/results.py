@@ -6,17 +6,16 @@ manifests lack; differences between the two are kept (`Results.differences`).
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from avion_core.config import PROVIDERS, Settings, StageSettings
+from avion_core.config import PROVIDERS, Settings, StageSettings, run_of
 from avion_core.evaluate.bootstrap import Scores, load_scores
 from avion_core.evaluate.figures import is_number, numbers
 from avion_core.evaluations import EVALUATIONS, EvaluationKind
@@ -31,29 +30,8 @@ from avion_core.manifests import (
     stage_record,
 )
 from avion_core.report.plan import PlannedEvaluation, ReportError, ReportPlan, require
-
-
-@dataclass(frozen=True)
-class TrainingLog:
-    """The lines of a stage's `train.jsonl` with a loss, one per logged step, in order."""
-
-    steps: tuple[Mapping[str, float], ...]
-    bad_clips: tuple[Mapping[str, Any], ...] = ()
-    """Clips that could not be decoded: `video_id`, `reason`."""
-
-    @property
-    def seconds(self) -> float | None:
-        """Training time, or None if the stage did not train."""
-        return self.steps[-1].get("elapsed_s") if self.steps else None
-
-    @property
-    def last_step(self) -> int:
-        """Number of the last logged step, or 0."""
-        return int(self.steps[-1]["step"]) if self.steps else 0
-
-    def curve(self, name: str) -> list[tuple[float, float]]:
-        """(step, value) pairs of a logged quantity."""
-        return [(line["step"], line[name]) for line in self.steps if name in line]
+from avion_core.report.seeds import mean_metrics
+from avion_core.report.training_log import TrainingLog, are_bad_clips, read_log
 
 
 def text_by(
@@ -69,9 +47,10 @@ def text_by(
 
 @dataclass(frozen=True, eq=False)
 class StageResult:
-    """One trained stage of a run."""
+    """One trained stage of a run, for one seed."""
 
     run: str
+    """Folder of the run's seed."""
     run_title: str
     name: str
     folder: Path
@@ -94,17 +73,21 @@ class StageResult:
 
 @dataclass(frozen=True, eq=False)
 class EvaluationResult:
-    """One evaluation of a run, with the stages behind the weights."""
+    """One evaluation of a run, with the stages behind the weights; of several seeds, the means."""
 
     run: str
+    """Folder of the run's seed; the run's name for a mean over seeds."""
     run_title: str
     name: str
     planned: PlannedEvaluation
     layout: str
+    seed: int
     metrics: Mapping[str, Any]
     manifest: Mapping[str, Any]
     stages: tuple[StageResult, ...]
     """The stages that the evaluated one started from, then that stage."""
+    seeds: Mapping[int, EvaluationResult] = field(default_factory=dict)
+    """Each seed's result of a run with several, whose first seed is described above; else empty."""
 
     @cached_property
     def figures(self) -> dict[str, float]:
@@ -128,14 +111,19 @@ class EvaluationResult:
         return {name: (low * scale, high * scale) for name, (low, high) in bounds.items()}
 
     @cached_property
+    def deviations(self) -> dict[str, float]:
+        """Standard deviations over the seeds in percentage points, by figure; empty for one seed."""
+        return {name: value * self.kind.per_cent for name, value in self._beside("deviation").items()}
+
+    @cached_property
     def counts(self) -> dict[str, int]:
         """Number of queries, or of classes for a class mean, that each figure averages."""
         return self._beside("n")
 
     @cached_property
     def scores(self) -> Scores | None:
-        """Scores of the queries; None in results of older versions."""
-        return load_scores(self.planned.folder / "outputs.safetensors")
+        """Scores of the queries; None in results of older versions and for several seeds."""
+        return None if self.seeds else load_scores(self.planned.folder / "outputs.safetensors")
 
     @property
     def kind(self) -> EvaluationKind:
@@ -207,9 +195,18 @@ class Results:
     """All runs of a plan."""
 
     stages: tuple[StageResult, ...]
-    evaluations: tuple[EvaluationResult, ...]
+    measured: tuple[EvaluationResult, ...]
+    """Every evaluation of every seed."""
     differences: tuple[Difference, ...]
     """Differences between manifests and configuration."""
+
+    @cached_property
+    def evaluations(self) -> tuple[EvaluationResult, ...]:
+        """One result for each run and evaluation: of several seeds, the mean."""
+        groups: dict[tuple[str, str], list[EvaluationResult]] = {}
+        for result in self.measured:
+            groups.setdefault((run_of(result.run), result.name), []).append(result)
+        return tuple(group[0] if len(group) == 1 else _mean(group) for group in groups.values())
 
     def named(self, evaluation: str) -> list[EvaluationResult]:
         """All runs' results of one evaluation, in the plan's order."""
@@ -227,7 +224,7 @@ def load_results(plan: ReportPlan, settings: Settings) -> Results:
     Raises ReportError naming a missing file or figure.
     """
     stages: list[StageResult] = []
-    evaluations: list[EvaluationResult] = []
+    measured: list[EvaluationResult] = []
     differences: list[Difference] = []
     for run, planned in plan.runs.items():
         own = {
@@ -239,33 +236,10 @@ def load_results(plan: ReportPlan, settings: Settings) -> Results:
             differences += stage_differences(stage.folder, stage.manifest, settings, run=run, stage=name)
         for name, evaluation in planned.evaluations.items():
             found = _evaluation(run, planned.title, name, evaluation, settings, own)
-            evaluations.append(found)
+            measured.append(found)
             entry = settings.evaluations[name]
             differences += evaluation_differences(evaluation.folder, found.manifest, entry)
-    return Results(tuple(stages), tuple(evaluations), tuple(differences))
-
-
-def read_log(path: Path) -> TrainingLog:
-    """Read `train.jsonl`. For a step logged twice by a resumed run, the last line counts.
-
-    Raises ReportError naming a line that is not a JSON object.
-    """
-    steps: dict[int, Mapping[str, float]] = {}
-    bad: list[Mapping[str, Any]] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ReportError(f"{path}, line {number}: not JSON ({error})") from None
-        if not isinstance(entry, dict):
-            raise ReportError(f"{path}, line {number}: not a JSON object")
-        if not is_number(entry.get("step", 0)) or not _are_bad_clips(entry.get("bad_clips", [])):
-            raise ReportError(f"{path}, line {number}: 'step' or 'bad_clips' is malformed")
-        if "loss" in entry and "step" in entry:
-            numbers = {key: value for key, value in entry.items() if is_number(value)}
-            steps[int(entry["step"])] = numbers
-            bad += entry.get("bad_clips", [])
-    return TrainingLog(tuple(steps[step] for step in sorted(steps)), tuple(bad))
+    return Results(tuple(stages), tuple(measured), tuple(differences))
 
 
 def _stage(run: str, title: str, name: str, folder: Path, configured: StageSettings) -> StageResult:
@@ -309,10 +283,18 @@ def _evaluation(
         name=name,
         planned=planned,
         layout=settings.datasets[planned.dataset].layout,
+        seed=settings.seed_of(run),
         metrics=metrics,
         manifest=manifest,
         stages=tuple(_chain(stages, record.stage if record else planned.stage)),
     )
+
+
+def _mean(group: Sequence[EvaluationResult]) -> EvaluationResult:
+    """The mean over the seeds of a run."""
+    seeds = {result.seed: result for result in group}
+    metrics = mean_metrics({seed: result.metrics for seed, result in seeds.items()}, group[0].kind.columns)
+    return replace(group[0], run=run_of(group[0].run), metrics=metrics, seeds=seeds)
 
 
 def _chain(stages: Mapping[str, StageResult], name: str) -> list[StageResult]:
@@ -359,16 +341,10 @@ def _check_types(values: Mapping[str, Any], path: Path, *, objects: Set[str], pl
             _check_types(value, path, objects=objects, place=f"{place}{name}.")
             continue
         if name == "bad_clips":
-            sound = _are_bad_clips(value)
+            sound = are_bad_clips(value)
         elif name.endswith("_interval"):
             sound = isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
         else:
             sound = is_number(value) or (value is None and not name.endswith("_n"))
         if not sound:
             raise ReportError(f"{path}: '{place}{name}' is malformed; delete the folder to remake it")
-
-
-def _are_bad_clips(value: object) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(clip, Mapping) and {"video_id", "reason"} <= clip.keys() for clip in value
-    )

@@ -9,17 +9,22 @@ from dataclasses import dataclass
 from avion_core.report import formats
 from avion_core.report.compare import gap
 from avion_core.report.published import PUBLISHED, PublishedTable
-from avion_core.report.results import EvaluationResult, StageResult, TrainingLog, text_by
+from avion_core.report.results import EvaluationResult, StageResult, text_by
+from avion_core.report.training_log import TrainingLog
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell; `detail` is small print below the text, `bar` (0…1) draws the value as a bar."""
+    """One cell; `detail` is small print below the text, `bar` (0…1) draws the value as a bar.
+
+    `error_bar` is the start and length of an interval on it.
+    """
 
     text: str
     detail: str = ""
     best: bool = False
     bar: float | None = None
+    error_bar: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,7 @@ def results_table(results: Sequence[EvaluationResult]) -> Table:
         ("run", *(columns[name] for name in names)),
         (Group(tuple(rows)),),
         frozenset(range(1, len(names) + 1)),
-        _notes(results[0], names),
+        _notes(results, names),
     )
 
 
@@ -130,9 +135,30 @@ def _run_row(result: EvaluationResult, names: Sequence[str], marked: set[str]) -
     for place, name in enumerate(names):
         value = result.figures.get(name)
         bar = value / 100 if place == 0 and value is not None else None
-        interval = formats.interval(*result.intervals[name]) if name in result.intervals else ""
-        cells.append(Cell(formats.percent(value), interval, best=name in marked, bar=bar))
+        error = _error_bar(*result.intervals[name]) if bar is not None and name in result.deviations else None
+        cells.append(
+            Cell(
+                formats.percent(value),
+                uncertainty(result, name),
+                best=name in marked,
+                bar=bar,
+                error_bar=error,
+            )
+        )
     return Row(tuple(cells), reference=result.untrained)
+
+
+def _error_bar(low: float, high: float) -> tuple[float, float]:
+    """Start and length of an interval in per cent, as shares of the bar."""
+    start, end = (min(max(bound / 100, 0.0), 1.0) for bound in (low, high))
+    return start, end - start
+
+
+def uncertainty(result: EvaluationResult, name: str) -> str:
+    """A figure's interval, `20.1–26.3`; of several seeds with the deviation, `±1.2, 20.1–26.3`."""
+    parts = [formats.deviation(result.deviations[name])] if name in result.deviations else []
+    parts += [formats.interval(*result.intervals[name])] if name in result.intervals else []
+    return ", ".join(parts)
 
 
 def _strict_row(result: EvaluationResult, names: Sequence[str]) -> Row:
@@ -161,9 +187,17 @@ def weights(result: EvaluationResult) -> str:
     return "; ".join(words)
 
 
-def _notes(result: EvaluationResult, names: Sequence[str]) -> str:
+def _notes(results: Sequence[EvaluationResult], names: Sequence[str]) -> str:
     """Unit, interval and n of a table's figures."""
+    result = results[0]
     notes = ["Per cent, with 95 % intervals." if result.intervals else "Per cent."]
+    numbers = sorted({len(other.seeds) for other in results if other.seeds})
+    if numbers:
+        notes.append(
+            f"Mean of {' or '.join(map(str, numbers))} seeds, ± standard deviation, interval of the mean by "
+            "Student's t: it covers the seed and not the clips. Each seed's figures, with intervals over the "
+            "clips, are in metrics.json."
+        )
     counted = [key for key in ("clips", "videos", "sentences", "questions") if key in result.metrics]
     if counted:
         notes.append(", ".join(f"{result.metrics[key]:,} {key}" for key in counted) + ".")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from avion_core.config import StageSettings
+from avion_core.config import StageSettings, run_of
 from avion_core.devices import DEVICES, device_named
 from avion_core.files import read_json
 from avion_core.report.published import published_training
@@ -94,7 +94,7 @@ def wall_hours(training: Training, device: str, measured: Measured) -> float | N
 def hours_report(
     trainings: Sequence[Training], titles: Mapping[str, str], measured: Measured
 ) -> Iterable[str]:
-    """Lines of the report: a table per run, with warnings, then notes.
+    """Lines of the report: a table per run and seed, with warnings, then notes.
 
     `titles` are those of the runs.
     """
@@ -102,7 +102,7 @@ def hours_report(
         yield "The selected runs train nothing."
     for run in dict.fromkeys(training.stage.run for training in trainings):
         own = [training for training in trainings if training.stage.run == run]
-        yield f"{run}: {titles[run]}"
+        yield f"{run}: {titles[run_of(run)]}"
         yield from _aligned(_rows(own, measured))
         yield from _wrapped(line for training in own for line in _warnings(training, measured))
         yield ""

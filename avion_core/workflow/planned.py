@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from avion_core.config import EvaluationSettings, StageSettings
+from avion_core.config import EvaluationSettings, StageSettings, run_of
 from avion_core.files import read_json, sha256
 from avion_core.layouts import LAYOUTS
 from avion_core.manifests import MANIFEST, Difference, differences, read_manifest, stage_differences
@@ -18,21 +18,25 @@ from avion_core.workflow.paths import Paths
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """One stage of one run with its recipe."""
+    """One stage of one run with its recipe, for one seed."""
 
     run: str
+    """Folder of the run's seed."""
     name: str
     recipe: StageSettings
 
     @property
     def where(self) -> str:
         """The stage's place in the configuration, for a message."""
-        return f"runs.{self.run}.stages.{self.name}"
+        return f"runs.{run_of(self.run)}.stages.{self.name}"
 
 
 @dataclass(frozen=True)
 class Workflow(Paths):
-    """The configuration for the rules. `runs` are the runs to make, by default the selected ones."""
+    """The configuration for the rules. `runs` are the runs to make, by default the selected ones.
+
+    Methods that take a `run` mean the folder of one of its seeds (`Settings.seeds`).
+    """
 
     runs: tuple[str, ...] = field(default=())
     _states: dict[str, SourceState] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -41,9 +45,17 @@ class Workflow(Paths):
         if not self.runs:
             object.__setattr__(self, "runs", self.settings.selected_runs)
 
+    def folders(self) -> list[str]:
+        """Folder of every seed of the runs, in order."""
+        return [folder for run in self.runs for folder in self.settings.seeds(run)]
+
     def stages(self) -> list[PlannedStage]:
         """Every stage of the runs, in order."""
-        return [self.stage(run, stage) for run in self.runs for stage in self.settings.runs[run].stages]
+        return [
+            self.stage(run, stage)
+            for run in self.folders()
+            for stage in self.settings.runs[run_of(run)].stages
+        ]
 
     def stage(self, run: str, name: str) -> PlannedStage:
         """One stage of one run."""
@@ -53,8 +65,8 @@ class Workflow(Paths):
         """(run, name, settings) of every evaluation of the runs."""
         return [
             (run, name, self.settings.evaluations[name])
-            for run in self.runs
-            for name in self.settings.runs[run].evaluations
+            for run in self.folders()
+            for name in self.settings.runs[run_of(run)].evaluations
         ]
 
     def is_made(self, stage: PlannedStage) -> bool:
@@ -73,8 +85,7 @@ class Workflow(Paths):
 
     def report_is_outdated(self) -> bool:
         """Whether the report on disk shows other runs, or results whose manifests have changed since."""
-        results = Path(self.settings.results_dir)
-        figures = results / "report/metrics.json"
+        figures = Path(self.report("metrics.json"))
         if not figures.is_file():
             return False
         names = [(s.run, s.name) for s in self.stages()] + [
@@ -82,8 +93,8 @@ class Workflow(Paths):
         ]
         try:
             recorded = read_json(figures)["provenance"]["manifests"]
-            now = {name: sha256(results.joinpath(*name, MANIFEST)) for name in names}
-            return now != {Path(path).parts[-3:-1]: digest for path, digest in recorded.items()}
+            paths = [Path(self.result(*name, MANIFEST)) for name in names]
+            return bool(recorded != {str(path): sha256(path) for path in paths})
         except (AttributeError, KeyError, OSError, TypeError, ValueError):
             return True
 
@@ -117,7 +128,11 @@ class Workflow(Paths):
         """Weights of the stage that narrates clips, if the provider needs one."""
         narrator = self.settings.narrator
         trained = narrator.own.trained_stage() if narrator.provider else None
-        return self.model(*trained) if trained else None
+        if trained is None:
+            return None
+        run, stage = trained
+        first = next(iter(self.settings.seeds(run))) if run in self.settings.runs else run  # else refused
+        return self.model(first, stage)
 
     def evaluated_datasets(self) -> set[str]:
         """Data sets that evaluations read, including validations of stages."""
@@ -194,14 +209,14 @@ class Workflow(Paths):
         return [self.data(lists, f"raw/{name}") for name in self.class_list_names(lists)] if lists else []
 
     def differences(self) -> Mapping[tuple[str, str], list[Difference]]:
-        """Differences between manifests on disk and the configuration, by run and name of the result.
+        """Differences between manifests on disk and the configuration, by folder and name of the result.
 
         Raises ValueError, naming the file, for a manifest that is damaged.
         """
         found: dict[tuple[str, str], list[Difference]] = {}
         for difference in differences(self.settings):
-            result = (difference.folder.parent.name, difference.folder.name)
-            found.setdefault(result, []).append(difference)
+            folder = difference.folder.relative_to(self.settings.results_dir)
+            found.setdefault((str(folder.parent), folder.name), []).append(difference)
         return found
 
     def by_layout(self) -> dict[str, list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from avion_core.config import run_of
 from avion_core.layouts import LAYOUTS
 from avion_core.report.plan import (
     PlannedDataset,
@@ -21,7 +22,7 @@ def report_plan(workflow: Workflow) -> ReportPlan:
     settings = workflow.settings
     return ReportPlan(
         config=settings.model_dump(mode="json"),
-        runs={run: _run(workflow, run) for run in workflow.runs},
+        runs={run: _run(workflow, run) for run in workflow.folders()},
         datasets={name: _dataset(workflow, name) for name in workflow.used_datasets()},
         narrations=_narrations(workflow, workflow.rephrased_datasets(), looks=False),
         narrated=_narrations(workflow, workflow.narrated_datasets(), looks=True),
@@ -42,7 +43,7 @@ def _narrations(workflow: Workflow, datasets: list[str], *, looks: bool) -> dict
 
 
 def _run(workflow: Workflow, run: str) -> PlannedRun:
-    entry = workflow.settings.runs[run]
+    entry = workflow.settings.runs[run_of(run)]
     return PlannedRun(
         title=entry.title,
         stages={stage: Path(workflow.model(run, stage)).parent for stage in entry.stages},

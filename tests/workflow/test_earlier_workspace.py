@@ -48,3 +48,9 @@ def test_a_workspace_of_the_version_before_plans_nothing(reported: Path, tmp_pat
     assert planned_jobs(workspace, "finetune") == {}
     overlay = {"stages": {"finetune_mir": {"learning_rate": 1.0e-4}}}
     assert planned_jobs(workspace, "finetune", overlay=overlay) == {"finetune": 1, "finetune_stage": 1}
+
+
+def test_another_seed_of_a_finished_run_trains_nothing_else(reported: Path) -> None:
+    jobs = {"pretrain_stage": 1, "finetune_stage": 2, "evaluate_stage": 4, "build_report": 1, "all": 1}
+    assert planned_jobs(reported, overlay={"runs": {"llm": {"seeds": [0, 3]}}}) == jobs
+    assert planned_jobs(reported, overlay={"runs": {"llm": {"seeds": [0]}}}).keys() <= {"build_report", "all"}

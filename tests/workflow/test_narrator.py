@@ -14,10 +14,12 @@ from avion_core.files import read_json
 
 
 def loop(**filters: Any) -> dict[str, Any]:
-    """The experiment, with short trainings and few texts."""
+    """The experiment, with one seed, short trainings and few texts."""
     experiment = read_config(ROOT / "configs/narrator_demo.yaml")
     experiment["selected_runs"] = ["human", "narrated"]
     experiment["narrator"] |= {"texts_per_clip": 2, "filters": filters}
+    for run in experiment["runs"].values():
+        del run["seeds"]
     experiment["runs"]["human"]["evaluations"] = ["captions"]
     experiment["runs"]["narrated"]["evaluations"] = ["egomcq"]
     experiment["stages"]["narrator"] |= {"epochs": 12, "batch_size": 8}

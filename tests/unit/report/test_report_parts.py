@@ -37,8 +37,9 @@ from avion_core.report.gallery import (
 from avion_core.report.page import build_report
 from avion_core.report.plan import Dag, ReportError
 from avion_core.report.published import PUBLISHED
-from avion_core.report.results import load_results, read_log
+from avion_core.report.results import load_results
 from avion_core.report.tables import published_table
+from avion_core.report.training_log import read_log
 from tests.support.chunked import transcode_all
 from tests.support.counted_video import read_number, write_counted
 
