@@ -1,13 +1,14 @@
-"""Runs the jobs of a workflow for the price of importing their packages once.
+"""Runs the jobs of a workflow for the price of importing their code once.
 
 `WarmPython.path` is a program that takes the place of `python` in a job's command. For our scripts it asks
-a process to fork that has imported the packages, but nothing of ours. All else goes to the real Python.
+a process to fork that has imported them with all they need. All else goes to the real Python.
 """
 
 from __future__ import annotations
 
 import array
 import atexit
+import gc
 import importlib
 import json
 import os
@@ -17,24 +18,22 @@ import socket
 import subprocess
 import sys
 import tempfile
+from importlib.machinery import PathFinder
 from pathlib import Path
 
+ROOT = Path(__file__).parents[2]
 PACKAGES = (
-    "torch",
     "torch.distributed.optim",
     "torch.utils.flop_counter",
     "pandas",
-    "pyarrow.parquet",
-    "pydantic",
-    "yaml",
     "av",
     "safetensors.torch",
     "lemminflect",
-    "httpx2",
     "openai.resources.chat",
     "timm.data.mixup",
     "tqdm",
 )
+"""What our code imports only when it is needed."""
 CLIENT = """#!{python} -IS
 import os, sys
 if sys.argv[1:2] != ["-m"] or not sys.argv[2].startswith("workflow_scripts."):
@@ -124,11 +123,28 @@ def become(
     os.chdir(folder)
     sys.argv = argv
     sys.path[:1] = [folder, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
+    forget(not is_imported())
     return module
 
 
+def is_imported() -> bool:
+    """Whether the code that a client would import is the one that this process has imported."""
+    found = PathFinder.find_spec("avion_core")
+    return found is not None and found.origin == sys.modules["avion_core"].__file__
+
+
+def forget(library: bool) -> None:
+    """Let the scripts be imported again, as Python runs them; the library as well if it is another copy."""
+    gone = {"workflow_scripts", "avion_core"} if library else {"workflow_scripts"}
+    for name in [name for name in sys.modules if name.partition(".")[0] in gone]:
+        del sys.modules[name]
+
+
 if __name__ == "__main__":
-    for package in PACKAGES:
-        importlib.import_module(package)
+    sys.path[0] = str(ROOT)
+    scripts = (f"workflow_scripts.{script.stem}" for script in ROOT.glob("workflow_scripts/[a-z]*.py"))
+    for imported in (*PACKAGES, *scripts):
+        importlib.import_module(imported)
+    gc.freeze()  # its memory stays shared with the forks
     if name := serve(sys.argv[1]):
         runpy.run_module(name, run_name="__main__", alter_sys=True)
