@@ -1,13 +1,14 @@
 """The experiments of `configs/` against the published recipes, as they really ran."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from avion_core.config import Settings, load_settings
+from avion_core.config import Settings, StageSettings, load_settings
 from avion_core.configfile import lay_over, read_config
-from avion_core.models.sizes import stage_size
+from avion_core.models.sizes import Size, stage_size
 from avion_core.train.memory import USABLE, step_bytes
 from avion_core.train.parts import schedule_of
 
@@ -163,6 +164,7 @@ RECIPES: dict[tuple[str, str, str], tuple[dict[str, Any], tuple[float, float, fl
 """By experiment, run and stage: settings, and the rates as they are used: peak, start of warm-up, end."""
 
 
+@cache
 def experiment(name: str) -> Settings:
     """`configs/<name>.yaml` over the demo."""
     demo, own = read_config(ROOT / "config.yaml"), read_config(ROOT / "configs" / f"{name}.yaml")
@@ -191,12 +193,26 @@ def test_windows_of_kinetics_count_the_frames_of_its_files() -> None:
     assert rates == {"ego4d": 30, "ek100": 30, "kinetics": None}
 
 
+SIZES: dict[str, Size] = {}
+"""By what decides them; several recipes train the same model."""
+
+
+def size_of(stage: StageSettings) -> Size:
+    further = {"classes": 3806} if stage.predicts else {}
+    what = repr(
+        (stage.model, stage.task, stage.model_arguments(), stage.precision, stage.dry_run_arguments())
+    )
+    if what not in SIZES:
+        SIZES[what] = stage_size(stage, **further)
+    return SIZES[what]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("place", RECIPES, ids="-".join)
 def test_a_stage_fits_the_gpus_that_its_head_names(place: tuple[str, str, str]) -> None:
     stage = experiment(place[0]).stage(*place[1:])
     assert stage.gradient_checkpointing == "auto"
-    size = stage_size(stage, **({"classes": 3806} if stage.predicts else {}))
+    size = size_of(stage)
     plain, checkpointed = (step_bytes(stage, size, checkpointing=on) for on in (False, True))
     assert checkpointed < USABLE * GPU_BYTES
     assert (plain < USABLE * GPU_BYTES) == (place[0] == "videomae"), (
