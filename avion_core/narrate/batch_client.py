@@ -34,6 +34,8 @@ FRUITLESS = 3
 """The run ends after this many batches in a row without an answer."""
 UNKNOWN = 3
 """A server that does not know a batch so many times in a row has deleted it."""
+CANCELLING_SECONDS = 3600.0
+"""A cancelled batch that is not over by then never will be; servers take ten minutes."""
 SAID_SECONDS = 60.0
 """Least time between two lines about one batch."""
 
@@ -150,8 +152,16 @@ class BatchClient:
                 self._sender.wait_for_room(flight, said)
             else:
                 yield from self._collect(flight, found)
-        elif not flight.cancelled and now() - flight.state.created_at > self._settings.batch_hours * 3600:
-            flight.cancelled = not isinstance(self._server.api.cancel(found.id), Failure)
+        elif flight.cancelled_at:
+            if now() - flight.cancelled_at > CANCELLING_SECONDS:
+                raise ProviderError(
+                    f"{self._server.address}: batch {found.id} is '{found.status}' an hour after it was "
+                    f"cancelled; the same command looks again, or delete {flight.folder} to give up its "
+                    "answers"
+                )
+        elif now() - flight.state.created_at > self._settings.batch_hours * 3600:
+            if not isinstance(self._server.api.cancel(found.id), Failure):
+                flight.cancelled_at = now()
             say(f"batch {found.id} takes longer than {self._settings.batch_hours:g} hours; cancelling it")
 
     def _note_unknown(self, flight: Flight, failure: Failure) -> None:

@@ -42,11 +42,14 @@ class Collection:
     failed: list[tuple[Row, Failure]] = field(default_factory=list)
     """Requests without an answer."""
     _served: set[int] = field(default_factory=set)
+    _errors: dict[int, Failure] = field(default_factory=dict)
+    """Of requests without an answer so far, by index."""
 
     def take(self, line: bytes) -> Iterator[tuple[Request, Answer]]:
         """Record a line of a result file. Yields an answer that somebody waits for.
 
-        Lines of unknown requests, and second ones, are ignored.
+        Lines of unknown requests, and those after an answer, are ignored; an answer counts also after an
+        error.
         """
         result = read_result(line)
         if result is None or result.place >= self.flight.size:
@@ -62,11 +65,11 @@ class Collection:
         outcome = outcome_of(
             result, sent_bytes=request.most_input_tokens, token_limit=row.token_limit * request.choices
         )
+        if isinstance(outcome, Failure):
+            self._errors[result.place] = outcome
+            return
         del self.flight.rows[result.place]
         number = self.flight.try_number(result.place)
-        if isinstance(outcome, Failure):
-            self._note_failure(result.place, row, outcome)
-            return
         self._served.add(result.place)
         self.answered += 1
         self.form = self.form.joined(self.form.learnt_from(outcome))
@@ -94,7 +97,10 @@ class Collection:
         self.failed.append((row, failure))
 
     def close(self) -> None:
-        """Record the requests without a result, after all lines are read."""
+        """Record the requests without an answer, after all lines are read."""
+        for place, failure in sorted(self._errors.items()):
+            if (failed := self.flight.rows.pop(place, None)) is not None:
+                self._note_failure(place, failed, failure)
         completed, served = self.batch.completed, len(self._served)
         refused = self.batch.status == "failed" and not self.batch.result_files
         unserved = refused or (completed is not None and completed <= served)

@@ -102,8 +102,8 @@ class Flight:
     """The progress that was last shown."""
     unknown: int = 0
     """How often in a row the server did not know it."""
-    cancelled: bool = False
-    """Whether it took too long and was cancelled."""
+    cancelled_at: float = 0.0
+    """When it was cancelled for taking too long, in seconds since 1970; 0 if it was not."""
     _files: tuple[IO[bytes], IO[bytes]] | None = None
     _descriptor: int = -1
 
@@ -190,7 +190,7 @@ class Flight:
 def new_flight(home: Path, *, server: str, price_share: float, first_try: int) -> Flight:
     """An empty batch in the shard's folder `home`."""
     home.mkdir(parents=True, exist_ok=True)
-    taken = [int(path.name) for path in home.iterdir()]
+    taken = [int(path.name) for path in home.iterdir() if path.name.isdecimal()]
     flight = Flight(
         home / f"{max(taken, default=0) + 1:06}",
         State(server, price_share, first_try, token=uuid4().hex),

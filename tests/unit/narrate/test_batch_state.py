@@ -83,6 +83,7 @@ def test_keys_in_flight_are_those_that_the_server_may_have(tmp_path):
 def test_what_a_kill_left_of_a_removed_batch_is_cleared(tmp_path):
     first, second = written(tmp_path, [1]), written(tmp_path, [2])
     (first.folder / "state.json").unlink()
+    (tmp_path / ".DS_Store").touch()  # somebody looked into the folder
     assert [flight.folder for flight in load_flights(tmp_path)] == [second.folder]
     assert not first.folder.exists()
     assert new_flight(tmp_path, server="s", price_share=1, first_try=0).folder.name == "000003"
