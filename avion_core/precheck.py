@@ -125,8 +125,8 @@ def check_models(workflow: Workflow) -> Iterator[str]:
         try:
             kind = model_kind(stage.recipe)
             if stage.recipe.trains in ("embeddings", "texts"):
-                tokenizer = load_architecture(stage.recipe.model).tokenizer
-                check_tokenizer(tokenizer, writes=stage.recipe.trains == "texts")
+                model, writes = load_architecture(stage.recipe.model), stage.recipe.trains == "texts"
+                check_tokenizer(model.tokenizer, vocabulary=model.vocabulary, writes=writes)
             if stage.recipe.start:
                 check_start(kind, model_kind(workflow.settings.stage(stage.run, stage.recipe.start)))
         except ValueError as error:

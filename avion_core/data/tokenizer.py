@@ -28,8 +28,8 @@ class Tokenizer:
     """Texts and a length to token numbers int64 [texts, length], zeros after the end of a text."""
     decode: Callable[[Sequence[int]], str] | None = None
     """Token numbers, without start and end, to their text; None if no language model needs it."""
-    check: Callable[[], object] = lambda: None
-    """Raises ValueError without its package or vocabulary."""
+    check: Callable[[int], object] = lambda vocabulary: None
+    """Raises ValueError without its package or vocabulary, or if that is not one of this many tokens."""
 
 
 def tokenize(texts: Sequence[str], context_length: int = 77, *, tokenizer: str = "clip") -> torch.Tensor:
@@ -44,15 +44,16 @@ def decode(tokens: Sequence[int], *, tokenizer: str = "clip") -> str:
     return to_text(tokens)
 
 
-def check_tokenizer(tokenizer: str, *, writes: bool = False) -> None:
-    """Raise ValueError if a tokenizer lacks its package or vocabulary, or, for a narrator, `decode`."""
+def check_tokenizer(tokenizer: str, *, vocabulary: int, writes: bool = False) -> None:
+    """Raise ValueError if a tokenizer lacks its package, the `vocabulary` (its size) of a model or, for a
+    narrator, `decode`."""
     found = TOKENIZERS[tokenizer]
     if writes and found.decode is None:
         able = ", ".join(name for name, other in TOKENIZERS.items() if other.decode is not None)
         raise ValueError(
             f"the tokenizer '{tokenizer}' cannot turn tokens into text; a narrator needs: {able}"
         )
-    found.check()
+    found.check(vocabulary)
 
 
 def longest(tokens_BL: npt.ArrayLike) -> int:
@@ -75,7 +76,7 @@ def clip_text(tokens: Sequence[int]) -> str:
 TOKENIZERS: Registry[Tokenizer] = Registry("tokenizer", record=Tokenizer)
 TOKENIZERS.register("clip", Tokenizer(clip, clip_text))
 TOKENIZERS.register("bert", Tokenizer(bert, check=check_vocabulary))
-TOKENIZERS.register("gpt2", Tokenizer(gpt2, gpt2_text, check_package))
+TOKENIZERS.register("gpt2", Tokenizer(gpt2, gpt2_text, lambda vocabulary: check_package()))
 
 
 @functools.cache

@@ -26,11 +26,11 @@ IDEOGRAPHS = ((0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0xF900, 0xFAFF), (0x20000, 0x
 def bert(texts: Sequence[str], context_length: int) -> torch.Tensor:
     """Token numbers int64 [B, context_length]: [CLS], the text, [SEP]; a text that is too long keeps [SEP].
 
-    Raises ValueError as `check_vocabulary`.
+    Raises ValueError if the vocabulary is missing or is something else.
     """
     import torch
 
-    numbers = check_vocabulary()
+    numbers = _vocabulary()
     tokens_BL = torch.zeros(len(texts), context_length, dtype=torch.long)
     for row, text in enumerate(texts):
         inner = [piece for word in words(text) for piece in pieces(word, numbers)]
@@ -39,8 +39,17 @@ def bert(texts: Sequence[str], context_length: int) -> torch.Tensor:
     return tokens_BL
 
 
-def check_vocabulary() -> dict[str, int]:
-    """Numbers of the tokens. Raises ValueError if the file is missing or is something else."""
+def check_vocabulary(size: int) -> None:
+    """Raise ValueError if the file is missing, is something else, or has not `size` tokens."""
+    if (found := len(_vocabulary())) != size:
+        raise ValueError(
+            f"{VOCABULARY}: has {found} tokens, the model {size}: it is another model's; put the file "
+            "vocab.txt of bert-base-uncased there"
+        )
+
+
+def _vocabulary() -> dict[str, int]:
+    """Numbers of the tokens."""
     if not VOCABULARY.is_file():
         raise ValueError(
             f"the tokenizer 'bert' needs the vocabulary of bert-base-uncased: put the file vocab.txt of that "
@@ -51,7 +60,11 @@ def check_vocabulary() -> dict[str, int]:
 
 @functools.cache
 def _read_vocabulary(path: Path) -> dict[str, int]:
-    numbers = {line: number for number, line in enumerate(path.read_text(encoding="utf-8").splitlines())}
+    try:
+        with path.open(encoding="utf-8") as lines:  # a token may hold any other separator than a line break
+            numbers = {line.rstrip("\n"): number for number, line in enumerate(lines)}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: cannot be read as text ({error})") from None
     if numbers.get("[PAD]") != 0 or not numbers.keys() >= {"[UNK]", "[CLS]", "[SEP]"}:
         raise ValueError(f"{path}: not a vocabulary of BERT's (needs [PAD] first, and [UNK], [CLS], [SEP])")
     return numbers

@@ -63,6 +63,11 @@ class Architecture(Section):
         """Name in `data.tokenizer.TOKENIZERS`; empty without text."""
         return ""
 
+    @property
+    def vocabulary(self) -> int:
+        """Size of the token table; 0 without text."""
+        return 0
+
     def check_input(self, *, frames: int, image_size_px: int) -> None:
         """Raise ValueError for clips that its models cannot take."""
 
@@ -116,6 +121,10 @@ class DualEncoderConfig(TowerArchitecture):
     @property
     def tokenizer(self) -> str:
         return self.text.tokenizer
+
+    @property
+    def vocabulary(self) -> int:
+        return self.text.vocabulary
 
     def arithmetic(self) -> dict[str, Any]:
         return super().arithmetic() | self.text.arithmetic("text")
@@ -229,6 +238,10 @@ class NarratorConfig(TowerArchitecture):
     @property
     def tokenizer(self) -> str:
         return self.language_model.tokenizer
+
+    @property
+    def vocabulary(self) -> int:
+        return self.language_model.vocabulary
 
     def arithmetic(self) -> dict[str, Any]:
         language = {

@@ -3,7 +3,7 @@
 import pytest
 
 from avion_core.data import wordpiece
-from avion_core.data.tokenizer import tokenize
+from avion_core.data.tokenizer import check_tokenizer, tokenize
 from avion_core.data.wordpiece import words
 
 TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "#", "c", "wash", "##es", "##e", "##s", "the", "cup", "cafe"]
@@ -55,3 +55,21 @@ def test_another_file_is_refused(vocabulary):
     vocabulary.write_text("<s>\n</s>\n", encoding="utf-8")
     with pytest.raises(ValueError, match="not a vocabulary of BERT's"):
         tokenize(["cup"], 5, tokenizer="bert")
+
+
+@pytest.mark.parametrize("content", ["caf\xe9".encode("latin-1"), b"[PAD]\n\xff\n"])
+def test_a_file_that_is_no_text_is_refused_by_name(vocabulary, content):
+    vocabulary.write_bytes(content)
+    with pytest.raises(ValueError, match=r"vocab\.txt: cannot be read as text"):
+        tokenize(["cup"], 5, tokenizer="bert")
+
+
+def test_only_line_breaks_separate_tokens(vocabulary):
+    vocabulary.write_bytes("\r\n".join(["[PAD]", "\u2028", *TOKENS[1:]]).encode())
+    assert tokenize(["cup"], 4, tokenizer="bert").tolist() == [[3, 12, 4, 0]]
+
+
+def test_a_vocabulary_of_another_size_is_another_model_s():
+    check_tokenizer("bert", vocabulary=len(TOKENS))
+    with pytest.raises(ValueError, match=r"has 13 tokens, the model 30522: it is another model's"):
+        check_tokenizer("bert", vocabulary=30522)
