@@ -58,6 +58,11 @@ def _without_narrator(settings: Settings) -> Iterator[str]:
                 f"narrations: narrator.trained needs a stage with the task captioning; runs.{run}.stages."
                 f"{stage} has the task {settings.stage(run, stage).task}"
             )
+        elif not settings.stage(run, stage).sees_clips:
+            yield (
+                f"narrations: narrator.{narrator.provider} needs a stage that sees the clips; runs.{run}."
+                f"stages.{stage} has text_only: true"
+            )
         elif any("narrated" in recipe.clip_tables for recipe in _before(settings, run, stage)):
             yield (
                 f"narrations: the narrator runs.{run}.stages.{stage}, or a stage that it starts from, would "

@@ -191,6 +191,11 @@ class StageSettings(StageJob):
         return ("human",)
 
     @property
+    def sees_clips(self) -> bool:
+        """Whether its models use the clips."""
+        return True
+
+    @property
     def predicts(self) -> str:
         """Label predicted by a classifier; empty for other tasks."""
         return ""

@@ -237,6 +237,11 @@ class CaptioningStage(StageSettings):
         return {**sizes, "dropout": self.text_dropout, **frozen}
 
     @property
+    def sees_clips(self) -> bool:
+        """Not with `text_only`."""
+        return not self.text_only
+
+    @property
     def clip_tables(self) -> tuple[str, ...]:
         """Clip tables that the training joins."""
         return self.narrations

@@ -119,6 +119,9 @@ class VideoModel(nn.Module):
     def check_foreign(self, weights: Mapping[str, Tensor]) -> None:
         """Raise ValueError if third-party weights, under our names, do not fit this model."""
 
+    def after_start(self) -> None:
+        """Called once start weights are loaded, for what its arguments say of them."""
+
     def foreign_copies(self) -> dict[str, Tensor]:
         """Entries of `not_weights` that an exported file has, under their names there."""
         return {}

@@ -6,11 +6,13 @@ language model, V vocabulary.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from avion_core.models.architecture import NarratorConfig
 from avion_core.models.attention_pool import LAVILA, AttentionPool
@@ -22,6 +24,9 @@ TEXT_TOKENS = 12
 """Length in tokens, begin and end included, of the texts of a dry run."""
 STEM = "text_decoder."
 """Prefix of the language model in LaViLa's files."""
+BIASES = "img_attn_pool*.beta"
+"""Constants in LaViLa's files."""
+CROSSING = re.compile(r"language_model\.blocks\.(\d+)\.cross\.attn\.q\.weight")
 
 
 class Narrator(VideoModel):
@@ -31,7 +36,7 @@ class Narrator(VideoModel):
     towers: ClassVar[tuple[str, ...]] = ("vision", "language_model")
     not_weights: ClassVar[tuple[str, ...]] = (
         f"{STEM}lm_head.weight",
-        "img_attn_pool*.beta",
+        BIASES,
         "language_model.blocks.*.masked_bias",
         "language_model.blocks.*.attn.bias",
         "language_model.blocks.*.crossattention.bias",
@@ -51,8 +56,8 @@ class Narrator(VideoModel):
         """The vision tower gets no gradients and stays in evaluation mode.
 
         With `freeze_language_model`, only the pooling and the gated cross-attention are trained; with
-        `text_only`, only the language model, and `forward` ignores the clips. `dropout` is the language
-        model's.
+        `text_only`, only the language model: gates stay closed, and `forward` ignores the clips. `dropout` is
+        the language model's.
         """
         super().__init__(config, frames=frames, image_size_px=image_size_px)
         self.vision = vision_class(config.vision)(
@@ -122,8 +127,9 @@ class Narrator(VideoModel):
         )
 
     def check_foreign(self, weights: Mapping[str, Tensor]) -> None:
-        """Raise ValueError for cross-attention in other blocks, and for an output layer of its own."""
-        theirs = {int(name.split(".")[2]) for name in weights if ".cross.attn.q.weight" in name}
+        """Raise ValueError for cross-attention in other blocks, for an output layer of its own, and for
+        pooling whose norms have biases."""
+        theirs = {int(found[1]) for name in weights if (found := CROSSING.fullmatch(name))}
         ours = {i for i, block in enumerate(self.language_model.blocks) if block.cross is not None}
         if theirs and theirs != ours:
             listed = [", ".join(map(str, sorted(blocks))) for blocks in (theirs, ours)]
@@ -134,8 +140,18 @@ class Narrator(VideoModel):
         head, table = (
             weights.get(name) for name in (f"{STEM}lm_head.weight", "language_model.token_embedding.weight")
         )
-        if head is not None and table is not None and not head.is_meta and not torch.equal(head, table):
+        tied = head is None or table is None or head.is_meta or _are_equal(head, table)
+        if not tied:
             raise ValueError("its output layer is not its token table, as it is in this model")
+        for name, tensor in weights.items():
+            if fnmatchcase(name, BIASES) and not tensor.is_meta and bool(tensor.any()):
+                raise ValueError(f"its attention pooling has biases ({name}), which are zero in LaViLa's")
+
+    def after_start(self) -> None:
+        """With `text_only`, close the gates of a narrator that has learnt to look."""
+        for name, weight in self.language_model.named_parameters() if self.text_only else ():
+            if name.endswith("_gate"):
+                nn.init.zeros_(weight)
 
     def foreign_copies(self) -> dict[str, Tensor]:
         """The output layer and the zeros that LaViLa's files have besides the weights."""
@@ -146,3 +162,7 @@ class Narrator(VideoModel):
         }
         zeros = {f"{name}.beta": torch.zeros_like(norm.weight) for name, norm in norms.items()}
         return {f"{STEM}lm_head.weight": self.language_model.token_embedding.weight, **zeros}
+
+
+def _are_equal(one: Tensor, other: Tensor) -> bool:
+    return torch.equal(one, other.to(one.dtype))

@@ -65,7 +65,7 @@ def load_weights(
     tensors, waive_missing = without(tensors, fresh), (*waive_missing, *fresh)
     fitted = {name: tensors[name] for name in own if name in tensors}
     for name, adapt in model.adapters.items():
-        if name in fitted and fitted[name].ndim == 2 and len(fitted[name]) != len(own[name]):
+        if name in fitted and fitted[name].ndim == 2 and len(fitted[name]) not in (0, len(own[name])):
             fitted[name] = adapt(fitted[name], own[name])
     missing = [name for name in own if name not in fitted]
     unexpected = [name for name in tensors if name not in own]

@@ -38,4 +38,5 @@ def fill_from_start(
         report = start_from_foreign(model, path, source=source, key=key, **waived)
     else:
         return
+    model.after_start()
     print(f"{title}: starts from {source}; {report}", file=sys.stderr, flush=True)

@@ -171,6 +171,34 @@ def test_an_output_layer_of_its_own_is_refused(tmp_path):
         start_from_foreign(Narrator(config(*SMALL), **SIZES), saved(tmp_path / "own.pt", weights))
 
 
+def test_an_output_layer_in_another_precision_is_the_same(tmp_path):
+    weights = content(*SMALL)
+    weights["module.text_decoder.lm_head.weight"] = weights["module.text_decoder.lm_head.weight"].half()
+    start_from_foreign(Narrator(config(*SMALL), **SIZES), saved(tmp_path / "half.pt", weights))
+
+
+@pytest.mark.parametrize("norm", ["img_attn_pool.context_norm", "img_attn_pool_norm"])
+def test_pooling_with_biases_is_refused_rather_than_changed(tmp_path, norm):
+    weights = content(*SMALL)
+    weights[f"module.{norm}.beta"].fill_(0.1)
+    with pytest.raises(ModelError, match=rf"has biases \({norm}\.beta\)"):
+        start_from_foreign(Narrator(config(*SMALL), **SIZES), saved(tmp_path / "own.pt", weights))
+
+
+def test_odd_names_and_empty_tables_are_listed_by_name(tmp_path):
+    weights = content(*SMALL) | {"extra.cross.attn.q.weight": torch.zeros(2)}
+    weights["module.visual.pos_embed"] = torch.zeros(1, 0, 16)
+    weights["module.visual.temporal_embed"] = torch.zeros(1, 0, 16)
+    with pytest.raises(ModelError, match="do not fit this narrator") as raised:
+        start_from_foreign(Narrator(config(*SMALL), **SIZES), saved(tmp_path / "odd.pt", weights))
+    for words in (
+        "extra.cross.attn.q.weight",
+        "vision.positional_embedding (0×16",
+        "embedding (0×16 for 4×16)",
+    ):
+        assert words in str(raised.value)
+
+
 @pytest.mark.parametrize(
     "text",
     [

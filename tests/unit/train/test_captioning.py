@@ -135,6 +135,17 @@ def test_a_language_model_alone_never_looks(kitchen, pretrained, tmp_path):
     assert logged[-1]["loss"] < logged[0]["loss"]
 
 
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_a_language_model_alone_forgets_how_to_look(kitchen, narrator, tmp_path, epochs):
+    """It may start from a narrator whose gates are open; captions of it are measured with a clip."""
+    recipe = {**RECIPE, "epochs": epochs, "text_only": True, "waive_missing": []}
+    train(kitchen, tmp_path, recipe, start=narrator)
+    model, _ = load_model(tmp_path)
+    frames, tokens = torch.rand(1, 3, 2, 32, 32), torch.tensor([[1, 2, 3]])
+    looking, alone = model(frames, tokens), model.language_model(tokens)
+    torch.testing.assert_close(looking, alone)
+
+
 def test_misfits_are_refused(kitchen, tmp_path):
     with pytest.raises(ValueError, match="leave nothing to train"):
         train(kitchen, tmp_path, {**RECIPE, "text_only": True, "freeze_language_model": True})
