@@ -1,7 +1,8 @@
 """The provider `trained`: clips narrated by a stage of the workflow that trained a narrator.
 
-Texts are kept as they are written, one line per clip, so that a stopped shard continues. Lines of another
-model, other settings, code or chunks are not read. torch is imported only when clips are narrated.
+Texts are kept as they are written, one line per clip, so that a stopped shard continues, also with another
+number of shards. Lines of another model, other settings, code or chunks are not read. torch is imported only
+when clips are narrated.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from avion_core.files import code_fingerprint, fingerprint, sha256
 from avion_core.narrate.clip_provider import ClipProvider, ClipTexts, ClipWork
 from avion_core.narrate.journal import Journal, parse_line
 from avion_core.narrate.provider import NarrateError
+from avion_core.plain_text import plain
 from avion_core.registry import code_files
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from avion_core.evaluate.subject import Subject
-    from avion_core.models.generate import TextSampling
+    from avion_core.models.generate import Generated
     from avion_core.models.narrator import Narrator
 
 WRITTEN = "written"
@@ -56,7 +58,7 @@ class TrainedProvider(ClipProvider):
         folder = work.journal_dir / WRITTEN
         rows = work.clips.take(pa.array(work.places)).to_pylist()
         made_with = self._made_with(work, {row["video_id"] for row in rows})
-        kept = _kept(folder / f"{work.shard}.jsonl", made_with)
+        kept = _kept(folder, {_name(row): made_with[row["video_id"]] for row in rows})
         missing = [{**row, "texts": []} for row in rows if _name(row) not in kept]
         if missing:
             with Journal(folder, work.shard) as journal:
@@ -71,6 +73,7 @@ class TrainedProvider(ClipProvider):
         assert work.model is not None
         shared = {
             "weights": sha256(work.model),
+            "model": sha256(work.model.with_name("model.json")),
             "recipe": self.settings.recipe(),
             "code": code_fingerprint(code_files(TrainedSettings.code)),
         }
@@ -84,9 +87,12 @@ class TrainedProvider(ClipProvider):
         made_with: Mapping[str, str],
         keep: Callable[[KeptTexts], None],
     ) -> list[KeptTexts]:
-        """Write the texts of clips in batches, each kept at once; clips that cannot be read are not kept."""
+        """Write the texts of clips in batches, each kept at once; clips that cannot be read are not kept.
+
+        Raises EvaluationError for a model whose outputs are not finite.
+        """
         from avion_core.evaluate.inference import NothingReadError
-        from avion_core.models.generate import TextSampling
+        from avion_core.models.generate import TextSampling, generate
 
         subject, own = self._subject(work, missing=len(clips)), self.settings.of(TrainedSettings)
         model = subject.narrator()
@@ -100,8 +106,10 @@ class TrainedProvider(ClipProvider):
         written = []
 
         def forward(frames_BTHWC: Tensor, rows: Sequence[int]) -> Tensor:
-            made = _texts(model, frames_BTHWC, sampling, seeds=[_seed(own.seed, clips, row) for row in rows])
-            for row, (texts, scores) in zip(rows, made, strict=True):
+            seeds = [_seed(own.seed, clips, row) for row in rows]
+            made = generate(model, model.normalise(frames_BTHWC), sampling, seeds=seeds)
+            subject.check_finite(made.scores.cpu().numpy())
+            for row, (texts, scores) in zip(rows, _texts(model, made), strict=True):
                 reason = None if texts else NO_WORDS
                 line = KeptTexts(made_with[clips.video_id(row)], names[row], texts, scores, reason)
                 keep(line)
@@ -149,23 +157,20 @@ class TrainedProvider(ClipProvider):
             files={},
             device=device,
             limit="narrator.max_failed_share",
+            any_length=True,
         )
 
 
-def _texts(
-    model: Narrator, frames_BTHWC: Tensor, sampling: TextSampling, *, seeds: Sequence[int]
-) -> Iterator[tuple[list[str], list[float]]]:
-    """Distinct texts that have words, and their scores, of each clip."""
+def _texts(model: Narrator, made: Generated) -> Iterator[tuple[list[str], list[float]]]:
+    """Distinct texts that have words, on one line each, and their scores, of each clip."""
     from avion_core.data.tokenizer import decode
-    from avion_core.models.generate import generate
 
     language = model.config.language_model
-    written = generate(model, model.normalise(frames_BTHWC), sampling, seeds=seeds)
-    words = written.words(begin=language.begin_token, end=language.end_token)
-    for clip, scores in zip(words, written.scores.tolist(), strict=True):
+    words = made.words(begin=language.begin_token, end=language.end_token)
+    for clip, scores in zip(words, made.scores.tolist(), strict=True):
         found: dict[str, float] = {}
         for tokens, score in zip(clip, scores, strict=True):
-            found.setdefault(decode(tokens, tokenizer=language.tokenizer), score)
+            found.setdefault(plain(decode(tokens, tokenizer=language.tokenizer)), score)
         found.pop("", None)
         yield list(found), list(found.values())
 
@@ -181,14 +186,18 @@ def _name(row: dict[str, Any]) -> str:
     return f"{row['video_id']} {row['start_s']!r} {row['end_s']!r}"
 
 
-def _kept(path: Path, made_with: Mapping[str, str]) -> dict[str, KeptTexts]:
-    """Texts of an earlier start of this shard, by clip; a line cut short by a kill is left out."""
+def _kept(folder: Path, made_with: Mapping[str, str]) -> dict[str, KeptTexts]:
+    """Texts that an earlier start of any shard has written, by clip, for the clips in `made_with`.
+
+    A line cut short by a kill is left out.
+    """
     found: dict[str, KeptTexts] = {}
-    valid, start = set(made_with.values()), 0
-    for line in path.read_bytes().splitlines(keepends=True) if path.is_file() else ():
-        if line.endswith(b"\n"):
-            entry = parse_line(line, path, start=start)
-            if entry.get("made_with") in valid:
-                found[entry["clip"]] = KeptTexts(**entry)
-        start += len(line)
+    for path in sorted(folder.glob("*.jsonl")):
+        start = 0
+        with path.open("rb") as stream:
+            for line in stream:
+                entry = parse_line(line, path, start=start) if line.endswith(b"\n") else {}
+                start += len(line)
+                if entry and made_with.get(entry["clip"]) == entry["made_with"]:
+                    found[entry["clip"]] = KeptTexts(**entry)
     return found

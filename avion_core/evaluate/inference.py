@@ -92,10 +92,7 @@ def over_clips(
         bad.append(clip)
         progress.advance(note=f"{len(bad)} bad")
         if len(bad) > max_bad_share * len(clips):
-            raise ValueError(
-                f"{title}: {len(bad)} or more of {len(clips)} clips cannot be read, more than {limit} "
-                f"allows; the last: {clip.reason}. Repair them, or raise it"
-            )
+            raise ValueError(f"{title}: {_too_many(bad, clips, limit)}")
 
     with (
         Progress(title, len(clips), unit="clips") as progress,
@@ -115,6 +112,13 @@ def over_clips(
         raise NothingReadError(f"{title}: none of the {len(clips)} clips can be read{first}", bad)
     outputs[-1] = outputs[-1].cpu()
     return Inference(np.array(rows, np.int64), torch.cat(outputs).numpy(), tuple(bad))
+
+
+def _too_many(bad: Sequence[BadClip], clips: ClipTable, limit: str) -> str:
+    return (
+        f"{len(bad)} or more of {len(clips)} clips cannot be read, more than {limit} allows; the last: "
+        f"{bad[-1].reason}. Repair them, or raise it"
+    )
 
 
 def _means(

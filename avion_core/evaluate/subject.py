@@ -70,6 +70,8 @@ class Subject:
     device: torch.device
     limit: str = "the evaluation's max_bad_share"
     """Setting that limits the share of clips that cannot be read, for messages."""
+    any_length: bool = False
+    """Whether all clips may have fewer frames than the model takes."""
 
     def embedder(self) -> Embedder:
         """The model. Raises EvaluationError unless it embeds videos and texts."""
@@ -106,7 +108,7 @@ class Subject:
         config = encoder.config
         tokens_ML = tokenize(texts, config.context_length, tokenizer=config.tokenizer)
         embeds_MD = over_texts(self._in_precision(encoder.encode_text), tokens_ML, device=self.device)
-        self._check_finite(embeds_MD)
+        self.check_finite(embeds_MD)
         return embeds_MD
 
     def _in_precision(self, forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -121,7 +123,8 @@ class Subject:
     def over_clips(self, clips: ClipTable, forward: Callable[[Tensor, Sequence[int]], Tensor]) -> Inference:
         """`forward` of clips as read for this evaluation (`inference.over_clips`)."""
         dataset = ClipDataset(clips, self.chunks, evaluation_view(self.settings, self.description))
-        dataset.check_length(self.title)
+        if not self.any_length:
+            dataset.check_length(self.title)
         try:
             found = inference.over_clips(
                 self._in_precision(forward),
@@ -142,10 +145,10 @@ class Subject:
                 f"{self.title}: a batch does not fit the device: lower batch_size, now "
                 f"{self.settings.batch_size}. {said}"
             ) from None
-        self._check_finite(found.outputs)
+        self.check_finite(found.outputs)
         return found
 
-    def _check_finite(self, outputs_ND: npt.NDArray[np.float32]) -> None:
+    def check_finite(self, outputs_ND: npt.NDArray[np.float32]) -> None:
         """Raise EvaluationError for NaN, which would be ranked like any other number."""
         if not np.isfinite(outputs_ND).all():
             precision = self.settings.precision

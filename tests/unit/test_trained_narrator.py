@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 from avion_core.config import FilterSettings, NarratorSettings, SettingsError, load_settings
 from avion_core.configfile import lay_over, read_config
+from avion_core.data import tokenizer
 from avion_core.data.clips import ClipTable
 from avion_core.evaluate import inference
 from avion_core.models.architecture import NarratorConfig
@@ -35,7 +37,7 @@ CLIPS = [("a", 0.0, 0.6), ("a", 0.7, 1.2), ("b", 0.2, 0.9)]
 ROOT = Path(__file__).parents[2]
 
 
-def save_narrator(folder: Path, seed: int) -> None:
+def save_narrator(folder: Path, seed: int, *, factor: float = 4.0) -> None:
     """Random weights, open gates, and words that differ by clip."""
     torch.manual_seed(seed)
     model = build_model("narrator", SMALL, **SIZES)
@@ -44,7 +46,7 @@ def save_narrator(folder: Path, seed: int) -> None:
             if name.endswith("_gate"):
                 weight.fill_(0.7)
             elif weight.ndim == 2 and name.startswith("language_model."):
-                weight.mul_(4)
+                weight.mul_(factor)
     save_model(
         folder, model, ModelDescription("narrator", "toy_narrator", **SIZES, sampling="segments", stride=4)
     )
@@ -169,6 +171,38 @@ def test_texts_of_another_model_or_other_draws_are_not_taken(
     assert sum(sizes) == 2 * len(whole)
 
 
+def test_another_number_of_shards_writes_no_text_again(
+    made: Path, whole: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for shard in ("1-of-2", "2-of-2"):
+        narrate(made, tmp_path, shard=shard)
+    sizes = stopped_after(99, monkeypatch)
+    assert by_clip(narrate(made, tmp_path)).keys() == by_clip(whole).keys() and sizes == []
+
+
+def test_all_clips_may_be_shorter_than_what_the_model_takes(made: Path, tmp_path: Path) -> None:
+    home = tmp_path / "short"
+    home.mkdir()
+    for name in ("chunks.parquet", "model"):
+        (home / name).symlink_to(made / name)
+    write_narrated(home, [("a", 0.0, 0.02)])
+    (row,) = narrate(home, tmp_path, window_seconds=None)
+    assert row["texts"]
+
+
+def test_a_model_whose_outputs_are_not_finite_writes_no_text(made: Path, tmp_path: Path) -> None:
+    save_narrator(made / "broken", 0, factor=1e35)
+    with pytest.raises(ValueError, match="the model's outputs are not finite in fp32; look at the stage's"):
+        narrate(made, tmp_path, model="broken")
+    assert (tmp_path / "journal/written/1-of-1.jsonl").read_text() == ""
+
+
+def test_texts_are_one_line_each(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokenizer, "decode", lambda tokens, **_: f"a\n{tokens[0]}\x07 b\u2028")
+    rows = narrate(made, tmp_path)
+    assert all(re.fullmatch(r"a \d+ b", text) for row in rows for text in row["texts"])
+
+
 def test_texts_of_other_chunks_are_not_taken(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,9 +256,9 @@ STAGES = {
 }
 
 
-def load(stage: str):
+def load(stage: str, **changes: Any):
     overlay = {
-        "stages": STAGES,
+        "stages": {"narrator": {**STAGES["narrator"], **changes}},
         "runs": {"teacher": RUN, "llm": {"stages": {"pretrain": {"narrations": ["human", "narrated"]}}}},
         "narrator": {"provider": "trained", "trained": {"run": "teacher", "stage": stage}},
         "selected_runs": ["teacher", "llm"],
@@ -237,6 +271,8 @@ def test_the_model_is_that_of_the_stage_which_must_train_a_narrator() -> None:
     assert Workflow(chosen).narrator_model() == "results/teacher/narrator/model.safetensors"
     with pytest.raises(SettingsError, match=r"needs a stage with the task captioning; runs\.teacher\.stages"):
         load("pretrain")
+    with pytest.raises(SettingsError, match=r"sees the clips; runs\.teacher\.stages\.narrator has text_only"):
+        load("narrator", text_only=True)
 
 
 def test_only_what_affects_texts_is_in_the_recipe() -> None:
