@@ -163,12 +163,13 @@ def stage_differences(
     seed = settings.seed_of(run)
     if recorded.seed is not None and recorded.seed != seed:
         found.append(Difference(folder, "seed", recorded.seed, seed))
-    chosen = {"rephrased": settings.narrate.provider, "narrated": str(settings.narrator.provider)}
-    providers = tuple(chosen[kind] for kind in recipe.clip_tables if kind in chosen)
-    then = recorded.providers if recorded.recipe is not None and providers else ()
-    if then and sorted(then) != sorted(providers):
-        setting = "narrate.provider" if "rephrased" in recipe.clip_tables else "narrator.provider"
-        found.append(Difference(folder, setting, ", ".join(then), ", ".join(providers)))
+    chosen = {"rephrased": "narrate", "narrated": "narrator"}
+    sections = [chosen[kind] for kind in recipe.clip_tables if kind in chosen]
+    now = {f"{name}.provider": str(getattr(settings, name).provider) for name in sections}
+    others = [name for name in recorded.providers if name not in now.values()]
+    if recorded.recipe is not None and others:
+        changed = {setting: name for setting, name in now.items() if name not in recorded.providers}
+        found += [Difference(folder, setting, ", ".join(others), name) for setting, name in changed.items()]
     return found
 
 

@@ -29,15 +29,16 @@ def settings(tmp_path: Path, **overrides: Any) -> Settings:
     return load_settings({**raw, **overrides})
 
 
-def make_results(made_with: Settings, tmp_path: Path) -> None:
+def make_results(made_with: Settings, tmp_path: Path, providers: tuple[str, ...] = ("lexicon",)) -> None:
     """Both manifests as a training and an evaluation write them."""
-    table = tmp_path / "data/ego4d/narrations/lexicon/train.arrow"
-    table.parent.mkdir(parents=True, exist_ok=True)
-    table.write_text("texts")
+    tables = {}
+    for place, name in enumerate(providers, 1):
+        tables[f"clips_{place}"] = table = tmp_path / f"data/ego4d/narrations/{name}/train.arrow"
+        table.parent.mkdir(parents=True, exist_ok=True)
+        table.write_text("texts")
     stage = made_with.stage("llm", "pretrain").model_dump(mode="json")
     recorded = {"title": "llm/pretrain", "seed": made_with.seed, "stage": stage}
     results = tmp_path / "results/llm"
-    tables = {"clips_1": table}
     identity = {"inputs": checksums(tables)}
     write_manifest(results / "pretrain/manifest.json", settings=recorded, inputs=tables, identity=identity)
     measured = made_with.evaluations["egomcq"].model_dump(mode="json")
@@ -80,6 +81,13 @@ def test_results_of_this_configuration_differ_in_nothing(tmp_path):
 def test_what_decides_a_result_and_differs_is_named(tmp_path, change, folder, words):
     make_results(settings(tmp_path), tmp_path)
     assert said(settings(tmp_path, **change)) == [f"{tmp_path}/results/llm/{folder}: {words}"]
+
+
+def test_of_two_providers_the_one_that_differs_is_named(tmp_path):
+    both = {"stage": {"narrations": ["rephrased", "narrated"]}, "narrator": {"provider": "vision"}}
+    make_results(settings(tmp_path, **both), tmp_path, ("lexicon", "other"))
+    words = "narrator.provider is other in manifest.json, vision in the configuration"
+    assert said(settings(tmp_path, **both)) == [f"{tmp_path}/results/llm/pretrain: {words}"]
 
 
 def test_settings_of_the_job_are_no_difference(tmp_path):
