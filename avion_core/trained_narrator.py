@@ -49,7 +49,7 @@ class KeptTexts:
 
 
 class TrainedProvider(ClipProvider):
-    """Narrates with a model of ours. The score of a text is LaViLa's: lower is surer."""
+    """Narrates with a model of ours. The score of a text is LaViLa's; lower is surer."""
 
     def narrate(self, work: ClipWork) -> Iterator[ClipTexts]:
         """The distinct texts of each clip in the order in which they were sampled."""
@@ -91,6 +91,7 @@ class TrainedProvider(ClipProvider):
 
         Raises EvaluationError for a model whose outputs are not finite.
         """
+        from avion_core.evaluate.captions_evaluator import clip_seeds
         from avion_core.evaluate.inference import NothingReadError
         from avion_core.models.generate import TextSampling, generate
 
@@ -106,7 +107,7 @@ class TrainedProvider(ClipProvider):
         written = []
 
         def forward(frames_BTHWC: Tensor, rows: Sequence[int]) -> Tensor:
-            seeds = [_seed(own.seed, clips, row) for row in rows]
+            seeds = clip_seeds(clips, rows, seed=own.seed)
             made = generate(model, model.normalise(frames_BTHWC), sampling, seeds=seeds)
             subject.check_finite(made.scores.cpu().numpy())
             for row, (texts, scores) in zip(rows, _texts(model, made), strict=True):
@@ -123,8 +124,7 @@ class TrainedProvider(ClipProvider):
         return written + [KeptTexts("", names[clip.row], [], [], clip.reason) for clip in bad]
 
     def _subject(self, work: ClipWork, *, missing: int) -> Subject:
-        """The model on its device, with the settings by which it reads clips. Raises NarrateError for a model
-        that writes no texts."""
+        """The model on its device, with the settings by which it reads clips."""
         import torch
 
         from avion_core.evaluate.inference import choose_device
@@ -173,12 +173,6 @@ def _texts(model: Narrator, made: Generated) -> Iterator[tuple[list[str], list[f
             found.setdefault(plain(decode(tokens, tokenizer=language.tokenizer)), score)
         found.pop("", None)
         yield list(found), list(found.values())
-
-
-def _seed(seed: int, clips: ClipTable, row: int) -> int:
-    from avion_core.models.generate import clip_seed
-
-    return clip_seed(seed, clips.video_id(row), clips.start_s(row), clips.end_s(row))
 
 
 def _name(row: dict[str, Any]) -> str:

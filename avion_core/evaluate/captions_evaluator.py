@@ -110,12 +110,14 @@ class _Captioning:
         clip_BQD, labels_BL = self.narrator.encode_clip(frames_BCTHW), tokens_BL[:, 1:]
         losses_BL = token_losses(self.narrator.next_token(tokens_BL[:, :-1], clip_BQD), labels_BL)
         log_likelihood_B = -mean_losses(losses_BL, labels_BL)
-        captions = write_texts(self.narrator, clip_BQD, self.sampling, seeds=self._seeds(rows))
+        seeds = clip_seeds(self.clips, rows, seed=SEED)
+        captions = write_texts(self.narrator, clip_BQD, self.sampling, seeds=seeds)
         return torch.cat([log_likelihood_B[:, None], captions.tokens[:, 0].float()], dim=1)
 
-    def _seeds(self, rows: Sequence[int]) -> list[int]:
-        clips = self.clips
-        return [clip_seed(SEED, clips.video_id(row), clips.start_s(row), clips.end_s(row)) for row in rows]
+
+def clip_seeds(clips: ClipTable, rows: Sequence[int], *, seed: int) -> list[int]:
+    """Seeds of the texts of these clips."""
+    return [clip_seed(seed, clips.video_id(row), clips.start_s(row), clips.end_s(row)) for row in rows]
 
 
 def _decoded(narrator: Narrator, tokens_NL: npt.NDArray[np.int64]) -> list[str]:

@@ -2,10 +2,10 @@
 
 Requests are written to a file, the file is uploaded, and a batch is created from it and polled until it is
 over. Each step is on disk before it is taken (`batch_state`), and the requests' tries are in the journal
-before the batch is created. The first request of a run is sent directly: otherwise a parameter that the
-server refuses would show only when a whole batch comes back.
+before the batch is created. The first request of a run is sent directly, or else a parameter that the server
+refuses would be noticed only when a whole batch comes back.
 
-Answers to batches of an earlier session go straight to the journal, unjudged; the caller looks there again.
+Answers to batches of an earlier session go straight to the journal, unjudged; the caller reads it again.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from avion_core.processes import finishing_when_stopped
 FRUITLESS = 3
 """The run ends after this many batches in a row without an answer."""
 UNKNOWN = 3
-"""A server that does not know a batch so many times in a row has deleted it."""
+"""After so many replies in a row that it does not know a batch, the server has deleted it."""
 CANCELLING_SECONDS = 3600.0
 """A cancelled batch that is not over by then never will be; servers take ten minutes."""
 SAID_SECONDS = 60.0
-"""Least time between two lines about one batch."""
+"""Minimum time between two lines about one batch."""
 
 
 class BatchClient:
@@ -165,7 +165,7 @@ class BatchClient:
             say(f"batch {found.id} takes longer than {self._settings.batch_hours:g} hours; cancelling it")
 
     def _note_unknown(self, flight: Flight, failure: Failure) -> None:
-        """Give a batch up that the server has deleted; it may have been paid for."""
+        """Give up a batch that the server has deleted; it may have been paid for."""
         if failure.status not in (404, 410):
             raise ProviderError(
                 f"{self._server.address}: batch {flight.state.batch}: {self._server.said(failure)}"
@@ -185,7 +185,7 @@ class BatchClient:
         self._sender.flights.remove(flight)
 
     def _show(self, flight: Flight, batch: Batch) -> None:
-        """Say how far a batch is: when its state changes, and now and then."""
+        """Show the progress of a batch: when its state changes, and every SAID_SECONDS."""
         done, seconds = (batch.completed or 0) + (batch.failed or 0), now() - flight.state.created_at
         seen = (batch.status, done)
         same_status = flight.seen[:1] == (batch.status,)
@@ -212,7 +212,7 @@ class BatchClient:
         yield from self._sort_failed(found)
 
     def _read(self, found: Collection, file: str) -> Iterator[Outcome]:
-        """Read a result file; one that breaks off is read again, without what is known of it."""
+        """Read a result file; one that breaks off is read again, and lines taken already are ignored."""
         tries = Tries(self._settings)
         while True:
             try:

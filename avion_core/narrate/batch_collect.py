@@ -19,7 +19,7 @@ from avion_core.narrate.failures import Failure, Fault
 from avion_core.narrate.request_form import RequestForm
 
 LIMIT_WORDS = ("token_limit_exceeded", "enqueued token")
-"""Words for a queue that is full: batches that are over make room."""
+"""Words of a server whose queue is full; finished batches make room."""
 
 
 def is_token_limit(said: str) -> bool:
@@ -46,10 +46,9 @@ class Collection:
     """Of requests without an answer so far, by index."""
 
     def take(self, line: bytes) -> Iterator[tuple[Request, Answer]]:
-        """Record a line of a result file. Yields an answer that somebody waits for.
+        """Record a line of a result file; yields the answer to a request of this session.
 
-        Lines of unknown requests, and those after an answer, are ignored; an answer counts also after an
-        error.
+        Lines of unknown requests and those after an answer are ignored; an answer counts even after an error.
         """
         result = read_result(line)
         if result is None or result.place >= self.flight.size:

@@ -1,4 +1,4 @@
-"""Calls a server's Batch API until it answers, and says what is wrong if it never will."""
+"""Calls a server's Batch API until it answers, and explains why if it never will."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class StoppedError(Exception):
 
 
 class PatientServer:
-    """A server's Batch API with the failures that pass waited out."""
+    """A server's Batch API; waits out temporary failures."""
 
     def __init__(self, settings: ChatSettings, server: str, key: ApiKey) -> None:
         self.api = BatchServer(settings, server, key)

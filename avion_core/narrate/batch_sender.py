@@ -1,4 +1,4 @@
-"""Writes requests to files, uploads them and creates batches; finds out what a kill or a lost reply left."""
+"""Writes requests to files, uploads them and creates batches; recovers from kills and lost replies."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Sender:
         self._short: BudgetError | None = None
         """Why no request may be sent before a batch is over: batches count at their highest price."""
         self._crowded, self._crowded_since = False, 0.0
-        """Whether the server takes no batch before another one is over, and since when without any."""
+        """Whether the server takes no batch until another is over, and since when it has had none of ours."""
         self._tried = False
         self._uncreated = 0
 

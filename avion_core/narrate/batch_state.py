@@ -89,7 +89,7 @@ class Flight:
     folder: Path
     state: State
     earlier: bool = False
-    """Whether an earlier session has sent it, so that nobody waits for its requests' outcomes."""
+    """Whether an earlier session sent it, so that its outcomes go to the journal alone."""
     rows: dict[int, Row] = field(default_factory=dict)
     """Requests without a result so far, by their index; empty between `unload` and `load`."""
     size: int = 0

@@ -1,4 +1,4 @@
-"""A clip as the images that a model sees: frames chosen and cropped as in training, as JPEGs."""
+"""The images of a clip that a model gets: frames chosen and cropped as in training, as JPEGs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ClipFrames:
     """Side of a frame."""
 
     def identity(self, video_id: str, start_s: float, end_s: float) -> list[tuple[str, int]]:
-        """What decides the frames, without decoding: the checksum of each frame's chunk, and its number
+        """What determines the frames, without decoding: each frame's chunk, by its checksum, and its number
         within the chunk. Raises MediaError for an unknown video."""
         return self.chunks.frame_sources(video_id, self._numbers(video_id, start_s, end_s))
 

@@ -1,7 +1,7 @@
-"""What a provider that looks does: check its settings, estimate the price, narrate a shard's clips.
+"""What a provider that narrates clips does: check its settings, estimate the price, narrate a shard.
 
-Its settings say which class does its work (`config.ProviderSettings.work`), and with `trained_stage` which
-model of ours it needs.
+Its settings name the class (`config.ProviderSettings.work`) and, in `trained_stage`, a model of ours that it
+needs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class ClipTexts:
 
     texts: Sequence[str]
     scores: Sequence[float] | None = None
-    """Of each text, if the provider gives any: the perplexity by which LaViLa filters, lower is surer."""
+    """Of each text, if the provider gives any: LaViLa's, lower is surer."""
     reason: str | None = None
     """Why there are no texts, in words that can be counted."""
     tries: int = 0
@@ -40,7 +40,7 @@ class ClipWork:
     clips: pa.Table
     """The distinct clips of all shards, `windows.PLACES`."""
     keys: NDArray[np.uint64]
-    """Of each of them, what the provider's `keys` gave."""
+    """The provider's `keys` of them."""
     places: NDArray[np.int64]
     """Rows of this shard's clips among them: every n-th."""
     shard: str

@@ -1,7 +1,7 @@
 """Turns a model's replies about a clip into clean sentences, or the reason for having none.
 
 The forms of replies are those of rephrasings (`parse`). There is no narration to compare a sentence with, so
-only what can be seen from itself is judged: a refusal, talk about the images, several sentences, no verb.
+it is judged by itself: a refusal, talk about the images, several sentences, no verb.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Which clips are narrated by what they show: those with human narrations, and windows between them.
+"""Which clips are narrated from their frames: those with human narrations, and windows between them.
 
-Windows are laid over the stretches of a video where nobody narrated, so that every frame of it is within a
-clip or within a window. Only videos with narrated clips get any: others may be of another split.
+Windows cover the stretches of a video without narrations, so that every frame is in a clip or a window. Only
+videos with narrated clips get any: others may be of another split.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PLACES = pa.schema(
 def clips_and_windows(
     clips: Path, chunks: ChunkIndex, *, window_seconds: float | None, step_seconds: float
 ) -> pa.Table:
-    """The clips of a clip table, and windows where they leave a stretch: PLACES by video and time.
+    """The clips of a clip table, and windows over the stretches between them: PLACES by video and time.
 
     Without `window_seconds` there are no windows.
     """
@@ -82,9 +82,9 @@ def uncovered_windows(
 ) -> list[tuple[int, int]]:
     """Windows of `window` frames, `step` apart, over the frames of a video that no clip covers.
 
-    `clips` and the result are half-open ranges of frames. A window that would leave its stretch is moved
-    back to end with it, if the stretch is long enough; otherwise it begins with it, or ends with the video.
-    Only a video shorter than `window` has a shorter one.
+    `clips` and the result are half-open ranges of frames. A window that would extend beyond its stretch is
+    moved back to end with it, if the stretch is long enough; otherwise it begins with it, or ends with the
+    video. Windows are shorter than `window` only in a shorter video.
     """
     windows: list[tuple[int, int]] = []
     covered = 0
