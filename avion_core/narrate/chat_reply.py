@@ -110,7 +110,7 @@ def _usage(value: Any, *, most_in: int, most_out: int) -> Usage | None:
     given, written = _field(usage, "prompt_tokens"), _field(usage, "completion_tokens")
     if type(given) is not int or type(written) is not int:
         return None
-    if not (0 <= given <= most_in and 0 <= written <= most_out):
+    if not (0 < given <= most_in and 0 <= written <= most_out):
         return None
     return Usage(given, written)
 

@@ -25,7 +25,7 @@ from avion_core.config import ChatSettings
 from avion_core.narrate.api_key import ApiKey, answer_of, read_api_key
 from avion_core.narrate.budget import message_tokens
 from avion_core.narrate.chat_reply import ChatReply
-from avion_core.narrate.exchange import Answer, BatchBooks, Books, NoAnswer, Request
+from avion_core.narrate.exchange import HARMLESS, Answer, BatchBooks, Books, NoAnswer, Request
 from avion_core.narrate.failures import Failure, Fault
 from avion_core.narrate.pace import Pace
 from avion_core.narrate.patience import Outage, Tries, asked_wait, setup_problem
@@ -38,8 +38,6 @@ FIRST_REQUESTS = 4
 """Parallel requests until the first answer, so that a wrong setting shows after few requests."""
 DOUBTFUL_REQUESTS = 10
 """No request starts while this many are held."""
-HARMLESS = "#C C picks up a cup from the table"
-"""A narration that any working server answers."""
 
 Outcome = tuple[Request, Answer | NoAnswer]
 
@@ -258,8 +256,9 @@ class _Run:
 
         Raises ProviderError if it is refused too, or gets no answer for `outage_minutes`.
         """
-        messages = next(iter(self._held.values())).request.messages
-        request = Request(-1, (HARMLESS,), (*messages[:-1], {"role": "user", "content": HARMLESS}))
+        held = next(iter(self._held.values())).request
+        messages = (*held.messages[:-1], {"role": "user", "content": held.harmless})
+        request = Request(-1, (HARMLESS,), messages, image_tokens=held.image_tokens)
         tries = Tries(self._settings)
         while self._held:
             await self._admit(request)

@@ -7,6 +7,8 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,12 +21,18 @@ from avion_core.media import MediaError
 from avion_core.narrate.budget import Estimate, Prices, message_tokens, reply_tokens
 from avion_core.narrate.clip_frames import ClipFrames, images_of
 from avion_core.narrate.clip_sentences import CLIP_PARSER, parse_clip_replies
-from avion_core.narrate.exchange import Books, ProviderError, Request
+from avion_core.narrate.exchange import HARMLESS, Books, ProviderError, Request
 from avion_core.narrate.ledger import key_numbers
 from avion_core.narrate.parse import Parsed
 from avion_core.narrate.prompts import Message, reply_schema
 from avion_core.narrate.questions import CANNOT_BE_READ, Questions
-from avion_core.narrate.vision_probe import VisionServer, forget_server, kept_server, learn_server
+from avion_core.narrate.vision_probe import (
+    VisionServer,
+    forget_server,
+    kept_server,
+    learn_server,
+    probe_pictures,
+)
 
 PROMPT_VERSION = 1
 """Part of the key: another version of the words around the instruction asks again."""
@@ -120,9 +128,9 @@ class ClipQuestions(Questions):
             self._journal_dir, client, books, settings=self._settings, request=self._request_of
         )
 
-    def doubt(self, reason: str) -> ProviderError | None:
-        """The error that the server no longer takes what it took when it was probed in an earlier run."""
-        if not self._was_kept or self._journal_dir is None:
+    def doubt(self, reason: str, *, certain: bool = False) -> ProviderError | None:
+        """The error that the server no longer takes what it took when it was probed."""
+        if not (self._was_kept or certain) or self._journal_dir is None:
             return None
         forget_server(self._journal_dir)
         return ProviderError(
@@ -138,7 +146,16 @@ class ClipQuestions(Questions):
         except MediaError as error:
             self._unreadable[place] = f"cannot be read: {error.reason}"
             raise
-        return self._request_of(frames_THWC, self._known, number=number, name=self.name(place))
+        request = self._request_of(frames_THWC, self._known, number=number, name=self.name(place))
+        return replace(request, harmless=self._harmless)
+
+    @cached_property
+    def _harmless(self) -> Any:
+        """What a message about a clip holds, with pictures of one colour each."""
+        vision = self._vision
+        pictures = probe_pictures(vision.frames, vision.image_size_px)
+        request = self._request_of(pictures, self._known, number=0, name=HARMLESS)
+        return request.messages[-1]["content"]
 
     def judged(self, reply: Any, names: Any, *, finish: Any) -> list[Parsed]:
         """The usable sentences for the clip of a request."""

@@ -16,6 +16,14 @@ class ProviderError(ValueError):
     """A provider cannot be used, or gives nothing usable. The message says why and what to do."""
 
 
+class RefusedError(ProviderError):
+    """The server refuses every request."""
+
+
+HARMLESS = "#C C picks up a cup from the table"
+"""A narration that any working server answers."""
+
+
 @dataclass(frozen=True)
 class Request:
     """Narrations, or a clip, sent together."""
@@ -32,6 +40,8 @@ class Request:
     """Most input tokens that its images may count."""
     keys: tuple[str, ...] = ()
     """Keys of the texts or the clip in the journal, in order."""
+    harmless: str | list[dict[str, Any]] = HARMLESS
+    """Content of a message like the last one that a working server answers."""
 
     @property
     def most_input_tokens(self) -> int:

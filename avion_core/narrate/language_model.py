@@ -21,7 +21,7 @@ from avion_core.narrate.batch_state import BATCHES, keys_in_flight, shards_in_fl
 from avion_core.narrate.books import ShardBooks, open_books
 from avion_core.narrate.budget import money
 from avion_core.narrate.client import Answering, ChatClient
-from avion_core.narrate.exchange import Answer, NoAnswer, ProviderError, Request
+from avion_core.narrate.exchange import Answer, NoAnswer, ProviderError, RefusedError, Request
 from avion_core.narrate.journal import DeadLetter, Journal, JournalError
 from avion_core.narrate.ledger import read_ledger, read_ledgers
 from avion_core.narrate.provider import Rephrasing
@@ -194,17 +194,24 @@ class _Asking:
             in_flight=bool(flying.any()),
         )
         client = client or self._client(wanted, prepare=len(places) > 0)
-        waiting = Waiting(self._requests(places), self._questions.ready)
         with Progress(self._title, total, unit=self._questions.what, done=answered) as progress:
-            for request, outcome in client.answers(waiting, self._books):
-                before = self._finished
-                for place in self._take(request, outcome):
-                    waiting.extendleft(self._request([place]))  # first, so that an odd one is soon given up
-                progress.advance(self._finished - before, note=f"${money(self._books.spent_usd)}")
+            try:
+                self._send(client, places, progress)
+            except RefusedError as error:
+                raise self._questions.doubt(str(error), certain=True) or error from None
         if self._books.problem is not None:
             raise self._books.problem
         self._look()
         return bool(flying.any())
+
+    def _send(self, client: Answering, places: NDArray[np.int64], progress: Progress) -> None:
+        """Send requests for these questions and record the outcomes."""
+        waiting = Waiting(self._requests(places), self._questions.ready)
+        for request, outcome in client.answers(waiting, self._books):
+            before = self._finished
+            for place in self._take(request, outcome):
+                waiting.extendleft(self._request([place]))  # first, so that an odd one is soon given up
+            progress.advance(self._finished - before, note=f"${money(self._books.spent_usd)}")
 
     def _client(self, wanted: NDArray[np.uint64], *, prepare: bool) -> Answering:
         """The client of the settings; earlier batches are collected even if no more are to be sent."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from avion_core.config import ChatSettings
 from avion_core.narrate.api_key import KEY_VARIABLE, ApiKey
-from avion_core.narrate.exchange import ProviderError
+from avion_core.narrate.exchange import ProviderError, RefusedError
 from avion_core.narrate.failures import Failure, Fault
 
 LONGEST_WAIT_SECONDS = 30.0
@@ -24,7 +24,7 @@ def setup_problem(failure: Failure, settings: ChatSettings, server: str, key: Ap
     """The error for a server that refuses everything: what the user has to change."""
     said, where = key.public(failure.said), settings.where
     if failure.fault is Fault.REFUSED:
-        return ProviderError(f"{server} refuses every request ({said})")
+        return RefusedError(f"{server} refuses every request ({said})")
     if failure.status in (401, 403):
         return ProviderError(f"{server} refuses the key in {KEY_VARIABLE} ({said})")
     if failure.status in (402, 429):

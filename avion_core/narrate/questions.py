@@ -78,8 +78,9 @@ class Questions:
     def prepare(self, client: Any, books: Books) -> None:
         """Learn what the server supports, before requests are made."""
 
-    def doubt(self, reason: str) -> ProviderError | None:
-        """The error to end a run with whose first outcome is a refusal for this reason; None to go on."""
+    def doubt(self, reason: str, *, certain: bool = False) -> ProviderError | None:
+        """The error to end a run with whose first outcome is a refusal for this reason, or whose server is
+        `certain` to refuse everything; None to go on, or for the client's own error."""
         return None
 
     def request(self, number: int, places: Sequence[int]) -> Request:

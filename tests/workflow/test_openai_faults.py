@@ -17,7 +17,7 @@ from harness import ChatServer
 
 from avion_core.data.clips import write_clips
 from avion_core.narrate.api_key import ApiKey
-from avion_core.narrate.client import HARMLESS
+from avion_core.narrate.exchange import HARMLESS
 
 ROOT = Path(__file__).parents[2]
 KEY = "sk-hunted-9fQz-8e7dX6c5b4a"

@@ -98,6 +98,7 @@ def test_what_is_no_completion_is_broken_and_says_why(sent, words):
 @pytest.mark.parametrize(
     "usage",
     [
+        {"prompt_tokens": 0, "completion_tokens": 0},
         None,
         7,
         [],

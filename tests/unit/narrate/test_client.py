@@ -20,8 +20,8 @@ import pytest
 
 from avion_core.config import OpenAISettings
 from avion_core.narrate import patience
-from avion_core.narrate.client import HARMLESS, ChatClient
-from avion_core.narrate.exchange import Answer, NoAnswer, ProviderError, Request
+from avion_core.narrate.client import ChatClient
+from avion_core.narrate.exchange import HARMLESS, Answer, NoAnswer, ProviderError, Request
 from avion_core.processes import SAME_REQUEST_SECONDS
 
 ROOT = Path(__file__).parents[3]
@@ -549,7 +549,8 @@ from collections import deque
 import workflow_scripts
 from avion_core.command import run
 from avion_core.config import OpenAISettings
-from avion_core.narrate.client import HARMLESS, ChatClient
+from avion_core.narrate.client import ChatClient
+from avion_core.narrate.exchange import HARMLESS
 from avion_core.narrate.exchange import Request
 
 class Books:

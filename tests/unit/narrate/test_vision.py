@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,34 @@ def test_the_model_sees_the_frames_of_each_clip_and_window(made, tmp_path):
         assert all(len(line["images"]) == 4 and line["schema"] for line in server.requests)
         again = len(server.requests)
         assert narrate(made, tmp_path, settings(server)) == rows and len(server.requests) == again
+
+
+class Changing(VisionServer):
+    """Refuses, or fails on, all images after the probe and some answers."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(Limits())
+        self.status = status
+
+    def note(self, line: dict[str, Any]) -> None:
+        super().note(line)
+        if len(self.requests) == 4:
+            self.limits = Limits(images=0, image_error=self.status)
+
+
+@pytest.mark.parametrize("status", [400, 500])
+def test_a_server_that_takes_no_images_any_more_costs_no_clip(made, tmp_path, status):
+    """It answers text, but no picture of a clip is at fault."""
+    with Changing(status) as server:
+        chosen = settings(server, parallel_requests=1, outage_minutes=0.005, max_attempts=2)
+        said = r"in the form that it took earlier" if status == 400 else "no answer for 0.005 minutes"
+        with pytest.raises(ProviderError, match=said):
+            narrate(made, tmp_path, chosen)
+        assert '"dead"' not in (tmp_path / "journal/1-of-1.jsonl").read_text()
+        answered = server.answered()
+        server.limits = Limits()
+        assert all(row["texts"] for row in narrate(made, tmp_path, chosen))
+        assert Counter(server.answered()).most_common(1)[0][1] == 1 < len(answered)
 
 
 def test_shards_share_the_clips_and_the_probe_and_are_joined(made, tmp_path):
