@@ -34,6 +34,8 @@ ROWS: tuple[tuple[str, str, int, int, dict[str, Any]], ...] = (
     ("dual_encoder", "lavila_tsf_l", 4, 224, {}),
     ("dual_encoder", "lavila_tsf_l_336", 4, 336, {}),
     ("dual_encoder", "egovlp_tsf_b", 4, 224, {}),
+    ("narrator", "narrator_gpt2", 4, 224, {}),
+    ("narrator", "narrator_gpt2_xl", 4, 336, {}),
     ("videomae", "videomae_vit_b", 16, 224, {}),
     ("videomae", "videomae_vit_l", 16, 224, {}),
     ("videomae_classifier", "videomae_vit_b", 16, 224, {"classes": 400}),

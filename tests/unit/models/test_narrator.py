@@ -115,9 +115,9 @@ def test_checkpointing_changes_no_gradient():
 
 def one_text(model: Narrator, clip: torch.Tensor, sampling: TextSampling, seed: int, text: int):
     """(tokens, score) of a single text, the whole prefix again at every step."""
-    tokens, entropies = [BEGIN], []
+    tokens, entropies, clip_BQD = [BEGIN], [], model.encode_clip(clip[None])
     while len(tokens) < sampling.max_tokens and END not in tokens:
-        logits = model(clip[None], torch.tensor([tokens]))[0, -1]
+        logits = model.next_token(torch.tensor([tokens]), clip_BQD)[0, -1]
         probabilities = logits.softmax(-1)
         entropies.append(-(probabilities * probabilities.log()).sum())
         keys = draw_keys(torch.tensor([seed]), texts=sampling.texts, place=len(tokens))
