@@ -7,7 +7,7 @@ module that `evaluator` names, and list its files in the layouts that support it
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from avion_core.registry import Registry
 
@@ -34,6 +34,8 @@ class EvaluationKind:
     """Figures missing from results of earlier versions."""
     per_cent: float = 1.0
     """Factor that converts a figure to per cent."""
+    tops: Mapping[str, float] = field(default_factory=dict)
+    """Highest values, after that factor, of figures that are not shares."""
     headline_is_mean: bool = False
     """Whether the headline is the mean of the other figures; findings then mention only the headline."""
     counted: str = ""
@@ -57,8 +59,8 @@ class EvaluationKind:
         figures = {name for names in self.figures.values() for name in names}
         for name in figures - self.columns.keys():
             raise ValueError(f"the figure '{name}' has no heading in `columns`")
-        for name in {*self.columns, *self.headlines, *self.optional} - figures:
-            raise ValueError(f"'{name}' of `columns`, `headlines` or `optional` is not in `figures`")
+        for name in {*self.columns, *self.headlines, *self.optional, *self.tops} - figures:
+            raise ValueError(f"'{name}' of `columns`, `headlines`, `optional` or `tops` is not in `figures`")
         for label, names in self.figures.items():
             if not set(names) & set(self.headlines):
                 raise ValueError(f"no figure of '{label}' in `figures` is in `headlines`")
@@ -66,6 +68,10 @@ class EvaluationKind:
     def figure_names(self, label: str = "") -> tuple[str, ...]:
         """Figures for a model that learned this label."""
         return self.figures.get(label, self.figures[""])
+
+    def top(self, figure: str) -> float:
+        """The highest value of a figure as reported: 100 for shares."""
+        return self.tops.get(figure, 100.0)
 
     def required(self, label: str = "") -> tuple[str, ...]:
         """Figures that every result has."""
@@ -170,9 +176,10 @@ EVALUATIONS.register(
         columns={"cider": "CIDEr", "rouge_l": "ROUGE-L", "likelihood": "likelihood"},
         titles={"": "Captions of held-out clips"},
         per_cent=100.0,
+        tops={"cider": 1000.0},
         averages_views=False,
         note=(
-            "CIDEr is times 100, at most 1,000, and its weights come from the clips measured. Likelihood: "
+            "CIDEr is times 100, and its weights come from the clips measured. Likelihood: "
             "geometric mean of the probabilities of the human narration's tokens, the inverse of its "
             "perplexity. Chance: each clip with another clip's narration."
         ),

@@ -18,7 +18,8 @@ from avion_core.config import EvaluationSettings, TrainedSettings
 from avion_core.data.clips import BadClip, ClipTable
 from avion_core.files import code_fingerprint, fingerprint, sha256
 from avion_core.narrate.clip_provider import ClipProvider, ClipTexts, ClipWork
-from avion_core.narrate.journal import Journal, parse_line
+from avion_core.narrate.journal import Journal
+from avion_core.narrate.kept_lines import kept_lines
 from avion_core.narrate.provider import NarrateError
 from avion_core.plain_text import plain
 from avion_core.registry import code_files
@@ -125,22 +126,14 @@ class TrainedProvider(ClipProvider):
 
     def _subject(self, work: ClipWork, *, missing: int) -> Subject:
         """The model on its device, with the settings by which it reads clips."""
-        import torch
-
-        from avion_core.evaluate.inference import choose_device
-        from avion_core.evaluate.subject import Subject
-        from avion_core.models.store import load_model
+        from avion_core.evaluate.subject import unlisted_subject
 
         assert work.model is not None
         own = self.settings.of(TrainedSettings)
-        torch.set_num_threads(own.threads)
-        network, description = load_model(work.model.parent)
-        device = choose_device(own.gpus)
         reading = EvaluationSettings(
             kind="captions",
             dataset="any",
             stage=own.stage,
-            frames=description.frames,
             batch_size=own.batch_size,
             precision=own.precision,
             threads=own.threads,
@@ -148,16 +141,12 @@ class TrainedProvider(ClipProvider):
             clip_timeout_seconds=own.clip_timeout_seconds,
             max_bad_share=min(1.0, self.settings.max_failed_share * len(work.places) / missing),
         )
-        return Subject(
+        return unlisted_subject(
+            work.model.parent,
+            reading,
             title=f"narrate clips {work.shard}",
-            settings=reading,
-            model=network.to(device),
-            description=description,
             chunks=work.chunks,
-            files={},
-            device=device,
             limit="narrator.max_failed_share",
-            any_length=True,
         )
 
 
@@ -181,17 +170,6 @@ def _name(row: dict[str, Any]) -> str:
 
 
 def _kept(folder: Path, made_with: Mapping[str, str]) -> dict[str, KeptTexts]:
-    """Texts that an earlier start of any shard has written, by clip, for the clips in `made_with`.
-
-    A line cut short by a kill is left out.
-    """
-    found: dict[str, KeptTexts] = {}
-    for path in sorted(folder.glob("*.jsonl")):
-        start = 0
-        with path.open("rb") as stream:
-            for line in stream:
-                entry = parse_line(line, path, start=start) if line.endswith(b"\n") else {}
-                start += len(line)
-                if entry and made_with.get(entry["clip"]) == entry["made_with"]:
-                    found[entry["clip"]] = KeptTexts(**entry)
-    return found
+    """Texts that an earlier start of any shard has written, by clip, for the clips in `made_with`."""
+    lines = (line for line in kept_lines(folder) if made_with.get(line["clip"]) == line["made_with"])
+    return {line["clip"]: KeptTexts(**line) for line in lines}

@@ -32,7 +32,7 @@ from avion_core.models.architecture import load_architecture
 from avion_core.screen import stop_gently, take_over
 from avion_core.slurm import use_patient_executor
 from avion_core.workflow import Workflow, inputs
-from avion_core.workflow.code import annotation_code, library_code, provider_code
+from avion_core.workflow.code import FILTER_CODE, annotation_code, library_code, provider_code
 from avion_core.workflow.estimate_plan import estimate_files, estimate_plan
 from avion_core.workflow.records import Records, annotation_record
 from avion_core.workflow.remakes import Remakes
@@ -70,6 +70,7 @@ REMAKES = Remakes(
 RECORDS = Records(lambda path: workflow.persistence.params(IOFile(path)))
 USED, REPHRASED = WORKFLOW.used_datasets(), WORKFLOW.rephrased_datasets()
 NARRATED = WORKFLOW.narrated_datasets()
+COSINES = WORKFLOW.cosine_providers()
 PRETRAIN_STAGES = [name for name, stage in SETTINGS.stages.items() if stage.pretrains]
 FINETUNE_STAGES = [name for name in SETTINGS.stages if name not in PRETRAIN_STAGES]
 
@@ -108,6 +109,10 @@ def stage_of(wildcards):
 
 def evaluated(wildcards):
     return SETTINGS.evaluations[wildcards.evaluation]
+
+
+def cosines_of(wildcards):
+    return WORKFLOW.cosine_filter(wildcards.provider)
 
 
 def start_weights(wildcards):

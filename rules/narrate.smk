@@ -59,6 +59,8 @@ rule gather_narrations:
     input:
         clips=WORKFLOW.clip_table("{dataset}", "train"),
         shards=gather.shards(WORKFLOW.narration_table("{{dataset}}", "{scatteritem}")),
+        lists=class_lists,
+        cosines=lambda wildcards: WORKFLOW.cosine_tables(wildcards.dataset, looks=False),
     output:
         **WORKFLOW.narration_files("{dataset}"),
     log:
@@ -70,15 +72,56 @@ rule gather_narrations:
         "../envs/narrate.yaml"
     resources:
         mem_mb=growing(2500),  # 2.1 GB at 4 million narrations
-        runtime=growing(30),
+        runtime=growing(120),  # the filters judge a few thousand sentences a second
     params:
+        code=library_code(*FILTER_CODE),
+        filters=lambda wildcards: json.dumps(SETTINGS.narrate.filters.recipe()),
+        lists=lambda wildcards: inputs.class_list_words(WORKFLOW, wildcards.dataset),
         journal=lambda wildcards: WORKFLOW.narration_journal(wildcards.dataset),
     message:
         "Join rephrased narrations of {wildcards.dataset}"
     shell:
         "python -m workflow_scripts.gather_narrations {input.clips:q} --shards {input.shards:q}"
-        " --journal {params.journal:q} --out {output.table:q}"
-        " 2>&1 | to_log {log:q}"
+        " --filters {params.filters:q} --cosines {input.cosines:q} {params.lists}"
+        " --journal {params.journal:q} --out {output.table:q} 2>&1 | to_log {log:q}"
+
+
+if COSINES:
+
+    rule measure_cosines:
+        input:
+            clips=WORKFLOW.clip_table("{dataset}", "train"),
+            chunks=WORKFLOW.chunks("{dataset}"),
+            packets=WORKFLOW.packets("{dataset}"),
+            texts=lambda wildcards: WORKFLOW.texts_to_filter(wildcards.dataset, wildcards.provider),
+            model=lambda wildcards: WORKFLOW.cosine_model(wildcards.provider),
+        output:
+            WORKFLOW.cosine_table("{dataset}", "{provider}", "{scatteritem}"),
+        log:
+            f"{LOGS}/measure_cosines/{{dataset}}-{{provider}}-{{scatteritem}}.log",
+        benchmark:
+            f"{LOGS}/benchmark/measure_cosines-{{dataset}}-{{provider}}-{{scatteritem}}.tsv"
+        wildcard_constraints:
+            provider=one_of(COSINES),
+        priority: 10
+        conda:
+            lambda wildcards: ("../envs/gpu.yaml" if cosines_of(wildcards).gpus else "../envs/train.yaml")
+        threads: lambda wildcards: cosines_of(wildcards).threads
+        resources:
+            mem_mb=lambda wildcards: cosines_of(wildcards).memory_mb,
+            runtime=growing(720),
+            gpu=lambda wildcards: cosines_of(wildcards).gpus,
+            job_settings=lambda wildcards: json.dumps(cosines_of(wildcards).job_settings()),
+        params:
+            recipe=lambda wildcards: json.dumps(cosines_of(wildcards).recipe()),
+            looks=lambda wildcards: "--looks" if WORKFLOW.looks(wildcards.provider) else "",
+        message:
+            "Compare clips of {wildcards.dataset} with texts by {wildcards.provider}, shard {wildcards.scatteritem}"
+        shell:
+            "python -m workflow_scripts.measure_cosines {input.clips:q} --chunks {input.chunks:q}"
+            " --texts {input.texts:q} {params.looks} --model {input.model:q}"
+            " --recipe {params.recipe:q} --job {resources.job_settings:q}"
+            " --shard {wildcards.scatteritem} --out {output:q} 2>&1 | to_log {log:q}"
 
 
 if SETTINGS.narrator.provider:
@@ -126,6 +169,7 @@ if SETTINGS.narrator.provider:
             chunks=WORKFLOW.chunks("{dataset}"),
             packets=WORKFLOW.packets("{dataset}"),
             shards=gather.shards(WORKFLOW.narration_table("{{dataset}}", "{scatteritem}", looks=True)),
+            cosines=lambda wildcards: WORKFLOW.cosine_tables(wildcards.dataset, looks=True),
         output:
             **WORKFLOW.narration_files("{dataset}", looks=True),
         log:
@@ -139,12 +183,13 @@ if SETTINGS.narrator.provider:
             mem_mb=growing(2500),
             runtime=growing(60),
         params:
+            code=library_code(*FILTER_CODE),
             recipe=lambda wildcards: json.dumps(SETTINGS.narrator.recipe()),
-            filters=SETTINGS.narrator.filters.model_dump_json(),
+            filters=lambda wildcards: json.dumps(SETTINGS.narrator.filters.recipe()),
             journal=lambda wildcards: WORKFLOW.narration_journal(wildcards.dataset, looks=True),
         message:
             "Join narrated clips of {wildcards.dataset}"
         shell:
             "python -m workflow_scripts.gather_narrated_clips {input.clips:q} --chunks {input.chunks:q}"
-            " --recipe {params.recipe:q} --filters {params.filters:q} --shards {input.shards:q} --journal {params.journal:q}"
-            " --out {output.table:q} 2>&1 | to_log {log:q}"
+            " --recipe {params.recipe:q} --filters {params.filters:q} --shards {input.shards:q}"
+            " --cosines {input.cosines:q} --journal {params.journal:q} --out {output.table:q} 2>&1 | to_log {log:q}"

@@ -16,6 +16,7 @@ def main() -> None:
     parser.add_argument("--recipe", required=True, help="settings that affect the texts, as JSON")
     parser.add_argument("--filters", default="{}", help="which texts are kept, as JSON")
     parser.add_argument("--shards", type=Path, nargs="+", required=True, help="tables of narrated clips")
+    parser.add_argument("--cosines", type=Path, nargs="*", default=[], help="tables of cosines, in order")
     parser.add_argument("--journal", type=Path, required=True, help="folder of a language model's answers")
     parser.add_argument(
         "--out", type=Path, required=True, help="clip table to write, with counts and dead letters beside it"
@@ -27,6 +28,7 @@ def main() -> None:
         arguments.chunks,
         arguments.shards,
         settings=NarratorSettings.join(recipe, {}),
+        cosines=arguments.cosines,
         journal_dir=arguments.journal,
         out=arguments.out,
     )

@@ -24,7 +24,7 @@ from avion_core.config.datasets import (
     TranscodeSettings,
 )
 from avion_core.config.evaluations import EvaluationSettings
-from avion_core.config.filters import FilterSettings
+from avion_core.config.filters import CosineFilter, FilterSettings, NarratorFilters
 from avion_core.config.fit import unserved
 from avion_core.config.jobs import StageJob
 from avion_core.config.losses import CONTRASTIVE_LOSSES, RELEVANCY_LOSSES, LossSettings
@@ -49,6 +49,7 @@ __all__ = [
     "STAGE_TASKS",
     "ChatSettings",
     "ComparingStage",
+    "CosineFilter",
     "Count",
     "DatasetSettings",
     "EvaluationSettings",
@@ -58,6 +59,7 @@ __all__ = [
     "LossSettings",
     "Name",
     "NarrateSettings",
+    "NarratorFilters",
     "NarratorSettings",
     "NotNegative",
     "OpenAISettings",

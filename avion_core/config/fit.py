@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from avion_core.config.datasets import DatasetSettings
 from avion_core.config.evaluations import EvaluationSettings
+from avion_core.config.narration import NarrateSettings
+from avion_core.config.narrator import NarratorSettings
 from avion_core.config.providers import provider_names
 from avion_core.config.stage_classes import STAGE_TASKS
 from avion_core.config.stages import StageSettings
@@ -36,6 +38,8 @@ def unserved(settings: Settings, run: str) -> Iterator[str]:
             )
         if "narrated" in recipe.clip_tables:
             yield from (f"{where}: {problem}" for problem in _without_narrator(settings))
+        for kind in recipe.clip_tables:
+            yield from _unfit_filter(settings, kind)
         if recipe.validate_with:
             entry = settings.evaluations[recipe.validate_with]
             yield from _unmeasured(entry, settings.datasets, f"{where}.validate_with")
@@ -63,11 +67,56 @@ def _without_narrator(settings: Settings) -> Iterator[str]:
                 f"narrations: narrator.{narrator.provider} needs a stage that sees the clips; runs.{run}."
                 f"stages.{stage} has text_only: true"
             )
-        elif any("narrated" in recipe.clip_tables for recipe in _before(settings, run, stage)):
+        elif _needs(settings, run, stage, "narrated"):
             yield (
                 f"narrations: the narrator runs.{run}.stages.{stage}, or a stage that it starts from, would "
                 "be trained on its own texts"
             )
+
+
+def _unfit_filter(settings: Settings, kind: str) -> Iterator[str]:
+    """Why texts of a kind cannot be filtered by their cosines."""
+    section = _section(settings, kind)
+    chosen = section.filters.cosine if section else None
+    if chosen is None:
+        return
+    where = f"{'narrate' if kind == 'rephrased' else 'narrator'}.filters.cosine"
+    named = f"runs.{chosen.run}.stages.{chosen.stage}"
+    if chosen.run not in settings.runs or chosen.stage not in settings.runs[chosen.run].stages:
+        yield f"{where}: needs the stage '{chosen.stage}' of a run '{chosen.run}'"
+    elif (recipe := settings.stage(chosen.run, chosen.stage)).trains != "embeddings":
+        yield f"{where}: needs a stage that trains a dual encoder; {named} has the task {recipe.task}"
+    elif _needs(settings, chosen.run, chosen.stage, kind):
+        yield (
+            f"{where}: {named} cannot filter {kind} texts, as it needs them itself: it, or a stage that it "
+            "depends on, is trained on them; name one that is not"
+        )
+
+
+def _section(settings: Settings, kind: str) -> NarrateSettings | NarratorSettings | None:
+    """The section that chooses who writes texts of a kind."""
+    if kind == "rephrased":
+        return settings.narrate
+    return settings.narrator if kind == "narrated" else None
+
+
+def _needs(settings: Settings, run: str, stage: str, kind: str, seen: frozenset[str] = frozenset()) -> bool:
+    """Whether texts of a kind (`rephrased`, `narrated`) have to be there before a stage can be trained."""
+    kinds = {each for recipe in _before(settings, run, stage) for each in recipe.clip_tables} - seen
+    return kind in kinds or any(
+        _needs(settings, *other, kind, seen | kinds) for each in kinds for other in _makers(settings, each)
+    )
+
+
+def _makers(settings: Settings, kind: str) -> Iterator[tuple[str, str]]:
+    """Run and stage of each model that makes or filters texts of a kind, as far as they are configured."""
+    section = _section(settings, kind)
+    if section is None or section.provider is None:
+        return
+    cosine = section.filters.cosine
+    for named in (section.own.trained_stage(), (cosine.run, cosine.stage) if cosine else None):
+        if named and named[0] in settings.runs and named[1] in settings.runs[named[0]].stages:
+            yield named
 
 
 def _before(settings: Settings, run: str, stage: str | None) -> Iterator[StageSettings]:

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from avion_core.config.base import Count, Section
 from avion_core.config.chat import ChatSettings
+from avion_core.config.filters import FilterSettings
 from avion_core.config.providers import PROVIDERS, ProvidedSection, ProviderSettings, chosen_provider
 
 
@@ -75,6 +76,8 @@ class NarrateSettings(ProvidedSection):
     """`lexicon`: synonyms from a small curated table and a data set's `class_lists`, without a network.
     `openai`: any compatible server. The section of this name holds the provider's own settings."""
     rephrase: RephraseSettings = RephraseSettings()
+    filters: FilterSettings = FilterSettings()
+    """Which of the texts are kept. Changing them rephrases nothing again."""
 
     def recipe(self) -> dict[str, Any]:
         """Settings that affect the texts: the provider's own, and the prompt if there is one."""

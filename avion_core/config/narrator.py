@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from avion_core.config.base import Count, Fraction, Name, NotNegative, Positive, Precision, Seed
 from avion_core.config.chat import ChatSettings
-from avion_core.config.filters import FilterSettings
+from avion_core.config.filters import NarratorFilters
 from avion_core.config.narration import NarrateSettings
 from avion_core.config.providers import PROVIDERS, ProvidedSection, ProviderSettings, chosen_provider
 
@@ -119,7 +119,7 @@ class NarratorSettings(ProvidedSection):
     narrations."""
     step_seconds: Positive = 2.0
     """Distance between the starts of windows, at most `window_seconds`."""
-    filters: FilterSettings = FilterSettings()
+    filters: NarratorFilters = NarratorFilters()
     """Which of the texts are kept. Changing them narrates nothing again."""
     instruction: str = (
         "You see frames of a short video clip in order of time, recorded by a camera that a person wears on "

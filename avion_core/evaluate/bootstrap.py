@@ -13,7 +13,7 @@ Shapes: Q queries, R draws, F figures.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,8 @@ class Scores:
     """Class of each query, Q, for figures that average the classes' means."""
     top: float = 100.0
     """Highest possible score; the lowest is 0."""
+    tops: Mapping[str, float] = field(default_factory=dict)
+    """The same by figure, where it is another one."""
 
     @property
     def figures(self) -> list[str]:
@@ -96,6 +98,7 @@ class Scores:
             "video_Q": self.videos,
             "top": np.array([self.top]),
         }
+        arrays |= {f"tops.{name}": np.array([top]) for name, top in self.tops.items()}
         arrays |= {f"scores.{name}": score_Q.astype(np.float32) for name, score_Q in self.scores.items()}
         return arrays | {f"classes.{name}": class_Q for name, class_Q in self.classes.items()}
 
@@ -108,7 +111,12 @@ class Scores:
             {name: score_Q[some_Q] for name, score_Q in self.scores.items()},
             {name: class_Q[some_Q] for name, class_Q in self.classes.items()},
             self.top,
+            self.tops,
         )
+
+    def top_of(self, figure: str) -> float:
+        """Highest possible score of a figure."""
+        return self.tops.get(figure, self.top)
 
     def _redrawn(self, unit_Q: Integers) -> Floats:
         units, number_Q = np.unique(unit_Q, return_inverse=True)
@@ -144,9 +152,10 @@ class Scores:
             class_Q = self.classes.get(name, np.zeros(len(score_Q), int))[counted_Q]
             clips_K = np.unique(class_Q, return_counts=True)[1]
             bounds[name] = np.full(2, np.nan)
-            if len(clips_K) and np.isin(score_Q[counted_Q], (0, self.top)).all():
-                share = self.values()[name] / self.top
-                bounds[name] = self.top * _wilson(share, len(clips_K) ** 2 / (1 / clips_K).sum())
+            top = self.top_of(name)
+            if len(clips_K) and np.isin(score_Q[counted_Q], (0, top)).all():
+                share = self.values()[name] / top
+                bounds[name] = top * _wilson(share, len(clips_K) ** 2 / (1 / clips_K).sum())
         bounds |= {mean: (bounds[one] + bounds[other]) / 2 for mean, (one, other) in self.two_sided.items()}
         low_F, high_F = np.array(list(bounds.values())).T
         return low_F, high_F
@@ -174,7 +183,7 @@ class Scores:
 
 def load_scores(path: Path) -> Scores | None:
     """Load the scores written by `to_arrays` from a safetensors file; None if it has none."""
-    parts: dict[str, dict[str, npt.NDArray[Any]]] = {"scores": {}, "classes": {}}
+    parts: dict[str, dict[str, npt.NDArray[Any]]] = {"scores": {}, "classes": {}, "tops": {}}
     with safe_open(path, framework="numpy") as file:
         if not {"clip_Q", "video_Q", "top"} <= set(file.keys()):
             return None
@@ -183,7 +192,8 @@ def load_scores(path: Path) -> Scores | None:
             if part in parts:
                 parts[part][figure] = file.get_tensor(name)
         top = float(file.get_tensor("top")[0])
-        return Scores(file.get_tensor("clip_Q"), file.get_tensor("video_Q"), **parts, top=top)
+        tops = {name: float(value[0]) for name, value in parts.pop("tops").items()}
+        return Scores(file.get_tensor("clip_Q"), file.get_tensor("video_Q"), **parts, top=top, tops=tops)
 
 
 @dataclass(frozen=True)
@@ -247,13 +257,13 @@ def _unanimous(ours: Scores, theirs: Scores) -> tuple[Floats, Floats]:
     bounds = {}
     for name, score_Q in ours.scores.items():
         apart_Q = (score_Q - theirs.scores[name])[~np.isnan(score_Q)]
-        bounds[name] = np.full(2, np.nan)
+        bounds[name], top = np.full(2, np.nan), ours.top_of(name)
         if len(set(apart_Q)) == 1 and all(
-            np.isin(one.scores[name][~np.isnan(score_Q)], (0, ours.top)).all() for one in (ours, theirs)
+            np.isin(one.scores[name][~np.isnan(score_Q)], (0, top)).all() for one in (ours, theirs)
         ):
             step = 1 if apart_Q[0] == 0 else 2  # one model alone, or both the other way round
-            other = step * ours.top * _wilson(0.0, len(apart_Q))[1]
-            bounds[name] = np.clip([apart_Q[0] - other, apart_Q[0] + other], -ours.top, ours.top)
+            other = step * top * _wilson(0.0, len(apart_Q))[1]
+            bounds[name] = np.clip([apart_Q[0] - other, apart_Q[0] + other], -top, top)
     bounds |= {mean: (bounds[one] + bounds[other]) / 2 for mean, (one, other) in ours.two_sided.items()}
     low_F, high_F = np.array(list(bounds.values())).T
     return low_F, high_F

@@ -18,7 +18,7 @@ from avion_core.data.clips import ClipTable, load_questions
 from avion_core.data.tables import column_names
 from avion_core.data.tokenizer import decode, tokenize
 from avion_core.evaluate.bootstrap import Scores
-from avion_core.evaluate.captions import cider, rouge_l
+from avion_core.evaluate.captions import CIDER_SCALE, cider, rouge_l
 from avion_core.evaluate.subject import (
     Arrays,
     EvaluationError,
@@ -136,4 +136,5 @@ def _scores(
 
 def _by_clip(clips: ClipTable, rows_N: Rows, measured: dict[str, npt.NDArray[Any]], unread: float) -> Scores:
     scores = {name: filled(score_N, rows_N, len(clips), unread) for name, score_N in measured.items()}
-    return Scores(np.arange(len(clips)), video_numbers(clips), scores, {}, top=1.0)
+    tops = {"cider": CIDER_SCALE}
+    return Scores(np.arange(len(clips)), video_numbers(clips), scores, {}, top=1.0, tops=tops)

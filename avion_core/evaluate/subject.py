@@ -29,7 +29,7 @@ from avion_core.models.architecture import MODELS
 from avion_core.models.base import Embedder, VideoModel
 from avion_core.models.narrator import Narrator
 from avion_core.models.precision import autocast
-from avion_core.models.store import ModelDescription
+from avion_core.models.store import ModelDescription, load_model
 from avion_core.registry import load
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -156,6 +156,29 @@ class Subject:
             raise EvaluationError(
                 f"{self.title}: the model's outputs are not finite in {precision}; {way_out}"
             )
+
+
+def unlisted_subject(
+    model: Path, settings: EvaluationSettings, *, title: str, chunks: ChunkIndex, limit: str
+) -> Subject:
+    """The model of a folder on its device, for clips that no evaluation lists, read as in its training.
+
+    `limit` is the setting behind `max_bad_share`, for messages.
+    """
+    torch.set_num_threads(settings.threads)
+    network, description = load_model(model)
+    device = inference.choose_device(settings.gpus)
+    return Subject(
+        title=title,
+        settings=settings.model_copy(update={"frames": description.frames}),
+        model=network.to(device),
+        description=description,
+        chunks=chunks,
+        files={},
+        device=device,
+        limit=limit,
+        any_length=True,
+    )
 
 
 class Evaluator(Protocol):

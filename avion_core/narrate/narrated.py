@@ -19,16 +19,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from avion_core.config import FilterSettings, NarratorSettings
+from avion_core.config import NarratorSettings
 from avion_core.data.chunks import ChunkIndex
 from avion_core.data.clips import CLIPS, write_clips
 from avion_core.data.tables import BATCH_ROWS, map_table, write_table
 from avion_core.files import publish, write_json
 from avion_core.narrate.budget import Estimate
 from avion_core.narrate.clip_provider import ClipProvider, ClipTexts, ClipWork, clip_provider_of
+from avion_core.narrate.cosines import Cosines
+from avion_core.narrate.filtered import FILTERED, Filtered
 from avion_core.narrate.ledger import journal_bills
 from avion_core.narrate.provider import NarrateError
-from avion_core.narrate.quality import judge_texts
 from avion_core.narrate.rephrase import DEAD_LETTERS, SUMMARY
 from avion_core.narrate.windows import PLACES, are_windows, clips_and_windows
 from avion_core.shards import shard_numbers
@@ -44,10 +45,6 @@ NARRATED = pa.schema(
 )
 """Table of a shard: each of its clips with the texts, or why there are none, and the requests sent."""
 IDENTITY = ["video_id", "start_s", "end_s", "narration_id"]
-FILTERED = "every text was filtered"
-"""Reason of a clip whose texts are all left out."""
-EXAMPLES = 4
-"""Left-out texts that the summary holds for each filter."""
 
 
 @dataclass(frozen=True)
@@ -117,24 +114,24 @@ def gather_narrated(
     settings: NarratorSettings,
     journal_dir: Path,
     out: Path,
+    cosines: Sequence[Path] = (),
 ) -> None:
     """Publish the clip table of all clips and windows that have texts after the filters, by video and time.
 
-    Beside it, DEAD_LETTERS lists the others with the reason, and SUMMARY has the counts, those of each filter
-    with examples, and the journal's bill. Raises NarrateError if a clip is in no shard, as when shards and
-    clips are from different runs.
+    `cosines` are the tables of their cosines, for a filter by these. Beside the table, DEAD_LETTERS lists the
+    other clips with the reason, and SUMMARY has the counts, those of each filter with examples, and the
+    journal's bill. Raises NarrateError if a clip is in no shard, as when shards and clips are from different
+    runs.
     """
     expected = _clips_and_windows(clips, ChunkIndex.load(chunks), settings)
-    tables = [map_table(shard, NARRATED) for shard in shards]
-    order = [(name, "ascending") for name in IDENTITY]
-    found = pa.concat_tables(tables, promote_options="default").combine_chunks().sort_by(order)
+    found = written_texts(shards)
     if not found.select(IDENTITY).equals(expected.combine_chunks()):
         raise NarrateError(
             f"{clips}: its clips are not those of the shards; delete the shards to remake them"
         )
-    filtered = _Filtered(settings.filters)
+    filtered = Filtered(settings.filters, cosines=Cosines(cosines) if cosines else None)
     rows = found.append_column("human", _human_texts(clips, found)).to_batches(max_chunksize=BATCH_ROWS)
-    found = pa.Table.from_batches(map(filtered.keep, rows), found.schema)
+    found = pa.Table.from_batches((_kept(filtered, batch) for batch in rows), found.schema)
     told = pc.greater(pc.list_value_length(found["texts"]), 0)
     _publish_dead_letters(found.filter(pc.invert(told)), out.with_name(DEAD_LETTERS))
     write_json(out.with_name(SUMMARY), _summary(found, journal_dir) | filtered.summary())
@@ -143,6 +140,26 @@ def gather_narrated(
         kept = kept.drop_columns(["scores"])
     source = pa.repeat(pa.scalar("narrated"), len(kept))
     write_clips(out, kept.append_column("source", source))
+
+
+def written_texts(shards: Sequence[Path]) -> pa.Table:
+    """The rows of all shards by video and time, before any filter."""
+    tables = [map_table(shard, NARRATED) for shard in shards]
+    order = [(name, "ascending") for name in IDENTITY]
+    return pa.concat_tables(tables, promote_options="default").combine_chunks().sort_by(order)
+
+
+def _kept(filtered: Filtered, batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The rows with the texts that stay and their scores, without the column `human`."""
+    schema = pa.schema([field for field in batch.schema if field.name != "human"])
+    rows = []
+    for row, places in zip(batch.to_pylist(), filtered.places(batch), strict=True):
+        del row["human"]
+        if row["texts"] and not places:
+            row["reason"] = FILTERED
+        lists = [name for name in ("texts", "scores") if row.get(name) is not None]
+        rows.append(row | {name: [row[name][place] for place in places] for name in lists})
+    return pa.RecordBatch.from_pylist(rows, schema=schema)
 
 
 def _clips_and_windows(clips: Path, index: ChunkIndex, settings: NarratorSettings) -> pa.Table:
@@ -170,49 +187,6 @@ def _rows(listed: _Listed, found: dict[int, ClipTexts]) -> Iterator[dict[str, An
             "scores": None if told.scores is None else list(told.scores),
             "reason": told.reason,
             "tries": told.tries,
-        }
-
-
-class _Filtered:
-    """Leaves texts out, and counts them."""
-
-    def __init__(self, filters: FilterSettings) -> None:
-        self._filters = filters
-        self._counts: Counter[str] = Counter()
-        self._examples: dict[str, list[dict[str, Any]]] = {}
-        self._written = 0
-
-    def keep(self, rows: pa.RecordBatch) -> pa.RecordBatch:
-        """The rows with the texts that stay, without the clips' narrations in the column `human`."""
-        schema = pa.schema([field for field in rows.schema if field.name != "human"])
-        kept = [self._of_clip(row) for row in rows.to_pylist()]
-        return pa.RecordBatch.from_pylist(kept, schema=schema)
-
-    def _of_clip(self, row: dict[str, Any]) -> dict[str, Any]:
-        texts, scores, human = row["texts"], row.get("scores"), row.pop("human") or []
-        verdicts = judge_texts(texts, scores=scores, human=human, filters=self._filters)
-        self._written += len(texts)
-        for text, verdict in zip(texts, verdicts, strict=True):
-            if verdict is not None:
-                self._counts[verdict] += 1
-                examples = self._examples.setdefault(verdict, [])
-                if len(examples) < EXAMPLES:
-                    place = {name: row[name] for name in ("video_id", "start_s", "end_s")}
-                    examples.append({**place, "text": text, "human": human[0] if human else ""})
-        stays = [place for place, verdict in enumerate(verdicts) if verdict is None]
-        own: dict[str, Any] = {"texts": [texts[place] for place in stays]}
-        if scores is not None:
-            own["scores"] = [scores[place] for place in stays]
-        if texts and not stays:
-            own["reason"] = FILTERED
-        return row | own
-
-    def summary(self) -> dict[str, Any]:
-        """Texts written, left out by filter, and examples of those."""
-        return {
-            "written": self._written,
-            "filtered": dict(self._counts.most_common()),
-            "examples": {name: self._examples[name] for name, _ in self._counts.most_common()},
         }
 
 

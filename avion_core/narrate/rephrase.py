@@ -18,11 +18,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from avion_core.config import NarrateSettings
+from avion_core.config import FilterSettings, NarrateSettings
 from avion_core.data.clips import CLIPS, write_clips
 from avion_core.data.tables import BATCH_ROWS, map_table, write_table
 from avion_core.files import publish, write_json
 from avion_core.narrate.budget import Estimate
+from avion_core.narrate.class_lists import load_class_lists
+from avion_core.narrate.cosines import Cosines
+from avion_core.narrate.filtered import Filtered
 from avion_core.narrate.ledger import journal_bills
 from avion_core.narrate.provider import NarrateError, Work, provider_of
 from avion_core.shards import shard_numbers
@@ -92,22 +95,55 @@ def rephrase_shard(
     write_table(out, rows, REPHRASED)
 
 
-def gather_narrations(clips: Path, shards: Sequence[Path], *, journal_dir: Path, out: Path) -> None:
+def gather_narrations(
+    clips: Path,
+    shards: Sequence[Path],
+    *,
+    filters: FilterSettings,
+    journal_dir: Path,
+    out: Path,
+    class_lists: Sequence[Path] = (),
+    cosines: Sequence[Path] = (),
+) -> None:
     """Publish the clip table whose rows are those of `clips`, with the new sentences after their texts.
 
-    A clip whose text has no rephrasing keeps only that text. Beside the table, DEAD_LETTERS lists the texts
-    for which a language model gave no usable sentence, with the reason and the number of requests; SUMMARY
-    has the counts and the journal's bill. Raises NarrateError if a text is in no shard, as when shards and
-    clips are from different runs.
+    A clip whose text has no rephrasing, or none that the filters keep, keeps only that text. `class_lists`
+    are CSVs of verb and noun classes, `cosines` the tables of a filter by these. Beside the table,
+    DEAD_LETTERS lists the texts for which a language model gave no usable sentence, with the reason and the
+    number of requests; SUMMARY has the counts, those of each filter with examples, and the journal's bill.
+    Raises NarrateError if a text is in no shard, as when shards and clips are from different runs.
     """
     tables = [map_table(shard, REPHRASED) for shard in shards]
+    filtered = Filtered(
+        filters,
+        class_lists=load_class_lists(class_lists),
+        cosines=Cosines(cosines) if cosines else None,
+    )
+    write_clips(out, (_with_rephrasings(batch, filtered) for batch in new_texts(clips, shards)))
     _publish_dead_letters(tables, out.with_name(DEAD_LETTERS))
-    write_json(out.with_name(SUMMARY), _summary(tables, journal_dir))
+    write_json(out.with_name(SUMMARY), _summary(tables, journal_dir) | filtered.summary())
+
+
+def new_texts(clips: Path, shards: Sequence[Path]) -> Iterator[pa.RecordBatch]:
+    """The rows of a clip table with the new sentences of all shards as `texts`, before any filter, and the
+    clips' own as `human`. Raises NarrateError if a text is in no shard."""
     new: dict[str, list[str]] = {}
-    for table in tables:
+    for shard in shards:
+        table = map_table(shard, REPHRASED)
         new.update(zip(table.column("text").to_pylist(), table.column("rephrased").to_pylist(), strict=True))
-    batches = map_table(clips, CLIPS).to_batches()
-    write_clips(out, (_with_rephrasings(batch, new, clips) for batch in batches))
+    for batch in map_table(clips, CLIPS).to_batches(max_chunksize=BATCH_ROWS):
+        rows = []
+        for human in batch.column("texts").to_pylist():
+            missing = [text for text in human if text.strip() and text not in new]
+            if missing:
+                raise NarrateError(
+                    f"{clips}: no shard has the text '{missing[0]}'; delete the shards to remake them"
+                )
+            added = dict.fromkeys(sentence for text in human for sentence in new.get(text, ()))
+            rows.append([sentence for sentence in added if sentence not in human])
+        place = batch.schema.get_field_index("texts")
+        told = batch.set_column(place, "texts", pa.array(rows, pa.list_(pa.string())))
+        yield told.append_column("human", batch.column("texts"))
 
 
 def _publish_dead_letters(tables: Sequence[pa.Table], path: Path) -> None:
@@ -140,16 +176,14 @@ def _summary(tables: Sequence[pa.Table], journal_dir: Path) -> dict[str, Any]:
     }
 
 
-def _with_rephrasings(batch: pa.RecordBatch, new: dict[str, list[str]], clips: Path) -> pa.Table:
-    rows = []
-    for row in batch.column("texts").to_pylist():
-        missing = [text for text in row if text.strip() and text not in new]
-        if missing:
-            raise NarrateError(
-                f"{clips}: no shard has the text '{missing[0]}'; delete the shards to remake them"
-            )
-        rows.append(list(dict.fromkeys([*row, *(added for text in row for added in new.get(text, ()))])))
-    columns = {name: batch.column(name) for name in batch.schema.names}
+def _with_rephrasings(batch: pa.RecordBatch, filtered: Filtered) -> pa.Table:
+    """The rows with the sentences that stay after their own texts."""
+    texts, human = batch.column("texts").to_pylist(), batch.column("human").to_pylist()
+    rows = [
+        list(dict.fromkeys([*own, *(new[place] for place in places)]))
+        for own, new, places in zip(human, texts, filtered.places(batch), strict=True)
+    ]
+    columns = {name: batch.column(name) for name in batch.schema.names if name != "human"}
     columns["texts"] = pa.array(rows, pa.list_(pa.string()))
     columns["source"] = pa.array(["rephrased"] * len(rows), pa.string())
     return pa.table(columns)

@@ -52,7 +52,7 @@ def tiles(results: Results) -> list[Tile]:
         if key in top.chance:
             beside.append(f"chance {formats.percent(top.chance[key])}")
         label = f"{_short_title(top)}, {top.kind.columns[key]}"
-        made.append(Tile(label, formats.share(top.figures[key]), ", ".join(beside)))
+        made.append(Tile(label, formats.figure(top.figures[key], top.kind.top(key)), ", ".join(beside)))
     return made
 
 
@@ -97,7 +97,8 @@ def _against_guessing(top: EvaluationResult, everyone: Sequence[EvaluationResult
                 not_above["an untrained model"].append(labels[key])
         if not beats_chance(top, key):
             not_above["guessing"].append(labels[key])
-        words.append(f"{labels[key]} {formats.share(value)}{_within(top, key)}, {beside}")
+        said = formats.figure(value, top.kind.top(key))
+        words.append(f"{labels[key]} {said}{_within(top, key)}, {beside}")
     text = f"{_short_title(top)}, best with “{top.run_title}”: {'; '.join(words)}."
     for other, figures in not_above.items():
         if figures:
@@ -204,7 +205,8 @@ def _compared(ours: EvaluationResult, theirs: EvaluationResult, subject: str, ot
     key = ours.headline
     label, counted = ours.kind.columns[key], ours.kind.counted
     difference = gap(ours, theirs, key)
-    figures = f"{label} {formats.percent(ours.figures[key])} against {formats.share(theirs.figures[key])}"
+    against = formats.figure(theirs.figures[key], ours.kind.top(key))
+    figures = f"{label} {formats.percent(ours.figures[key])} against {against}"
     if counted and key in ours.counts:
         figures += f" of {formats.count(ours.counts[key], counted)}"
     return Finding(f"{subject} {difference.word} {other}: {figures}, {difference}.", _tag(difference))

@@ -15,6 +15,11 @@ def share(value: float) -> str:
     return f"{percent(value)}\N{NO-BREAK SPACE}%"
 
 
+def figure(value: float, top: float) -> str:
+    """A figure whose highest value is `top`: a share if that is 100."""
+    return share(value) if top == 100 else percent(value)
+
+
 def interval(low: float, high: float) -> str:
     """`21.1–30.2`, without a line break."""
     return f"{low:.1f}\N{WORD JOINER}–\N{WORD JOINER}{high:.1f}"

@@ -45,6 +45,8 @@ class LeftOut:
     human: str
     """What a person wrote about the clip; empty for a window."""
     strip: Strip
+    cosine: str = ""
+    """Of the clip with the text, if it was measured."""
 
 
 @dataclass(frozen=True)
@@ -75,21 +77,22 @@ def _narrations(dataset: str, planned: PlannedNarrations) -> Narrations:
     where = f"narrations of '{dataset}'"
     clips = ClipTable.load(require(planned.table, where))
     texts = pc.sum(pc.list_value_length(clips.arrow().column("texts"))).as_py() or 0
-    chunks = None if planned.chunks is None else ChunkIndex.load(require(planned.chunks, where))
-    distinct, samples = _distinct_texts(clips) if chunks is None else _clips(clips, chunks)
+    chunks = ChunkIndex.load(require(planned.chunks, where))
+    distinct, samples = _clips(clips, chunks) if planned.looks else _distinct_texts(clips)
     summary = read_json(require(planned.summary, where))
-    dead = _dead_letters(summary, planned.dead, "narrations" if chunks is None else "clips")
-    tables = (_bill(summary), dead, _filters(summary))
+    dead = _dead_letters(summary, planned.dead, "clips" if planned.looks else "narrations")
+    section = "narrator.filters" if planned.looks else "narrate.filters"
+    tables = (_bill(summary), dead, _filters(summary, section), _cosines(summary))
     return Narrations(
         dataset=dataset,
         provider=planned.provider,
-        looks=chunks is not None,
+        looks=planned.looks,
         clips=len(clips),
         distinct=distinct,
         texts_a_clip=texts / max(len(clips), 1),
         samples=tuple(samples),
         tables=tuple(entry for entry in tables if entry),
-        left_out=() if chunks is None else tuple(_left_out(summary, chunks)),
+        left_out=tuple(_left_out(summary, chunks)),
     )
 
 
@@ -116,8 +119,8 @@ def _clips(clips: ClipTable, chunks: ChunkIndex) -> tuple[int, list[Rephrasing]]
     return len(clips), samples
 
 
-def _filters(summary: Mapping[str, Any]) -> Table | None:
-    """How many texts each filter left out; None without filters."""
+def _filters(summary: Mapping[str, Any], section: str) -> Table | None:
+    """How many texts each filter left out; None if none did."""
     written = max(summary.get("written", 0), 1)
     rows = [
         [reason, f"{number:,}", formats.share(100 * number / written)]
@@ -125,9 +128,17 @@ def _filters(summary: Mapping[str, Any]) -> Table | None:
     ]
     columns = ("filter", "texts", "share")
     made = table("Texts left out", columns, rows, numbers=columns[1:])
-    return (
-        replace(made, note=f"Of {formats.count(written, 'text')}, by `narrator.filters`.") if rows else None
-    )
+    note = f"Of {formats.count(written, 'text')} of all clips, by `{section}`; each under its first reason."
+    return replace(made, note=note) if rows else None
+
+
+def _cosines(summary: Mapping[str, Any]) -> Table | None:
+    """How the cosines between clips and texts are distributed; None if they were not measured."""
+    levels = summary.get("cosines", {})
+    rows = [[formats.share(100 * float(level)), f"{cosine:.3f}"] for level, cosine in levels.items()]
+    columns = ("share of the texts", "cosine below")
+    made = table("Cosine between clip and text", columns, rows, numbers=columns)
+    return replace(made, note="Of all texts, before any filter.") if rows else None
 
 
 def _left_out(summary: Mapping[str, Any], chunks: ChunkIndex) -> Iterator[LeftOut]:
@@ -136,7 +147,8 @@ def _left_out(summary: Mapping[str, Any], chunks: ChunkIndex) -> Iterator[LeftOu
         clips = ClipTable.from_rows({**place, "texts": []} for place in places)
         for row, example in enumerate(examples):
             strip = clip_strip(clips, row, chunks, EVENLY)
-            yield LeftOut(reason, example["text"], example["human"], strip)
+            cosine = f"{example['cosine']:.3f}" if "cosine" in example else ""
+            yield LeftOut(reason, example["text"], example["human"], strip, cosine)
 
 
 def _bill(summary: Mapping[str, Any]) -> Table | None:

@@ -67,8 +67,10 @@ class PlannedNarrations(Section):
     """List of the narrations or clips without a usable sentence."""
     summary: Path
     """Their counts, and a language model's bill."""
-    chunks: Path | None = None
-    """Chunk index, to show clips narrated by what they show."""
+    chunks: Path
+    """Chunk index, to show clips."""
+    looks: bool = False
+    """Whether clips are narrated by what they show."""
 
 
 class Dag(Section):

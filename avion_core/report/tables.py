@@ -134,8 +134,9 @@ def _run_row(result: EvaluationResult, names: Sequence[str], marked: set[str]) -
     cells = [Cell(result.run_title, weights(result))]
     for place, name in enumerate(names):
         value = result.figures.get(name)
-        bar = value / 100 if place == 0 and value is not None else None
-        error = _error_bar(*result.intervals[name]) if bar is not None and name in result.deviations else None
+        bar = value / result.kind.top(name) if place == 0 and value is not None else None
+        spread = bar is not None and name in result.deviations
+        error = _error_bar(*result.intervals[name], top=result.kind.top(name)) if spread else None
         cells.append(
             Cell(
                 formats.percent(value),
@@ -148,9 +149,9 @@ def _run_row(result: EvaluationResult, names: Sequence[str], marked: set[str]) -
     return Row(tuple(cells), reference=result.untrained)
 
 
-def _error_bar(low: float, high: float) -> tuple[float, float]:
-    """Start and length of an interval in per cent, as shares of the bar."""
-    start, end = (min(max(bound / 100, 0.0), 1.0) for bound in (low, high))
+def _error_bar(low: float, high: float, *, top: float) -> tuple[float, float]:
+    """Start and length of an interval, as shares of the bar, which ends at `top`."""
+    start, end = (min(max(bound / top, 0.0), 1.0) for bound in (low, high))
     return start, end - start
 
 
@@ -190,7 +191,9 @@ def weights(result: EvaluationResult) -> str:
 def _notes(results: Sequence[EvaluationResult], names: Sequence[str]) -> str:
     """Unit, interval and n of a table's figures."""
     result = results[0]
-    notes = ["Per cent, with 95 % intervals." if result.intervals else "Per cent."]
+    others = [f"{result.kind.columns[name]} of {top:,.0f}" for name, top in result.kind.tops.items()]
+    unit = f"Per cent ({', '.join(others)})" if others else "Per cent"
+    notes = [f"{unit}, with 95 % intervals." if result.intervals else f"{unit}."]
     numbers = sorted({len(other.seeds) for other in results if other.seeds})
     if numbers:
         notes.append(

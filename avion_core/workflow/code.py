@@ -22,6 +22,15 @@ ANNOTATE = (
 )
 """Modules of the package `data` that make every layout's tables."""
 
+FILTER_CODE = (
+    "narrate/filtered.py",
+    "narrate/quality.py",
+    "narrate/likeness.py",
+    "narrate/sentences.py",
+    "narrate/talk.yaml",
+)
+"""What decides which texts the filters keep, beside the lexicon."""
+
 SAME_RESULTS: Mapping[str, str] = {
     "2957d236c76693e6": "def7eee8f0db1aca",  # ego4d
     "abe681e920064f76": "13853457a071ad5f",  # ek100

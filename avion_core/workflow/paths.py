@@ -80,6 +80,10 @@ class Paths:
             "summary": f"{folder}/{SUMMARY}",
         }
 
+    def cosine_table(self, dataset: str, provider: str, shard: str) -> str:
+        """Path of the cosines between clips and a provider's texts, of a shard."""
+        return self.data(dataset, f"narrations/{provider}/cosines/{shard}{SUFFIX}")
+
     def narration_journal(self, dataset: str, *, looks: bool = False) -> str:
         """Folder of a language model's answers for a data set."""
         return f"{self._narrations(dataset, looks=looks)}/journal"

@@ -7,10 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from avion_core.config import EvaluationSettings, StageSettings, run_of
+from avion_core.config import (
+    PROVIDERS,
+    CosineFilter,
+    EvaluationSettings,
+    NarrateSettings,
+    NarratorSettings,
+    StageSettings,
+    run_of,
+)
 from avion_core.files import read_json, sha256
 from avion_core.layouts import LAYOUTS
 from avion_core.manifests import MANIFEST, Difference, differences, read_manifest, stage_differences
+from avion_core.shards import shard_names
 from avion_core.sources.download import source_state
 from avion_core.sources.state import SourceRecord, SourceState
 from avion_core.workflow.paths import Paths
@@ -128,11 +137,50 @@ class Workflow(Paths):
         """Weights of the stage that narrates clips, if the provider needs one."""
         narrator = self.settings.narrator
         trained = narrator.own.trained_stage() if narrator.provider else None
-        if trained is None:
-            return None
-        run, stage = trained
+        return self._first_model(*trained) if trained else None
+
+    def _first_model(self, run: str, stage: str) -> str:
+        """Weights of a stage, of the first seed of its run."""
         first = next(iter(self.settings.seeds(run))) if run in self.settings.runs else run  # else refused
         return self.model(first, stage)
+
+    def cosine_filter(self, provider: str) -> CosineFilter | None:
+        """The filter by cosine of a provider's texts, if there is one."""
+        return self._provided(provider).filters.cosine
+
+    def cosine_providers(self) -> list[str]:
+        """Providers whose texts are filtered by cosine."""
+        settings = self.settings
+        chosen = filter(None, (settings.narrate.provider, settings.narrator.provider))
+        return [provider for provider in chosen if self.cosine_filter(provider)]
+
+    def cosine_model(self, provider: str) -> str:
+        """Weights of the stage by which a provider's texts are filtered."""
+        chosen = self.cosine_filter(provider)
+        assert chosen is not None, f"{provider} has no filter by cosine"
+        return self._first_model(chosen.run, chosen.stage)
+
+    def cosine_tables(self, dataset: str, *, looks: bool) -> list[str]:
+        """Cosines by which texts of a data set are filtered; empty without that filter."""
+        provider = (self.settings.narrator if looks else self.settings.narrate).provider
+        if provider not in self.cosine_providers():
+            return []
+        shards = shard_names(self.settings.shards)
+        return [self.cosine_table(dataset, str(provider), shard) for shard in shards]
+
+    def texts_to_filter(self, dataset: str, provider: str) -> list[str]:
+        """A provider's shards of texts of a data set."""
+        looks = self.looks(provider)
+        shards = shard_names(self.settings.shards)
+        return [self.narration_table(dataset, shard, looks=looks) for shard in shards]
+
+    def looks(self, provider: str) -> bool:
+        """Whether a chosen provider narrates what clips show."""
+        return PROVIDERS[provider].looks
+
+    def _provided(self, provider: str) -> NarrateSettings | NarratorSettings:
+        """The section that chooses a provider."""
+        return self.settings.narrator if self.looks(provider) else self.settings.narrate
 
     def evaluated_datasets(self) -> set[str]:
         """Data sets that evaluations read, including validations of stages."""

@@ -35,7 +35,8 @@ def _narrations(workflow: Workflow, datasets: list[str], *, looks: bool) -> dict
     return {
         name: PlannedNarrations(
             provider=str(provider),
-            chunks=Path(workflow.chunks(name)) if looks else None,
+            chunks=Path(workflow.chunks(name)),
+            looks=looks,
             **_paths(workflow.narration_files(name, looks=looks)),
         )
         for name in datasets

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from avion_core.config import FilterSettings, NarratorSettings, SettingsError, load_settings
+from avion_core.config import NarratorFilters, NarratorSettings, SettingsError, load_settings
 from avion_core.configfile import lay_over, read_config
 from avion_core.data import tokenizer
 from avion_core.data.clips import ClipTable
@@ -61,7 +61,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-EVERYTHING = FilterSettings(tagged=False, least_words=1, most_words=1000, alike=None)
+EVERYTHING = NarratorFilters(
+    tagged=False, least_words=1, most_words=1000, least_known=None, unlike_human=(), alike=None
+)
 """Filters that leave nothing out."""
 
 

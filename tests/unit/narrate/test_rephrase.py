@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from avion_core.config import NarrateSettings
+from avion_core.config import FilterSettings, NarrateSettings
 from avion_core.data.clips import ClipTable, write_clips
 from avion_core.data.tables import write_table
 from avion_core.files import read_json
@@ -28,6 +28,8 @@ TEXTS = [
     "#C C closes the jar",
 ]
 LEXICON = NarrateSettings()
+EVERYTHING = FilterSettings(least_known=None, unlike_human=())
+"""Filters that leave nothing out."""
 OPENAI = NarrateSettings.model_validate({"provider": "openai"})
 
 
@@ -54,7 +56,9 @@ def run_shards(clips: Path, count: int) -> Path:
         rephrase_shard(
             clips, settings=LEXICON, shard=shard.stem, class_lists=[], journal_dir=home / "journal", out=shard
         )
-    gather_narrations(clips, shards, journal_dir=home / "journal", out=home / "train.arrow")
+    gather_narrations(
+        clips, shards, filters=EVERYTHING, journal_dir=home / "journal", out=home / "train.arrow"
+    )
     return home
 
 
@@ -111,7 +115,14 @@ def test_dead_letters_are_listed_and_counted_beside_the_table(clips, monkeypatch
         assert list(csv.DictReader(stream)) == [{"text": odd, "reason": 'said "no", twice', "tries": "5"}]
     summary = read_json(home / "summary.json")
     bill = summary.pop("bill")["m"]
-    assert summary == {"texts": 4, "other_subject": 5, "reasons": {'said "no", twice': 1}}
+    assert summary == {
+        "texts": 4,
+        "other_subject": 5,
+        "reasons": {'said "no", twice': 1},
+        "written": 4,
+        "filtered": {},
+        "examples": {},
+    }
     assert (bill["requests"], bill["lost"], bill["usd"]) == (1, 1, 0.5)
     assert ClipTable.load(home / "train.arrow").texts(1) == [odd]
 
@@ -122,16 +133,30 @@ def test_tables_of_earlier_versions_are_gathered(clips):
     texts = distinct_texts(clips).to_pylist()
     write_table(home / "1-of-1.arrow", pa.table([texts, [["a"]] * len(texts)], schema=schema), schema)
     shards = [home / "1-of-1.arrow"]
-    gather_narrations(clips, shards, journal_dir=home / "journal", out=home / "train.arrow")
+    gather_narrations(
+        clips, shards, filters=EVERYTHING, journal_dir=home / "journal", out=home / "train.arrow"
+    )
     summary = read_json(home / "summary.json")
-    assert summary == {"texts": 4, "other_subject": 0, "reasons": {}, "bill": {}}
+    assert summary == {
+        "texts": 4,
+        "other_subject": 0,
+        "reasons": {},
+        "bill": {},
+        "written": 5,
+        "filtered": {},
+        "examples": {},
+    }
 
 
 def test_shards_of_other_clips_are_refused(clips):
     home = run_shards(clips, 2)
     with pytest.raises(NarrateError, match="no shard has the text"):
         gather_narrations(
-            clips, [home / "1-of-2.arrow"], journal_dir=home / "journal", out=home / "train.arrow"
+            clips,
+            [home / "1-of-2.arrow"],
+            filters=EVERYTHING,
+            journal_dir=home / "journal",
+            out=home / "train.arrow",
         )
 
 

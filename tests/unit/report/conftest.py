@@ -286,7 +286,8 @@ class World:
         write_json(path.with_name("summary.json"), summary)
         path.with_name("dead_letters.csv").write_text("text,reason,tries\n")
         files = {"table": "train.arrow", "dead": "dead_letters.csv", "summary": "summary.json"}
-        return {"provider": "lexicon"} | {kind: str(path.with_name(name)) for kind, name in files.items()}
+        planned = {kind: str(path.with_name(name)) for kind, name in files.items()}
+        return {"provider": "lexicon", "chunks": str(self.chunks), **planned}
 
     def _run(self, run: str) -> dict[str, Any]:
         entry = self.config["runs"][run]

@@ -264,10 +264,27 @@ def test_narrated_clips_are_shown_with_their_texts_and_what_filters_left_out(wor
     filters = {"written": 200, "filtered": {"no tag": 50}, "examples": {"no tag": [example]}}
     write_json(Path(planned["summary"]), summary | filters)
     world.plan["narrations"] = {}
-    world.plan["narrated"] = {"ego4d": {**planned, "provider": "vision", "chunks": str(world.chunks)}}
+    world.plan["narrated"] = {"ego4d": {**planned, "provider": "vision", "looks": True}}
     html = build(world)[0]
     text = Page(html).text
     assert "Texts left out" in text and "no tag 50 25.0" in text.replace("\N{NO-BREAK SPACE}", " ")
     assert "a mug <b>" in text and "people wrote: #C C takes a mug" in text
     section = html[html.index('id="narrations"') :].partition("</section>")[0]
     assert section.count('<img src="data:image/jpeg;base64,') + section.count("cannot be shown") == 7
+
+
+def test_rephrased_texts_that_filters_left_out_are_shown_with_the_clip_and_the_cosine(world):
+    path = Path(world.plan["narrations"]["ego4d"]["summary"])
+    place = {name: world.clips[0][name] for name in ("video_id", "start_s", "end_s")}
+    example = {**place, "text": "open <b>", "human": "#C C takes a mug", "cosine": 0.0321}
+    filters = {"written": 200, "filtered": {"far": 50}, "examples": {"far": [example]}}
+    write_json(path, json.loads(path.read_text()) | filters | {"cosines": {"0.05": 0.0123, "0.5": 0.25}})
+    html = build(world)[0]
+    text = Page(html).text.replace("\N{NO-BREAK SPACE}", " ")
+    assert "Of 200 texts of all clips, by narrate.filters; each under its first reason." in text.replace(
+        "`", ""
+    )
+    assert "open <b> (cosine 0.032) people wrote: #C C takes a mug" in text
+    assert "5.0 % 0.012 50.0 % 0.250" in text
+    section = html[html.index('id="narrations"') :].partition("</section>")[0]
+    assert section.count('<img src="data:image/jpeg;base64,') + section.count("cannot be shown") == 1
