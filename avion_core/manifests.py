@@ -13,7 +13,15 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from avion_core.config import EvaluationSettings, Section, Settings, StageSettings, run_of, stage_class
+from avion_core.config import (
+    RENAMED,
+    EvaluationSettings,
+    Section,
+    Settings,
+    StageSettings,
+    run_of,
+    stage_class,
+)
 from avion_core.files import read_json
 
 MANIFEST = "manifest.json"
@@ -199,7 +207,7 @@ def _providers(manifest: Mapping[str, Any]) -> Iterator[str]:
     for entry in _mapping(manifest.get("inputs")).values():
         parents = Path(str(_mapping(entry).get("path", ""))).parents
         if len(parents) > 1 and parents[1].name == NARRATIONS:
-            yield parents[0].name
+            yield RENAMED.get(parents[0].name, parents[0].name)
 
 
 def _parsed(section: type[_Settings], raw: Mapping[str, Any]) -> _Settings | None:

@@ -14,7 +14,9 @@ from avion_core.config import (
     PROVIDERS,
     SOURCE_SETTINGS,
     STAGE_TASKS,
+    ChatSettings,
     DatasetSettings,
+    LanguageModelSettings,
     NarrateSettings,
     NarratorSettings,
     Section,
@@ -88,6 +90,11 @@ def settings_table() -> str:
 def _tables() -> Iterator[tuple[type[Section], str, Collection[str]]]:
     """Every section, the text before its description, and its settings shown in another table."""
     for section in dict.fromkeys(_sections(Settings)):
+        if issubclass(section, ChatSettings):
+            shared = LanguageModelSettings.model_fields.items()
+            same = [name for name, own in shared if own.default == section.model_fields[name].default]
+            yield section, "Settings beside those of LanguageModelSettings, and its own defaults: ", same
+            continue
         if section is not StageSettings:
             yield section, "", ()
             continue

@@ -27,7 +27,9 @@ from avion_core.narrate.rephrase import distinct_texts, estimate
 from avion_core.narrate.rephrase_questions import PARSER, RephraseQuestions, key_texts
 from benchmarks import write_result
 
-SETTINGS = NarrateSettings.model_validate({"provider": "openai", "openai": {"model": "gpt-4o-mini"}})
+SETTINGS = NarrateSettings.model_validate(
+    {"provider": "language_model", "language_model": {"model": "gpt-4o-mini"}}
+)
 WORDS = (
     "picks up the red cup",
     "puts down a knife",

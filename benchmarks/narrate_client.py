@@ -22,7 +22,7 @@ from typing import Any
 
 import openai
 
-from avion_core.config import NarrateSettings, OpenAISettings
+from avion_core.config import NarrateSettings, RephraserSettings
 from avion_core.data.clips import write_clips
 from avion_core.narrate.client import ChatClient
 from avion_core.narrate.exchange import Request
@@ -84,8 +84,8 @@ class Work:
     def __init__(self, port: int, folder: Path) -> None:
         self.settings = NarrateSettings.model_validate(
             {
-                "provider": "openai",
-                "openai": {
+                "provider": "language_model",
+                "language_model": {
                     "base_url": f"http://127.0.0.1:{port}/v1",
                     "parallel_requests": PARALLEL,
                     "max_usd": 1000,
@@ -93,7 +93,7 @@ class Work:
             }
         )
         self.texts = [f"#C C takes cup {number} from the shelf" for number in range(REQUESTS)]
-        self.openai = self.settings.of(OpenAISettings)
+        self.model = self.settings.of(RephraserSettings)
         rephrase = self.settings.rephrase
         self.requests = [
             Request(
@@ -119,14 +119,14 @@ class Work:
 
     def _arguments(self, request: Request) -> dict[str, Any]:
         return {
-            "model": self.openai.model,
+            "model": self.model.model,
             "messages": list(request.messages),
             "max_tokens": 200,
         }
 
     def bare_threads(self) -> None:
         """`openai.OpenAI` in as many threads as there are requests in flight."""
-        client: Any = openai.OpenAI(base_url=self.openai.base_url, max_retries=0)
+        client: Any = openai.OpenAI(base_url=self.model.base_url, max_retries=0)
         with client, ThreadPoolExecutor(PARALLEL) as pool:
             ask = client.chat.completions.create
             for reply in pool.map(lambda request: ask(**self._arguments(request)), self.requests):
@@ -137,7 +137,7 @@ class Work:
 
         async def main() -> None:
             left = deque(self.requests)
-            async with openai.AsyncOpenAI(base_url=self.openai.base_url, max_retries=0) as client:
+            async with openai.AsyncOpenAI(base_url=self.model.base_url, max_retries=0) as client:
                 ask: Any = client.chat.completions.create
 
                 async def worker() -> None:
@@ -151,7 +151,7 @@ class Work:
 
     def client(self) -> None:
         """Our client alone."""
-        found = sum(1 for _ in ChatClient(self.openai).answers(deque(self.requests), Uncounted()))
+        found = sum(1 for _ in ChatClient(self.model).answers(deque(self.requests), Uncounted()))
         assert found == REQUESTS
 
     def stage(self) -> None:

@@ -16,7 +16,6 @@ from avion_core.config.base import (
     SettingsError,
     known,
 )
-from avion_core.config.chat import ChatSettings
 from avion_core.config.datasets import (
     CHUNK_FORMATS,
     DatasetSettings,
@@ -27,11 +26,12 @@ from avion_core.config.evaluations import EvaluationSettings
 from avion_core.config.filters import CosineFilter, FilterSettings, NarratorFilters
 from avion_core.config.fit import unserved
 from avion_core.config.jobs import StageJob
+from avion_core.config.language_model import CLIENTS, ChatSettings, Client, LanguageModelSettings
 from avion_core.config.losses import CONTRASTIVE_LOSSES, RELEVANCY_LOSSES, LossSettings
 from avion_core.config.messages import NEW_ENTRY
-from avion_core.config.narration import NarrateSettings, OpenAISettings, RephraseSettings
+from avion_core.config.narration import NarrateSettings, RephraserSettings, RephraseSettings
 from avion_core.config.narrator import NarratorSettings, TrainedSettings, VisionSettings
-from avion_core.config.providers import PROVIDERS, ProviderSettings, provider_names
+from avion_core.config.providers import PROVIDERS, RENAMED, ProviderSettings, provider_names
 from avion_core.config.runs import Settings, load_settings, run_of
 from avion_core.config.sources import SOURCE_SETTINGS, SourceSettings, ToyKitchenSettings
 from avion_core.config.stage_classes import STAGE_TASKS, stage_class
@@ -40,14 +40,17 @@ from avion_core.config.tasks import ComparingStage
 
 __all__ = [
     "CHUNK_FORMATS",
+    "CLIENTS",
     "CONTRASTIVE_LOSSES",
     "NEW_ENTRY",
     "OPEN_CLIP",
     "PROVIDERS",
     "RELEVANCY_LOSSES",
+    "RENAMED",
     "SOURCE_SETTINGS",
     "STAGE_TASKS",
     "ChatSettings",
+    "Client",
     "ComparingStage",
     "CosineFilter",
     "Count",
@@ -55,6 +58,7 @@ __all__ = [
     "EvaluationSettings",
     "FilterSettings",
     "Fraction",
+    "LanguageModelSettings",
     "LayoutName",
     "LossSettings",
     "Name",
@@ -62,10 +66,10 @@ __all__ = [
     "NarratorFilters",
     "NarratorSettings",
     "NotNegative",
-    "OpenAISettings",
     "Positive",
     "ProviderSettings",
     "RephraseSettings",
+    "RephraserSettings",
     "Section",
     "Settings",
     "SettingsError",

@@ -34,7 +34,7 @@ def _address(url: str) -> str:
     if "@" in url or "?" in url or "#" in url:
         raise ValueError(
             "give the address alone, without user, password, '?' and '#': it is shown and stored; the key is "
-            "read from the environment variable OPENAI_API_KEY"
+            "read from the environment (`key_variable`)"
         )
     return url
 

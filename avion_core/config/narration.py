@@ -7,8 +7,8 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from avion_core.config.base import Count, Section
-from avion_core.config.chat import ChatSettings
 from avion_core.config.filters import FilterSettings
+from avion_core.config.language_model import FIRST_CLIENT, ChatSettings
 from avion_core.config.providers import PROVIDERS, ProvidedSection, ProviderSettings, chosen_provider
 
 
@@ -47,11 +47,12 @@ class RephraseSettings(Section):
     """Instruction for a language model; the number of sentences and the format are added to it."""
 
 
-class OpenAISettings(ChatSettings):
-    """An OpenAI-compatible server and a model; its key comes from the environment variable OPENAI_API_KEY."""
+class RephraserSettings(ChatSettings):
+    """A language model that rephrases narrations."""
 
-    work = "avion_core.narrate.openai_provider:OpenAIProvider"
-    where = "narrate.openai"
+    work = "avion_core.narrate.language_model_provider:LanguageModelProvider"
+    where = "narrate.language_model"
+    called = "a language model"
 
     model: str = "gpt-4o-mini"
     """Name of the model on the server."""
@@ -62,9 +63,13 @@ class OpenAISettings(ChatSettings):
         """The model and its temperature."""
         return {name: value for name, value in super().recipe().items() if name != "narrations_per_request"}
 
+    @property
+    def recorded(self) -> str:
+        return "openai" if self.client == FIRST_CLIENT else ""
+
 
 PROVIDERS.register("lexicon", LexiconSettings)
-PROVIDERS.register("openai", OpenAISettings)
+PROVIDERS.register("language_model", RephraserSettings)
 
 
 class NarrateSettings(ProvidedSection):
@@ -74,7 +79,7 @@ class NarrateSettings(ProvidedSection):
 
     provider: Annotated[str, *chosen_provider(looks=False)] = "lexicon"
     """`lexicon`: synonyms from a small curated table and a data set's `class_lists`, without a network.
-    `openai`: any compatible server. The section of this name holds the provider's own settings."""
+    `language_model`: a model on a server. The section of this name holds the provider's own settings."""
     rephrase: RephraseSettings = RephraseSettings()
     filters: FilterSettings = FilterSettings()
     """Which of the texts are kept. Changing them rephrases nothing again."""
@@ -83,4 +88,4 @@ class NarrateSettings(ProvidedSection):
         """Settings that affect the texts: the provider's own, and the prompt if there is one."""
         own, unused = self.own.recipe(), set() if self.own.prompted else {"instruction"}
         rephrase = self.rephrase.model_dump(mode="json", exclude=unused)
-        return {"provider": self.provider, "rephrase": rephrase, **({self.provider: own} if own else {})}
+        return {"provider": self.recorded, "rephrase": rephrase, **({self.recorded: own} if own else {})}

@@ -7,15 +7,20 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from avion_core.config.base import Count, Fraction, Name, NotNegative, Positive, Precision, Seed
-from avion_core.config.chat import ChatSettings
 from avion_core.config.filters import NarratorFilters
+from avion_core.config.language_model import ChatSettings
 from avion_core.config.narration import NarrateSettings
-from avion_core.config.providers import PROVIDERS, ProvidedSection, ProviderSettings, chosen_provider
+from avion_core.config.providers import (
+    PROVIDERS,
+    RENAMED,
+    ProvidedSection,
+    ProviderSettings,
+    chosen_provider,
+)
 
 
 class VisionSettings(ChatSettings):
-    """A model that takes images, behind an OpenAI-compatible server; its key comes from the environment
-    variable OPENAI_API_KEY."""
+    """A language model that takes images."""
 
     work = "avion_core.narrate.vision_provider:VisionProvider"
     where = "narrator.vision"
@@ -110,7 +115,7 @@ class NarratorSettings(ProvidedSection):
     looks: ClassVar[bool] = True
 
     provider: Annotated[str, *chosen_provider(looks=True)] | None = None
-    """`vision`: any compatible server with a model that takes images; `trained`: a narrator that one of the
+    """`vision`: a language model that takes images; `trained`: a narrator that one of the
     runs trains; null for none. The section of this name holds the provider's own settings."""
     texts_per_clip: Annotated[int, Field(ge=1, le=20)] = 10
     """Sentences for each clip."""
@@ -135,7 +140,7 @@ class NarratorSettings(ProvidedSection):
         names = ["provider", "texts_per_clip", "window_seconds", "step_seconds"]
         common = self.model_dump(mode="json", include={*names, *(["instruction"] * self.own.prompted)})
         own = self.own.recipe()
-        return common | ({self.chosen: own} if own else {})
+        return common | ({self.recorded: own} if own else {})
 
     @model_validator(mode="after")
     def _windows_leave_no_gap(self) -> Self:
@@ -148,4 +153,4 @@ class NarratorSettings(ProvidedSection):
 
 
 _SECTIONS = (NarrateSettings, NarratorSettings)
-PROVIDERS.reserved = frozenset(name for own in _SECTIONS for name in (*own.model_fields, *dir(own)))
+PROVIDERS.reserved = frozenset(RENAMED).union(*((*own.model_fields, *dir(own)) for own in _SECTIONS))

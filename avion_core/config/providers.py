@@ -28,6 +28,11 @@ class ProviderSettings(Section):
     called: ClassVar[str] = ""
     """What the report calls it in a sentence; empty for its name."""
 
+    @property
+    def recorded(self) -> str:
+        """Its name in folders and recipes, where an earlier version had another; empty for its name."""
+        return ""
+
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
         """Raise ValueError for a file of `code` that does not exist."""
@@ -74,6 +79,8 @@ PROVIDERS: Registry[type[ProviderSettings]] = Registry(
     "narration provider", base=ProviderSettings, refers=("work",)
 )
 """Settings of a provider by its name."""
+RENAMED = {"openai": "language_model"}
+"""Providers by their names in earlier versions, which folders and recipes keep: nothing is made anew."""
 
 
 def provider_names(*, looks: bool) -> list[str]:
@@ -131,6 +138,11 @@ class ProvidedSection(Section):
         assert isinstance(self.own, settings), f"{self.chosen} has no {settings.__name__}"
         return self.own
 
+    @property
+    def recorded(self) -> str:
+        """The chosen provider's name in folders and recipes."""
+        return self.own.recorded or self.chosen
+
     def recipe(self) -> dict[str, Any]:
         """Settings that affect the texts."""
         raise NotImplementedError
@@ -138,14 +150,15 @@ class ProvidedSection(Section):
     def job_settings(self) -> dict[str, Any]:
         """The other settings: how the provider runs and when a run is given up."""
         own = self.own.model_dump(mode="json", exclude=set(self.own.recipe()))
-        return {"max_failed_share": self.max_failed_share, **({self.chosen: own} if own else {})}
+        return {"max_failed_share": self.max_failed_share, **({self.recorded: own} if own else {})}
 
     @classmethod
     def join(cls, recipe: Mapping[str, Any], job: Mapping[str, Any]) -> Self:
         """The settings from which `recipe` and `job` were made, without other providers' sections."""
         name = recipe["provider"]
-        own = {**recipe.get(name, {}), **job.get(name, {})}
-        return cls.model_validate({**recipe, **job, name: own})
+        own, provider = {**recipe.get(name, {}), **job.get(name, {})}, RENAMED.get(name, name)
+        common = {setting: value for setting, value in {**recipe, **job}.items() if setting != name}
+        return cls.model_validate({**common, "provider": provider, provider: own})
 
     @classmethod
     def types(cls) -> dict[str, Any]:
@@ -158,6 +171,9 @@ class ProvidedSection(Section):
         """Validate the sections of providers, refuse others, and fill in the chosen provider's."""
         if not isinstance(raw, Mapping):
             return raw
+        for old, new in RENAMED.items() if not cls.looks else ():
+            if old in raw or raw.get("provider") == old:
+                raise ValueError(f"the provider '{old}', and its section, is now called '{new}'; rename it")
         given = {name: value for name, value in raw.items() if name not in cls.model_fields}
         chosen = raw.get("provider", cls.model_fields["provider"].default)
         shown = [

@@ -12,9 +12,11 @@ from avion_core.config.base import Count, Folder, Name, Positive, Section, Seed,
 from avion_core.config.datasets import DatasetSettings, TranscodeSettings
 from avion_core.config.evaluations import EvaluationSettings
 from avion_core.config.fit import unserved
+from avion_core.config.language_model import LanguageModelSettings
 from avion_core.config.messages import explain, without_passwords
 from avion_core.config.narration import NarrateSettings
 from avion_core.config.narrator import NarratorSettings
+from avion_core.config.providers import PROVIDERS
 from avion_core.config.sources import SOURCE_SETTINGS, ToyKitchenSettings
 from avion_core.config.stages import StageSettings
 from avion_core.evaluations import EVALUATIONS
@@ -70,6 +72,8 @@ class Settings(Section):
     transcode: TranscodeSettings = TranscodeSettings()
     """Default chunk settings of data sets."""
     datasets: dict[Name, DatasetSettings]
+    language_model: LanguageModelSettings = LanguageModelSettings()
+    """What providers with a language model share."""
     narrate: NarrateSettings = NarrateSettings()
     narrator: NarratorSettings = NarratorSettings()
     stages: dict[Name, SerializeAsAny[StageSettings]]
@@ -95,6 +99,22 @@ class Settings(Section):
     def seed_of(self, folder: str) -> int:
         """The seed whose results are in this folder."""
         return self.seeds(run_of(folder))[folder]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _language_models_inherit(cls, raw: Any) -> Any:
+        """Fill in the sections of providers with a language model from the common one."""
+        if not (isinstance(raw, Mapping) and raw.get("language_model")):
+            return raw
+        filled = dict(raw)
+        for section in ("narrate", "narrator"):
+            entry = raw.get(section)
+            if isinstance(entry, Mapping):
+                names = [name for name in PROVIDERS if name in entry or name == entry.get("provider")]
+                sections = [name for name in names if issubclass(PROVIDERS[name], LanguageModelSettings)]
+                common = raw["language_model"]
+                filled[section] = {**entry, **{s: _inherited(common, entry.get(s, {})) for s in sections}}
+        return filled
 
     @model_validator(mode="before")
     @classmethod
@@ -235,6 +255,8 @@ def _load_plugins(named: Any) -> None:
 
 
 def _is_inherited(problem: Any, problems: list[Any]) -> bool:
-    """Whether a data set's problem only repeats a common section's."""
+    """Whether the problem of a data set or a provider only repeats a common section's."""
     section, place = problem["loc"][:1], problem["loc"][2:]
+    if section in (("narrate",), ("narrator",)):
+        section, place = ("datasets",), ("language_model", *place)
     return section == ("datasets",) and place != () and any(other["loc"] == place for other in problems)

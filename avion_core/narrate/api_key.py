@@ -16,7 +16,6 @@ from avion_core.narrate.chat_reply import ChatReply
 from avion_core.narrate.exchange import Answer, ProviderError
 from avion_core.plain_text import plain
 
-KEY_VARIABLE = "OPENAI_API_KEY"
 LONGEST_SHOWN = 300
 """Characters of a server's words that are shown."""
 LONGEST_SEARCHED = 4000
@@ -75,22 +74,23 @@ def answer_of(reply: ChatReply, number: int, seconds: float, *, key: ApiKey) -> 
 
 def read_api_key(settings: ChatSettings) -> ApiKey:
     """The key from the environment; ProviderError if it is missing or cannot be sent to the server."""
-    key = os.environ.get(KEY_VARIABLE, "").strip()
+    variable = settings.key_from
+    key = os.environ.get(variable, "").strip()
     section, _, provider = settings.where.partition(".")
     if not key:
         other = "'lexicon'" if section == "narrate" else "null"
         raise ProviderError(
-            f"{section}.provider is '{provider}', but the environment variable {KEY_VARIABLE} is not set; "
+            f"{section}.provider is '{provider}', but the environment variable {variable} is not set; "
             f"set it (to any text for a local server that needs no key), or set {section}.provider to {other}"
         )
     if not re.fullmatch(r"[!-~]+", key):
         raise ProviderError(
-            f"the environment variable {KEY_VARIABLE} holds a line break, a space or another character that "
+            f"the environment variable {variable} holds a line break, a space or another character that "
             "no key has; copy the key again, without quotes and line breaks"
         )
     if ApiKey(key).is_in(settings.base_url or ""):
         raise ProviderError(
-            f"{settings.where}.base_url holds the key; leave it out there: it is read from {KEY_VARIABLE}"
+            f"{settings.where}.base_url holds the key; leave it out there: it is read from {variable}"
         )
     return ApiKey(key)
 

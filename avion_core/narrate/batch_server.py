@@ -19,7 +19,7 @@ from avion_core.config import ChatSettings
 from avion_core.narrate.api_key import ApiKey
 from avion_core.narrate.chat_reply import BrokenReplyError, read_json
 from avion_core.narrate.failures import Failure, Fault, failure_of_exception, failure_of_status
-from avion_core.narrate.transport import CONNECT_SECONDS, unusable_proxy
+from avion_core.narrate.openai_transport import CONNECT_SECONDS, unusable_proxy
 
 ENDPOINT = "/v1/chat/completions"
 """What the requests of a batch are for; the path is the same whatever the server's address is."""

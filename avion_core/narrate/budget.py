@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from avion_core.config import ChatSettings, OpenAISettings, RephraseSettings
+from avion_core.config import ChatSettings, RephraserSettings, RephraseSettings
 from avion_core.narrate.exchange import Request
 from avion_core.narrate.prompts import Message, rephrase_messages, text_of
 
@@ -118,58 +118,58 @@ def highest_usd(request: Request, token_limit: int, prices: Prices) -> float:
 
 
 def estimate_texts(
-    lengths: NDArray[np.int64], *, rephrase: RephraseSettings, openai: OpenAISettings
+    lengths: NDArray[np.int64], *, rephrase: RephraseSettings, model: RephraserSettings
 ) -> Estimate:
     """Size and price of rephrasing narrations of these lengths in bytes."""
-    requests = math.ceil(len(lengths) / openai.narrations_per_request)
-    given, wanted = _tokens_by_text(lengths, rephrase=rephrase, openai=openai)
-    input_tokens = requests * _empty_request(rephrase, openai) + int(given.sum())
+    requests = math.ceil(len(lengths) / model.narrations_per_request)
+    given, wanted = _tokens_by_text(lengths, rephrase=rephrase, model=model)
+    input_tokens = requests * _empty_request(rephrase, model) + int(given.sum())
     output_tokens = int(wanted.sum())
-    prices = Prices.of(openai, openai.price_share)
+    prices = Prices.of(model, model.price_share)
     return Estimate(
         count=len(lengths),
         requests=requests,
         input_tokens=input_tokens,
         output_tokens=output_tokens,
         usd=prices.usd(input_tokens, output_tokens),
-        reasoning_usd=prices.usd(0, requests * openai.max_reasoning_tokens),
-        sent_bytes=int(lengths.sum()) + requests * _prompt_bytes(rephrase, openai),
-        price_share=openai.price_share,
+        reasoning_usd=prices.usd(0, requests * model.max_reasoning_tokens),
+        sent_bytes=int(lengths.sum()) + requests * _prompt_bytes(rephrase, model),
+        price_share=model.price_share,
     )
 
 
 def usd_by_text(
-    lengths: NDArray[np.int64], *, rephrase: RephraseSettings, openai: OpenAISettings
+    lengths: NDArray[np.int64], *, rephrase: RephraseSettings, model: RephraserSettings
 ) -> NDArray[np.float64]:
     """Price of each narration, given its length in bytes, including its share of the request."""
-    given, wanted = _tokens_by_text(lengths, rephrase=rephrase, openai=openai)
-    shared = _empty_request(rephrase, openai) / openai.narrations_per_request
-    prices = Prices.of(openai, openai.price_share)
+    given, wanted = _tokens_by_text(lengths, rephrase=rephrase, model=model)
+    shared = _empty_request(rephrase, model) / model.narrations_per_request
+    prices = Prices.of(model, model.price_share)
     return ((given + shared) * prices.input + wanted * prices.output) / 1e6
 
 
-def _empty_request(rephrase: RephraseSettings, openai: OpenAISettings) -> int:
+def _empty_request(rephrase: RephraseSettings, model: RephraserSettings) -> int:
     """Input tokens of a request without its narrations."""
-    return message_tokens(_prompt(rephrase, openai))
+    return message_tokens(_prompt(rephrase, model))
 
 
-def _prompt_bytes(rephrase: RephraseSettings, openai: OpenAISettings) -> int:
-    return len(json.dumps(_prompt(rephrase, openai)))
+def _prompt_bytes(rephrase: RephraseSettings, model: RephraserSettings) -> int:
+    return len(json.dumps(_prompt(rephrase, model)))
 
 
-def _prompt(rephrase: RephraseSettings, openai: OpenAISettings) -> list[Message]:
-    texts = [""] * min(openai.narrations_per_request, 2)
+def _prompt(rephrase: RephraseSettings, model: RephraserSettings) -> list[Message]:
+    texts = [""] * min(model.narrations_per_request, 2)
     return rephrase_messages(texts, instruction=rephrase.instruction, count=rephrase.texts_per_narration)
 
 
 def _tokens_by_text(
-    lengths: NDArray[np.int64], *, rephrase: RephraseSettings, openai: OpenAISettings
+    lengths: NDArray[np.int64], *, rephrase: RephraseSettings, model: RephraserSettings
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Input and output tokens of each narration."""
-    numbering = 3 if openai.narrations_per_request > 1 else 0
+    numbering = 3 if model.narrations_per_request > 1 else 0
     given = np.ceil(lengths / BYTES_PER_TOKEN) + numbering
     wanted = reply_tokens(lengths, count=rephrase.texts_per_narration)
-    return given, np.minimum(wanted, openai.max_tokens_per_reply)
+    return given, np.minimum(wanted, model.max_tokens_per_reply)
 
 
 def limits(max_usd: float, *, wanted: Sequence[float], spent: Sequence[float]) -> list[float]:

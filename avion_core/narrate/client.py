@@ -1,4 +1,4 @@
-"""Sends requests to an OpenAI-compatible server in parallel, and waits out failures that pass.
+"""Sends requests to a language model's server in parallel, and waits out failures that pass.
 
 One event loop does all the work; it runs while the caller waits for the next answer. Every try is recorded in
 the books before it is sent. Anything with the method `answers` can replace `ChatClient`, such as a batch
@@ -30,10 +30,9 @@ from avion_core.narrate.failures import Failure, Fault
 from avion_core.narrate.pace import Pace
 from avion_core.narrate.patience import Outage, Tries, asked_wait, setup_problem
 from avion_core.narrate.request_form import RequestForm
-from avion_core.narrate.transport import Transport
+from avion_core.narrate.transport import transport_of
 from avion_core.processes import finishing_when_stopped
 
-OPENAI_URL = "https://api.openai.com/v1"
 FIRST_REQUESTS = 4
 """Parallel requests until the first answer, so that a wrong setting shows after few requests."""
 DOUBTFUL_REQUESTS = 10
@@ -51,14 +50,14 @@ class Answering(Protocol):
 
 
 class ChatClient:
-    """Chat completions of one server. Raises ProviderError if there is no usable key.
+    """Replies of one server. Raises ProviderError if there is no usable key.
 
     One of `shards` that may run at once, and so with that part of the limits per minute.
     """
 
     def __init__(self, settings: ChatSettings, *, shards: int = 1) -> None:
         self._settings, self._shards = settings, shards
-        self.server = settings.base_url or OPENAI_URL
+        self.server = settings.address
         self.key = read_api_key(settings)
         self.form = RequestForm(schema=settings.schema_bound)
         """What is known of the server; learnt from its refusals."""
@@ -119,7 +118,7 @@ class _Run:
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._settings, self._server, self._key, self._books, self._loop = settings, server, key, books, loop
-        self._transport = Transport(settings, server, key, hear=self._hear)
+        self._transport = transport_of(settings, key, hear=self._hear)
         self._pace = Pace(
             requests_per_minute=settings.requests_per_minute,
             tokens_per_minute=settings.tokens_per_minute,

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from avion_core.config import ChatSettings
-from avion_core.narrate.api_key import KEY_VARIABLE, ApiKey
+from avion_core.narrate.api_key import ApiKey
 from avion_core.narrate.exchange import ProviderError, RefusedError
 from avion_core.narrate.failures import Failure, Fault
 
@@ -26,14 +26,14 @@ def setup_problem(failure: Failure, settings: ChatSettings, server: str, key: Ap
     if failure.fault is Fault.REFUSED:
         return RefusedError(f"{server} refuses every request ({said})")
     if failure.status in (401, 403):
-        return ProviderError(f"{server} refuses the key in {KEY_VARIABLE} ({said})")
+        return ProviderError(f"{server} refuses the key in {settings.key_from} ({said})")
     if failure.status in (402, 429):
         return ProviderError(f"{server}: the account has no credit left ({said})")
     if failure.status is None:
         return ProviderError(f"{server} cannot be reached ({said}); see {where}.base_url")
     return ProviderError(
-        f"{server} does not know the model '{settings.model}', or is not the address of an "
-        f"OpenAI-compatible server ({said}); see {where}.model and base_url"
+        f"{server} does not know the model '{settings.model}', or is not the address of a server for the "
+        f"client '{settings.client}' ({said}); see {where}.model and base_url"
     )
 
 

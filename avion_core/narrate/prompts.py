@@ -82,7 +82,7 @@ def reply_schema(narrations: int, *, count: int) -> dict[str, Any]:
 def answer_keys(
     texts: Iterable[str],
     *,
-    provider: str,
+    client: str,
     model: str,
     temperature: float | None,
     instruction: str,
@@ -90,11 +90,11 @@ def answer_keys(
 ) -> Iterator[str]:
     """Digests of what affects an answer; batching, limits, prices and the server's address do not.
 
-    Each is the `files.fingerprint` of [provider, model, temperature, instruction, count, text]. An unset
+    Each is the `files.fingerprint` of [client, model, temperature, instruction, count, text]. An unset
     temperature counts as UNSET_TEMPERATURE.
     """
     temperature = UNSET_TEMPERATURE if temperature is None else temperature
-    decided = json.dumps([provider, model, temperature, instruction.strip(), count], separators=(",", ":"))
+    decided = json.dumps([client, model, temperature, instruction.strip(), count], separators=(",", ":"))
     shared = hashlib.sha256(decided[:-1].encode())
     for text in texts:
         digest = shared.copy()

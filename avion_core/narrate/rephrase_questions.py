@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from avion_core.config import NarrateSettings, OpenAISettings
+from avion_core.config import NarrateSettings, RephraserSettings
 from avion_core.files import code_fingerprint
 from avion_core.narrate.budget import Estimate, byte_lengths, estimate_texts, usd_by_text
 from avion_core.narrate.exchange import Request
@@ -45,7 +45,7 @@ class RephraseQuestions(Questions):
 
     def __init__(self, texts: pa.Array, settings: NarrateSettings) -> None:
         self.texts, self._settings = texts, settings
-        self.server = self._openai = settings.of(OpenAISettings)
+        self.server = self._model = settings.of(RephraserSettings)
         self.max_failed_share = settings.max_failed_share
         pieces = [np.empty(0, np.uint64)]
         for start in range(0, len(texts), TEXTS_AT_ONCE):
@@ -61,7 +61,7 @@ class RephraseQuestions(Questions):
     @property
     def at_once(self) -> int:
         """Narrations in one request."""
-        return self._openai.narrations_per_request
+        return self._model.narrations_per_request
 
     def at(self, places: NDArray[np.int64]) -> RephraseQuestions:
         """Some of the narrations."""
@@ -103,21 +103,21 @@ class RephraseQuestions(Questions):
 
     def estimate(self) -> Estimate:
         """Size and price of rephrasing all."""
-        return estimate_texts(byte_lengths(self.texts), rephrase=self._settings.rephrase, openai=self._openai)
+        return estimate_texts(byte_lengths(self.texts), rephrase=self._settings.rephrase, model=self._model)
 
     def usd(self) -> NDArray[np.float64]:
         """Price of each narration with its share of the request."""
-        return usd_by_text(byte_lengths(self.texts), rephrase=self._settings.rephrase, openai=self._openai)
+        return usd_by_text(byte_lengths(self.texts), rephrase=self._settings.rephrase, model=self._model)
 
 
 def key_texts(texts: Sequence[str], settings: NarrateSettings) -> Iterator[str]:
     """The keys of texts under the settings, as in a journal."""
-    openai = settings.of(OpenAISettings)
+    model = settings.of(RephraserSettings)
     return answer_keys(
         texts,
-        provider=settings.provider,
-        model=openai.model,
-        temperature=openai.temperature,
+        client=model.client,
+        model=model.model,
+        temperature=model.temperature,
         instruction=settings.rephrase.instruction,
         count=settings.rephrase.texts_per_narration,
     )

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from avion_core.config import NarratorSettings, VisionSettings
 from avion_core.files import fingerprint, read_json, write_json
 from avion_core.narrate.budget import message_tokens
-from avion_core.narrate.client import OPENAI_URL
 from avion_core.narrate.exchange import Answer, Books, NoAnswer, ProviderError, Request
 from avion_core.narrate.request_form import RequestForm
 
@@ -131,6 +130,7 @@ def _asked(settings: NarratorSettings) -> str:
         "schema_bound",
     )
     own = {name: getattr(vision, name) for name in names}
+    own |= {name: value for name, value in vision.recipe().items() if name == "client"}
     return fingerprint({**own, "texts": settings.texts_per_clip})
 
 
@@ -150,7 +150,7 @@ def _probe(client: Any, books: Any, *, settings: NarratorSettings, request: Requ
         books.settle(asked, outcome, usable=[True], parser="00000000")
         return _said(_learnt(form, asked, outcome, client.form), vision, reason)
     raise ProviderError(
-        f"the model '{vision.model}' on {vision.base_url or OPENAI_URL} answers text but no request with "
+        f"the model '{vision.model}' on {vision.address} answers text but no request with "
         f"images ({reason}); set {vision.where}.model to one that takes images"
     )
 

@@ -1,4 +1,4 @@
-"""The provider `vision`: a language model that takes images, behind an OpenAI-compatible server."""
+"""The provider `vision`: a language model that takes images narrates clips."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class VisionProvider(ClipProvider):
             )
 
     def check_key(self) -> None:
-        """Raise ProviderError if OPENAI_API_KEY cannot be used."""
+        """Raise ProviderError if the key cannot be used."""
         read_api_key(self.settings.of(VisionSettings))
 
     def estimate(

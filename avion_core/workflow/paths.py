@@ -90,5 +90,6 @@ class Paths:
 
     def _narrations(self, dataset: str, *, looks: bool) -> str:
         """Folder of the chosen provider's texts."""
-        provider = self.settings.narrator.provider if looks else self.settings.narrate.provider
+        section = self.settings.narrator if looks else self.settings.narrate
+        provider = section.recorded if section.provider else None
         return f"{self.settings.data_dir}/{dataset}/narrations/{provider}"

@@ -12,7 +12,7 @@ import yaml
 from avion_core.config import (
     STAGE_TASKS,
     NarrateSettings,
-    OpenAISettings,
+    RephraserSettings,
     SettingsError,
     StageJob,
     StageSettings,
@@ -45,7 +45,10 @@ def broken(change: Callable[[dict[str, Any]], Any]) -> str:
             lambda c: c["runs"]["llm"]["stages"]["finetune_mir"].update(learning_rte=1),
             ["runs.llm.stages.finetune_mir", "'learning_rate'"],
         ),
-        (lambda c: c["narrate"].update(openai={"max_used": 1}), ["narrate.openai.max_used", "'max_usd'"]),
+        (
+            lambda c: c["narrate"].update(language_model={"max_used": 1}),
+            ["narrate.language_model.max_used", "'max_usd'"],
+        ),
     ],
 )
 def test_unknown_setting_is_refused_with_the_nearest_name(
@@ -85,7 +88,7 @@ def test_unknown_setting_is_refused_with_the_nearest_name(
             lambda c: c["runs"]["llm"]["stages"]["finetune_mir"].update(epochs=-1),
             ["runs.llm.stages.finetune_mir", "epochs"],
         ),
-        (lambda c: c["narrate"].update(provider="gpt"), ["narrate.provider", "lexicon", "openai"]),
+        (lambda c: c["narrate"].update(provider="gpt"), ["narrate.provider", "lexicon", "language_model"]),
         (
             lambda c: c["stages"]["finetune_mir"].update(start_weights="a.pt"),
             ["start and start_weights exclude each other"],
@@ -374,23 +377,25 @@ def test_stages_that_start_from_each_other_are_refused():
     ],
 )
 def test_a_password_in_an_address_is_refused_and_not_shown(address):
-    said = broken(lambda c: c.update(narrate={"openai": {"base_url": address}}))
-    assert "narrate.openai.base_url" in said and "hunter2word" not in said
+    said = broken(lambda c: c.update(narrate={"language_model": {"base_url": address}}))
+    assert "narrate.language_model.base_url" in said and "hunter2word" not in said
     said = broken(lambda c: c.update(narrate=str(address)))
     assert "hunter2word" not in said.replace("#hunter2word", "")
     with pytest.raises(ValueError, match="base_url") as caught:
-        OpenAISettings.model_validate({"base_url": address})
+        RephraserSettings.model_validate({"base_url": address})
     assert "hunter2word" not in str(caught.value)
 
 
 def test_a_job_that_waits_for_batches_has_more_than_a_day() -> None:
-    settings = NarrateSettings.model_validate({"provider": "openai", "openai": {"batch": True}})
+    settings = NarrateSettings.model_validate(
+        {"provider": "language_model", "language_model": {"batch": True}}
+    )
     assert 24 * 60 < settings.own.job_minutes < 2 * 24 * 60
     assert NarrateSettings().own.job_minutes == 720
 
 
 def test_of_a_language_models_settings_only_model_and_temperature_decide_a_text() -> None:
-    settings = NarrateSettings.model_validate({"provider": "openai"})
+    settings = NarrateSettings.model_validate({"provider": "language_model"})
     changes: dict[str, Any] = {
         "base_url": "http://127.0.0.1:9/v1",
         "temperature": 0.1,
@@ -401,10 +406,10 @@ def test_of_a_language_models_settings_only_model_and_temperature_decide_a_text(
         "batch": True,
         "batch_price_share": 0.7,
     }
-    for name, value in settings.of(OpenAISettings).model_dump().items():
+    for name, value in settings.of(RephraserSettings).model_dump().items():
         changed = changes[name] if name in changes else (value or 0) + 1
-        openai = settings.of(OpenAISettings).model_copy(update={name: changed})
-        other = settings.model_copy(update={"openai": openai})
+        own = settings.of(RephraserSettings).model_copy(update={name: changed})
+        other = settings.model_copy(update={"language_model": own})
         decides = other.recipe() != settings.recipe()
         assert decides == (name in ("model", "temperature")), name
         assert NarrateSettings.join(other.recipe(), other.job_settings()) == other, (

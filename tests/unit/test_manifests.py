@@ -66,9 +66,9 @@ def test_results_of_this_configuration_differ_in_nothing(tmp_path):
             "start_weights is null in manifest.json, wieghts/vit.pt in the configuration",
         ),
         (
-            {"narrate": {"provider": "openai"}},
+            {"narrate": {"provider": "language_model"}},
             "pretrain",
-            "narrate.provider is lexicon in manifest.json, openai in the configuration",
+            "narrate.provider is lexicon in manifest.json, language_model in the configuration",
         ),
         ({"evaluation": {"frames": 8}}, "egomcq", "frames is 4 in manifest.json, 8 in the configuration"),
         (

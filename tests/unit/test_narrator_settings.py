@@ -68,15 +68,15 @@ def load(**changes: Any) -> Settings:
             "narrate.provider: 'vision' narrates clips: name it as narrator.pro",
         ),
         (
-            {"narrator": {"provider": "openai"}},
-            "narrator.provider: 'openai' rephrases narrations: name it as narr",
+            {"narrator": {"provider": "language_model"}},
+            "narrator.provider: 'language_model' rephrases narrations: name it as narr",
         ),
         ({"narrator": {"provider": "visoin"}}, "unknown narration provider 'visoin'; did you mean 'vision'?"),
         (
             {"narrator": {"vision": {"frame": 3}}},
             "unknown setting 'narrator.vision.frame'; did you mean 'frames'?",
         ),
-        ({"narrator": {"openai": {}}}, "unknown setting 'narrator.openai'"),
+        ({"narrator": {"language_model": {}}}, "unknown setting 'narrator.language_model'"),
         (
             {"narrator": {"step_seconds": 3}},
             "step_seconds (3) is above window_seconds (2), which leaves gaps",

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from avion_core.config import NarrateSettings, OpenAISettings, SettingsError, load_settings
+from avion_core.config import NarrateSettings, RephraserSettings, SettingsError, load_settings
 from avion_core.configfile import lay_over, read_config
 from avion_core.data.clips import write_clips
 from avion_core.data.source_videos import SourceVideo, write_videos
@@ -76,7 +76,7 @@ def test_every_problem_is_listed_at_once(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     overlay = {
-        "narrate": {"provider": "openai"},
+        "narrate": {"provider": "language_model"},
         "datasets": {"ek100": {"layout": "ek100", "source": "local", "local": {"path": "nowhere"}}},
         "stages": {"pretrain": {"start_weights": "wieghts/vit.pt"}, "finetune_cls": {"image_size_px": 90}},
     }
@@ -276,8 +276,8 @@ def answer_everything(journal_dir: Path, texts: list[str], settings: NarrateSett
                 keys=list(key_texts([text], settings)),
                 usable=[True],
                 parser=PARSER,
-                provider="openai",
-                model=settings.of(OpenAISettings).model,
+                client="openai",
+                model=settings.of(RephraserSettings).model,
                 input_tokens=1,
                 output_tokens=1,
                 measured=True,
@@ -296,7 +296,7 @@ def test_the_key_is_needed_only_for_what_has_no_answer_yet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    overlay = {"data_dir": str(tmp_path), "narrate": {"provider": "openai"}, "selected_runs": ["llm"]}
+    overlay = {"data_dir": str(tmp_path), "narrate": {"provider": "language_model"}, "selected_runs": ["llm"]}
     workflow = Workflow(load_settings(lay_over(DEMO, overlay)))
     narrate = workflow.settings.narrate
     texts = ["#C C takes the cup 1", "#C C takes the cup 2"]

@@ -42,7 +42,7 @@ def make_video(path: Path, seconds: int = 4) -> None:
         ),
         ({"sed": 1}, ["'sed'", "did you mean 'seed'"]),
         ({"transcode": {"crf": 99}}, ["transcode.crf", "less than or equal to 51", "99"]),
-        ({"narrate": {"provider": "openai"}}, ["OPENAI_API_KEY"]),
+        ({"narrate": {"provider": "language_model"}}, ["OPENAI_API_KEY"]),
         ({"stages": {"pretrain": {"model": "toy_dual_encodr"}}}, ["stages.pretrain", "'toy_dual_encoder'"]),
         (
             {"stages": {"pretrain": {"model": "toy_videomae"}}},
@@ -54,7 +54,7 @@ def make_video(path: Path, seconds: int = 4) -> None:
             ["stages.finetune_cls", "a videomae_classifier cannot start from a dual_encoder"],
         ),
         (
-            {"evaluations": {"kinetics": {"frames": 16}}, "narrate": {"provider": "openai"}},
+            {"evaluations": {"kinetics": {"frames": 16}}, "narrate": {"provider": "language_model"}},
             ["before any job:\n- ", "evaluations.kinetics", "set frames: 8", "OPENAI_API_KEY"],
         ),
         ({"stages": {"pretrain": {"nodes": 2}}}, ["stage pretrain", "nodes: 2", "--profile profiles/slurm"]),

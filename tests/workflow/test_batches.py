@@ -166,7 +166,7 @@ def test_a_line_that_the_server_does_not_accept_is_given_up_and_the_others_are_s
 @pytest.mark.parametrize(
     ("flags", "more", "words"),
     [
-        (("--no-batch-api",), {}, "narrate.openai.batch"),
+        (("--no-batch-api",), {}, "narrate.language_model.batch"),
         (("--batches", "refused"), {}, "refuses every request (400: bad)"),
         (("--batches", "errors"), {}, "3 batches in a row gave no answer"),
         (("--batches", "full"), {"batch_hours": 1e-6}, "Enqueued token limit"),

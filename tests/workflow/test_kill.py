@@ -52,8 +52,9 @@ def test_narration_asks_only_what_was_not_answered(
     annotated: Path, tmp_path: Path, start_server: Callable[..., ChatServer]
 ) -> None:
     def overlay(server: ChatServer) -> dict[str, Any]:
-        openai = {"base_url": server.url, "model": "test-model", "parallel_requests": 2}
-        return {"narrate": {"provider": "openai", "openai": openai}}
+        shared = {"base_url": server.url, "parallel_requests": 2}
+        own = {"provider": "language_model", "language_model": {"model": "test-model"}}
+        return {"language_model": shared, "narrate": own}
 
     key = {"OPENAI_API_KEY": "sk-test"}
     calm, shaken = start_server(), start_server("--delay", "0.1")

@@ -13,8 +13,9 @@ ODD = "Say {it} {wildcards.x} {dataset} {{x}} 'differently' $HOME `id` \"y\" \\n
 """A prompt with all that Snakemake, a shell and Python's formatting could take for their own."""
 
 
-def overlay(**openai: Any) -> dict[str, Any]:
-    narrate = {"provider": "openai", "rephrase": {"instruction": ODD}, "openai": {"model": "{m}", **openai}}
+def overlay(**own: Any) -> dict[str, Any]:
+    narrate = {"provider": "language_model", "rephrase": {"instruction": ODD}}
+    narrate["language_model"] = {"model": "{m}", **own}
     return {"narrate": narrate, "selected_runs": ["llm"]}
 
 

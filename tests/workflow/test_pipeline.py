@@ -109,7 +109,9 @@ def test_setting_of_mir_reruns_mir_and_what_follows_it(reported: Path) -> None:
 
 
 def test_prompt_leaves_videomae_alone(reported: Path) -> None:
-    overlay = {"narrate": {"provider": "openai", "rephrase": {"instruction": "Say it in other words."}}}
+    overlay = {
+        "narrate": {"provider": "language_model", "rephrase": {"instruction": "Say it in other words."}}
+    }
     plan = planned_files(reported, "all", overlay=overlay, OPENAI_API_KEY="of a test")
     assert "results/llm/pretrain/model.safetensors" in plan
     assert "results/videomae" not in plan.replace("input: ", "").split("rule build_report")[0]
@@ -119,7 +121,7 @@ def test_prompt_leaves_videomae_alone(reported: Path) -> None:
     "overlay",
     [
         {"stages": {"pretrain": {"log_every_steps": 3, "memory_mb": 4000, "threads": 2}}},
-        {"narrate": {"openai": {"max_usd": 3.0}}},
+        {"language_model": {"max_usd": 3.0}},
         {"selected_runs": ["untrained", "llm"]},
     ],
     ids=["machine", "other provider", "fewer runs"],

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avion_core.config import OpenAISettings, VisionSettings
+from avion_core.config import RephraserSettings, VisionSettings
 from avion_core.narrate.api_key import ApiKey, read_api_key
 from avion_core.narrate.exchange import ProviderError
 
@@ -88,7 +88,7 @@ def test_a_key_does_not_show_itself():
 
 def test_the_key_comes_from_the_environment_without_blanks_around_it(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", f" {KEY}\n")
-    assert read_api_key(OpenAISettings(base_url="https://api.example/v1")).value == KEY
+    assert read_api_key(RephraserSettings(base_url="https://api.example/v1")).value == KEY
 
 
 @pytest.mark.parametrize(
@@ -97,21 +97,21 @@ def test_the_key_comes_from_the_environment_without_blanks_around_it(monkeypatch
 def test_a_key_that_no_header_can_hold_is_refused_without_showing_it(monkeypatch, odd):
     monkeypatch.setattr("os.environ", {"OPENAI_API_KEY": odd})
     with pytest.raises(ValueError, match="copy the key again") as caught:
-        read_api_key(OpenAISettings(base_url="https://api.example/v1"))
+        read_api_key(RephraserSettings(base_url="https://api.example/v1"))
     assert odd not in str(caught.value) and "sk-" not in str(caught.value)
 
 
 def test_a_key_in_the_address_is_refused(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with pytest.raises(ValueError, match="base_url holds the key") as caught:
-        read_api_key(OpenAISettings(base_url=f"https://gateway.example/{KEY}/v1"))
+        read_api_key(RephraserSettings(base_url=f"https://gateway.example/{KEY}/v1"))
     assert KEY not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (OpenAISettings(), "narrate.provider is 'openai'.*set narrate.provider to 'lexicon'"),
+        (RephraserSettings(), "narrate.provider is 'language_model'.*set narrate.provider to 'lexicon'"),
         (VisionSettings(), "narrator.provider is 'vision'.*set narrator.provider to null"),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avion_core.config import OpenAISettings, RephraseSettings
+from avion_core.config import RephraserSettings, RephraseSettings
 from avion_core.narrate.budget import (
     Prices,
     byte_lengths,
@@ -25,13 +25,13 @@ TEXTS = [f"#C C takes the red mug number {number}" for number in range(100)]
 LENGTHS = byte_lengths(pa.array(TEXTS))
 
 
-def priced(**openai):
-    return estimate_texts(LENGTHS, rephrase=RephraseSettings(), openai=OpenAISettings(**openai))
+def priced(**model):
+    return estimate_texts(LENGTHS, rephrase=RephraseSettings(), model=RephraserSettings(**model))
 
 
 def test_estimate_by_hand():
     rephrase = RephraseSettings(instruction="i" * 100, texts_per_narration=2)
-    found = estimate_texts(np.full(4, 35), rephrase=rephrase, openai=OpenAISettings())
+    found = estimate_texts(np.full(4, 35), rephrase=rephrase, model=RephraserSettings())
     # A reply: 2 sentences of 10 * 1.3 + 2 tokens and 2 for the brackets.
     assert (found.count, found.requests, found.output_tokens) == (4, 4, 4 * (2 * 15 + 2))
     per_request = found.input_tokens / 4
@@ -43,7 +43,7 @@ def test_a_batch_costs_its_share_of_the_price():
     single, batch = priced(), priced(batch=True, batch_price_share=0.25)
     assert batch.usd == pytest.approx(single.usd / 4) and batch.input_tokens == single.input_tokens
     assert "in batches, at 25% of the price" in str(batch) and "batch" not in str(single)
-    by_text = usd_by_text(LENGTHS, rephrase=RephraseSettings(), openai=OpenAISettings(batch=True))
+    by_text = usd_by_text(LENGTHS, rephrase=RephraseSettings(), model=RephraserSettings(batch=True))
     assert by_text.sum() == pytest.approx(priced().usd / 2, rel=0.01)
 
 
@@ -57,7 +57,7 @@ def test_requests_share_the_instruction():
 def test_a_free_server_costs_nothing_and_no_work_needs_nothing():
     assert priced(usd_per_million_input_tokens=0, usd_per_million_output_tokens=0).usd == 0
     nothing = estimate_texts(
-        byte_lengths(pa.array([], pa.string())), rephrase=RephraseSettings(), openai=OpenAISettings()
+        byte_lengths(pa.array([], pa.string())), rephrase=RephraseSettings(), model=RephraserSettings()
     )
     assert (nothing.requests, nothing.usd) == (0, 0)
 
@@ -65,8 +65,8 @@ def test_a_free_server_costs_nothing_and_no_work_needs_nothing():
 def test_the_parts_of_texts_are_the_estimate():
     lengths = LENGTHS
     for size in (1, 10):
-        openai = OpenAISettings(narrations_per_request=size)
-        parts = usd_by_text(lengths, rephrase=RephraseSettings(), openai=openai)
+        model = RephraserSettings(narrations_per_request=size)
+        parts = usd_by_text(lengths, rephrase=RephraseSettings(), model=model)
         assert parts.sum() == pytest.approx(priced(narrations_per_request=size).usd)
 
 

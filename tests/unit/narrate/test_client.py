@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from avion_core.config import OpenAISettings
+from avion_core.config import RephraserSettings
 from avion_core.narrate import patience
 from avion_core.narrate.client import ChatClient
 from avion_core.narrate.exchange import HARMLESS, Answer, NoAnswer, ProviderError, Request
@@ -131,9 +131,9 @@ def requests(*texts: str, schema: bool = False) -> deque[Request]:
     )
 
 
-def settings(server: ScriptedServer, **more: Any) -> OpenAISettings:
+def settings(server: ScriptedServer, **more: Any) -> RephraserSettings:
     address = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    return OpenAISettings.model_validate(
+    return RephraserSettings.model_validate(
         {"base_url": address, "first_wait_seconds": 0.01, "max_attempts": 3, **more}
     )
 
@@ -235,7 +235,7 @@ def test_a_refusal_of_every_request_ends_the_run_after_few(serve):
     [
         (error(401, "bad key"), "OPENAI_API_KEY"),
         (error(403, "not for you"), "OPENAI_API_KEY"),
-        (error(404, "model not found"), "narrate.openai.model"),
+        (error(404, "model not found"), "narrate.language_model.model"),
         (error(402, "pay first"), "no credit"),
         (error(429, "You exceeded your current quota", code="insufficient_quota"), "no credit"),
         (
@@ -454,7 +454,7 @@ def test_a_temperature_that_the_model_refuses_is_named(serve):
         param="temperature",
     )
     server = serve(lambda body, count: refusal)
-    with pytest.raises(ProviderError, match=r"narrate\.openai\.temperature: 0\.7"):
+    with pytest.raises(ProviderError, match=r"narrate\.language_model\.temperature: 0\.7"):
         ask(server, requests("a", "b"), temperature=0.7)
     assert len(server.requests) <= 4
 
@@ -548,7 +548,7 @@ import sys
 from collections import deque
 import workflow_scripts
 from avion_core.command import run
-from avion_core.config import OpenAISettings
+from avion_core.config import RephraserSettings
 from avion_core.narrate.client import ChatClient
 from avion_core.narrate.exchange import HARMLESS
 from avion_core.narrate.exchange import Request
@@ -560,7 +560,7 @@ class Books:
 def main():
     texts = [f"text {number}" for number in range(40)]
     waiting = deque(Request(0, (text,), ({"role": "user", "content": text},)) for text in texts)
-    settings = OpenAISettings(base_url=sys.argv[1], parallel_requests=4)
+    settings = RephraserSettings(base_url=sys.argv[1], parallel_requests=4)
     for request, _ in ChatClient(settings).answers(waiting, Books()):
         print(request.texts[0], flush=True)
 

@@ -62,11 +62,11 @@ class Client:
 
 
 def settings(**changes: Any) -> NarrateSettings:
-    openai = {"model": "m", **changes}
-    share = openai.pop("max_failed_share", 0.5)
+    model = {"model": "m", **changes}
+    share = model.pop("max_failed_share", 0.5)
     rephrase = {"texts_per_narration": 2}
-    raw = {"provider": "openai", "max_failed_share": share, "rephrase": rephrase, "openai": openai}
-    return NarrateSettings.model_validate(raw)
+    own = {"provider": "language_model", "language_model": model}
+    return NarrateSettings.model_validate({"max_failed_share": share, "rephrase": rephrase, **own})
 
 
 def run(

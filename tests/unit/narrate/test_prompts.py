@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from avion_core.files import fingerprint
 from avion_core.narrate.prompts import answer_keys, rephrase_messages, reply_schema, unfit
 
-SAME = {"provider": "openai", "model": "m", "temperature": 0.7, "instruction": "Rewrite.", "count": 3}
+SAME = {"client": "openai", "model": "m", "temperature": 0.7, "instruction": "Rewrite.", "count": 3}
 
 
 def test_one_narration_is_the_question_and_several_are_numbered():

@@ -30,7 +30,7 @@ TEXTS = [
 LEXICON = NarrateSettings()
 EVERYTHING = FilterSettings(least_known=None, unlike_human=())
 """Filters that leave nothing out."""
-OPENAI = NarrateSettings.model_validate({"provider": "openai"})
+MODEL = NarrateSettings.model_validate({"provider": "language_model"})
 
 
 @pytest.fixture
@@ -177,24 +177,26 @@ def test_the_key_is_checked_before_any_work(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     provider_of(LEXICON).check_key()
     with pytest.raises(ValueError, match="OPENAI_API_KEY is not set"):
-        provider_of(OPENAI).check_key()
+        provider_of(MODEL).check_key()
     monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
-    provider_of(OPENAI).check_key()
+    provider_of(MODEL).check_key()
 
 
 @pytest.mark.parametrize(
-    ("openai", "message"),
+    ("model", "message"),
     [({"base_url": "localhost:8000"}, "base_url"), ({"narrations_per_request": 50}, "max_tokens_per_reply")],
 )
-def test_settings_that_cannot_work_are_found_before_money_is_spent(openai, message):
+def test_settings_that_cannot_work_are_found_before_money_is_spent(model, message):
     with pytest.raises(NarrateError, match=message):
-        provider_of(NarrateSettings.model_validate({"provider": "openai", "openai": openai})).check()
+        provider_of(
+            NarrateSettings.model_validate({"provider": "language_model", "language_model": model})
+        ).check()
 
 
 def test_the_estimate_counts_distinct_texts_and_sends_nothing(clips, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     assert estimate(clips, LEXICON).usd == 0
-    found = estimate(clips, OPENAI, journal_dir=clips.parent / "nowhere")
+    found = estimate(clips, MODEL, journal_dir=clips.parent / "nowhere")
     assert (found.count, found.requests) == (4, 4) and found.usd > 0
     assert "4 distinct narrations" in str(found)
 

@@ -75,10 +75,10 @@ def test_results_of_this_configuration_have_no_warning(world):
 
 
 def test_another_provider_since_then_did_not_write_the_text(world):
-    world.config["narrate"]["provider"] = "openai"
+    world.config["narrate"]["provider"] = "language_model"
     text = Page(build(world)[0]).text
     assert "adding text rephrased by the lexicon beats" in text
-    assert "narrate.provider is lexicon in manifest.json, openai in the configuration" in text
+    assert "narrate.provider is lexicon in manifest.json, language_model in the configuration" in text
 
 
 def test_manifests_of_older_versions_are_shown_as_far_as_they_go(world):

@@ -1,4 +1,4 @@
-"""The provider `openai`: a language model behind an OpenAI-compatible server."""
+"""The provider `language_model`: a language model rephrases narrations."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from avion_core.config import OpenAISettings
+from avion_core.config import RephraserSettings
 from avion_core.narrate.api_key import read_api_key
 from avion_core.narrate.budget import Estimate, reply_tokens
 from avion_core.narrate.provider import NarrateError, Provider, Rephrasing, Work, check_address
@@ -18,7 +18,7 @@ from avion_core.narrate.rephrase_questions import RephraseQuestions
 TYPICAL_BYTES = len("#C C picks up a cup from the table")
 
 
-class OpenAIProvider(Provider):
+class LanguageModelProvider(Provider):
     """Sends requests to a server, keeps its answers in a journal, and stays within `max_usd`."""
 
     def rephrase(self, work: Work) -> Iterator[Rephrasing]:
@@ -34,20 +34,20 @@ class OpenAIProvider(Provider):
 
     def check(self) -> None:
         """Check the address, and that a reply may have enough tokens."""
-        model, count = self.settings.of(OpenAISettings), self.settings.rephrase.texts_per_narration
+        model, count = self.settings.of(RephraserSettings), self.settings.rephrase.texts_per_narration
         check_address(model)
         typical = np.full(model.narrations_per_request, TYPICAL_BYTES)
         needed = int(reply_tokens(typical, count=count).sum())
         if needed > model.max_tokens_per_reply:
             raise NarrateError(
-                f"narrate.openai.max_tokens_per_reply ({model.max_tokens_per_reply}) cannot hold "
+                f"narrate.language_model.max_tokens_per_reply ({model.max_tokens_per_reply}) cannot hold "
                 f"{count} sentences for {model.narrations_per_request} "
                 f"narrations (about {needed} tokens); raise it or lower narrations_per_request"
             )
 
     def check_key(self) -> None:
-        """Raise ProviderError if OPENAI_API_KEY cannot be used."""
-        read_api_key(self.settings.of(OpenAISettings))
+        """Raise ProviderError if the key cannot be used."""
+        read_api_key(self.settings.of(RephraserSettings))
 
     def estimate(self, texts: pa.Array, *, journal_dir: Path | None) -> Estimate:
         """Requests, tokens and price. Nothing is sent."""

@@ -1,20 +1,79 @@
-"""A language model behind an OpenAI-compatible server: how requests are sent, and what they cost."""
+"""Language models behind a server: the registered clients, how requests are sent, and what they cost."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
 from avion_core.config.base import Address, Count, Fraction, NotNegative, Positive, Section
 from avion_core.config.providers import ProviderSettings
+from avion_core.registry import Registry
+
+FIRST_CLIENT = "openai"
+"""Client of earlier versions, which recorded answers and recipes without a client's name."""
 
 
-class ChatServer(Section):
-    """How requests are sent. Changing one of these settings repeats no request and retrains nothing."""
+@dataclass(frozen=True)
+class Client:
+    """A protocol of language-model servers."""
 
+    transport: str
+    """`package.module:Name` of its `avion_core.narrate.transport.Transport`."""
+    address: str
+    """Server if `base_url` is not set."""
+    key_variable: str
+    """Environment variable with the key if `key_variable` is not set."""
+    batches: bool = False
+    """Whether its servers have OpenAI's Files and Batch API."""
+
+
+CLIENTS: Registry[Client] = Registry("client", record=Client, refers=("transport",))
+"""Clients by their name in the configuration."""
+CLIENTS.register(
+    FIRST_CLIENT,
+    Client(
+        transport="avion_core.narrate.openai_transport:OpenAITransport",
+        address="https://api.openai.com/v1",
+        key_variable="OPENAI_API_KEY",
+        batches=True,
+    ),
+)
+
+
+def _client(name: str) -> str:
+    """A registered client."""
+    CLIENTS[name]  # raises ValueError if unknown
+    return name
+
+
+def _variable(name: str) -> str:
+    """The name of an environment variable; the message does not repeat what may be a key."""
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise ValueError("give the name of the environment variable that holds the key, not the key itself")
+    return name
+
+
+ClientName = Annotated[
+    str,
+    AfterValidator(_client),
+    Field(json_schema_extra=lambda schema: schema.update(enum=list(CLIENTS))),
+]
+Variable = Annotated[str, AfterValidator(_variable)]
+
+
+class LanguageModelSettings(Section):
+    """How requests to language models are sent. A provider's own section overrides these. Changing one
+    repeats no request and retrains nothing, except for `client`."""
+
+    client: ClientName = FIRST_CLIENT
+    """Protocol of the server. `openai`: OpenAI's, which most servers speak."""
     base_url: Address | None = None
-    """Address of the server, without a key or password; null for OpenAI's own."""
+    """Address of the server, without a key or password; null for the client's own, such as OpenAI's."""
+    key_variable: Variable | None = None
+    """Environment variable that holds the key; null for the client's own: OPENAI_API_KEY."""
     max_tokens_per_reply: Count = 200
     """Most tokens of text in one reply."""
     max_reasoning_tokens: Annotated[int, Field(ge=0)] = 2000
@@ -57,6 +116,16 @@ class ChatServer(Section):
     """A batch that takes longer is cancelled: its answers so far are kept, the rest is requested again."""
 
     @property
+    def address(self) -> str:
+        """Address of the server."""
+        return self.base_url or CLIENTS[self.client].address
+
+    @property
+    def key_from(self) -> str:
+        """Environment variable that holds the key."""
+        return self.key_variable or CLIENTS[self.client].key_variable
+
+    @property
     def price_share(self) -> float:
         """Price of a request relative to the normal price."""
         return self.batch_price_share if self.batch else 1.0
@@ -66,9 +135,15 @@ class ChatServer(Section):
         """Highest token limit of a reply, including reasoning."""
         return self.max_tokens_per_reply + self.max_reasoning_tokens
 
+    @model_validator(mode="after")
+    def _batches_need_an_interface(self) -> Self:
+        if self.batch and not CLIENTS[self.client].batches:
+            raise ValueError(f"batch: the client '{self.client}' has no batches; set it to false")
+        return self
 
-class ChatSettings(ChatServer, ProviderSettings):
-    """A server and a model; its key comes from the environment variable OPENAI_API_KEY."""
+
+class ChatSettings(LanguageModelSettings, ProviderSettings):
+    """A model on a server, for one provider."""
 
     where: ClassVar[str]
     """The section in the configuration, for messages."""
@@ -85,5 +160,6 @@ class ChatSettings(ChatServer, ProviderSettings):
     """Sampling temperature; null for the server's default, the only one that some models accept."""
 
     def recipe(self) -> dict[str, Any]:
-        """The model, its temperature and whatever else affects its texts."""
-        return self.model_dump(mode="json", exclude=set(ChatServer.model_fields))
+        """The model, its temperature and whatever else affects its texts; the client if it is another one."""
+        counts = {"client"} if self.client != FIRST_CLIENT else set()
+        return self.model_dump(mode="json", exclude=set(LanguageModelSettings.model_fields) - counts)
