@@ -21,8 +21,9 @@ from typing import Any
 from avion_core.config import NarrateSettings
 from avion_core.data.clips import write_clips
 from avion_core.narrate.answered import Answered
+from avion_core.narrate.bill import total
 from avion_core.narrate.language_model import open_places
-from avion_core.narrate.ledger import read_ledger, read_ledgers, total
+from avion_core.narrate.ledger import read_ledger, read_ledgers
 from avion_core.narrate.rephrase import distinct_texts, estimate
 from avion_core.narrate.rephrase_questions import PARSER, RephraseQuestions, key_texts
 from benchmarks import write_result

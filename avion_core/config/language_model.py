@@ -95,10 +95,12 @@ class LanguageModelSettings(Section):
     """How long a server may be away, busy or restarting before the run stops."""
     first_wait_seconds: Positive = 1.0
     """Wait after a failed try, doubled after each further one, and at least as long as the server asks."""
-    usd_per_million_input_tokens: NotNegative = 0.15
-    """Price, for the estimate and the bill."""
-    usd_per_million_output_tokens: NotNegative = 0.60
-    """Price, for the estimate and the bill."""
+    usd_per_million_input_tokens: NotNegative | None = None
+    """Price, for the estimate and the bill; null for the model's list price, where one is known."""
+    usd_per_million_cached_input_tokens: NotNegative | None = None
+    """Price of input that the server had in its cache; null for the list price, or that of other input."""
+    usd_per_million_output_tokens: NotNegative | None = None
+    """Price of output, set together with that of input."""
     max_usd: NotNegative = 10.0
     """Most that a data set's requests may cost, including those of earlier runs; narration stops before."""
 

@@ -30,10 +30,6 @@ class VisionSettings(ChatSettings):
     """Name of the model on the server."""
     max_tokens_per_reply: Count = 400
     """Most tokens of text in one reply."""
-    usd_per_million_input_tokens: NotNegative = 0.40
-    """Price, for the estimate and the bill."""
-    usd_per_million_output_tokens: NotNegative = 1.60
-    """Price, for the estimate and the bill."""
     tokens_per_image: Count = 300
     """Input tokens of an image, for the estimate and the limit until the server has counted some."""
     images_per_request: Count | None = None

@@ -15,16 +15,16 @@ from avion_core.config import ChatSettings
 from avion_core.narrate.answered import Answered
 from avion_core.narrate.budget import (
     BudgetError,
-    Prices,
     highest_usd,
     limits,
     message_tokens,
     money,
     tokens,
 )
-from avion_core.narrate.exchange import Answer, Request
-from avion_core.narrate.journal import DeadLetter, Entry, Journal
+from avion_core.narrate.exchange import Answer, Request, Usage
+from avion_core.narrate.journal import DeadLetter, Entry, Journal, today
 from avion_core.narrate.ledger import Ledger, read_ledger, read_ledgers
+from avion_core.narrate.prices import Prices
 from avion_core.narrate.questions import Questions
 from avion_core.shards import shard_names, shard_numbers
 
@@ -94,7 +94,9 @@ class ShardBooks:
     def settle(self, request: Request, answer: Answer, *, usable: list[bool], parser: str) -> None:
         """Record an answer at its actual price; `usable` is what the parser found for each key."""
         sent = self._unsettled[answer.try_number]
-        given, written, usd = self._price(request, answer, sent.price_share)
+        prices = Prices.of(self._server, sent.price_share)
+        used = self._tokens(request, answer)
+        usd = prices.usd(used.input_tokens, used.output_tokens, cached_tokens=used.cached_tokens)
         entry = Entry(
             answers=answer.try_number,
             keys=list(request.keys),
@@ -102,10 +104,13 @@ class ShardBooks:
             parser=parser,
             provider=self._server.where.rpartition(".")[2],
             model=self._server.model,
-            input_tokens=given,
-            output_tokens=written,
+            input_tokens=used.input_tokens,
+            cached_tokens=used.cached_tokens,
+            output_tokens=used.output_tokens,
             measured=answer.usage is not None,
             usd=usd,
+            prices=str(prices),
+            day=today(),
             seconds=answer.seconds,
             finish=answer.finish,
             limit=sent.token_limit,
@@ -129,14 +134,13 @@ class ShardBooks:
         """Record that a narration or clip was given up."""
         self._journal.add(letter)
 
-    def _price(self, request: Request, answer: Answer, share: float) -> tuple[int, int, float]:
-        """Input tokens, output tokens and price of an answer; from lengths if the server counted none."""
+    @staticmethod
+    def _tokens(request: Request, answer: Answer) -> Usage:
+        """Tokens of an answer; from lengths if the server counted none."""
         if answer.usage is not None:
-            given, written = answer.usage.input_tokens, answer.usage.output_tokens
-        else:
-            given = message_tokens(request.messages) + request.image_tokens
-            written = sum(map(tokens, (answer.content, *answer.others)))
-        return given, written, Prices.of(self._server, share).usd(given, written)
+            return answer.usage
+        given = message_tokens(request.messages) + request.image_tokens
+        return Usage(given, sum(map(tokens, (answer.content, *answer.others))))
 
     def _limit_reached(self, highest: float) -> BudgetError:
         return BudgetError(

@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from avion_core.config import ChatSettings, RephraserSettings, RephraseSettings
+from avion_core.config import RephraserSettings, RephraseSettings
 from avion_core.narrate.exchange import Request
+from avion_core.narrate.prices import Prices
 from avion_core.narrate.prompts import Message, rephrase_messages, text_of
 
 BYTES_PER_TOKEN = 3.5
@@ -52,6 +53,8 @@ class Estimate:
     """Of all requests' prompts and images."""
     price_share: float = 1.0
     """Price relative to that of single requests, as in a batch."""
+    prices: str = ""
+    """Of what a token costs, and where that is from."""
 
     def __str__(self) -> str:
         reasoning = f", at most ${money(self.reasoning_usd)} more if it reasons" if self.reasoning_usd else ""
@@ -63,25 +66,8 @@ class Estimate:
         return (
             f"{self.count} {self.what}, {self.requests} requests, {images}about {self.input_tokens} input "
             f"and {self.output_tokens} output tokens, about {sent} to send, about "
-            f"${money(self.usd)}{batch}{reasoning}"
+            f"${money(self.usd)}{batch}{reasoning}{f' ({self.prices})' if self.prices else ''}"
         )
-
-
-@dataclass(frozen=True)
-class Prices:
-    """US dollars per million tokens."""
-
-    input: float
-    output: float
-
-    @classmethod
-    def of(cls, server: ChatSettings, share: float) -> Prices:
-        """This share of the prices of the settings."""
-        return cls(share * server.usd_per_million_input_tokens, share * server.usd_per_million_output_tokens)
-
-    def usd(self, input_tokens: float, output_tokens: float) -> float:
-        """Price of this many tokens."""
-        return (input_tokens * self.input + output_tokens * self.output) / 1e6
 
 
 def money(usd: float) -> str:
@@ -114,7 +100,8 @@ def highest_usd(request: Request, token_limit: int, prices: Prices) -> float:
     """Upper bound on a request's price: a token has at least one byte, and each reply ends at its limit."""
     given = (len(json.dumps(request.schema)) if request.schema else 0) + request.most_input_tokens
     given += TOKENS_PER_MESSAGE * len(request.messages)
-    return prices.usd(given, token_limit * request.choices)
+    cached = given if prices.cached_input > prices.input else 0
+    return prices.usd(given, token_limit * request.choices, cached_tokens=cached)
 
 
 def estimate_texts(
@@ -135,6 +122,7 @@ def estimate_texts(
         reasoning_usd=prices.usd(0, requests * model.max_reasoning_tokens),
         sent_bytes=int(lengths.sum()) + requests * _prompt_bytes(rephrase, model),
         price_share=model.price_share,
+        prices=Prices.of(model).described,
     )
 
 

@@ -112,7 +112,8 @@ def _usage(value: Any, *, most_in: int, most_out: int) -> Usage | None:
         return None
     if not (0 < given <= most_in and 0 <= written <= most_out):
         return None
-    return Usage(given, written)
+    cached = _field(_field(usage, "prompt_tokens_details"), "cached_tokens")
+    return Usage(given, written, cached if type(cached) is int and 0 <= cached <= given else 0)
 
 
 def _utf8(text: str) -> str:

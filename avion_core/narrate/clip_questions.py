@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 
 from avion_core.config import NarratorSettings, VisionSettings
 from avion_core.media import MediaError
-from avion_core.narrate.budget import Estimate, Prices, message_tokens, reply_tokens
+from avion_core.narrate.budget import Estimate, message_tokens, reply_tokens
 from avion_core.narrate.clip_frames import ClipFrames, images_of
 from avion_core.narrate.clip_sentences import CLIP_PARSER, parse_clip_replies
 from avion_core.narrate.exchange import HARMLESS, Books, ProviderError, Request
 from avion_core.narrate.ledger import key_numbers
 from avion_core.narrate.parse import Parsed
+from avion_core.narrate.prices import Prices
 from avion_core.narrate.prompts import Message, reply_schema
 from avion_core.narrate.questions import CANNOT_BE_READ, Questions
 from avion_core.narrate.vision_probe import (
@@ -181,6 +182,7 @@ class ClipQuestions(Questions):
             images=len(self) * images,
             sent_bytes=round(len(self) * self._bytes_each()),
             price_share=self._vision.price_share,
+            prices=Prices.of(self._vision).described,
         )
 
     def usd(self) -> NDArray[np.float64]:

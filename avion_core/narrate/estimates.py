@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from avion_core.config import NarrateSettings, NarratorSettings
+from avion_core.narrate.bill import Account, Bill, total_usd
 from avion_core.narrate.budget import Estimate, money
 from avion_core.narrate.clip_provider import clip_provider_of
-from avion_core.narrate.ledger import journal_bills, total_usd
+from avion_core.narrate.ledger import journal_spend
 from avion_core.narrate.narrated import estimate_clips
 from avion_core.narrate.provider import provider_of
 from avion_core.narrate.rephrase import estimate
 
 
 def estimate_lines(plan: Mapping[str, Any]) -> Iterator[str]:
-    """A line for each data set of each section of `workflow.estimate_plan`, and one for all together.
+    """Lines for each data set of each section of `workflow.estimate_plan`, and one for all together.
 
     Raises ValueErrors that name a setting that cannot be used.
     """
@@ -26,10 +27,20 @@ def estimate_lines(plan: Mapping[str, Any]) -> Iterator[str]:
             paths = {role: Path(path) for role, path in files.items()}
             left = _left(section, entry, paths)
             asked.append(left)
-            billed = money(total_usd(journal_bills(paths["journal"])))
-            yield f"{name}, {section}.{entry['recipe']['provider']}: ${billed} billed so far; to ask: {left}"
+            spend = journal_spend(paths["journal"])
+            billed, provider = money(total_usd(spend)), entry["provider"]
+            yield f"{name}, {section}.{provider}: ${billed} billed so far; to ask: {left}"
+            yield from _spend_lines(spend)
     requests, usd = (sum(getattr(left, name) for left in asked) for name in ("requests", "usd"))
     yield f"all together: {requests} requests, about ${money(usd)} to come"
+
+
+def _spend_lines(spend: Mapping[Account, Bill]) -> Iterator[str]:
+    """A line for each day, model and price."""
+    for account, bill in sorted(spend.items(), key=lambda item: (item[0].day, item[0])):
+        prices = f" ({account.prices})" if account.prices else ""
+        day = account.day or "day unknown"
+        yield f"  {day}, {account.model}: {bill.requests} requests, ${money(bill.usd)}{prices}"
 
 
 def _left(section: str, entry: Mapping[str, Any], paths: Mapping[str, Path]) -> Estimate:

@@ -56,6 +56,8 @@ class Usage:
     input_tokens: int
     output_tokens: int
     """Including reasoning."""
+    cached_tokens: int = 0
+    """Of the input, those that the server had in its cache."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 One folder per data set, one file per shard, one JSON object per line (ended by "\\n" alone):
 
-    {"try": 7, "usd": 0.0002, "model": "m"}          a request is about to be sent; its highest price
+    {"try": 7, "usd": 0.0002, "model": "m", …}       a request is about to be sent; its highest price, the day
     {"answers": 7, "keys": […], …, "reply": "…"}     its answer, and the real price (`Entry`)
     {"cancelled": 7}                                 the server did not serve it
     {"dead": "a reason", "keys": […], …}             a narration was given up (`DeadLetter`)
@@ -21,6 +21,7 @@ import json
 import os
 import threading
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -48,11 +49,17 @@ class Entry:
     provider: str
     model: str
     input_tokens: int
+    cached_tokens: int
+    """Of the input, those that the server had in its cache."""
     output_tokens: int
     measured: bool
     """Whether the server counted the tokens; otherwise they are estimated from the lengths."""
     usd: float
     """Price at the time of the request."""
+    prices: str
+    """What a token cost, and where that is from (`Prices`)."""
+    day: str
+    """Of the answer, in UTC: 2026-01-31."""
     seconds: float
     """From the first try to the answer."""
     finish: str
@@ -115,7 +122,7 @@ class Journal:
 
     def begin(self, number: int, *, usd: float, model: str) -> None:
         """Record a try, with its highest price, before it is sent."""
-        self._append({"try": number, "usd": usd, "model": model})
+        self._append({"try": number, "usd": usd, "model": model, "day": today()})
 
     def cancel(self, number: int) -> None:
         """Record that the server did not serve a try."""
@@ -166,6 +173,11 @@ class Journal:
         except OSError:
             # Some network file systems have no locks. Snakemake runs one job per shard, so go on without one.
             return
+
+
+def today() -> str:
+    """The day in UTC, such as 2026-01-31."""
+    return datetime.now(UTC).date().isoformat()
 
 
 def parse_line(line: bytes, path: Path, *, start: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from avion_core.config import RephraserSettings
 from avion_core.narrate.api_key import read_api_key
 from avion_core.narrate.budget import Estimate, reply_tokens
-from avion_core.narrate.provider import NarrateError, Provider, Rephrasing, Work, check_address
+from avion_core.narrate.provider import NarrateError, Provider, Rephrasing, Work, check_server
 from avion_core.narrate.questions import Questions
 from avion_core.narrate.rephrase_questions import RephraseQuestions
 
@@ -33,9 +33,9 @@ class LanguageModelProvider(Provider):
         )
 
     def check(self) -> None:
-        """Check the address, and that a reply may have enough tokens."""
+        """Check the address, the prices, and that a reply may have enough tokens."""
         model, count = self.settings.of(RephraserSettings), self.settings.rephrase.texts_per_narration
-        check_address(model)
+        check_server(model)
         typical = np.full(model.narrations_per_request, TYPICAL_BYTES)
         needed = int(reply_tokens(typical, count=count).sum())
         if needed > model.max_tokens_per_reply:

@@ -10,10 +10,9 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,10 +23,11 @@ import pyarrow.json as pj
 from numpy.typing import NDArray
 
 from avion_core.files import publish
+from avion_core.narrate.bill import Account, Bill, total, total_usd
 from avion_core.narrate.journal import damaged, parse_line
 
 JOURNAL, INDEX = "*.jsonl", ".index"
-VERSION = 1
+VERSION = 2
 """Format version of the index."""
 BLOCK_BYTES = 4 << 20
 """Size of one read; an index is written once this much was read."""
@@ -66,7 +66,10 @@ _LINE = pa.schema(
         ("tries", pa.int64()),
         ("attempts", pa.int64()),
         ("model", pa.string()),
+        ("day", pa.string()),
+        ("prices", pa.string()),
         ("input_tokens", pa.int64()),
+        ("cached_tokens", pa.int64()),
         ("output_tokens", pa.int64()),
         ("measured", pa.bool_()),
         ("usd", pa.float64()),
@@ -79,50 +82,31 @@ _LINE = pa.schema(
 
 
 @dataclass
-class Bill:
-    """What one model's requests have used."""
-
-    answers: int = 0
-    estimated: int = 0
-    """Answers for which the server gave no token counts."""
-    lost: int = 0
-    """Tries without an answer that may have been billed; they count at their highest price."""
-    input_tokens: int = 0
-    output_tokens: int = 0
-    usd: float = 0.0
-
-    @property
-    def requests(self) -> int:
-        """Requests that were or may have been served."""
-        return self.answers + self.lost
-
-    def __add__(self, other: Bill) -> Bill:
-        theirs = asdict(other)
-        return Bill(**{name: amount + theirs[name] for name, amount in asdict(self).items()})
-
-
-@dataclass
 class Ledger:
     """Content of one file up to byte `end`."""
 
     end: int = 0
     next_try: int = 0
-    answered: dict[str, Bill] = field(default_factory=dict)
-    """By model, without lost tries."""
-    unsettled: dict[int, tuple[str, float]] = field(default_factory=dict)
-    """Model and highest price of each try without answer or cancellation."""
+    answered: dict[Account, Bill] = field(default_factory=dict)
+    """Without lost tries."""
+    unsettled: dict[int, tuple[Account, float]] = field(default_factory=dict)
+    """Account and highest price of each try without answer or cancellation."""
     marks: list[NDArray[Any]] = field(default_factory=list)
     """Arrays of MARK, in the file's order."""
 
+    def spend(self) -> dict[Account, Bill]:
+        """What was used, lost tries included."""
+        lost = [{account: Bill(lost=1, usd=usd)} for account, usd in self.unsettled.values()]
+        return total([self.answered, *lost])
+
     def bills(self) -> dict[str, Bill]:
         """What each model's requests have used, lost tries included."""
-        lost = [{model: Bill(lost=1, usd=usd)} for model, usd in self.unsettled.values()]
-        return total([self.answered, *lost])
+        return total({account.model: bill} for account, bill in self.spend().items())
 
     @property
     def usd(self) -> float:
         """Upper bound on the dollars spent."""
-        return total_usd(self.bills())
+        return total_usd(self.spend())
 
 
 def read_ledgers(folder: Path) -> Iterator[tuple[Path, Ledger]]:
@@ -152,22 +136,23 @@ def read_ledger(path: Path) -> Ledger:
     return ledger
 
 
-def journal_bills(folder: Path) -> dict[str, Bill]:
-    """The bill of a journal, by model."""
-    return total(ledger.bills() for _, ledger in read_ledgers(folder))
+def journal_summary(folder: Path) -> dict[str, Any]:
+    """The bill of a journal by model, and what each shard spent on each day, for a summary in JSON."""
+    shards = [(path.stem, ledger.spend()) for path, ledger in read_ledgers(folder)]
+    models = total({account.model: bill} for _, spend in shards for account, bill in spend.items())
+    return {
+        "bill": {model: {**asdict(bill), "requests": bill.requests} for model, bill in models.items()},
+        "spend": [
+            {"shard": shard, **account._asdict(), "requests": bill.requests, "usd": bill.usd}
+            for shard, spend in shards
+            for account, bill in sorted(spend.items())
+        ],
+    }
 
 
-def total_usd(bills: Mapping[str, Bill]) -> float:
-    """Upper bound on the total cost."""
-    return sum(bill.usd for bill in bills.values())
-
-
-def total(bills: Iterable[Mapping[str, Bill]]) -> dict[str, Bill]:
-    """The sum of several bills, by model."""
-    found: dict[str, Bill] = {}
-    for model, bill in chain.from_iterable(by_model.items() for by_model in bills):
-        found[model] = found.get(model, Bill()) + bill
-    return found
+def journal_spend(folder: Path) -> dict[Account, Bill]:
+    """The bill of a journal by model, day and price."""
+    return total(ledger.spend() for _, ledger in read_ledgers(folder))
 
 
 def key_numbers(keys: Sequence[str]) -> NDArray[np.uint64]:
@@ -241,23 +226,37 @@ def _value(value: Any, kind: pa.DataType) -> Any:
     return float(value) if kind == pa.float64() else int(value)
 
 
-def _bills(answers: pa.Table) -> dict[str, Bill]:
-    """The bill of answers, by model. An earlier version recorded whatever a server counted."""
-    tokens = [np.clip(_numbers(answers, name), 0, MOST) for name in ("input_tokens", "output_tokens")]
+def _bills(answers: pa.Table) -> dict[Account, Bill]:
+    """The bill of answers. An earlier version recorded whatever a server counted."""
+    counted = ("input_tokens", "cached_tokens", "output_tokens")
+    tokens = {name: np.clip(_numbers(answers, name), 0, MOST) for name in counted}
     usd = np.nan_to_num(np.clip(_numbers(answers, "usd"), 0, MOST))
     estimated = ~_numbers(answers, "measured", default=True).astype(bool)
-    models = pc.fill_null(answers["model"], "unknown").combine_chunks().dictionary_encode()
+    accounts, codes = _accounts(answers)
     found = {}
-    for place, model in enumerate(models.dictionary.to_pylist()):
-        chosen = np.asarray(models.indices) == place
-        found[model] = Bill(
+    for place, account in enumerate(accounts):
+        chosen = codes == place
+        found[account] = Bill(
             answers=int(chosen.sum()),
             estimated=int(estimated[chosen].sum()),
-            input_tokens=int(tokens[0][chosen].sum()),
-            output_tokens=int(tokens[1][chosen].sum()),
+            **{name: int(values[chosen].sum()) for name, values in tokens.items()},
             usd=float(usd[chosen].sum()),
         )
     return found
+
+
+def _accounts(rows: pa.Table) -> tuple[list[Account], NDArray[np.int64]]:
+    """The accounts of lines, and the index of each line's."""
+    columns = [
+        pc.fill_null(rows[name], absent).combine_chunks().dictionary_encode()
+        for name, absent in (("model", "unknown"), ("day", ""), ("prices", ""))
+    ]
+    each = np.stack([np.asarray(column.indices) for column in columns], axis=1)
+    distinct, codes = np.unique(each, axis=0, return_inverse=True)
+    names = [column.dictionary.to_pylist() for column in columns]
+    return [
+        Account(*(names[at][number] for at, number in enumerate(row))) for row in distinct.tolist()
+    ], codes.reshape(-1)
 
 
 def _settle(ledger: Ledger, table: pa.Table) -> None:
@@ -272,9 +271,9 @@ def _settle(ledger: Ledger, table: pa.Table) -> None:
     for number in settled.filter(pc.invert(pc.is_in(settled, tries["try"]))).to_pylist():
         ledger.unsettled.pop(number, None)
     left = tries.filter(pc.invert(pc.is_in(tries["try"], settled)))
-    for row in left.select(["try", "model", "usd"]).to_pylist():
-        usd = row["usd"] or 0.0
-        ledger.unsettled[row["try"]] = (row["model"] or "unknown", usd if 0 <= usd < MOST else 0.0)
+    for row in left.select(["try", "model", "day", "usd"]).to_pylist():
+        usd, account = row["usd"] or 0.0, Account(row["model"] or "unknown", row["day"] or "")
+        ledger.unsettled[row["try"]] = (account, usd if 0 <= usd < MOST else 0.0)
 
 
 def _marks(
@@ -324,8 +323,8 @@ def _load(index: Path, journal: IO[bytes]) -> Ledger:
         return Ledger(
             end=facts["end"],
             next_try=facts["next_try"],
-            answered={model: Bill(**bill) for model, bill in facts["answered"].items()},
-            unsettled={number: (model, usd) for number, model, usd in facts["unsettled"]},
+            answered={Account(*account): Bill(**bill) for account, bill in facts["answered"]},
+            unsettled={number: (Account(*account), usd) for number, account, usd in facts["unsettled"]},
             marks=[marks],
         )
     except (OSError, ValueError, KeyError, TypeError):
@@ -338,8 +337,8 @@ def _save(ledger: Ledger, index: Path, journal: IO[bytes]) -> None:
         "end": ledger.end,
         "check": _check(journal, ledger.end),
         "next_try": ledger.next_try,
-        "answered": {model: asdict(bill) for model, bill in ledger.answered.items()},
-        "unsettled": [[number, model, usd] for number, (model, usd) in ledger.unsettled.items()],
+        "answered": [[account, asdict(bill)] for account, bill in ledger.answered.items()],
+        "unsettled": [[number, account, usd] for number, (account, usd) in ledger.unsettled.items()],
         "marks": sum(map(len, ledger.marks)),
     }
     with publish(index) as draft, draft.open("wb") as stream:

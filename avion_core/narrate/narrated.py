@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from avion_core.narrate.budget import Estimate
 from avion_core.narrate.clip_provider import ClipProvider, ClipTexts, ClipWork, clip_provider_of
 from avion_core.narrate.cosines import Cosines
 from avion_core.narrate.filtered import FILTERED, Filtered
-from avion_core.narrate.ledger import journal_bills
+from avion_core.narrate.ledger import journal_summary
 from avion_core.narrate.provider import NarrateError
 from avion_core.narrate.rephrase import DEAD_LETTERS, SUMMARY
 from avion_core.narrate.windows import PLACES, are_windows, clips_and_windows
@@ -212,11 +212,10 @@ def _publish_dead_letters(dead: pa.Table, path: Path) -> None:
 
 def _summary(found: pa.Table, journal_dir: Path) -> dict[str, Any]:
     reasons = Counter(reason for reason in found["reason"].to_pylist() if reason is not None)
-    bills = journal_bills(journal_dir)
     return {
         "texts": len(found),
         "windows": pc.sum(are_windows(found)).as_py() or 0,
         "other_subject": 0,
         "reasons": dict(reasons.most_common()),
-        "bill": {model: {**asdict(bill), "requests": bill.requests} for model, bill in bills.items()},
+        **journal_summary(journal_dir),
     }

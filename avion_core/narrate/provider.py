@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from avion_core.config import ChatSettings, NarrateSettings
 from avion_core.narrate.budget import Estimate
+from avion_core.narrate.prices import Prices
 from avion_core.registry import load
 
 
@@ -72,8 +73,9 @@ class Provider:
         return Estimate(len(texts), 0, 0, 0, 0.0)
 
 
-def check_address(server: ChatSettings) -> None:
-    """Raise NarrateError unless a server's address is one."""
+def check_server(server: ChatSettings) -> None:
+    """Raise NarrateError unless a server's address is one, or PriceError if its prices are not known."""
+    Prices.of(server)
     if server.base_url is not None and not re.match(r"https?://[^/\s]+", server.base_url):
         raise NarrateError(
             f"{server.where}.base_url must start with http:// or https:// (got '{server.base_url}')"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from avion_core.narrate.budget import Estimate
 from avion_core.narrate.class_lists import load_class_lists
 from avion_core.narrate.cosines import Cosines
 from avion_core.narrate.filtered import Filtered
-from avion_core.narrate.ledger import journal_bills
+from avion_core.narrate.ledger import journal_summary
 from avion_core.narrate.provider import NarrateError, Work, provider_of
 from avion_core.shards import shard_numbers
 
@@ -163,7 +162,6 @@ def _dead(tables: Sequence[pa.Table]) -> Iterator[pa.Table]:
 
 
 def _summary(tables: Sequence[pa.Table], journal_dir: Path) -> dict[str, Any]:
-    bills = journal_bills(journal_dir)
     reasons = Counter(reason for dead in _dead(tables) for reason in dead["reason"].to_pylist())
     others = (
         pc.sum(table["other_subject"]).as_py() for table in tables if "other_subject" in table.column_names
@@ -172,7 +170,7 @@ def _summary(tables: Sequence[pa.Table], journal_dir: Path) -> dict[str, Any]:
         "texts": sum(len(table) for table in tables),
         "other_subject": sum(count or 0 for count in others),
         "reasons": dict(reasons.most_common()),
-        "bill": {model: {**asdict(bill), "requests": bill.requests} for model, bill in bills.items()},
+        **journal_summary(journal_dir),
     }
 
 

@@ -16,7 +16,7 @@ from avion_core.narrate.budget import Estimate, reply_tokens
 from avion_core.narrate.clip_frames import ClipFrames
 from avion_core.narrate.clip_provider import ClipProvider, ClipTexts, ClipWork
 from avion_core.narrate.clip_questions import TYPICAL_BYTES, ClipQuestions, clip_keys
-from avion_core.narrate.provider import NarrateError, check_address
+from avion_core.narrate.provider import NarrateError, check_server
 
 
 class VisionProvider(ClipProvider):
@@ -35,9 +35,9 @@ class VisionProvider(ClipProvider):
         return (ClipTexts(clip.sentences, None, clip.reason, clip.tries) for clip in found)
 
     def check(self) -> None:
-        """Check the address, and that a reply may have enough tokens."""
+        """Check the address, the prices, and that a reply may have enough tokens."""
         vision, count = self.settings.of(VisionSettings), self.settings.texts_per_clip
-        check_address(vision)
+        check_server(vision)
         needed = int(reply_tokens(np.array([TYPICAL_BYTES]), count=count)[0])
         if needed > vision.max_tokens_per_reply:
             raise NarrateError(

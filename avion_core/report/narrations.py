@@ -21,6 +21,8 @@ from avion_core.report.tables import Table, table
 
 SAMPLES = 6
 """Sample narrations per data set."""
+MOST_SPEND_ROWS = 40
+"""Rows of the table of spend that still show each shard."""
 EVENLY = Sampling(frames=FRAMES_A_STRIP, sampling="segments", stride=1)
 """Frames shown of a clip."""
 
@@ -82,7 +84,8 @@ def _narrations(dataset: str, planned: PlannedNarrations) -> Narrations:
     summary = read_json(require(planned.summary, where))
     dead = _dead_letters(summary, planned.dead, "clips" if planned.looks else "narrations")
     section = "narrator.filters" if planned.looks else "narrate.filters"
-    tables = (_bill(summary), dead, _filters(summary, section), _cosines(summary))
+    spent = _bill(summary), _spend(summary, planned.summary)
+    tables = (*spent, dead, _filters(summary, section), _cosines(summary))
     return Narrations(
         dataset=dataset,
         provider=planned.provider,
@@ -156,12 +159,21 @@ def _bill(summary: Mapping[str, Any]) -> Table | None:
     rows = [
         [
             model,
-            *(f"{bill[name]:,}" for name in ("requests", "lost", "input_tokens", "output_tokens")),
+            *(f"{bill.get(name, 0):,}" for name in ("requests", "lost", "input_tokens", "cached_tokens")),
+            f"{bill['output_tokens']:,}",
             f"{bill['usd']:.4f}",
         ]
         for model, bill in summary["bill"].items()
     ]
-    columns = ("model", "requests", "without an answer", "input tokens", "output tokens", "US dollars")
+    columns = (
+        "model",
+        "requests",
+        "without an answer",
+        "input tokens",
+        "of them cached",
+        "output tokens",
+        "US dollars",
+    )
     note = (
         "All requests so far, including other prompts. A request without an answer may have been billed and "
         "counts at its highest price."
@@ -169,6 +181,27 @@ def _bill(summary: Mapping[str, Any]) -> Table | None:
     return (
         replace(table("The provider's bill", columns, rows, numbers=columns[1:]), note=note) if rows else None
     )
+
+
+def _spend(summary: Mapping[str, Any], listed: Path) -> Table | None:
+    """What was spent by shard, model and day; without the shards if the table would be long."""
+    spend = summary.get("spend", [])
+    by_shard = len(spend) <= MOST_SPEND_ROWS
+    sums: dict[tuple[str, ...], tuple[int, float]] = {}
+    for entry in spend:
+        shard = entry["shard"] if by_shard else "all"
+        key = (entry["day"] or "not recorded", entry["model"], shard, entry["prices"] or "highest price")
+        requests, usd = sums.get(key, (0, 0.0))
+        sums[key] = requests + entry["requests"], usd + entry["usd"]
+    rows = [[*key, f"{requests:,}", f"{usd:.4f}"] for key, (requests, usd) in sorted(sums.items())]
+    columns = ("day (UTC)", "model", "shard", "price", "requests", "US dollars")
+    note = (
+        "Requests without an answer count at their highest price. Check list prices before you rely on them."
+    )
+    if not by_shard:
+        note += f" {listed} lists each shard."
+    made = table("Spend", columns, rows, numbers=columns[-2:])
+    return replace(made, note=note) if rows else None
 
 
 def _dead_letters(summary: Mapping[str, Any], listed: Path, what: str) -> Table | None:

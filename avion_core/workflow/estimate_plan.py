@@ -17,6 +17,7 @@ def estimate_plan(workflow: Workflow) -> dict[str, Any]:
         if datasets:
             settings = getattr(workflow.settings, section)
             plan[section] = {
+                "provider": settings.provider,
                 "recipe": settings.recipe(),
                 "job": settings.job_settings(),
                 "datasets": {name: _files(workflow, name, looks=looks) for name in datasets},

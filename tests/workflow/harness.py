@@ -122,6 +122,10 @@ def copy_workspace(source: Path, target: Path) -> Path:
     return target
 
 
+PRICES = {"usd_per_million_input_tokens": 0.15, "usd_per_million_output_tokens": 0.60}
+"""Settings for a test server's model, which has no list price."""
+
+
 @dataclass
 class ChatServer:
     """A running server process and what it was asked."""

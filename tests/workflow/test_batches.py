@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import PYTHON, ChatServer, wait_until
+from harness import PRICES, PYTHON, ChatServer, wait_until
 
 from avion_core.data.clips import write_clips
 from avion_core.data.tables import map_table
-from avion_core.narrate.ledger import Bill, read_ledgers, total
+from avion_core.narrate.bill import Bill, total
+from avion_core.narrate.ledger import read_ledgers
 from avion_core.narrate.rephrase import REPHRASED
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +50,7 @@ def start(
     usual = {
         "base_url": server.url,
         "model": "test-model",
+        **PRICES,
         "first_wait_seconds": 0.02,
         "timeout_seconds": 20.0,
         "batch": True,

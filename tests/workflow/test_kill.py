@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from harness import ChatServer, copy_workspace, finished, kill_when, snakemake
+from harness import PRICES, ChatServer, copy_workspace, finished, kill_when, snakemake
 
 
 def contents(folder: Path, pattern: str) -> dict[str, bytes]:
@@ -52,7 +52,7 @@ def test_narration_asks_only_what_was_not_answered(
     annotated: Path, tmp_path: Path, start_server: Callable[..., ChatServer]
 ) -> None:
     def overlay(server: ChatServer) -> dict[str, Any]:
-        shared = {"base_url": server.url, "parallel_requests": 2}
+        shared = {"base_url": server.url, "parallel_requests": 2, **PRICES}
         own = {"provider": "language_model", "language_model": {"model": "test-model"}}
         return {"language_model": shared, "narrate": own}
 

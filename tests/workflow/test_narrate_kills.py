@@ -12,11 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness import ChatServer, wait_until
+from harness import PRICES, ChatServer, wait_until
 
 from avion_core.data.clips import write_clips
 from avion_core.data.tables import map_table
-from avion_core.narrate.ledger import Bill, read_ledgers, total
+from avion_core.narrate.bill import Bill, total
+from avion_core.narrate.ledger import read_ledgers
 from avion_core.narrate.rephrase import REPHRASED
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +48,7 @@ def start(clips: Path, server: ChatServer, home: Path) -> subprocess.Popen[str]:
     openai = {
         "base_url": server.url,
         "model": "test-model",
+        **PRICES,
         "parallel_requests": PARALLEL,
         "timeout_seconds": 2.0,
         "first_wait_seconds": 0.02,

@@ -15,7 +15,7 @@ ODD = "Say {it} {wildcards.x} {dataset} {{x}} 'differently' $HOME `id` \"y\" \\n
 
 def overlay(**own: Any) -> dict[str, Any]:
     narrate = {"provider": "language_model", "rephrase": {"instruction": ODD}}
-    narrate["language_model"] = {"model": "{m}", **own}
+    narrate["language_model"] = {"model": "{m}", **harness.PRICES, **own}
     return {"narrate": narrate, "selected_runs": ["llm"]}
 
 
@@ -49,4 +49,6 @@ def test_the_estimate_reads_the_configuration_of_the_run_and_needs_no_key(annota
     )
     line = next(line for line in said.splitlines() if "distinct narrations" in line)
     texts, requests = int(line.split(" distinct")[0].split()[-1]), int(line.split(" requests")[0].split()[-1])
-    assert line.startswith("ego4d, narrate.openai: $0.00 billed so far") and requests == -(-texts // 5)
+    assert line.startswith("ego4d, narrate.language_model: $0.00 billed so far") and requests == -(
+        -texts // 5
+    )

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from chat_server import BODIES, ERRORS
-from harness import ChatServer
+from harness import PRICES, ChatServer
 
 from avion_core.data.clips import write_clips
 from avion_core.narrate.api_key import ApiKey
@@ -60,6 +60,7 @@ def narrate(
     usual = {
         "base_url": server.url,
         "model": "test-model",
+        **PRICES,
         "first_wait_seconds": 0.02,
         "timeout_seconds": 3,
     }

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import PYTHON, ChatServer, wait_until
+from harness import PRICES, PYTHON, ChatServer, wait_until
 
 from avion_core.data.clips import write_clips
 from avion_core.data.tables import map_table
@@ -42,6 +42,7 @@ def command(clips: Path, server: ChatServer, home: Path, **openai: Any) -> tuple
         "openai": {
             "base_url": server.url,
             "model": "test-model",
+            **PRICES,
             "first_wait_seconds": 0.02,
             "max_attempts": 8,
             **openai,

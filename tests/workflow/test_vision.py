@@ -14,14 +14,15 @@ from typing import Any
 import harness
 import numpy as np
 import pytest
-from harness import ROOT, ChatServer, wait_until
+from harness import PRICES, ROOT, ChatServer, wait_until
 
 from avion_core.data.chunks import ChunkIndex
 from avion_core.data.clips import ClipTable, write_clips
 from avion_core.data.tables import map_table
 from avion_core.media.crop import center_crop
 from avion_core.media.sample import frame_range, segment_frames
-from avion_core.narrate.ledger import read_ledgers, total
+from avion_core.narrate.bill import total
+from avion_core.narrate.ledger import read_ledgers
 from avion_core.narrate.narrated import NARRATED
 from tests.support.chunk_index import chunk_index
 
@@ -49,7 +50,7 @@ def start_vision(tmp_path: Path) -> Iterator[Callable[..., ChatServer]]:
 
 
 def overlay(server: ChatServer, **vision: Any) -> dict[str, Any]:
-    own = {"base_url": server.url, "model": "m", "image_size_px": 64, **vision}
+    own = {"base_url": server.url, "model": "m", "image_size_px": 64, **PRICES, **vision}
     stage = {"narrations": ["human", "rephrased", "narrated"], "epochs": 1}
     return {
         "narrator": {"provider": "vision", "texts_per_clip": 2, "vision": own},
@@ -116,6 +117,7 @@ def start_shard(home: Path, server: ChatServer, **more: Any) -> subprocess.Popen
         "base_url": server.url,
         "model": "m",
         "image_size_px": 64,
+        **PRICES,
         "parallel_requests": PARALLEL,
         **more,
     }

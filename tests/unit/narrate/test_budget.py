@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from avion_core.config import RephraserSettings, RephraseSettings
 from avion_core.narrate.budget import (
-    Prices,
     byte_lengths,
     estimate_texts,
     highest_usd,
@@ -20,6 +19,7 @@ from avion_core.narrate.budget import (
     usd_by_text,
 )
 from avion_core.narrate.exchange import Request
+from avion_core.narrate.prices import Prices
 
 TEXTS = [f"#C C takes the red mug number {number}" for number in range(100)]
 LENGTHS = byte_lengths(pa.array(TEXTS))
@@ -73,11 +73,11 @@ def test_the_parts_of_texts_are_the_estimate():
 def test_no_request_can_cost_more_than_its_highest_price():
     for content in ("plain words", "\u00e4\u4e2d\U0001f600", "", "x" * 1000):
         messages = ({"role": "user", "content": content},)
-        highest = highest_usd(Request(0, ("t",), messages), 0, Prices(1e6, 0))
+        highest = highest_usd(Request(0, ("t",), messages), 0, Prices(1e6, 1e6, 0, "as set"))
         assert highest >= len(content.encode())
         bound = Request(0, ("t",), messages, {"type": "object"})
-        assert highest_usd(bound, 0, Prices(1e6, 0)) >= highest + 15
-    assert highest_usd(Request(0, (), ()), 300, Prices(0, 1e6)) == 300
+        assert highest_usd(bound, 0, Prices(1e6, 1e6, 0, "as set")) >= highest + 15
+    assert highest_usd(Request(0, (), ()), 300, Prices(0, 0, 1e6, "as set")) == 300
 
 
 def test_parts_of_the_limit_by_hand():

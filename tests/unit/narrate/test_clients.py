@@ -17,7 +17,7 @@ from avion_core.data.clips import write_clips
 from avion_core.data.tables import map_table
 from avion_core.narrate.clip_questions import clip_keys
 from avion_core.narrate.exchange import ProviderError
-from avion_core.narrate.ledger import journal_bills
+from avion_core.narrate.ledger import journal_spend
 from avion_core.narrate.narrated import NARRATED, narrate_shard
 from avion_core.narrate.rephrase import REPHRASED, rephrase_shard
 from avion_core.narrate.rephrase_questions import key_texts
@@ -52,7 +52,8 @@ class StubTransport(Transport):
 
 CLIENTS.register("stub", Client("stub_client:StubTransport", "stub://here", "STUB_KEY"))
 '''
-COMMON = {"client": "stub", "max_usd": 3.0, "parallel_requests": 2}
+PRICES = {"usd_per_million_input_tokens": 0.15, "usd_per_million_output_tokens": 0.6}
+COMMON = {"client": "stub", "max_usd": 3.0, "parallel_requests": 2, **PRICES}
 
 
 @pytest.fixture
@@ -89,9 +90,9 @@ def test_a_client_of_a_plug_in_rephrases_narrations(asked: list[Any], tmp_path: 
     rows = rephrase(clips, settings, tmp_path / "journal")
     assert all("#C C grabs the cup" in row["rephrased"] for row in rows)
     assert [entry[:3] for entry in asked] == [("stub://here", "none", "m")] * 2
-    assert journal_bills(tmp_path / "journal")["m"].input_tokens == 20
+    assert sum(bill.input_tokens for bill in journal_spend(tmp_path / "journal").values()) == 20
     assert rephrase(clips, settings, tmp_path / "journal") == rows and len(asked) == 2, "answers are kept"
-    other = load(narrate=own).narrate
+    other = load(language_model=PRICES, narrate=own).narrate
     assert settings.recorded != other.recorded and settings.recipe() != other.recipe()
     with pytest.raises(ProviderError, match="OPENAI_API_KEY"):
         rephrase(clips, other, tmp_path / "journal")  # the answers of another client are not its

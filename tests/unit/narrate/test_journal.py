@@ -25,9 +25,12 @@ def answer(number: int | None = 0, key: str = "a" * 16, reply: str = "[]") -> En
         provider="openai",
         model="m",
         input_tokens=10,
+        cached_tokens=0,
         output_tokens=5,
         measured=True,
         usd=0.5,
+        prices="as set",
+        day="2026-01-31",
         seconds=0.1,
         finish="stop",
         limit=200,
@@ -44,7 +47,7 @@ def lines(path: Path) -> list[dict]:
 def test_lines_are_written_as_they_are_and_at_once(tmp_path):
     with Journal(tmp_path, "1-of-2") as journal:
         journal.begin(7, usd=0.25, model="m")
-        assert lines(journal.path) == [{"try": 7, "usd": 0.25, "model": "m"}]
+        assert lines(journal.path) == [{"try": 7, "usd": 0.25, "model": "m", "day": module.today()}]
         journal.cancel(7)
         journal.add(answer(7))
         journal.add(DeadLetter("too long", ["b" * 16], ["a text"], 3, 5))

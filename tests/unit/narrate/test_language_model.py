@@ -15,11 +15,13 @@ import pyarrow as pa
 import pytest
 
 from avion_core.config import NarrateSettings
-from avion_core.narrate import ledger, rephrase_questions
+from avion_core.narrate import rephrase_questions
+from avion_core.narrate.bill import Bill, total
 from avion_core.narrate.budget import BudgetError
 from avion_core.narrate.exchange import Answer, Books, NoAnswer, ProviderError, Request, Usage
+from avion_core.narrate.journal import today
 from avion_core.narrate.language_model import ask_model, open_questions, surely_more
-from avion_core.narrate.ledger import read_ledgers, total
+from avion_core.narrate.ledger import journal_spend, journal_summary, read_ledgers
 from avion_core.narrate.provider import Rephrasing
 from avion_core.narrate.rephrase_questions import RephraseQuestions
 
@@ -62,7 +64,8 @@ class Client:
 
 
 def settings(**changes: Any) -> NarrateSettings:
-    model = {"model": "m", **changes}
+    prices = {"usd_per_million_input_tokens": 0.15, "usd_per_million_output_tokens": 0.60}
+    model = {"model": "m", **prices, **changes}
     share = model.pop("max_failed_share", 0.5)
     rephrase = {"texts_per_narration": 2}
     own = {"provider": "language_model", "language_model": model}
@@ -84,8 +87,8 @@ def run(
     )
 
 
-def bill(home: Path) -> ledger.Bill:
-    return total(found.bills() for _, found in read_ledgers(home)).get("m", ledger.Bill())
+def bill(home: Path) -> Bill:
+    return total(found.bills() for _, found in read_ledgers(home)).get("m", Bill())
 
 
 def open_texts(home: Path, **changes: Any) -> list[str]:
@@ -335,6 +338,17 @@ def test_lost_tries_count_at_their_highest_price_for_ever(tmp_path):
     assert bill(tmp_path).requests == client.requests, "a restart forgets no lost try"
 
 
+def test_cached_input_is_cheaper_and_each_line_has_its_day_and_price(tmp_path):
+    prices = {"usd_per_million_input_tokens": 1000, "usd_per_million_output_tokens": 0}
+    client = Client(usage=Usage(100, 50, cached_tokens=60))
+    run(tmp_path, client, texts=TEXTS[:3], **prices, usd_per_million_cached_input_tokens=100, max_usd=9)
+    ((account, spent),) = journal_spend(tmp_path).items()
+    assert spent.usd == pytest.approx(3 * (40 * 1000 + 60 * 100) / 1e6) and spent.cached_tokens == 180
+    assert account == ("m", today(), "$1000/$0 per million tokens in/out, as set")
+    (entry,) = journal_summary(tmp_path)["spend"]
+    assert (entry["shard"], entry["day"], entry["requests"]) == ("1-of-1", today(), 3)
+
+
 def test_a_cancelled_try_costs_nothing(tmp_path):
     class Cancelling(Client):
         def answers(self, waiting: deque[Request], books: Books) -> Iterator[Any]:
@@ -345,7 +359,7 @@ def test_a_cancelled_try_costs_nothing(tmp_path):
 
     client = Cancelling()
     run(tmp_path, client, max_usd=4.0, **PRICES)
-    assert bill(tmp_path) == ledger.Bill(40, 0, 0, 4000, 2000, pytest.approx(2.0))
+    assert bill(tmp_path) == Bill(40, input_tokens=4000, output_tokens=2000, usd=pytest.approx(2.0))
 
 
 @pytest.mark.parametrize("shards", [("1-of-2", "2-of-2", "1-of-3", "2-of-3", "3-of-3"), ("2-of-2", "1-of-1")])

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from avion_core.narrate import ledger as module
+from avion_core.narrate.bill import Account, Bill, total
 from avion_core.narrate.journal import JournalError
-from avion_core.narrate.ledger import DEAD, UNJUDGED, UNUSABLE, USABLE, Bill, Ledger, read_ledger, total
+from avion_core.narrate.ledger import DEAD, UNJUDGED, UNUSABLE, USABLE, Ledger, read_ledger
 
 OLD = {
     "keys": ["00000000000000aa"],
@@ -132,7 +133,9 @@ def random_lines(count: int, seed: int) -> list[dict[str, Any]]:
     """Lines of many threads: tries, settled in any order or never."""
     chance, lines, flying = random.Random(seed), [], []
     for number in range(count):
-        lines.append({"try": number, "usd": chance.choice([0.25, 0.5]), "model": chance.choice("mn")})
+        day = chance.choice([{}, {"day": "2026-01-30"}, {"day": "2026-01-31"}])
+        usd, model = chance.choice([0.25, 0.5]), chance.choice("mn")
+        lines.append({"try": number, "usd": usd, "model": model, **day})
         flying.append(number)
         while len(flying) > 5:
             done = flying.pop(chance.randrange(len(flying)))
@@ -142,18 +145,27 @@ def random_lines(count: int, seed: int) -> list[dict[str, Any]]:
                 lines.append({"cancelled": done})
             elif kind < 0.9:
                 model = lines[[line.get("try") for line in lines].index(done)]["model"]
-                lines.append(answer(done, key, usd=0.125, model=model, usable=[chance.random() < 0.8]))
+                usable = [chance.random() < 0.8]
+                lines.append(answer(done, key, usd=0.125, model=model, usable=usable, prices="p", **day))
             if chance.random() < 0.1:
                 lines.append({"dead": "no", "keys": [key], "texts": ["t"], "tries": 2, "attempts": 5})
     return lines
 
 
-def naive_bills(lines: list[dict[str, Any]]) -> dict[str, Bill]:
+def naive_spend(lines: list[dict[str, Any]]) -> dict[Account, Bill]:
     tries = {line["try"]: line for line in lines if "try" in line}
     for line in lines:
         tries.pop(line.get("cancelled", line.get("answers")), None)
-    answers = [{line["model"]: Bill(1, 0, 0, 10, 5, line["usd"])} for line in lines if "answers" in line]
-    return total([*answers, *({line["model"]: Bill(lost=1, usd=line["usd"])} for line in tries.values())])
+    answered = [
+        (line, Bill(1, input_tokens=10, output_tokens=5, usd=line["usd"]))
+        for line in lines
+        if "answers" in line
+    ]
+    lost = [(line, Bill(lost=1, usd=line["usd"])) for line in tries.values()]
+    return total(
+        {Account(line["model"], line.get("day", ""), line.get("prices", "")): bill}
+        for line, bill in answered + lost
+    )
 
 
 @pytest.mark.parametrize("block_bytes", [1 << 23, 700])
@@ -165,12 +177,12 @@ def test_the_bill_and_marks_are_those_of_a_naive_reading_with_an_index_or_withou
     for end in (0, 40, 41, 150, len(lines)):  # a file that grows; below 700 bytes no index is made
         write(path, *lines[:end])
         found = read_ledger(path)
-        assert found.bills() == naive_bills(lines[:end])
+        assert found.spend() == naive_spend(lines[:end])
         expected = [key for line in lines[:end] for key in line.get("keys", ())]
         assert [key for key, _ in marks(found)] == expected
     assert path.with_suffix(".index").exists() == (block_bytes == 700)
     again = read_ledger(path)
-    assert again.bills() == found.bills() and marks(again) == marks(found)
+    assert again.spend() == found.spend() and len(found.spend()) > 6 and marks(again) == marks(found)
     assert again.next_try == found.next_try == 200
 
 

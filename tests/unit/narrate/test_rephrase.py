@@ -114,7 +114,8 @@ def test_dead_letters_are_listed_and_counted_beside_the_table(clips, monkeypatch
     with (home / "dead_letters.csv").open(newline="") as stream:
         assert list(csv.DictReader(stream)) == [{"text": odd, "reason": 'said "no", twice', "tries": "5"}]
     summary = read_json(home / "summary.json")
-    bill = summary.pop("bill")["m"]
+    bill, (spend,) = summary.pop("bill")["m"], summary.pop("spend")
+    assert (spend["shard"], spend["model"], spend["usd"]) == ("1-of-2", "m", 0.5)
     assert summary == {
         "texts": 4,
         "other_subject": 5,
@@ -142,6 +143,7 @@ def test_tables_of_earlier_versions_are_gathered(clips):
         "other_subject": 0,
         "reasons": {},
         "bill": {},
+        "spend": [],
         "written": 5,
         "filtered": {},
         "examples": {},

@@ -49,7 +49,9 @@ def shell(monkeypatch: pytest.MonkeyPatch) -> None:
 def settings(server: VisionServer | str, **changes: Any) -> NarratorSettings:
     common = {name: changes.pop(name) for name in list(changes) if name in NarratorSettings.model_fields}
     url = server if isinstance(server, str) else server.url
-    vision = {"base_url": url, "model": "m", "image_size_px": 64, "first_wait_seconds": 0.01, **changes}
+    prices = {"usd_per_million_input_tokens": 0.4, "usd_per_million_output_tokens": 1.6}
+    vision = {"base_url": url, "model": "m", "image_size_px": 64, "first_wait_seconds": 0.01}
+    vision |= {**prices, **changes}
     windows = {"texts_per_clip": 3, "window_seconds": 0.5, "step_seconds": 0.5}
     return NarratorSettings.model_validate({"provider": "vision", **windows, **common, "vision": vision})
 
