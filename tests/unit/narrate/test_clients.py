@@ -22,7 +22,7 @@ from avion_core.narrate.narrated import NARRATED, narrate_shard
 from avion_core.narrate.rephrase import REPHRASED, rephrase_shard
 from avion_core.narrate.rephrase_questions import key_texts
 from avion_core.plugins import load_plugins
-from tests.support.narrated import chunk_index
+from tests.support.chunk_index import chunk_index
 
 DEMO = read_config(Path(__file__).parents[3] / "config.yaml")
 STUB = '''

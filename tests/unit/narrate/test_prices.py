@@ -54,9 +54,7 @@ def test_settings_come_before_the_list() -> None:
 )
 def test_an_unknown_price_is_refused_before_anything_is_sent(model: dict[str, Any]) -> None:
     settings = NarrateSettings.model_validate({"provider": "language_model", "language_model": model})
-    with pytest.raises(
-        PriceError, match=r"narrate.language_model: the price of .* set usd_per"
-    ):
+    with pytest.raises(PriceError, match=r"narrate.language_model: the price of .* set usd_per"):
         provider_of(settings).check()
 
 
