@@ -233,7 +233,7 @@ RECORDS = {
         register(
             "EVALUATIONS", f"EvaluationKind({KIND}, figures={{'': ('a',)}}, columns={{'a': 'A', 'b': 'B'}})"
         ),
-        "'b' of `columns`, `headlines` or `optional` is not in `figures`",
+        "'b' of `columns`, `headlines`, `optional` or `tops` is not in `figures`",
     ),
     "figures of one text": (
         register("EVALUATIONS", f"EvaluationKind({KIND}, figures={{'': 'a'}}, columns={{'a': 'A'}})"),
