@@ -21,6 +21,7 @@ from avion_core.narrate.narrated import gather_narrated
 from avion_core.workflow import Workflow
 from tests.support import narrated
 from tests.support.chunk_index import chunk_index
+from tests.support.gates import open_gates
 from tests.support.narrated import write_narrated
 
 SMALL = NarratorConfig.model_validate(
@@ -41,12 +42,7 @@ def save_narrator(folder: Path, seed: int, *, factor: float = 4.0) -> None:
     """Random weights, open gates, and words that differ by clip."""
     torch.manual_seed(seed)
     model = build_model("narrator", SMALL, **SIZES)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if name.endswith("_gate"):
-                weight.fill_(0.7)
-            elif weight.ndim == 2 and name.startswith("language_model."):
-                weight.mul_(factor)
+    open_gates(model, gain=factor)
     save_model(
         folder, model, ModelDescription("narrator", "toy_narrator", **SIZES, sampling="segments", stride=4)
     )

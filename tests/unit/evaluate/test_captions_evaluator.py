@@ -11,6 +11,7 @@ from avion_core.evaluate.subject import EvaluationError
 from avion_core.models.architecture import DualEncoderConfig, NarratorConfig
 from avion_core.models.generate import TextSampling, clip_seed, generate
 from tests.support.evaluated import TOWER, measure, pixels, save, settings
+from tests.support.gates import open_gates
 
 VISION = {**TOWER, "patch_px": 8}
 LANGUAGE = {**TOWER, "context_length": 12, "positions": 12}
@@ -27,12 +28,6 @@ def write_described(place, *video_ids):
     ]
     write_clips(place / "clips.arrow", rows)
     return rows
-
-
-def open_gates(narrator):
-    for weight in narrator.parameters():
-        if weight.ndim == 0:
-            torch.nn.init.ones_(weight)
 
 
 def save_narrator(place):

@@ -17,6 +17,7 @@ from avion_core.models.generate import (
 from avion_core.models.layers import set_checkpointing
 from avion_core.models.narrator import Narrator
 from avion_core.models.towers import VisionConfig
+from tests.support.gates import open_gates
 from tests.support.scores import text_scores
 
 WORDS, BEGIN, END, SIDE = 40, 38, 39, 16
@@ -42,14 +43,7 @@ CONFIG = NarratorConfig(
 def narrator(**arguments) -> Narrator:
     """With open gates and logits that differ by token and by clip."""
     torch.manual_seed(0)
-    model = Narrator(CONFIG, frames=2, image_size_px=SIDE, **arguments)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if name.endswith("_gate"):
-                weight.fill_(0.7)
-            elif weight.ndim == 2 and name.startswith("language_model."):
-                weight.mul_(7)
-    return model.eval()
+    return open_gates(Narrator(CONFIG, frames=2, image_size_px=SIDE, **arguments), gain=7).eval()
 
 
 def clips(count: int) -> torch.Tensor:

@@ -26,6 +26,7 @@ from avion_core.train.tasks.contrastive import ContrastiveTask
 from avion_core.train.tasks.reconstruction import ReconstructionTask
 from avion_core.train.tasks.relevancy import RelevancyTask
 from avion_core.train.texts import AnyText, RelevantSentence
+from tests.support.gates import open_gates
 from tests.unit.train.tiny_tasks import NARRATOR
 
 SMALL = DualEncoderConfig(
@@ -228,11 +229,7 @@ def narrations():
 @pytest.fixture
 def narrator():
     torch.manual_seed(0)
-    model = Narrator(NARRATOR, frames=2, image_size_px=16)
-    for name, weight in model.named_parameters():
-        if name.endswith("_gate"):
-            nn.init.constant_(weight, 0.5)
-    return model
+    return open_gates(Narrator(NARRATOR, frames=2, image_size_px=16))
 
 
 def captioning_loss(task, batch) -> tuple[float, float]:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from avion_core.models.architecture import (
     DualEncoderConfig,
@@ -35,6 +34,7 @@ from avion_core.train.tasks.classification import ClassificationTask
 from avion_core.train.tasks.contrastive import ContrastiveTask
 from avion_core.train.tasks.reconstruction import ReconstructionTask
 from avion_core.train.tasks.relevancy import RelevancyTask
+from tests.support.gates import open_gates
 
 SIZE_PX, FRAMES, CLIPS, CLASSES, WORDS = 16, 2, 8, 3, 20
 STEPS_PER_EPOCH, STEPS = 4, 8
@@ -98,10 +98,7 @@ def reconstruction(world: World, drop_path: float) -> Task:
 def captioning(world: World, drop_path: float) -> Task:
     """With open gates, and dropout in place of drop path."""
     model = Narrator(NARRATOR, frames=FRAMES, image_size_px=SIZE_PX, dropout=drop_path)
-    for name, weight in model.named_parameters():
-        if name.endswith("_gate"):
-            nn.init.constant_(weight, 0.5)
-    return CaptioningTask(model, gather=world.gather)
+    return CaptioningTask(open_gates(model), gather=world.gather)
 
 
 TASKS: dict[str, Callable[[World, float], Task]] = {
