@@ -1,7 +1,7 @@
 """Narrations beside the human ones, in shards.
 
-Rephrased: each distinct text once, then aligned with the clips. Narrated by what clips show: each clip, and windows
-where nobody narrated.
+Rephrased: each distinct text once, then aligned with the clips. Narrated from frames: each clip, and windows over
+stretches without narrations.
 """
 
 

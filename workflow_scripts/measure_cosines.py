@@ -14,7 +14,7 @@ def main() -> None:
     parser.add_argument("clips", type=Path, help="clip table with human narrations")
     parser.add_argument("--chunks", type=Path, required=True, help="chunk index")
     parser.add_argument("--texts", type=Path, nargs="+", required=True, help="the provider's tables of texts")
-    parser.add_argument("--looks", action="store_true", help="the texts narrate what clips show")
+    parser.add_argument("--looks", action="store_true", help="the texts are narrations of clips")
     parser.add_argument("--model", type=Path, required=True, help="weights of the stage that embeds both")
     parser.add_argument("--recipe", required=True, help="settings that affect the cosines, as JSON")
     parser.add_argument("--job", default="{}", help="settings of the job, as JSON")

@@ -1,4 +1,4 @@
-"""Narrate one shard of a data set's clips by what they show."""
+"""Narrate one shard of a data set's clips from their frames."""
 
 import argparse
 import json

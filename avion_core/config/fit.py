@@ -48,7 +48,7 @@ def unserved(settings: Settings, run: str) -> Iterator[str]:
 
 
 def _without_narrator(settings: Settings) -> Iterator[str]:
-    """Why there is nobody to narrate what clips show."""
+    """Why nothing can narrate clips."""
     narrator = settings.narrator
     if narrator.provider is None:
         names = ", ".join(provider_names(looks=True))

@@ -1,4 +1,4 @@
-"""Narrations from what clips show: who narrates, which clips, and how."""
+"""Narrations of clips from their frames: by which model, of which clips, and how."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ PROVIDERS.register("trained", TrainedSettings)
 
 
 class NarratorSettings(ProvidedSection):
-    """Narrations of what clips show, for stages with `narrations: [narrated]`."""
+    """Narrations of clips from their frames, for stages with `narrations: [narrated]`."""
 
     looks: ClassVar[bool] = True
 

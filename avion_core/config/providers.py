@@ -18,7 +18,7 @@ class ProviderSettings(Section):
     """`package.module:Name` of its `avion_core.narrate.provider.Provider`; of a
     `avion_core.narrate.clip_provider.ClipProvider` if it `looks`."""
     looks: ClassVar[bool] = False
-    """Whether it narrates what clips show, as `narrator.provider`, instead of rephrasing narrations."""
+    """Whether it narrates clips from frames, as `narrator.provider`, instead of rephrasing narrations."""
     prompted: ClassVar[bool] = False
     """Whether the section's instruction affects its texts."""
     reads_class_lists: ClassVar[bool] = False
@@ -84,7 +84,7 @@ RENAMED = {"openai": "language_model"}
 
 
 def provider_names(*, looks: bool) -> list[str]:
-    """Providers that narrate what clips show, or those that rephrase narrations."""
+    """Providers that narrate clips, or those that rephrase narrations."""
     return [name for name, provider in PROVIDERS.items() if provider.looks == looks]
 
 

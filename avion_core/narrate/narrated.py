@@ -1,4 +1,4 @@
-"""Narrates clips by what they show, in shards, and gathers the clip table `narrated`.
+"""Narrates clips from their frames, in shards, and gathers the clip table `narrated`.
 
 The clips are those with human narrations, and windows over the stretches without. Clips with the same frames
 are narrated once: the distinct ones are dealt out, every n-th to a shard. A shard's table has a row for each

@@ -58,7 +58,7 @@ class Narrations:
     dataset: str
     provider: str
     looks: bool
-    """Whether clips are narrated by what they show."""
+    """Whether clips are narrated from their frames."""
     clips: int
     distinct: int
     texts_a_clip: float

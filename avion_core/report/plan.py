@@ -58,7 +58,7 @@ class PlannedDataset(Section):
 
 
 class PlannedNarrations(Section):
-    """The training clips of one data set with rephrased narrations, or narrated by what they show."""
+    """The training clips of one data set with rephrased narrations, or narrated from their frames."""
 
     provider: str
     table: Path
@@ -70,7 +70,7 @@ class PlannedNarrations(Section):
     chunks: Path
     """Chunk index, to show clips."""
     looks: bool = False
-    """Whether clips are narrated by what they show."""
+    """Whether clips are narrated from their frames."""
 
 
 class Dag(Section):
@@ -93,7 +93,7 @@ class ReportPlan(Section):
     narrations: dict[str, PlannedNarrations]
     """Rephrased narrations by data set."""
     narrated: dict[str, PlannedNarrations]
-    """Clips narrated by what they show, by data set."""
+    """Clips narrated from their frames, by data set."""
     revision: str = ""
     """Revision of the code that made the results."""
     dag: Dag = Dag(nodes=(), edges=())

@@ -67,7 +67,7 @@ class Paths:
 
     def narration_table(self, dataset: str, table: str = "train", *, looks: bool = False) -> str:
         """Path of a data set's rephrased clips, or of a shard of its rephrased texts; with `looks` of the
-        clips narrated by what they show, or of a shard of them."""
+        clips narrated from their frames, or of a shard of them."""
         return f"{self._narrations(dataset, looks=looks)}/{table}{SUFFIX}"
 
     def narration_files(self, dataset: str, *, looks: bool = False) -> dict[str, str]:

@@ -127,7 +127,7 @@ class Workflow(Paths):
         return self._narrated_as("rephrased")
 
     def narrated_datasets(self) -> list[str]:
-        """Data sets with a stage that uses narrations of what clips show."""
+        """Data sets with a stage that uses narrations made from frames."""
         return self._narrated_as("narrated")
 
     def _narrated_as(self, kind: str) -> list[str]:
@@ -175,7 +175,7 @@ class Workflow(Paths):
         return [self.narration_table(dataset, shard, looks=looks) for shard in shards]
 
     def looks(self, provider: str) -> bool:
-        """Whether a chosen provider narrates what clips show."""
+        """Whether a chosen provider narrates clips."""
         return PROVIDERS[provider].looks
 
     def _provided(self, provider: str) -> NarrateSettings | NarratorSettings:
@@ -200,7 +200,7 @@ class Workflow(Paths):
 
     def training_tables(self, recipe: StageSettings) -> dict[str, str]:
         """Clip tables that a stage trains on: `train` holds human narrations, `narrations` rephrased ones,
-        `narrated` those of what clips show."""
+        `narrated` those made from frames."""
         tables = {"human": "train", "rephrased": "narrations", "narrated": "narrated"}
         paths = {
             "train": self.clip_table(recipe.dataset, "train"),

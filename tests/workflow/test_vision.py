@@ -90,7 +90,7 @@ def test_clips_and_windows_are_estimated_narrated_trained_on_and_reported(annota
         told = np.array([text.split()[-3:] for text in narrated.texts(row)]).astype(int)
         assert np.abs(told - mean_colour(narrated, row, chunks)).max() <= 3
     page = (folder / "results/report/index.html").read_text()
-    assert "narrated by vision" in page and f"{len(narrated)} clips narrated by what they show" in page
+    assert "narrated by vision" in page and f"{len(narrated)} clips narrated from their frames" in page
     assert harness.planned_jobs(folder, overlay=chosen) == {}
     cheaper = {**chosen, "narrator": {**chosen["narrator"], "max_failed_share": 0.9}}
     assert harness.planned_jobs(folder, "pretrain", overlay=cheaper) == {}, "limits trigger no rerun"
