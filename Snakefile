@@ -66,7 +66,7 @@ rule download:
 
 rule weights:
     input:
-        [path for stage in WORKFLOW.stages() if (path := WORKFLOW.fetched_weights(stage.recipe))],
+        [path for stage in WORKFLOW.trained_stages() if (path := WORKFLOW.fetched_weights(stage.recipe))],
 
 
 rule transcode:

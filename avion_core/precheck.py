@@ -121,7 +121,7 @@ def _exists(path: str) -> bool:
 
 def check_models(workflow: Workflow) -> Iterator[str]:
     """Architectures that do not fit their task, sizes or start, and tokenizers without their vocabulary."""
-    for stage in workflow.stages():
+    for stage in workflow.trained_stages():
         try:
             kind = model_kind(stage.recipe)
             if stage.recipe.trains in ("embeddings", "texts"):
@@ -177,7 +177,7 @@ def _wrong_length(where: str, entry: EvaluationSettings, stage: PlannedStage) ->
 
 def check_start_files(workflow: Workflow) -> Iterator[str]:
     """Files of third-party weights for stages still to be trained, including their content."""
-    for stage in workflow.stages():
+    for stage in workflow.trained_stages():
         fetched = workflow.fetched_weights(stage.recipe)
         path = fetched or stage.recipe.start_file
         if path is None or workflow.is_made(stage):
@@ -200,9 +200,9 @@ def check_start_files(workflow: Workflow) -> Iterator[str]:
 def check_clips(workflow: Workflow) -> Iterator[str]:
     """Too few clips for a batch or an evaluation, as far as known before annotation."""
     settings, counts = workflow.settings, {}
-    for dataset in {s.recipe.dataset for s in workflow.stages()} | workflow.evaluated_datasets():
+    for dataset in {s.recipe.dataset for s in workflow.trained_stages()} | workflow.evaluated_datasets():
         counts[dataset] = _known_clips(workflow, dataset)
-    for stage in workflow.stages():
+    for stage in workflow.trained_stages():
         recipe = stage.recipe
         clips = counts[recipe.dataset].get("train", recipe.batch_size) * len(recipe.clip_tables)
         if recipe.epochs and clips < recipe.batch_size and not workflow.is_made(stage):
@@ -277,7 +277,7 @@ def missing_gpus(wanted: int) -> str | None:
 def warnings(workflow: Workflow, *, trains: bool = True) -> list[str]:
     """Settings that work but are rarely intended, or will be a problem later."""
     measured = [(where, entry.dataset, stage.recipe) for where, entry, stage in workflow.measured_stages()]
-    trained = [(stage.where, stage.recipe.dataset, stage.recipe) for stage in workflow.stages()]
+    trained = [(stage.where, stage.recipe.dataset, stage.recipe) for stage in workflow.trained_stages()]
     found = [] if trains else list(check_clips(workflow))
     for where, dataset, recipe in [*trained, *measured]:
         short_side_px = workflow.settings.datasets[dataset].transcode.short_side_px

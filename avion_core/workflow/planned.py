@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,6 +66,36 @@ class Workflow(Paths):
             for stage in self.settings.runs[run_of(run)].stages
         ]
 
+    def trained_stages(self) -> list[PlannedStage]:
+        """The stages of the runs, each after those of any run that it starts from, that narrate its clips, or
+        that filter its texts. Unknown ones and cycles, which are refused elsewhere, are left out."""
+        found: list[PlannedStage] = []
+        seen: set[tuple[str, str]] = set()
+
+        def add(run: str, name: str) -> None:
+            known = run_of(run) in self.settings.runs and name in self.settings.runs[run_of(run)].stages
+            if known and (run, name) not in seen:
+                seen.add((run, name))
+                planned = self.stage(run, name)
+                for needed in self._needed(planned):
+                    add(*needed)
+                found.append(planned)
+
+        for stage in self.stages():
+            add(stage.run, stage.name)
+        return found
+
+    def _needed(self, stage: PlannedStage) -> Iterator[tuple[str, str]]:
+        """Folder of the run, and name, of the stages whose models this one needs."""
+        if stage.recipe.start:
+            yield stage.run, stage.recipe.start
+        for kind, section in (("rephrased", self.settings.narrate), ("narrated", self.settings.narrator)):
+            if kind in stage.recipe.clip_tables and section.provider:
+                if trained := section.own.trained_stage():
+                    yield self._first_of(*trained)
+                if cosine := section.filters.cosine:
+                    yield self._first_of(cosine.run, cosine.stage)
+
     def stage(self, run: str, name: str) -> PlannedStage:
         """One stage of one run."""
         return PlannedStage(run, name, self.settings.stage(run, name))
@@ -109,7 +139,7 @@ class Workflow(Paths):
 
     def measured_stages(self) -> list[tuple[str, EvaluationSettings, PlannedStage]]:
         """(where, evaluation, stage) of every evaluation of the runs and every validation of a stage."""
-        stages = {(stage.run, stage.name): stage for stage in self.stages()}
+        stages = {(stage.run, stage.name): stage for stage in self.trained_stages()}
         found = [
             (f"evaluations.{name}", entry, stages[run, entry.stage])
             for run, name, entry in self.evaluations()
@@ -131,18 +161,18 @@ class Workflow(Paths):
         return self._narrated_as("narrated")
 
     def _narrated_as(self, kind: str) -> list[str]:
-        return sorted({s.recipe.dataset for s in self.stages() if kind in s.recipe.clip_tables})
+        return sorted({s.recipe.dataset for s in self.trained_stages() if kind in s.recipe.clip_tables})
 
     def narrator_model(self) -> str | None:
         """Weights of the stage that narrates clips, if the provider needs one."""
         narrator = self.settings.narrator
         trained = narrator.own.trained_stage() if narrator.provider else None
-        return self._first_model(*trained) if trained else None
+        return self.model(*self._first_of(*trained)) if trained else None
 
-    def _first_model(self, run: str, stage: str) -> str:
-        """Weights of a stage, of the first seed of its run."""
+    def _first_of(self, run: str, stage: str) -> tuple[str, str]:
+        """Folder of the run's first seed, and the stage."""
         first = next(iter(self.settings.seeds(run))) if run in self.settings.runs else run  # else refused
-        return self.model(first, stage)
+        return first, stage
 
     def cosine_filter(self, provider: str) -> CosineFilter | None:
         """The filter by cosine of a provider's texts, if there is one."""
@@ -158,7 +188,7 @@ class Workflow(Paths):
         """Weights of the stage by which a provider's texts are filtered."""
         chosen = self.cosine_filter(provider)
         assert chosen is not None, f"{provider} has no filter by cosine"
-        return self._first_model(chosen.run, chosen.stage)
+        return self.model(*self._first_of(chosen.run, chosen.stage))
 
     def cosine_tables(self, dataset: str, *, looks: bool) -> list[str]:
         """Cosines by which texts of a data set are filtered; empty without that filter."""
@@ -188,7 +218,7 @@ class Workflow(Paths):
 
     def _measured(self) -> list[EvaluationSettings]:
         """Settings of every evaluation of the runs and every validation of a stage."""
-        validating = [s.recipe.validate_with for s in self.stages() if s.recipe.validate_with]
+        validating = [s.recipe.validate_with for s in self.trained_stages() if s.recipe.validate_with]
         names = dict.fromkeys([*validating, *(name for _, name, _ in self.evaluations())])
         return [self.settings.evaluations[name] for name in names]
 
@@ -211,7 +241,7 @@ class Workflow(Paths):
 
     def clip_tables(self, dataset: str) -> dict[str, str]:
         """Clip tables of a data set that the runs read, by their names in preflight."""
-        stages = [stage.recipe for stage in self.stages() if stage.recipe.dataset == dataset]
+        stages = [stage.recipe for stage in self.trained_stages() if stage.recipe.dataset == dataset]
         trained = {name: path for recipe in stages for name, path in self.training_tables(recipe).items()}
         evaluated = self.evaluation_tables(dataset)
         return dict(sorted(trained.items(), reverse=True)) | {
@@ -221,7 +251,7 @@ class Workflow(Paths):
 
     def shortest_clip_timeout(self) -> float:
         """Shortest time limit for a clip over all stages and evaluations, in seconds."""
-        readers = [stage.recipe.clip_timeout_seconds for stage in self.stages()]
+        readers = [stage.recipe.clip_timeout_seconds for stage in self.trained_stages()]
         return min(readers + [entry.clip_timeout_seconds for _, _, entry in self.evaluations()])
 
     def models(self, names: Sequence[str]) -> list[str]:
@@ -234,7 +264,7 @@ class Workflow(Paths):
 
     def used_datasets(self) -> list[str]:
         """Data sets that the runs need."""
-        trained = {stage.recipe.dataset for stage in self.stages()}
+        trained = {stage.recipe.dataset for stage in self.trained_stages()}
         return sorted(trained | self.evaluated_datasets() | self.listed_datasets())
 
     def listed_datasets(self) -> set[str]:
@@ -277,7 +307,7 @@ class Workflow(Paths):
     def clips_needed(self, dataset: str) -> dict[str, int]:
         """Rows that each table needs to fill a batch of every stage; a stage may join several tables."""
         needed = {"train": 1, "narrations": 1, "narrated": 1}
-        for recipe in (stage.recipe for stage in self.stages()):
+        for recipe in (stage.recipe for stage in self.trained_stages()):
             if recipe.dataset == dataset and recipe.epochs:
                 tables = self.training_tables(recipe)
                 share = math.ceil(recipe.batch_size / len(tables))

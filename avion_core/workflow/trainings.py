@@ -58,7 +58,7 @@ def trainings(workflow: Workflow, flops_per_clip: Callable[..., int]) -> list[Tr
     """
     known: dict[str, int] = {}
     found = []
-    for stage in workflow.stages():
+    for stage in workflow.trained_stages():
         recipe = stage.recipe
         further = {"classes": _classes(workflow, recipe)} if recipe.trains == "classes" else {}
         same = repr(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from avion_core import precheck
 from avion_core.config import NarratorFilters, NarratorSettings, SettingsError, load_settings
 from avion_core.configfile import lay_over, read_config
 from avion_core.data import tokenizer
@@ -254,12 +255,12 @@ STAGES = {
 }
 
 
-def load(stage: str, **changes: Any):
+def load(stage: str, selected: tuple[str, ...] = ("teacher", "llm"), **changes: Any):
     overlay = {
         "stages": {"narrator": {**STAGES["narrator"], **changes}},
         "runs": {"teacher": RUN, "llm": {"stages": {"pretrain": {"narrations": ["human", "narrated"]}}}},
         "narrator": {"provider": "trained", "trained": {"run": "teacher", "stage": stage}},
-        "selected_runs": ["teacher", "llm"],
+        "selected_runs": list(selected),
     }
     return load_settings(lay_over(read_config(ROOT / "config.yaml"), overlay))
 
@@ -271,6 +272,25 @@ def test_the_model_is_that_of_the_stage_which_must_train_a_narrator() -> None:
         load("pretrain")
     with pytest.raises(SettingsError, match=r"sees the clips; runs\.teacher\.stages\.narrator has text_only"):
         load("narrator", text_only=True)
+
+
+def test_the_narrator_of_a_run_that_is_not_selected_is_checked_and_planned_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # without data
+    changes = {"dataset": "ek100", "narrations": ["rephrased"]}
+    workflow = Workflow(load("narrator", selected=("llm",), start_weights="lost.pt", start=None, **changes))
+    assert workflow.used_datasets() == Workflow(load("narrator", **changes)).used_datasets()
+    assert "ek100" in workflow.rephrased_datasets()
+    (problem,) = precheck.check_start_files(workflow)
+    assert problem.startswith("runs.teacher.stages.narrator: start_weights: lost.pt: no such file")
+    own = [(stage.run, stage.name) for stage in workflow.stages()]
+    trained = [
+        (stage.run, stage.name) for stage in Workflow(load("narrator", selected=("llm",))).trained_stages()
+    ]
+    assert trained == [("teacher", "pretrain"), ("teacher", "narrator"), *own]
+    human = load_settings(read_config(ROOT / "config.yaml"))
+    assert Workflow(human).trained_stages() == Workflow(human).stages()
 
 
 def test_only_what_affects_texts_is_in_the_recipe() -> None:
