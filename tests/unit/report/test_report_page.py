@@ -214,7 +214,7 @@ def test_a_language_models_bill_and_dead_letters_are_shown(world):
     summary = {"texts": 40, "other_subject": 7, "reasons": reasons, "bill": {"a-model": bill}}
     write_json(world.plan["narrations"]["ego4d"]["summary"], summary)
     text = Page(build(world)[0]).text
-    assert "a-model 5 2 3,000 600 0.7500" in text
+    assert "a-model 5 2 3,000 0 600 0.7500" in text
     assert "cut off <b> 3 7.5 % no sentence 1 2.5 %" in text
     assert "dead_letters.csv. Left out: 7 sentences whose subject is not" in text
 
