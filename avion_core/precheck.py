@@ -24,6 +24,7 @@ from avion_core.media.transcode import have_other_settings
 from avion_core.models.architecture import check_start, load_architecture, model_kind
 from avion_core.narrate.clip_provider import clip_provider_of
 from avion_core.narrate.exchange import ProviderError
+from avion_core.narrate.local_programs import server_problems
 from avion_core.narrate.narrated import estimate_clips
 from avion_core.narrate.provider import provider_of
 from avion_core.narrate.rephrase import estimate
@@ -50,7 +51,15 @@ def problems(workflow: Workflow, *, trains: bool = True, narrates: bool = True) 
     Too few clips are a problem only if something is trained; otherwise a warning. A provider and its key are
     needed only if narrations are rephrased.
     """
-    spared = [check for check, needed in ((check_clips, trains), (check_narrations, narrates)) if not needed]
+    spared = [
+        check
+        for check, needed in (
+            (check_clips, trains),
+            (check_narrations, narrates),
+            (check_local_server, narrates),
+        )
+        if not needed
+    ]
     checks = [check for check in CHECKS if check not in spared]
     return list(dict.fromkeys(problem for check in checks for problem in check(workflow)))
 
@@ -92,7 +101,8 @@ def check_narrations(workflow: Workflow) -> Iterator[str]:
             settings = workflow.settings
             provider = clip_provider_of(settings.narrator) if looks else provider_of(settings.narrate)
             provider.check()
-            provider.check_key()
+            if workflow.local_server(looks=looks) is None:
+                provider.check_key()
         except ProviderError as error:
             if any(_must_ask(workflow, dataset, looks=looks) for dataset in left):  # reads all texts
                 yield str(error)
@@ -100,10 +110,24 @@ def check_narrations(workflow: Workflow) -> Iterator[str]:
             yield str(error)
 
 
+def check_local_server(workflow: Workflow) -> Iterator[str]:
+    """The local server, if narrations are left to make with it."""
+    datasets = {False: workflow.rephrased_datasets(), True: workflow.narrated_datasets()}
+    models, server = workflow.settings.local_models(), workflow.settings.local_server
+    left = [
+        looks
+        for looks in models
+        for name in datasets[looks]
+        if not _exists(workflow.narration_table(name, looks=looks))
+    ]
+    if server and left:
+        yield from server_problems(server, looks=True in left)
+
+
 def _must_ask(workflow: Workflow, dataset: str, *, looks: bool) -> bool:
     """Whether some narration or clip has no answer yet, as far as known."""
     settings = workflow.settings
-    shards = shard_names(settings.shards)
+    shards = shard_names(workflow.narration_shards(looks=looks))
     if all(_exists(workflow.narration_table(dataset, shard, looks=looks)) for shard in shards):
         return False
     clips, chunks = Path(workflow.clip_table(dataset, "train")), Path(workflow.chunks(dataset))
@@ -244,6 +268,13 @@ def missing_here(executor: str, jobs: Iterable[Any]) -> str | None:
             "this machine has no Slurm (no program `sbatch`): start Snakemake on a login node of the "
             "cluster, or leave out --profile profiles/slurm"
         )
+    jobs = list(jobs)
+    if executor not in ("local", "dryrun", "touch") and any(job.is_service for job in jobs):
+        return (
+            "local_server runs beside the jobs that use it, on one machine: start Snakemake without "
+            f"--executor {executor} there, such as within an allocation, or start the server yourself and "
+            "set base_url (docs/local_llm.md)"
+        )
     if executor in ("slurm", "touch"):
         return None
     gpus = 0
@@ -310,6 +341,7 @@ CHECKS: tuple[Callable[[Workflow], Iterator[str]], ...] = (
     check_sources,
     check_ffmpeg,
     check_narrations,
+    check_local_server,
     check_models,
     check_start_files,
     check_layouts,

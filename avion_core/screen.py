@@ -12,6 +12,7 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import psutil
 
@@ -21,6 +22,8 @@ LONGEST_LINE = 300
 """Longest line in characters; longer ones are cut."""
 TRACEBACK = re.compile(r"^Traceback \(most recent call last\):\n(?:[ \t].*\n|\n)*(\S.*)", re.MULTILINE)
 """A traceback and the error at its end."""
+OURS = re.compile(r"^error: .*?(?=\n\(set |\Z)", re.MULTILINE | re.DOTALL)
+"""A program's own error."""
 RANK = re.compile(r"\[rank\d+\]: ?")
 """Prefix of each line in torch's traceback of a process."""
 TORCHRUNS = "torch.distributed.elastic"
@@ -42,6 +45,7 @@ class Screen(logging.Formatter):
         self._inner = inner
         self._jobs: dict[int, tuple[str, list[Path]]] = {}
         self._failed: set[int] = set()
+        self._ended_with_group: set[int] = set()
         self._stopping = False
 
     def format(self, record: logging.LogRecord) -> str:
@@ -51,6 +55,11 @@ class Screen(logging.Formatter):
         if event in ("job_info", "job_error"):
             job = fields["rule_msg"] or fields["rule_name"], [Path(path).absolute() for path in fields["log"]]
             self._jobs.setdefault(fields["jobid"], job)  # an error record has no message
+        if event == "group_error":  # records of its jobs follow
+            self._ended_with_group |= _without_fault(fields["job_error_info"])
+            return ""
+        if event == "job_error" and fields["jobid"] in self._ended_with_group:
+            return ""
         if event == "job_error":
             self._failed.add(fields["jobid"])
             record = logging.makeLogRecord(fields | {"shellcmd": None})
@@ -60,7 +69,7 @@ class Screen(logging.Formatter):
         text = self._inner.format(record)
         if self._stopping or (event == "error" and "CalledProcessError" in text):
             return ""
-        return _clipped(text) if event in ("job_info", "job_error", "group_error") else text
+        return _clipped(text) if event in ("job_info", "job_error") else text
 
     def stop(self) -> None:
         """Note the user's request to stop: jobs that end from now on did not fail."""
@@ -90,9 +99,12 @@ class Screen(logging.Formatter):
 
     def _failures(self) -> str:
         lines = ["Failed:" if self._failed else "Failed; the error is above."]
+        told: set[str] = set()
         for title, logs in (self._jobs[job] for job in sorted(self._failed)):
-            messages = [f"  {_last_message(log) or 'no message'}\n  ({log})" for log in logs]
-            lines += [f"{title}:", *messages]
+            said = {log: _last_message(log) or "no message" for log in logs}
+            if not said or told.isdisjoint(said.values()):  # jobs that run together may share an error
+                lines += [f"{title}:", *(f"  {message}\n  ({log})" for log, message in said.items())]
+            told |= {message for message in said.values() if not message.endswith(SILENT)}
         lines.append("Finished work is kept. Once the cause is fixed, the same command goes on from there.")
         return "\n".join(lines)
 
@@ -102,6 +114,18 @@ def _clipped(text: str) -> str:
     return "\n".join(line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} …" for line in lines)
 
 
+def _without_fault(group: list[dict[str, Any]]) -> set[int]:
+    """Jobs of a failed group that were stopped with it: those without an error, if another has one."""
+    faulty = {job["jobid"] for job in group if any(_errors(Path(log)) for log in job["log"])}
+    return {job["jobid"] for job in group} - faulty if faulty else set()
+
+
+def _errors(log: Path) -> list[str]:
+    """Errors in a log: lines of a program's `error: …`."""
+    text = log.read_text(errors="replace") if log.is_file() else ""
+    return OURS.findall(text.replace("\r", "\n"))
+
+
 def _last_message(log: Path) -> str:
     """A program's error from its log: `error: …`, or a traceback's error, or the last line."""
     if not log.is_file():
@@ -109,7 +133,7 @@ def _last_message(log: Path) -> str:
     text = log.read_text(errors="replace").replace("\r", "\n")
     if saved := SAVED.search(text):
         return saved[0]
-    ours = re.findall(r"^error: .*?(?=\n\(set |\Z)", text, re.MULTILINE | re.DOTALL)
+    ours = OURS.findall(text)
     raised = [error for error in TRACEBACK.findall(_by_rank(text)) if not error.startswith(TORCHRUNS)]
     if ours or raised:
         return (ours or raised)[-1].strip()

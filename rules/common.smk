@@ -8,6 +8,7 @@ delay the longest chain (data, pretraining, fine-tuning).
 
 import json
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -90,6 +91,8 @@ wildcard_constraints:
 
 scattergather:
     shards=SETTINGS.shards,
+    rephrased=WORKFLOW.narration_shards(looks=False),
+    narrated=WORKFLOW.narration_shards(looks=True),
 
 
 def list_of_videos(dataset, *, same):

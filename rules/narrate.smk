@@ -9,6 +9,7 @@ rule rephrase_narrations:
     input:
         clips=WORKFLOW.clip_table("{dataset}", "train"),
         lists=class_lists,
+        server=WORKFLOW.local_server(looks=False) or [],
     output:
         WORKFLOW.narration_table("{dataset}", "{scatteritem}"),
     log:
@@ -18,6 +19,7 @@ rule rephrase_narrations:
     priority: 10
     conda:
         "../envs/narrate.yaml"
+    threads: 0 if WORKFLOW.local_server(looks=False) else 1  # it waits for the server, which has the cores
     resources:
         mem_mb=growing(1500),
         runtime=growing(SETTINGS.narrate.own.job_minutes),
@@ -32,8 +34,33 @@ rule rephrase_narrations:
         "Rephrase narrations of {wildcards.dataset} with {PROVIDER}, shard {wildcards.scatteritem}"
     shell:
         "python -m workflow_scripts.narrate {input.clips:q} --recipe {params.recipe:q} --job {resources.job_settings:q}"
-        " --shard {wildcards.scatteritem} {params.lists} --journal {params.journal:q} --out {output:q}"
-        " 2>&1 | to_log {log:q}"
+        " --shard {wildcards.scatteritem} {params.lists} --journal {params.journal:q} --server {input.server:q}"
+        " --out {output:q} 2>&1 | to_log {log:q}"
+
+
+if SETTINGS.local_models():
+
+    rule local_server:
+        """Serve a language model while others use it: Snakemake runs them at once, and stops this one last."""
+        output:
+            service(f"{LOGS}/local_server.json"),
+        log:
+            f"{LOGS}/local_server.log",
+        conda:
+            "../envs/narrate.yaml"
+        threads: SETTINGS.local_server.threads
+        resources:  # another parameter would trigger the jobs that use the server
+            server=lambda wildcards: SETTINGS.local_server.model_dump_json(),
+            names=lambda wildcards: shlex.join(
+                sorted({model.model for model in SETTINGS.local_models().values()})
+            ),
+            images=WORKFLOW.images_of_local_server(),
+        message:
+            "Serve the language model {SETTINGS.local_server.model}"
+        shell:  # Snakemake stops the shell, which stops the program and waits for it
+            "printf '{{\"pid\": %d}}' $$ >{output:q}; python -m workflow_scripts.local_server"
+            " --settings {resources.server:q} --names {resources.names} --images {resources.images} --threads {threads}"
+            " --run $PPID --state {output:q} --log {log:q} >{log:q} 2>&1 & trap 'kill $!' TERM; wait $! || wait $!"
 
 
 rule estimate:
@@ -58,7 +85,7 @@ rule estimate:
 rule gather_narrations:
     input:
         clips=WORKFLOW.clip_table("{dataset}", "train"),
-        shards=gather.shards(WORKFLOW.narration_table("{{dataset}}", "{scatteritem}")),
+        shards=gather.rephrased(WORKFLOW.narration_table("{{dataset}}", "{scatteritem}")),
         lists=class_lists,
         cosines=lambda wildcards: WORKFLOW.cosine_tables(wildcards.dataset, looks=False),
     output:
@@ -132,6 +159,7 @@ if SETTINGS.narrator.provider:
             chunks=WORKFLOW.chunks("{dataset}"),
             packets=WORKFLOW.packets("{dataset}"),
             model=WORKFLOW.narrator_model() or [],
+            server=WORKFLOW.local_server(looks=True) or [],
         output:
             WORKFLOW.narration_table("{dataset}", "{scatteritem}", looks=True),
         log:
@@ -145,12 +173,12 @@ if SETTINGS.narrator.provider:
                 if SETTINGS.narrator.own.job_gpus
                 else "../envs/train.yaml" if WORKFLOW.narrator_model() else "../envs/narrate.yaml"
             )
-        threads: SETTINGS.narrator.own.job_threads
+        threads: 0 if WORKFLOW.local_server(looks=True) else SETTINGS.narrator.own.job_threads
         resources:
             mem_mb=growing(SETTINGS.narrator.own.job_memory_mb),
             runtime=growing(SETTINGS.narrator.own.job_minutes),
             gpu=SETTINGS.narrator.own.job_gpus,
-            job_settings=lambda wildcards: json.dumps(SETTINGS.narrator.job_settings()),
+            narrator_settings=lambda wildcards: json.dumps(SETTINGS.narrator.job_settings()),
         params:
             code=provider_code(SETTINGS.narrator.provider),
             recipe=lambda wildcards: json.dumps(SETTINGS.narrator.recipe()),  # a prompt may have braces
@@ -159,8 +187,8 @@ if SETTINGS.narrator.provider:
             "Narrate clips of {wildcards.dataset} with {SETTINGS.narrator.provider}, shard {wildcards.scatteritem}"
         shell:
             "python -m workflow_scripts.narrate_clips {input.clips:q} --chunks {input.chunks:q}"
-            " --recipe {params.recipe:q} --job {resources.job_settings:q} --model {input.model:q}"
-            " --shard {wildcards.scatteritem} --journal {params.journal:q} --out {output:q}"
+            " --recipe {params.recipe:q} --job {resources.narrator_settings:q} --model {input.model:q}"
+            " --shard {wildcards.scatteritem} --journal {params.journal:q} --server {input.server:q} --out {output:q}"
             " 2>&1 | to_log {log:q}"
 
     rule gather_narrated_clips:
@@ -168,7 +196,7 @@ if SETTINGS.narrator.provider:
             clips=WORKFLOW.clip_table("{dataset}", "train"),
             chunks=WORKFLOW.chunks("{dataset}"),
             packets=WORKFLOW.packets("{dataset}"),
-            shards=gather.shards(WORKFLOW.narration_table("{{dataset}}", "{scatteritem}", looks=True)),
+            shards=gather.narrated(WORKFLOW.narration_table("{{dataset}}", "{scatteritem}", looks=True)),
             cosines=lambda wildcards: WORKFLOW.cosine_tables(wildcards.dataset, looks=True),
         output:
             **WORKFLOW.narration_files("{dataset}", looks=True),

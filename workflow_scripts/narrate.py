@@ -6,6 +6,7 @@ from pathlib import Path
 
 from avion_core.command import run
 from avion_core.config import NarrateSettings
+from avion_core.narrate.local_server import local_server
 from avion_core.narrate.rephrase import rephrase_shard
 
 
@@ -17,17 +18,19 @@ def main() -> None:
     parser.add_argument("--class-lists", type=Path, nargs="*", default=[], help="CSVs of classes")
     parser.add_argument("--journal", type=Path, required=True, help="folder of paid answers")
     parser.add_argument("--shard", required=True, help="k-of-n: every n-th text from the k-th")
+    parser.add_argument("--server", type=Path, nargs="*", help="state of the local server")
     parser.add_argument("--out", type=Path, required=True, help="table of rephrasings to write")
     arguments = parser.parse_args()
     settings = NarrateSettings.join(json.loads(arguments.recipe), json.loads(arguments.job))
-    rephrase_shard(
-        arguments.clips,
-        settings=settings,
-        shard=arguments.shard,
-        class_lists=arguments.class_lists,
-        journal_dir=arguments.journal,
-        out=arguments.out,
-    )
+    with local_server(arguments.server) as address:
+        rephrase_shard(
+            arguments.clips,
+            settings=settings.at(address),
+            shard=arguments.shard,
+            class_lists=arguments.class_lists,
+            journal_dir=arguments.journal,
+            out=arguments.out,
+        )
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from avion_core.command import run
 from avion_core.config import NarratorSettings
+from avion_core.narrate.local_server import local_server
 from avion_core.narrate.narrated import narrate_shard
 
 
@@ -18,17 +19,20 @@ def main() -> None:
     parser.add_argument("--model", type=Path, nargs="*", help="weights of a trained narrator")
     parser.add_argument("--journal", type=Path, required=True, help="folder of paid answers")
     parser.add_argument("--shard", required=True, help="k-of-n: every n-th distinct clip from the k-th")
+    parser.add_argument("--server", type=Path, nargs="*", help="state of the local server")
     parser.add_argument("--out", type=Path, required=True, help="table of narrated clips to write")
     arguments = parser.parse_args()
-    narrate_shard(
-        arguments.clips,
-        arguments.chunks,
-        settings=NarratorSettings.join(json.loads(arguments.recipe), json.loads(arguments.job)),
-        shard=arguments.shard,
-        model=arguments.model[0] if arguments.model else None,
-        journal_dir=arguments.journal,
-        out=arguments.out,
-    )
+    settings = NarratorSettings.join(json.loads(arguments.recipe), json.loads(arguments.job))
+    with local_server(arguments.server) as address:
+        narrate_shard(
+            arguments.clips,
+            arguments.chunks,
+            settings=settings.at(address),
+            shard=arguments.shard,
+            model=arguments.model[0] if arguments.model else None,
+            journal_dir=arguments.journal,
+            out=arguments.out,
+        )
 
 
 if __name__ == "__main__":

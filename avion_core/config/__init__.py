@@ -27,6 +27,7 @@ from avion_core.config.filters import CosineFilter, FilterSettings, NarratorFilt
 from avion_core.config.fit import unserved
 from avion_core.config.jobs import StageJob
 from avion_core.config.language_model import CLIENTS, ChatSettings, Client, LanguageModelSettings
+from avion_core.config.local_server import LocalServerSettings
 from avion_core.config.losses import CONTRASTIVE_LOSSES, RELEVANCY_LOSSES, LossSettings
 from avion_core.config.messages import NEW_ENTRY
 from avion_core.config.narration import NarrateSettings, RephraserSettings, RephraseSettings
@@ -60,6 +61,7 @@ __all__ = [
     "Fraction",
     "LanguageModelSettings",
     "LayoutName",
+    "LocalServerSettings",
     "LossSettings",
     "Name",
     "NarrateSettings",

@@ -152,6 +152,13 @@ class ProvidedSection(Section):
         own = self.own.model_dump(mode="json", exclude=set(self.own.recipe()))
         return {"max_failed_share": self.max_failed_share, **({self.recorded: own} if own else {})}
 
+    def at(self, address: str | None) -> Self:
+        """The same with the provider's server at this address and no key; None changes nothing."""
+        if address is None:
+            return self
+        own = self.own.model_copy(update={"base_url": address, "key_variable": None})
+        return self.model_validate({**dict(self), self.chosen: own})
+
     @classmethod
     def join(cls, recipe: Mapping[str, Any], job: Mapping[str, Any]) -> Self:
         """The settings from which `recipe` and `job` were made, without other providers' sections."""

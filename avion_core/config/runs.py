@@ -12,7 +12,8 @@ from avion_core.config.base import Count, Folder, Name, Positive, Section, Seed,
 from avion_core.config.datasets import DatasetSettings, TranscodeSettings
 from avion_core.config.evaluations import EvaluationSettings
 from avion_core.config.fit import unserved
-from avion_core.config.language_model import LanguageModelSettings
+from avion_core.config.language_model import ChatSettings, LanguageModelSettings
+from avion_core.config.local_server import LocalServerSettings
 from avion_core.config.messages import explain, without_passwords
 from avion_core.config.narration import NarrateSettings
 from avion_core.config.narrator import NarratorSettings
@@ -22,6 +23,9 @@ from avion_core.config.stages import StageSettings
 from avion_core.evaluations import EVALUATIONS
 from avion_core.layouts import LAYOUTS
 from avion_core.plugins import load_plugins
+
+LOCAL_TIMEOUT_SECONDS = 600.0
+"""Default time limit of a request to the local server, which includes the wait for a slot."""
 
 
 class RunSettings(Section):
@@ -76,6 +80,8 @@ class Settings(Section):
     """What providers with a language model share."""
     narrate: NarrateSettings = NarrateSettings()
     narrator: NarratorSettings = NarratorSettings()
+    local_server: LocalServerSettings | None = None
+    """Null: servers are started by others."""
     stages: dict[Name, SerializeAsAny[StageSettings]]
     """Training recipes by name."""
     evaluations: dict[Name, EvaluationSettings]
@@ -99,6 +105,42 @@ class Settings(Section):
     def seed_of(self, folder: str) -> int:
         """The seed whose results are in this folder."""
         return self.seeds(run_of(folder))[folder]
+
+    def local_models(self) -> dict[bool, ChatSettings]:
+        """The language models served by `local_server`, by whether they look at clips."""
+        models = self._language_models() if self.local_server else {}
+        return {looks: model for looks, model in models.items() if model.base_url is None}
+
+    def _language_models(self) -> dict[bool, ChatSettings]:
+        chosen = {False: self.narrate.own, True: self.narrator.own if self.narrator.provider else None}
+        return {looks: own for looks, own in chosen.items() if isinstance(own, ChatSettings)}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _local_models_are_free(cls, raw: Any) -> Any:
+        """Fill in the price, patience and parallel requests of language models on the local server.
+
+        Validators like this one run from the last to the first: the common settings are filled in already.
+        """
+        server = raw.get("local_server") if isinstance(raw, Mapping) else None
+        if not isinstance(server, Mapping):
+            return raw
+        free = {
+            "usd_per_million_input_tokens": 0.0,
+            "usd_per_million_cached_input_tokens": 0.0,
+            "usd_per_million_output_tokens": 0.0,
+            "timeout_seconds": LOCAL_TIMEOUT_SECONDS,
+            "parallel_requests": server.get("slots", LocalServerSettings.model_fields["slots"].default),
+        }
+        filled = dict(raw)
+        for name in ("narrate", "narrator"):
+            section = raw.get(name)
+            provider = section.get("provider") if isinstance(section, Mapping) else None
+            own = section.get(provider, {}) if isinstance(provider, str) else None
+            chats = provider in PROVIDERS and issubclass(PROVIDERS[str(provider)], ChatSettings)
+            if chats and isinstance(own, Mapping) and own.get("base_url") is None:
+                filled[name] = {**section, str(provider): {**free, **own}}
+        return filled
 
     @model_validator(mode="before")
     @classmethod
@@ -128,6 +170,20 @@ class Settings(Section):
                 sections = [s for s in cls.model_fields if s in ("transcode", entry.get("source"))]
                 datasets[name] = {**entry, **{s: _inherited(raw.get(s), entry.get(s, {})) for s in sections}}
         return {**raw, "datasets": datasets}
+
+    @model_validator(mode="after")
+    def _local_server_has_models(self) -> Settings:
+        models, elsewhere = self.local_models().values(), self._language_models().values()
+        if self.local_server and elsewhere and not models:
+            where = " and ".join(f"{model.where}.base_url" for model in elsewhere)
+            raise ValueError(f"local_server and {where} are set; leave one out")
+        for model in models:
+            if "model" not in model.model_fields_set:
+                raise ValueError(
+                    f"{model.where}.model: name the model of local_server, such as its file's name; answers "
+                    "are kept by this name"
+                )
+        return self
 
     @model_validator(mode="after")
     def _names_refer(self) -> Settings:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import math
+import re
 import sys
 from collections import deque
 from collections.abc import Iterator
@@ -130,8 +131,14 @@ def _asked(settings: NarratorSettings) -> str:
         "schema_bound",
     )
     own = {name: getattr(vision, name) for name in names}
+    own["base_url"] = _without_local_port(vision.base_url)
     own |= {name: value for name, value in vision.recipe().items() if name == "client"}
     return fingerprint({**own, "texts": settings.texts_per_clip})
+
+
+def _without_local_port(address: str | None) -> str | None:
+    """The address; a server of this machine may have another port each time."""
+    return address and re.sub(r"^(https?://127\.0\.0\.1):\d+", r"\1", address)
 
 
 def _probe(client: Any, books: Any, *, settings: NarratorSettings, request: RequestOf) -> VisionServer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from avion_core.config import OPEN_CLIP, Settings, StageSettings
+from avion_core.config import OPEN_CLIP, Settings, StageSettings, VisionSettings
 from avion_core.layouts import SUFFIX
 from avion_core.narrate.rephrase import DEAD_LETTERS, SUMMARY
 from avion_core.sources.download import DataSet
@@ -87,6 +87,20 @@ class Paths:
     def narration_journal(self, dataset: str, *, looks: bool = False) -> str:
         """Folder of a language model's answers for a data set."""
         return f"{self._narrations(dataset, looks=looks)}/journal"
+
+    def local_server(self, *, looks: bool) -> str | None:
+        """State of the local server while it runs, if it serves `narrate`, or with `looks` the `narrator`."""
+        served = looks in self.settings.local_models()
+        return f"{self.settings.results_dir}/logs/local_server.json" if served else None
+
+    def images_of_local_server(self) -> int:
+        """Most images in a request to the local server."""
+        vision = self.settings.local_models().get(True)
+        return vision.frames if isinstance(vision, VisionSettings) else 0
+
+    def narration_shards(self, *, looks: bool) -> int:
+        """Number of jobs that make a data set's narrations: one alone where they share a local server."""
+        return 1 if self.local_server(looks=looks) else self.settings.shards
 
     def _narrations(self, dataset: str, *, looks: bool) -> str:
         """Folder of the chosen provider's texts."""

@@ -195,13 +195,13 @@ class Workflow(Paths):
         provider = (self.settings.narrator if looks else self.settings.narrate).provider
         if provider not in self.cosine_providers():
             return []
-        shards = shard_names(self.settings.shards)
+        shards = shard_names(self.narration_shards(looks=looks))
         return [self.cosine_table(dataset, str(provider), shard) for shard in shards]
 
     def texts_to_filter(self, dataset: str, provider: str) -> list[str]:
         """A provider's shards of texts of a data set."""
         looks = self.looks(provider)
-        shards = shard_names(self.settings.shards)
+        shards = shard_names(self.narration_shards(looks=looks))
         return [self.narration_table(dataset, shard, looks=looks) for shard in shards]
 
     def looks(self, provider: str) -> bool:

@@ -1,7 +1,8 @@
 """Runs the jobs of a workflow for the price of importing their code once.
 
 `WarmPython.path` is a program that takes the place of `python` in a job's command. For our scripts it asks
-a process to fork that has imported them with all they need. All else goes to the real Python.
+a process to fork that has imported them with all they need. All else goes to the real Python, and so does the
+job of a server, which watches its parent process.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ PACKAGES = (
 """What our code imports only when it is needed."""
 CLIENT = """#!{python} -IS
 import os, sys
-if sys.argv[1:2] != ["-m"] or not sys.argv[2].startswith("workflow_scripts."):
+name = sys.argv[2] if sys.argv[1:2] == ["-m"] else ""
+if not name.startswith("workflow_scripts.") or name.endswith(".local_server"):
     os.execv("{python}", ["{python}", *sys.argv[1:]])
 import array, json, signal, socket
 with socket.socket(socket.AF_UNIX) as server:

@@ -190,3 +190,30 @@ def test_what_nohup_ignores_stays_ignored() -> None:
     command = ["nohup", sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
     assert done.stdout.strip() == "alive", done.stderr
+
+
+def test_of_jobs_that_run_together_only_the_faulty_are_blamed_and_a_shared_error_is_said_once(
+    tmp_path: Path,
+) -> None:
+    texts = {
+        1: "error: out of memory\n(set A=1 …)\n",
+        2: "error: out of memory\n(set A=1 …)\n",
+        3: "5 of 9\n",
+    }
+    for number, text in texts.items():
+        (tmp_path / f"{number}.log").write_text(text)
+    run = Run()
+    jobs = [{"jobid": job, "rule_msg": f"Job {job}", "log": [f"{tmp_path}/{job}.log"]} for job in texts]
+    for job in jobs:
+        run.start(**job)
+    assert run.log(LogEvent.GROUP_ERROR, groupid="g", aux_logs=[], job_error_info=jobs) == ""
+    for job in jobs:
+        run.fail(**job)
+    ending = run.screen.ending()
+    assert ending.count("out of memory") == 1 and "Job 1" in ending and "Job 3" not in ending
+    killed = Run()
+    jobs = [{**job, "log": [f"{tmp_path}/3.log"]} for job in jobs]
+    killed.log(LogEvent.GROUP_ERROR, groupid="g", aux_logs=[], job_error_info=jobs)
+    for job in jobs:
+        killed.fail(**job)
+    assert all(f"Job {job}" in killed.screen.ending() for job in texts), "none is known to be faulty"

@@ -95,9 +95,13 @@ def kill_when(
     overlay: dict[str, Any] | None = None,
     number: int = signal.SIGKILL,
     times: int = 1,
+    alone: bool = False,
     **extra: str,
 ) -> None:
-    """Start the workflow, signal it with all its jobs as soon as `reached()` holds, and wait for its end."""
+    """Start the workflow, signal it as soon as `reached()` holds, and wait for its end.
+
+    All its jobs are signalled too, unless Snakemake `alone` is.
+    """
     with (folder / "killed.log").open("w") as log:
         process = subprocess.Popen(
             command(folder, *arguments, overlay=overlay),
@@ -111,7 +115,7 @@ def kill_when(
             assert ended is None, (folder / "killed.log").read_text()[-6000:]
             time.sleep(0.02)
         for _ in range(times):
-            os.killpg(process.pid, number)
+            (os.kill if alone else os.killpg)(process.pid, number)
             time.sleep(0.1)
         process.wait()
 
