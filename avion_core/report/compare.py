@@ -23,7 +23,7 @@ class Gap:
     high: float | None = None
     """None if it cannot be tested."""
     clear: bool | None = None
-    """Whether other clips, or of means other seeds, are unlikely to change the sign; None if unknown."""
+    """Whether other clips (for means: other seeds) are unlikely to change the sign; None if unknown."""
     clips: int = 0
     """Clips on which the two differ."""
     over: str = ""

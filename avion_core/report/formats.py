@@ -22,7 +22,7 @@ def figure(value: float, top: float) -> str:
 
 def interval(low: float, high: float) -> str:
     """`21.1–30.2`, without a line break."""
-    return f"{low:.1f}\N{WORD JOINER}–\N{WORD JOINER}{high:.1f}"
+    return f"{low:.1f}\N{WORD JOINER}–\N{WORD JOINER}{high:.1f}".replace("-", "−")
 
 
 def deviation(points: float) -> str:
