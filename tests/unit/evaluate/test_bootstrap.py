@@ -129,6 +129,19 @@ def test_scores_come_back_from_a_file(tmp_path):
     assert load_scores(tmp_path / "old.safetensors") is None
 
 
+def test_a_figure_may_have_a_highest_score_of_its_own(tmp_path):
+    """Nothing right of eight: the interval reaches as far on each figure's own scale."""
+    nothing = {"share": np.zeros(8), "cider": np.zeros(8)}
+    found = Scores(np.arange(8), np.arange(8) // 4, nothing, {}, top=1.0, tops={"cider": 10.0})
+    intervals = found.intervals()
+    assert intervals["cider"] == pytest.approx([10 * bound for bound in intervals["share"]])
+    assert intervals["share"][1] > 0.2
+    save_file(found.to_arrays(), tmp_path / "outputs.safetensors")
+    assert load_scores(tmp_path / "outputs.safetensors").intervals() == intervals
+    gap = paired_differences(found, found)
+    assert gap["cider"].high == pytest.approx(10 * gap["share"].high)
+
+
 @pytest.mark.parametrize(("right", "count"), [(0, 8), (8, 8), (1, 20), (19, 20), (20, 20), (0, 400)])
 def test_an_interval_of_a_share_is_never_narrower_than_wilsons(right, count):
     """At 0 and 100 % every draw is the same, however few the clips."""
