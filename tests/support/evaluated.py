@@ -1,11 +1,12 @@
 """Evaluations of small random models on clips without videos."""
 
 import numpy as np
+import pytest
 import torch
 from safetensors.numpy import load_file
 
 from avion_core.config import EvaluationSettings
-from avion_core.evaluate import runner
+from avion_core.evaluate import inference, runner
 from avion_core.files import read_json
 from avion_core.media import MediaError
 from avion_core.models.store import ModelDescription, build_model, save_model
@@ -65,3 +66,17 @@ def measure(place, kind, *, out="out", tables=(), **others):
         settings(kind, **others), title="toy", model=place / "model", files=files, out=place / out
     )
     return read_json(place / out / "metrics.json"), load_file(place / out / "outputs.safetensors")
+
+
+def computed_batches(monkeypatch: pytest.MonkeyPatch, *, stop_after: int = 99) -> list[int]:
+    """Sizes of the batches that are computed; the one after the last allowed is interrupted, as by Ctrl-C."""
+    means, sizes = inference._means, []
+
+    def noted(forward, views, *rest):
+        if len(sizes) == stop_after:
+            raise KeyboardInterrupt
+        sizes.append(len(views))
+        return means(forward, views, *rest)
+
+    monkeypatch.setattr(inference, "_means", noted)
+    return sizes

@@ -15,7 +15,6 @@ from avion_core.configfile import lay_over, read_config
 from avion_core.data.clips import write_clips
 from avion_core.data.tables import map_table, write_table
 from avion_core.data.tokenizer import tokenize
-from avion_core.evaluate import inference
 from avion_core.evaluate.subject import EvaluationError
 from avion_core.media.crop import center_crop
 from avion_core.media.sample import Sampling
@@ -25,6 +24,7 @@ from avion_core.narrate.narrated import NARRATED
 from avion_core.narrate.rephrase import REPHRASED
 from avion_core.workflow import Workflow
 from tests.support.chunk_index import chunk_index
+from tests.support.evaluated import computed_batches
 
 ROOT = Path(__file__).parents[2]
 SIZES = {"frames": 2, "image_size_px": 64}
@@ -121,31 +121,17 @@ def test_shards_are_ranges_of_the_clips_and_change_nothing(
     np.testing.assert_allclose(values(rows), values(whole), atol=1e-5)
 
 
-def counted(monkeypatch: pytest.MonkeyPatch, *, stop_after: int = 99) -> list[int]:
-    """Sizes of the batches of clips that are embedded; the batch after the last one allowed is a Ctrl-C."""
-    means, sizes = inference._means, []
-
-    def noted(forward, views, *rest):
-        if len(sizes) == stop_after:
-            raise KeyboardInterrupt
-        sizes.append(len(views))
-        return means(forward, views, *rest)
-
-    monkeypatch.setattr(inference, "_means", noted)
-    return sizes
-
-
 def test_each_clip_is_embedded_once_and_a_stopped_shard_goes_on(
     made: Path, whole: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as stopping:
-        first = counted(stopping, stop_after=1)
+        first = computed_batches(stopping, stop_after=1)
         with pytest.raises(KeyboardInterrupt):
             measure(made, tmp_path)
     assert first == [2] and not (tmp_path / "1-of-1.arrow").exists()
     with (tmp_path / KEPT / "1-of-1.jsonl").open("ab") as stream:  # what a kill in mid-line leaves
         stream.write(b'{"clip": "abc", "cos')
-    sizes = counted(monkeypatch)
+    sizes = computed_batches(monkeypatch)
     found = measure(made, tmp_path)
     assert sizes == [1], "two clips have the same place, and one has no texts"
     np.testing.assert_allclose(values(found), values(whole), atol=1e-5)
@@ -157,7 +143,7 @@ def test_another_model_and_other_texts_are_measured_again(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = measure(made, tmp_path)
-    sizes = counted(monkeypatch)
+    sizes = computed_batches(monkeypatch)
     save(made / "other", 1)
     assert values(measure(made, tmp_path, model="other")) != values(found) and sum(sizes) == 3
     home = tmp_path / "changed"

@@ -15,13 +15,13 @@ from avion_core.config import NarratorFilters, NarratorSettings, SettingsError, 
 from avion_core.configfile import lay_over, read_config
 from avion_core.data import tokenizer
 from avion_core.data.clips import ClipTable
-from avion_core.evaluate import inference
 from avion_core.models.architecture import NarratorConfig
 from avion_core.models.store import ModelDescription, build_model, save_model
 from avion_core.narrate.narrated import gather_narrated
 from avion_core.workflow import Workflow
 from tests.support import narrated
 from tests.support.chunk_index import chunk_index
+from tests.support.evaluated import computed_batches
 from tests.support.gates import open_gates
 from tests.support.narrated import write_narrated
 
@@ -120,25 +120,11 @@ def test_texts_do_not_depend_on_shards_and_batches(
     assert table.arrow().column("scores").null_count == 0
 
 
-def stopped_after(batches: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Stop in the batch after these; returns the sizes of all batches that are computed."""
-    means, sizes = inference._means, []
-
-    def noted(forward, views, *rest):
-        if len(sizes) == batches:
-            raise KeyboardInterrupt
-        sizes.append(len(views))
-        return means(forward, views, *rest)
-
-    monkeypatch.setattr(inference, "_means", noted)
-    return sizes
-
-
 def test_a_stopped_shard_goes_on_where_it_was(
     made: Path, whole: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as stopping:
-        first = stopped_after(2, stopping)
+        first = computed_batches(stopping, stop_after=2)
         with pytest.raises(KeyboardInterrupt):
             narrate(made, tmp_path)
     assert first == [2, 2] and not (tmp_path / "1-of-1.arrow").exists()
@@ -146,7 +132,7 @@ def test_a_stopped_shard_goes_on_where_it_was(
     with kept.open("ab") as stream:  # what a kill in mid-line leaves
         stream.write(b'{"made_with": "abc", "cl')
     with monkeypatch.context() as counting:
-        second = stopped_after(99, counting)
+        second = computed_batches(counting)
         found = narrate(made, tmp_path)
         assert sum(second) == len(whole) - 4
         del second[:]
@@ -161,7 +147,7 @@ def test_texts_of_another_model_or_other_draws_are_not_taken(
 ) -> None:
     narrate(made, tmp_path)
     save_narrator(made / "other", 1)
-    sizes = stopped_after(99, monkeypatch)
+    sizes = computed_batches(monkeypatch)
     other = narrate(made, tmp_path, model="other")
     assert sum(sizes) == len(whole) and by_clip(other) != by_clip(whole)
     reseeded = narrate(made, tmp_path, seed=1)
@@ -175,7 +161,7 @@ def test_another_number_of_shards_writes_no_text_again(
 ) -> None:
     for shard in ("1-of-2", "2-of-2"):
         narrate(made, tmp_path, shard=shard)
-    sizes = stopped_after(99, monkeypatch)
+    sizes = computed_batches(monkeypatch)
     assert by_clip(narrate(made, tmp_path)).keys() == by_clip(whole).keys() and sizes == []
 
 
@@ -212,7 +198,7 @@ def test_texts_of_other_chunks_are_not_taken(
     chunk_index(home, {"a": [60], "b": [30]})
     rows = narrate(home, tmp_path)
     chunk_index(home, {"a": [60], "b": [45]})
-    sizes = stopped_after(99, monkeypatch)
+    sizes = computed_batches(monkeypatch)
     found = narrate(home, tmp_path)
     assert sum(sizes) == sum(row["video_id"] == "b" for row in found), "only the changed video is read"
     assert [row for row in found if row["video_id"] == "a"] == [row for row in rows if row["video_id"] == "a"]
