@@ -154,7 +154,7 @@ class ChatServer:
         return [text for line in self.requests() if line["behaviour"] == behaviour for text in line["texts"]]
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 600) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"waited too long for {what}"
