@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import signal
+import sys
 from pathlib import Path
 
 
@@ -32,7 +33,10 @@ def main() -> None:
         settings.mmproj.path = arguments.projector
     if arguments.chat_template:
         settings.chat_template = arguments.chat_template.read_text(encoding="utf-8")
-    server = xllamacpp.Server(settings)
+    try:
+        server = xllamacpp.Server(settings)
+    except RuntimeError as error:  # llama.cpp has printed its reasons
+        sys.exit(f"xllamacpp: {error}")
     print(f"listening on {server.listening_address}", flush=True)
     signal.pause()
 
