@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from avion_core.evaluate.subject import Subject
     from avion_core.models.base import Embedder
 
-KEPT = "measured"
+MEASURED = "measured"
 """Folder, beside the shards' tables, of what is measured."""
-TOLD = [name for name in COSINES.names if name != "cosines"]
+COLUMNS = [name for name in COSINES.names if name != "cosines"]
 Place = tuple[str, float, float]
 """Video, start and end in seconds."""
 
@@ -72,7 +72,7 @@ def measure_cosines(
     distinct = _by_place(rows)
     index = ChunkIndex.load(chunks)
     names = _names(distinct, index, sha256(model), settings)
-    folder = out.parent / KEPT
+    folder = out.parent / MEASURED
     wanted = set(names.values())
     kept = {line["clip"]: line["cosines"] for line in kept_lines(folder) if line["clip"] in wanted}
     missing = {place: own for place, own in distinct.items() if own and names[place] not in kept}
@@ -100,12 +100,12 @@ def _rows(
     total = len(map_table(clips, CLIPS)) if written is None else len(written)
     start, end = (total * place // count for place in (number - 1, number))
     if written is not None:
-        return list(written.select(TOLD).slice(start, end - start).to_pylist())
+        return list(written.select(COLUMNS).slice(start, end - start).to_pylist())
     found: list[dict[str, Any]] = []
     before = 0
     for batch in new_texts(clips, texts):
         first, last = max(0, start - before), max(0, end - before)
-        found += batch.select(TOLD).slice(first, max(0, last - first)).to_pylist()
+        found += batch.select(COLUMNS).slice(first, max(0, last - first)).to_pylist()
         before += len(batch)
     return found
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from avion_core.clip_cosines import KEPT, measure_cosines
+from avion_core.clip_cosines import MEASURED, measure_cosines
 from avion_core.config import CosineFilter, Settings, SettingsError, load_settings
 from avion_core.configfile import lay_over, read_config
 from avion_core.data.clips import write_clips
@@ -129,7 +129,7 @@ def test_each_clip_is_embedded_once_and_a_stopped_shard_goes_on(
         with pytest.raises(KeyboardInterrupt):
             measure(made, tmp_path)
     assert first == [2] and not (tmp_path / "1-of-1.arrow").exists()
-    with (tmp_path / KEPT / "1-of-1.jsonl").open("ab") as stream:  # what a kill in mid-line leaves
+    with (tmp_path / MEASURED / "1-of-1.jsonl").open("ab") as stream:  # what a kill in mid-line leaves
         stream.write(b'{"clip": "abc", "cos')
     sizes = computed_batches(monkeypatch)
     found = measure(made, tmp_path)
