@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from avion_core.config.base import Count, Fraction, Name, Positive, Precision, Section
 from avion_core.config.jobs import EvaluationJob
@@ -58,6 +58,15 @@ class FilterSettings(Section):
     """Filter by the cosine between clip and text; null for none."""
     alike: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of common words from which a text repeats an earlier one of its clip; null keeps repetitions."""
+
+    @model_validator(mode="after")
+    def _some_length_is_kept(self) -> Self:
+        if self.least_words > self.most_words:
+            raise ValueError(
+                f"least_words ({self.least_words}) is above most_words ({self.most_words}), which leaves out "
+                "every text; lower it"
+            )
+        return self
 
     def recipe(self) -> dict[str, Any]:
         """The settings that affect which texts are kept."""

@@ -81,6 +81,10 @@ def load(**changes: Any) -> Settings:
             {"narrator": {"step_seconds": 3}},
             "step_seconds (3) is above window_seconds (2), which leaves gaps",
         ),
+        (
+            {"narrator": {"filters": {"least_words": 40}}},
+            "least_words (40) is above most_words (30), which leaves out every text",
+        ),
     ],
 )
 def test_misfits_are_refused_when_the_configuration_is_loaded(changes: dict[str, Any], message: str) -> None:

@@ -275,6 +275,14 @@ def test_the_narrator_of_a_run_that_is_not_selected_is_checked_and_planned_too(
         (stage.run, stage.name) for stage in Workflow(load("narrator", selected=("llm",))).trained_stages()
     ]
     assert trained == [("teacher", "pretrain"), ("teacher", "narrator"), *own]
+    cosine = {"run": "teacher", "stage": "pretrain"}
+    overlay = {
+        "runs": {"teacher": {**RUN, "stages": {"pretrain": {}}}},
+        "narrate": {"filters": {"cosine": cosine}},
+        "selected_runs": ["llm"],
+    }
+    filtered = load_settings(lay_over(read_config(ROOT / "config.yaml"), overlay))
+    assert [stage.run for stage in Workflow(filtered).trained_stages()][:2] == ["teacher", "llm"]
     human = load_settings(read_config(ROOT / "config.yaml"))
     assert Workflow(human).trained_stages() == Workflow(human).stages()
 
