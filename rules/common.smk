@@ -106,6 +106,24 @@ def class_lists(wildcards):
     return list_of_videos(lists, same=SOURCES.same_class_lists(wildcards.dataset)) if lists else []
 
 
+def shared_tables(wildcards):
+    """Clip tables of data sets that share answers: the age of those after this one does not count."""
+    before, after = WORKFLOW.sharing(wildcards.dataset, looks=False)
+    tables = [WORKFLOW.clip_table(dataset, "train") for dataset in before]
+    return tables, [ancient(WORKFLOW.clip_table(dataset, "train")) for dataset in after]
+
+
+def other_tables(wildcards):
+    """Clip tables, chunk indexes and packets of data sets that share the narrator's limit, whatever their age."""
+    before, after = WORKFLOW.sharing(wildcards.dataset, looks=True)
+    others = [*before, *after]
+    return (
+        [ancient(WORKFLOW.clip_table(dataset, "train")) for dataset in others],
+        [ancient(WORKFLOW.chunks(dataset)) for dataset in others],
+        [ancient(WORKFLOW.packets(dataset)) for dataset in others],
+    )
+
+
 def stage_of(wildcards):
     return SETTINGS.stage(wildcards.run, wildcards.stage)
 

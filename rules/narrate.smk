@@ -10,6 +10,8 @@ rule rephrase_narrations:
         clips=WORKFLOW.clip_table("{dataset}", "train"),
         lists=class_lists,
         server=WORKFLOW.local_server(looks=False) or [],
+        before=lambda wildcards: shared_tables(wildcards)[0],
+        after=lambda wildcards: shared_tables(wildcards)[1],
     output:
         WORKFLOW.narration_table("{dataset}", "{scatteritem}"),
     log:
@@ -34,8 +36,8 @@ rule rephrase_narrations:
         "Rephrase narrations of {wildcards.dataset} with {PROVIDER}, shard {wildcards.scatteritem}"
     shell:
         "python -m workflow_scripts.narrate {input.clips:q} --recipe {params.recipe:q} --job {resources.job_settings:q}"
-        " --shard {wildcards.scatteritem} {params.lists} --journal {params.journal:q} --server {input.server:q}"
-        " --out {output:q} 2>&1 | to_log {log:q}"
+        " --shard {wildcards.scatteritem} {params.lists} --before {input.before:q} --after {input.after:q}"
+        " --journal {params.journal:q} --server {input.server:q} --out {output:q} 2>&1 | to_log {log:q}"
 
 
 if SETTINGS.local_models():
@@ -86,6 +88,7 @@ rule gather_narrations:
     input:
         clips=WORKFLOW.clip_table("{dataset}", "train"),
         shards=gather.rephrased(WORKFLOW.narration_table("{{dataset}}", "{scatteritem}")),
+        shared=lambda wildcards: WORKFLOW.shared_shards(wildcards.dataset),
         lists=class_lists,
         cosines=lambda wildcards: WORKFLOW.cosine_tables(wildcards.dataset, looks=False),
     output:
@@ -109,6 +112,7 @@ rule gather_narrations:
         "Join rephrased narrations of {wildcards.dataset}"
     shell:
         "python -m workflow_scripts.gather_narrations {input.clips:q} --shards {input.shards:q}"
+        " --shared {input.shared:q}"
         " --filters {params.filters:q} --cosines {input.cosines:q} {params.lists}"
         " --journal {params.journal:q} --out {output.table:q} 2>&1 | to_log {log:q}"
 
@@ -160,6 +164,9 @@ if SETTINGS.narrator.provider:
             packets=WORKFLOW.packets("{dataset}"),
             model=WORKFLOW.narrator_model() or [],
             server=WORKFLOW.local_server(looks=True) or [],
+            other_clips=lambda wildcards: other_tables(wildcards)[0],
+            other_chunks=lambda wildcards: other_tables(wildcards)[1],
+            other_packets=lambda wildcards: other_tables(wildcards)[2],
         output:
             WORKFLOW.narration_table("{dataset}", "{scatteritem}", looks=True),
         log:
@@ -188,6 +195,7 @@ if SETTINGS.narrator.provider:
         shell:
             "python -m workflow_scripts.narrate_clips {input.clips:q} --chunks {input.chunks:q}"
             " --recipe {params.recipe:q} --job {resources.narrator_settings:q} --model {input.model:q}"
+            " --other-clips {input.other_clips:q} --other-chunks {input.other_chunks:q}"
             " --shard {wildcards.scatteritem} --journal {params.journal:q} --server {input.server:q} --out {output:q}"
             " 2>&1 | to_log {log:q}"
 

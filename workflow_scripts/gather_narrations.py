@@ -13,6 +13,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("clips", type=Path, help="clip table")
     parser.add_argument("--shards", type=Path, nargs="+", required=True, help="tables of rephrasings")
+    parser.add_argument("--shared", type=Path, nargs="*", default=[], help="other data sets' tables")
     parser.add_argument("--filters", default="{}", help="which texts are kept, as JSON")
     parser.add_argument("--cosines", type=Path, nargs="*", default=[], help="tables of cosines, in order")
     parser.add_argument("--class-lists", type=Path, nargs="*", default=[], help="CSVs of classes")
@@ -29,6 +30,7 @@ def main() -> None:
         cosines=arguments.cosines,
         journal_dir=arguments.journal,
         out=arguments.out,
+        shared=arguments.shared,
     )
 
 

@@ -17,6 +17,10 @@ def main() -> None:
     parser.add_argument("--job", default="{}", help="settings of the requests, as JSON")
     parser.add_argument("--class-lists", type=Path, nargs="*", default=[], help="CSVs of classes")
     parser.add_argument("--journal", type=Path, required=True, help="folder of paid answers")
+    parser.add_argument(
+        "--before", type=Path, nargs="*", default=[], help="tables whose texts are left to others"
+    )
+    parser.add_argument("--after", type=Path, nargs="*", default=[], help="further ones that share the limit")
     parser.add_argument("--shard", required=True, help="k-of-n: every n-th text from the k-th")
     parser.add_argument("--server", type=Path, nargs="*", help="state of the local server")
     parser.add_argument("--out", type=Path, required=True, help="table of rephrasings to write")
@@ -30,6 +34,8 @@ def main() -> None:
             class_lists=arguments.class_lists,
             journal_dir=arguments.journal,
             out=arguments.out,
+            before=arguments.before,
+            after=arguments.after,
         )
 
 

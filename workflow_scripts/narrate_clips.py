@@ -18,6 +18,8 @@ def main() -> None:
     parser.add_argument("--job", default="{}", help="the other settings, as JSON")
     parser.add_argument("--model", type=Path, nargs="*", help="weights of a trained narrator")
     parser.add_argument("--journal", type=Path, required=True, help="folder of paid answers")
+    parser.add_argument("--other-clips", type=Path, nargs="*", default=[], help="tables that share the limit")
+    parser.add_argument("--other-chunks", type=Path, nargs="*", default=[], help="their chunk indexes")
     parser.add_argument("--shard", required=True, help="k-of-n: every n-th distinct clip from the k-th")
     parser.add_argument("--server", type=Path, nargs="*", help="state of the local server")
     parser.add_argument("--out", type=Path, required=True, help="table of narrated clips to write")
@@ -32,6 +34,7 @@ def main() -> None:
             model=arguments.model[0] if arguments.model else None,
             journal_dir=arguments.journal,
             out=arguments.out,
+            others=list(zip(arguments.other_clips, arguments.other_chunks, strict=True)),
         )
 
 

@@ -83,9 +83,10 @@ class LanguageModelSettings(Section):
     parallel_requests: Count = 4
     """Requests in flight at once, per shard."""
     requests_per_minute: Positive | None = None
-    """Most requests a minute of a data set's shards together; null for the server's own limits alone."""
+    """Most requests a minute of all shards together; null for the server's own limits alone. Requests within
+    batches do not count."""
     tokens_per_minute: Positive | None = None
-    """Most tokens a minute, prompts and replies, of a data set's shards together; null as above."""
+    """Most tokens a minute, prompts and replies, of all shards together; null as above."""
     timeout_seconds: Positive = 60.0
     """Time limit of one try, up to the last byte of the reply."""
     max_attempts: Count = 5
@@ -102,7 +103,8 @@ class LanguageModelSettings(Section):
     usd_per_million_output_tokens: NotNegative | None = None
     """Price of output, set together with that of input."""
     max_usd: NotNegative = 10.0
-    """Most that a data set's requests may cost, including those of earlier runs; narration stops before."""
+    """Most that a provider's requests may cost for all data sets together, including those of earlier runs;
+    narration stops before."""
 
     batch: bool = False
     """Send requests through the server's Files and Batch API: usually half the price, within a day."""
@@ -150,6 +152,7 @@ class ChatSettings(LanguageModelSettings, ProviderSettings):
     where: ClassVar[str]
     """The section in the configuration, for messages."""
     prompted = True
+    shares_answers = True
 
     @property
     def job_minutes(self) -> int:

@@ -21,6 +21,8 @@ class ProviderSettings(Section):
     """Whether it narrates clips from frames, as `narrator.provider`, instead of rephrasing narrations."""
     prompted: ClassVar[bool] = False
     """Whether the section's instruction affects its texts."""
+    shares_answers: ClassVar[bool] = False
+    """Whether data sets share its answers, and a limit of what they cost."""
     reads_class_lists: ClassVar[bool] = False
     """Whether it reads the verb and noun classes of a data set's `class_lists`."""
     code: ClassVar[tuple[str, ...]] = ()

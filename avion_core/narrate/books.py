@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 import threading
 from collections import Counter
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -23,10 +24,13 @@ from avion_core.narrate.budget import (
 )
 from avion_core.narrate.exchange import Answer, Request, Usage
 from avion_core.narrate.journal import DeadLetter, Entry, Journal, today
-from avion_core.narrate.ledger import Ledger, read_ledger, read_ledgers
+from avion_core.narrate.ledger import Ledger, every_ledger, read_ledger
 from avion_core.narrate.prices import Prices
 from avion_core.narrate.questions import Questions
 from avion_core.shards import shard_names, shard_numbers
+
+NO_OTHERS: Mapping[Path, Questions] = MappingProxyType({})
+"""Where no other data set shares the limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,23 +162,26 @@ def open_books(
     shard: str,
     questions: Questions,
     every: Questions,
+    others: Mapping[Path, Questions] = NO_OTHERS,
     in_flight: bool = False,
 ) -> ShardBooks:
     """Print what `questions` will cost; BudgetError if that exceeds this shard's part of `max_usd`.
 
-    `ledger` is the content of the journal's file, `every` are the questions of all shards. With batches
+    `ledger` is the content of the journal's file, `every` are the questions of all shards, `others` those of
+    other data sets whose shards may run at the same time, by their journal's folder. With batches
     `in_flight`, which count at their highest price until they are over, nothing is refused here.
     """
     title, server = f"{questions.title} {shard}", questions.server
     number, shards = shard_numbers(shard)
-    spent, earlier = _spent(journal.path.parent, shards)
-    wanted = _wanted(every, shards, earlier=list(earlier))
+    running = {journal.path.parent: every, **others}
+    spent, earlier = _spent(list(running), shards)
+    wanted = [usd for asked in running.values() for usd in _wanted(asked, shards, earlier=list(earlier))]
     before = sum(earlier.values())
     limit = limits(server.max_usd - before, wanted=wanted, spent=spent)[number - 1]
     left = questions.estimate()
     print(
         f"{title}: ${money(ledger.usd)} billed; to ask: {left}; limit ${money(server.max_usd)} for all "
-        f"shards, ${money(limit)} for this one",
+        f"shards{' of all data sets' if others else ''}, ${money(limit)} for this one",
         file=sys.stderr,
         flush=True,
     )
@@ -190,21 +197,21 @@ def open_books(
     return ShardBooks(journal, ledger, title=title, limit_usd=limit, server=server)
 
 
-def _spent(folder: Path, shards: int) -> tuple[list[float], dict[Path, float]]:
-    """Dollars spent by each shard, and in each file of another number of shards."""
-    here, earlier = [0.0] * shards, {}
-    numbers = {name: number for number, name in enumerate(shard_names(shards))}
-    for path, ledger in read_ledgers(folder):
-        if path.stem in numbers:
-            here[numbers[path.stem]] = ledger.usd
+def _spent(running: list[Path], shards: int) -> tuple[list[float], dict[Path, float]]:
+    """Dollars spent by each shard of the folders `running`, and in each other file: of another number of
+    shards, or of a data set that is not made now."""
+    names = [(folder, name) for folder in running for name in shard_names(shards)]
+    here, earlier = dict.fromkeys(names, 0.0), {}
+    for path, ledger in every_ledger(running[0]):
+        if (path.parent, path.stem) in here:
+            here[path.parent, path.stem] = ledger.usd
         else:
             earlier[path] = ledger.usd
-    return here, earlier
+    return list(here.values()), earlier
 
 
 def _wanted(every: Questions, shards: int, *, earlier: list[Path]) -> list[float]:
-    """Price of each shard's questions, except those with a usable answer in files of another number of
-    shards.
+    """Price of each shard's questions, except those with a usable answer in the files `earlier`.
 
     Answers of the running shards do not count, so that all of them compute the same parts.
     """

@@ -6,8 +6,8 @@ needs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,15 @@ class ClipTexts:
 
 
 @dataclass(frozen=True)
+class OtherClips:
+    """The distinct clips of another data set that is narrated too."""
+
+    clips: pa.Table
+    keys: NDArray[np.uint64]
+    chunks: ChunkIndex
+
+
+@dataclass(frozen=True)
 class ClipWork:
     """One shard of narrating clips."""
 
@@ -48,6 +57,9 @@ class ClipWork:
     chunks: ChunkIndex
     journal_dir: Path
     """Folder for paid answers."""
+    others: Mapping[Path, OtherClips] = field(default_factory=dict)
+    """For a provider whose answers data sets share: those of the other data sets, by the folder of their
+    answers."""
     model: Path | None = None
     """Weights of the settings' `trained_stage`; its `model.json` is beside them."""
 

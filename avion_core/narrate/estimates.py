@@ -23,9 +23,11 @@ def estimate_lines(plan: Mapping[str, Any]) -> Iterator[str]:
     """
     asked: list[Estimate] = []
     for section, entry in plan.items():
+        before: list[Path] = []
         for name, files in entry["datasets"].items():
             paths = {role: Path(path) for role, path in files.items()}
-            left = _left(section, entry, paths)
+            left = _left(section, entry, paths, before=before)
+            before.append(paths["clips"])
             asked.append(left)
             spend = journal_spend(paths["journal"])
             billed, provider = money(total_usd(spend)), entry["provider"]
@@ -43,11 +45,14 @@ def _spend_lines(spend: Mapping[Account, Bill]) -> Iterator[str]:
         yield f"  {day}, {account.model}: {bill.requests} requests, ${money(bill.usd)}{prices}"
 
 
-def _left(section: str, entry: Mapping[str, Any], paths: Mapping[str, Path]) -> Estimate:
+def _left(
+    section: str, entry: Mapping[str, Any], paths: Mapping[str, Path], *, before: list[Path]
+) -> Estimate:
     if section == "narrate":
         narrate = NarrateSettings.join(entry["recipe"], entry["job"])
         provider_of(narrate).check()
-        return estimate(paths["clips"], narrate, journal_dir=paths["journal"])
+        shared = before if narrate.own.shares_answers else []
+        return estimate(paths["clips"], narrate, journal_dir=paths["journal"], before=shared)
     narrator = NarratorSettings.join(entry["recipe"], entry["job"])
     clip_provider_of(narrator).check()
     return estimate_clips(paths["clips"], paths["chunks"], narrator, journal_dir=paths["journal"])

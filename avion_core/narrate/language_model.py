@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,12 +18,12 @@ from avion_core.media import MediaError
 from avion_core.narrate.answered import Answered
 from avion_core.narrate.batch_client import BatchClient
 from avion_core.narrate.batch_state import BATCHES, keys_in_flight, shards_in_flight
-from avion_core.narrate.books import ShardBooks, open_books
+from avion_core.narrate.books import NO_OTHERS, ShardBooks, open_books
 from avion_core.narrate.budget import money
 from avion_core.narrate.client import Answering, ChatClient
 from avion_core.narrate.exchange import Answer, NoAnswer, ProviderError, RefusedError, Request
 from avion_core.narrate.journal import DeadLetter, Journal, JournalError
-from avion_core.narrate.ledger import read_ledger, read_ledgers
+from avion_core.narrate.ledger import every_ledger, journal_folders, read_ledger
 from avion_core.narrate.provider import Rephrasing
 from avion_core.narrate.questions import Questions
 from avion_core.progress import Progress
@@ -43,15 +43,17 @@ def ask_model(
     every: Questions,
     shard: str,
     journal_dir: Path,
+    others: Mapping[Path, Questions] = NO_OTHERS,
     client: Answering | None = None,
 ) -> Iterator[Rephrasing]:
     """The result for each of `questions`; requests only those that the journal does not answer.
 
-    `every` are the questions of all shards, to compute this shard's part of `max_usd`. Raises ProviderError
-    and BudgetError; earlier answers are kept.
+    `every` are the questions of all shards, and `others` those of other data sets by their journal's folder,
+    to compute this shard's part of `max_usd` and of the limits per minute. Raises ProviderError and
+    BudgetError; earlier answers are kept.
     """
     with Journal(journal_dir, shard) as journal:
-        asking = _Asking(questions, shard=shard, journal=journal, every=every)
+        asking = _Asking(questions, shard=shard, journal=journal, every=every, others=others)
         asking.ask_all(client)
         yield from asking.results()
 
@@ -62,9 +64,14 @@ def open_questions(questions: Questions, journal_dir: Path) -> Questions:
     Answers that the current parser has not judged count as usable.
     """
     with Answered(questions) as answered:
-        answered.take(read_ledgers(journal_dir))
+        answered.take(every_ledger(journal_dir))
         places = open_places(answered)
-    return questions.at(places[~np.isin(questions.keys[places], keys_in_flight(journal_dir))])
+    return questions.at(places[~_in_flight(questions.keys[places], journal_dir)])
+
+
+def _in_flight(keys: NDArray[np.uint64], journal_dir: Path) -> NDArray[np.bool_]:
+    """Which questions batches in flight may answer, those of other data sets included."""
+    return np.isin(keys, np.concatenate([*map(keys_in_flight, journal_folders(journal_dir))]))
 
 
 def open_places(answered: Answered) -> NDArray[np.int64]:
@@ -105,8 +112,17 @@ class Waiting(deque[Request]):
 class _Asking:
     """Asks the questions of one shard."""
 
-    def __init__(self, questions: Questions, *, shard: str, journal: Journal, every: Questions) -> None:
-        self._questions, self._every, self._server = questions, every, questions.server
+    def __init__(
+        self,
+        questions: Questions,
+        *,
+        shard: str,
+        journal: Journal,
+        every: Questions,
+        others: Mapping[Path, Questions],
+    ) -> None:
+        self._questions, self._every, self._others = questions, every, others
+        self._server = questions.server
         self._shard, self._title, self._journal = shard, f"{questions.title} {shard}", journal
         self._numbers = itertools.count()
         self._places: dict[int, Sequence[int]] = {}
@@ -130,6 +146,8 @@ class _Asking:
         collected = self._ask(client)
         # The parser may have changed since the answers came, and batches of earlier sessions are unjudged.
         while self._answered.judge() or collected:
+            if collected:  # some may be in a batch that another data set's shard has sent meanwhile
+                self._collect_other_shards()
             self._count()
             collected = self._ask(client)
         self._check_failed(at_end=True)
@@ -159,7 +177,7 @@ class _Asking:
         self._answered = Answered(self._questions)
         self._answered.take([(path, self._ledger)])
         if len(open_places(self._answered)):
-            others = (pair for pair in read_ledgers(path.parent) if pair[0] != path)
+            others = (pair for pair in every_ledger(path.parent) if pair[0] != path)
             self._answered.take(others)
         self._count()
 
@@ -181,7 +199,7 @@ class _Asking:
         self._check_failed()
         answered, total = len(self._questions) - len(places), len(self._questions)
         wanted = self._questions.keys[places]
-        flying = np.isin(wanted, keys_in_flight(self._journal.path.parent))
+        flying = _in_flight(wanted, self._journal.path.parent)
         batches = f", {int(flying.sum())} in batches" if flying.any() else ""
         self._say(f"{answered} of {total} {self._questions.what} already answered{batches}")
         places = places[~flying]
@@ -191,6 +209,7 @@ class _Asking:
             shard=self._shard,
             questions=self._questions.at(places),
             every=self._every,
+            others=self._others,
             in_flight=bool(flying.any()),
         )
         client = client or self._client(wanted, prepare=len(places) > 0)
@@ -215,7 +234,8 @@ class _Asking:
 
     def _client(self, wanted: NDArray[np.uint64], *, prepare: bool) -> Answering:
         """The client of the settings; earlier batches are collected even if no more are to be sent."""
-        direct = ChatClient(self._server, shards=shard_numbers(self._shard)[1])
+        shards = shard_numbers(self._shard)[1] * (1 + len(self._others))
+        direct = ChatClient(self._server, shards=shards)
         if prepare:
             self._questions.prepare(direct, self._books)
         home = self._journal.path.parent / BATCHES / self._shard
@@ -224,11 +244,13 @@ class _Asking:
         return direct
 
     def _collect_other_shards(self) -> None:
-        """Collect the batches of another number of shards that may answer questions of this one."""
-        folder = self._journal.path.parent
-        others = [name for name in shards_in_flight(folder) if name != self._shard]
+        """Collect the batches of another number of shards, or for another data set, that may answer
+        questions of this one."""
+        path = self._journal.path
+        flying = [(own, name) for own in journal_folders(path.parent) for name in shards_in_flight(own)]
+        others = [(own, name) for own, name in flying if (own, name) != (path.parent, self._shard)]
         wanted = self._questions.keys[open_places(self._answered) if others else []]
-        for name in others:
+        for folder, name in others:
             while np.isin(wanted, keys_in_flight(folder, name)).any():
                 try:
                     with Journal(folder, name) as journal:

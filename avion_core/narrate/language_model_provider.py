@@ -28,6 +28,7 @@ class LanguageModelProvider(Provider):
         return ask_model(
             RephraseQuestions(work.texts, self.settings),
             every=RephraseQuestions(work.every_text, self.settings),
+            others={folder: RephraseQuestions(texts, self.settings) for folder, texts in work.others.items()},
             shard=work.shard,
             journal_dir=work.journal_dir,
         )

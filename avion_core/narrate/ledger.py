@@ -115,6 +115,23 @@ def read_ledgers(folder: Path) -> Iterator[tuple[Path, Ledger]]:
         yield path, read_ledger(path)
 
 
+def journal_folders(folder: Path) -> list[Path]:
+    """A data set's journal, and those of the same provider for other data sets, which hold answers too.
+
+    A journal's path is `<data>/<data set>/narrations/<provider>/journal`; any other has no others beside it.
+    """
+    if folder.parent.parent.name != "narrations":
+        return [folder]
+    found = folder.parents[3].glob(f"*/narrations/{folder.parent.name}/{folder.name}")
+    return [folder, *sorted(other for other in found if other != folder)]
+
+
+def every_ledger(folder: Path) -> Iterator[tuple[Path, Ledger]]:
+    """Each file of the journals of all data sets with its ledger."""
+    for journal in journal_folders(folder):
+        yield from read_ledgers(journal)
+
+
 def read_ledger(path: Path) -> Ledger:
     """Read a file, and write an index if much was read. JournalError names a damaged line.
 

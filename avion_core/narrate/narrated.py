@@ -25,12 +25,12 @@ from avion_core.data.clips import CLIPS, write_clips
 from avion_core.data.tables import BATCH_ROWS, map_table, write_table
 from avion_core.files import publish, write_json
 from avion_core.narrate.budget import Estimate
-from avion_core.narrate.clip_provider import ClipProvider, ClipTexts, ClipWork, clip_provider_of
+from avion_core.narrate.clip_provider import ClipProvider, ClipTexts, ClipWork, OtherClips, clip_provider_of
 from avion_core.narrate.cosines import Cosines
 from avion_core.narrate.filtered import FILTERED, Filtered
 from avion_core.narrate.ledger import journal_summary
 from avion_core.narrate.provider import NarrateError
-from avion_core.narrate.rephrase import DEAD_LETTERS, SUMMARY
+from avion_core.narrate.rephrase import DEAD_LETTERS, SUMMARY, journal_of
 from avion_core.narrate.windows import PLACES, are_windows, clips_and_windows
 from avion_core.shards import shard_numbers
 
@@ -78,12 +78,13 @@ def narrate_shard(
     model: Path | None,
     journal_dir: Path,
     out: Path,
+    others: Sequence[tuple[Path, Path]] = (),
 ) -> None:
     """Narrate every n-th distinct clip from the k-th (`shard` is "k-of-n", k from 1).
 
     `clips` is the table with human narrations; `model` the weights that the provider needs, if any;
-    `journal_dir` keeps paid answers. Publishes the shard's table. Raises ValueErrors that name the problem
-    and the way out.
+    `journal_dir` keeps paid answers. `others` are clip tables and chunk indexes of other data sets that share
+    answers and limit. Publishes the shard's table. Raises ValueErrors that name the problem and the way out.
     """
     provider = clip_provider_of(settings)
     provider.check()
@@ -100,6 +101,10 @@ def narrate_shard(
         shard=shard,
         chunks=index,
         journal_dir=journal_dir,
+        others={
+            journal_of(other, like=journal_dir): _other(other, ChunkIndex.load(theirs), settings, provider)
+            for other, theirs in others
+        },
         model=model,
     )
     found = dict(zip(work.places.tolist(), provider.narrate(work), strict=True))
@@ -174,6 +179,11 @@ def _listed(clips: Path, index: ChunkIndex, settings: NarratorSettings, provider
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     rank = np.argsort(np.argsort(first))
     return _Listed(every, np.sort(first), rank[inverse], keys[np.sort(first)])
+
+
+def _other(clips: Path, index: ChunkIndex, settings: NarratorSettings, provider: ClipProvider) -> OtherClips:
+    listed = _listed(clips, index, settings, provider)
+    return OtherClips(listed.every.take(pa.array(listed.distinct)), listed.keys, index)
 
 
 def _rows(listed: _Listed, found: dict[int, ClipTexts]) -> Iterator[dict[str, Any]]:

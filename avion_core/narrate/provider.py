@@ -6,8 +6,8 @@ Its settings say which class does its work (`config.ProviderSettings.work`).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -50,6 +50,9 @@ class Work:
     """CSVs of verb and noun classes, for a provider that reads them."""
     journal_dir: Path
     """Folder for paid answers."""
+    others: Mapping[Path, pa.Array] = field(default_factory=dict)
+    """For a provider whose answers data sets share: the texts of other data sets that are rephrased too, by
+    the folder of their answers. Each text is one data set's."""
 
 
 class Provider:

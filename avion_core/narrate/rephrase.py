@@ -44,9 +44,28 @@ DEAD_LETTERS, SUMMARY = "dead_letters.csv", "summary.json"
 """Beside the table of all rephrased clips: narrations without a usable sentence, and counts."""
 
 
-def estimate(clips: Path, settings: NarrateSettings, *, journal_dir: Path | None = None) -> Estimate:
-    """Size and price of rephrasing a clip table, without what the journal answers. Sends nothing."""
-    return provider_of(settings).estimate(distinct_texts(clips), journal_dir=journal_dir)
+def estimate(
+    clips: Path,
+    settings: NarrateSettings,
+    *,
+    journal_dir: Path | None = None,
+    before: Sequence[Path] = (),
+) -> Estimate:
+    """Size and price of rephrasing a clip table, without what the journal answers and what the tables
+    `before` have. Sends nothing."""
+    texts = owned_texts([*before, clips])[-1]
+    return provider_of(settings).estimate(texts, journal_dir=journal_dir)
+
+
+def owned_texts(tables: Sequence[Path]) -> list[pa.Array]:
+    """The distinct texts of each clip table that none before it has, sorted; blank ones are left out."""
+    found: list[pa.Array] = []
+    for table in tables:
+        texts = distinct_texts(table)
+        for earlier in found:
+            texts = texts.filter(pc.invert(pc.is_in(texts, value_set=earlier)))
+        found.append(texts)
+    return found
 
 
 def distinct_texts(clips: Path) -> pa.Array:
@@ -66,11 +85,14 @@ def rephrase_shard(
     class_lists: Sequence[Path],
     journal_dir: Path,
     out: Path,
+    before: Sequence[Path] = (),
+    after: Sequence[Path] = (),
 ) -> None:
     """Rewrite every n-th distinct text of a clip table from the k-th (`shard` is "k-of-n", k from 1).
 
-    `class_lists` are CSVs of verb and noun classes; `journal_dir` keeps paid answers. Publishes the shard's
-    table. Raises ValueErrors that name the problem and the way out.
+    `class_lists` are CSVs of verb and noun classes; `journal_dir` keeps paid answers. `before` and `after`
+    are the tables of other data sets that share answers and limit: texts of those before are left to them.
+    Publishes the shard's table. Raises ValueErrors that name the problem and the way out.
     """
     provider = provider_of(settings)
     provider.check()
@@ -78,9 +100,12 @@ def rephrase_shard(
         first, step = shard_numbers(shard)
     except ValueError as error:
         raise NarrateError(str(error)) from None
-    every_text = distinct_texts(clips)
+    tables = [*before, clips, *after]
+    owned = dict(zip(tables, owned_texts(tables), strict=True))
+    every_text = owned.pop(clips)
     texts = every_text.take(pa.array(np.arange(first - 1, len(every_text), step)))
-    found = provider.rephrase(Work(texts, every_text, shard, class_lists, journal_dir))
+    others = {journal_of(table, like=journal_dir): theirs for table, theirs in owned.items()}
+    found = provider.rephrase(Work(texts, every_text, shard, class_lists, journal_dir, others))
     rows = (
         {
             "text": entry.text,
@@ -94,6 +119,11 @@ def rephrase_shard(
     write_table(out, rows, REPHRASED)
 
 
+def journal_of(clips: Path, *, like: Path) -> Path:
+    """The folder of the same provider's answers for the data set of another clip table."""
+    return clips.parents[1] / "narrations" / like.parent.name / like.name
+
+
 def gather_narrations(
     clips: Path,
     shards: Sequence[Path],
@@ -103,6 +133,7 @@ def gather_narrations(
     out: Path,
     class_lists: Sequence[Path] = (),
     cosines: Sequence[Path] = (),
+    shared: Sequence[Path] = (),
 ) -> None:
     """Publish the clip table whose rows are those of `clips`, with the new sentences after their texts.
 
@@ -110,6 +141,7 @@ def gather_narrations(
     are CSVs of verb and noun classes, `cosines` the tables of a filter by these. Beside the table,
     DEAD_LETTERS lists the texts for which a language model gave no usable sentence, with the reason and the
     number of requests; SUMMARY has the counts, those of each filter with examples, and the journal's bill.
+    `shared` are shards of other data sets, which have some of the texts, and count them.
     Raises NarrateError if a text is in no shard, as when shards and clips are from different runs.
     """
     tables = [map_table(shard, REPHRASED) for shard in shards]
@@ -118,7 +150,7 @@ def gather_narrations(
         class_lists=load_class_lists(class_lists),
         cosines=Cosines(cosines) if cosines else None,
     )
-    write_clips(out, (_with_rephrasings(batch, filtered) for batch in new_texts(clips, shards)))
+    write_clips(out, (_with_rephrasings(batch, filtered) for batch in new_texts(clips, [*shared, *shards])))
     _publish_dead_letters(tables, out.with_name(DEAD_LETTERS))
     write_json(out.with_name(SUMMARY), _summary(tables, journal_dir) | filtered.summary())
 

@@ -31,7 +31,17 @@ class VisionProvider(ClipProvider):
         from avion_core.narrate.language_model import ask_model  # imports the client
 
         every = self._questions(work.clips, work.keys, work.chunks, work.journal_dir)
-        found = ask_model(every.at(work.places), every=every, shard=work.shard, journal_dir=work.journal_dir)
+        others = {
+            folder: self._questions(other.clips, other.keys, other.chunks, work.journal_dir)
+            for folder, other in work.others.items()
+        }
+        found = ask_model(
+            every.at(work.places),
+            every=every,
+            others=others,
+            shard=work.shard,
+            journal_dir=work.journal_dir,
+        )
         return (ClipTexts(clip.sentences, None, clip.reason, clip.tries) for clip in found)
 
     def check(self) -> None:

@@ -199,10 +199,26 @@ class Workflow(Paths):
         return [self.cosine_table(dataset, str(provider), shard) for shard in shards]
 
     def texts_to_filter(self, dataset: str, provider: str) -> list[str]:
-        """A provider's shards of texts of a data set."""
+        """A provider's shards of texts of a data set, and those of others that hold some of them."""
         looks = self.looks(provider)
         shards = shard_names(self.narration_shards(looks=looks))
-        return [self.narration_table(dataset, shard, looks=looks) for shard in shards]
+        shared = [] if looks else self.shared_shards(dataset)
+        return shared + [self.narration_table(dataset, shard, looks=looks) for shard in shards]
+
+    def sharing(self, dataset: str, *, looks: bool) -> tuple[list[str], list[str]]:
+        """Data sets before and after this one that share answers and limit with it."""
+        section = self.settings.narrator if looks else self.settings.narrate
+        datasets = self.narrated_datasets() if looks else self.rephrased_datasets()
+        if dataset not in datasets or not section.own.shares_answers:
+            return [], []
+        place = datasets.index(dataset)
+        return datasets[:place], datasets[place + 1 :]
+
+    def shared_shards(self, dataset: str) -> list[str]:
+        """Shards of other data sets that hold rephrasings of some of this one's texts."""
+        names = shard_names(self.narration_shards(looks=False))
+        before = self.sharing(dataset, looks=False)[0]
+        return [self.narration_table(other, shard) for other in before for shard in names]
 
     def looks(self, provider: str) -> bool:
         """Whether a chosen provider narrates clips."""

@@ -42,6 +42,33 @@ def test_a_prompt_with_braces_is_text(tmp_path):
         assert "base_url" not in recipe["openai"]
 
 
+def test_data_sets_that_share_answers_get_each_other_s_tables(tmp_path):
+    stage = {"pretrain": {"narrations": ["rephrased", "narrated"], "dataset": "ek100"}}
+    both = {"llm": {"stages": {"pretrain": {"narrations": ["rephrased", "narrated"]}}}}
+    runs = {**both, "other": {"title": "Other", "stages": stage, "evaluations": []}}
+    shared = {
+        **overlay(),
+        "runs": runs,
+        "selected_runs": ["llm", "other"],
+        "narrator": {"provider": "vision"},
+    }
+    table = "data/{}/clips/train.arrow".format
+    for words in commands(tmp_path, "narrate", shared):
+        before, after = (words[words.index(option) + 1] for option in ("--before", "--after"))
+        assert (words[0], before, after) in (
+            (table("ego4d"), "--after", table("ek100")),
+            (table("ek100"), table("ego4d"), "--journal"),
+        )
+    clips = commands(tmp_path, "narrate_clips", shared)
+    assert {(words[0], words[words.index("--other-clips") + 1]) for words in clips} == {
+        (table("ego4d"), table("ek100")),
+        (table("ek100"), table("ego4d")),
+    }
+    gathered = {words[0]: words for words in commands(tmp_path, "gather_narrations", shared)}
+    assert "data/ego4d/narrations/openai/2-of-2.arrow" in gathered[table("ek100")]
+    assert not any("data/ek100/narrations" in word for word in gathered[table("ego4d")][:8])
+
+
 def test_the_estimate_reads_the_configuration_of_the_run_and_needs_no_key(annotated, tmp_path):
     folder = harness.copy_workspace(annotated, tmp_path / "workspace")
     said = harness.finished(
