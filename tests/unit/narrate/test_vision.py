@@ -14,12 +14,13 @@ import pytest
 from avion_core.config import NarratorSettings
 from avion_core.data.chunks import ChunkIndex
 from avion_core.data.clips import ClipTable
+from avion_core.data.tables import map_table
 from avion_core.files import read_json
 from avion_core.media.chunk_table import read_chunk_table, write_chunk_table
 from avion_core.media.crop import Crop
 from avion_core.narrate.budget import BudgetError
 from avion_core.narrate.exchange import ProviderError
-from avion_core.narrate.narrated import estimate_clips, gather_narrated
+from avion_core.narrate.narrated import NARRATED, estimate_clips, gather_narrated, narrate_shard
 from avion_core.narrate.provider import NarrateError
 from avion_core.narrate.vision_probe import SERVER_FILE
 from tests.support.chunk_index import chunk_index
@@ -291,3 +292,27 @@ def test_every_line_of_the_journal_is_billed_once(made, tmp_path):
     assert all(isinstance(line["reply"], list) and len(line["reply"]) == 3 for line in answers)
     highest = {line["try"]: line["usd"] for line in lines if "try" in line}
     assert all(line["usd"] <= highest[line["answers"]] for line in answers)
+
+
+def test_data_sets_share_a_limit_and_answers(made, tmp_path, capsys):
+    for name in "ab":
+        (tmp_path / name / "clips").mkdir(parents=True)
+        shutil.copy(made / "train.arrow", tmp_path / name / "clips")
+    clips = {name: tmp_path / name / "clips/train.arrow" for name in "ab"}
+    with VisionServer(Limits()) as server:
+        for own, other in ("ab", "ba"):
+            narrate_shard(
+                clips[own],
+                made / "chunks.parquet",
+                settings=settings(server, max_usd=6),
+                shard="1-of-1",
+                model=None,
+                journal_dir=tmp_path / own / "narrations/vision/journal",
+                out=tmp_path / own / "out.arrow",
+                others=[(clips[other], made / "chunks.parquet")],
+            )
+    said = capsys.readouterr().err
+    assert "limit $6.00 for all shards of all data sets, $3.00 for this one" in said
+    assert len(server.answered()) == len(set(server.answered())), "the same clips are narrated once"
+    tables = [map_table(tmp_path / name / "out.arrow", NARRATED).to_pylist() for name in "ab"]
+    assert tables[0] == tables[1] and all(row["texts"] for row in tables[0])
