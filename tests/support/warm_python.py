@@ -14,11 +14,12 @@ import importlib
 import json
 import os
 import runpy
-import signal
+import selectors
 import socket
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from importlib.machinery import PathFinder
 from pathlib import Path
 
@@ -82,35 +83,36 @@ class WarmPython:
 
 def serve(address: str) -> str | None:
     """Answer clients until the tests have ended: None. In a fork for a client, the module to run."""
-    with socket.socket(socket.AF_UNIX) as listener:
+    with socket.socket(socket.AF_UNIX) as listener, selectors.DefaultSelector() as events:
         listener.bind(address)
         listener.listen(64)
-        listener.settimeout(5)
+        events.register(listener, selectors.EVENT_READ)
         tests = os.getppid()
         print("ready", flush=True)
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the handlers
-        while True:
-            try:
-                client, _ = listener.accept()
-            except TimeoutError:
-                if os.getppid() != tests:
-                    return None
-                continue
-            if os.fork() == 0:
-                break
-            client.close()
-    client.settimeout(None)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    _, passed, _, _ = client.recvmsg(1, socket.CMSG_SPACE(3 * array.array("i").itemsize))
-    descriptors = array.array("i", passed[0][2])
-    order = json.loads(client.makefile().readline())
-    child = os.fork()
-    if child == 0:
-        client.close()
-        return become(descriptors, **order)
-    _, status = os.waitpid(child, 0)
-    client.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
-    os._exit(0)
+        while os.getppid() == tests:
+            for event, _ in events.select(timeout=5):
+                if event.fileobj is listener:
+                    client, _ = listener.accept()
+                    child = os.fork()
+                    if child == 0:
+                        return take(client)
+                    events.register(os.pidfd_open(child), selectors.EVENT_READ, (child, client))
+                else:
+                    events.unregister(event.fileobj)
+                    os.close(event.fd)
+                    child, client = event.data
+                    _, status = os.waitpid(child, 0)
+                    with client, suppress(OSError):  # a client may have been killed
+                        client.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+    return None
+
+
+def take(client: socket.socket) -> str:
+    """Take on a client's order; the module to run."""
+    with client:
+        _, passed, _, _ = client.recvmsg(1, socket.CMSG_SPACE(3 * array.array("i").itemsize))
+        order = json.loads(client.makefile().readline())
+    return become(array.array("i", passed[0][2]), **order)
 
 
 def become(
