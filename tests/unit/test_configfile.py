@@ -15,8 +15,8 @@ from avion_core.workflow import Workflow
 
 ROOT = Path(__file__).parents[2]
 DEMO = read_config(ROOT / "config.yaml")
-EXPERIMENTS = [path for path in sorted((ROOT / "configs").glob("*.yaml")) if not path.stem.endswith("_demo")]
-"""Those on data of their own; the others build on the demo."""
+EXPERIMENTS = [path for path in sorted((ROOT / "configs").glob("*.yaml")) if "datasets" in read_config(path)]
+"""Those with data of their own; the others build on the demo."""
 
 
 @pytest.mark.parametrize(
