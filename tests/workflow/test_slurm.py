@@ -158,16 +158,18 @@ def test_training_on_two_processes_goes_on_from_its_checkpoint_after_its_node_lo
     assert len(jobs) <= 14, jobs
 
 
-def test_two_nodes_end_in_the_weights_of_one_though_the_queue_stops_trainings_half_way(
+def test_two_nodes_end_in_the_weights_of_one_though_the_queue_stops_both_half_way(
     cluster: SlurmCluster, annotated: Path, tmp_path: Path
 ) -> None:
-    """A training of two nodes, stopped by SIGUSR1, and at the same time one of one node, by SIGTERM."""
+    """A training of two nodes, stopped by SIGUSR1, and at the same time one of one node, by SIGTERM.
+
+    That a stop changes no bit of several processes' weights is shown in `unit/train/test_distributed.py`.
+    """
     folder = copy_workspace(annotated, tmp_path / "workspace")
     logs = logs_of(folder, cluster)
-    one_node = {"processes": 2}
-    places = {"usr1": {"nodes": 2, "processes": 1}, "term": one_node}
+    places = {"usr1": {"nodes": 2, "processes": 1}, "term": {"processes": 2}}
     jobs: dict[str, str] = {}
-    with workflow(folder, trainings(one=one_node, **places), "--", "pretrain") as process:
+    with workflow(folder, trainings(**places), "--", "pretrain") as process:
         for run in places:
             stage = folder / f"results/{run}/pretrain"
             wait_until(
@@ -181,7 +183,6 @@ def test_two_nodes_end_in_the_weights_of_one_though_the_queue_stops_trainings_ha
         wait_until(lambda: process.poll() is not None, "end of the workflow", logs)
         assert process.returncode == 0, logs()
 
-    one = load_file(folder / "results/one/pretrain/model.safetensors")
     for run in places:
         stage = folder / f"results/{run}/pretrain"
         saved = re.search(rf"\b{run}/pretrain: asked to stop; saved after step (\d+) of (\d+)", logs())
@@ -189,9 +190,9 @@ def test_two_nodes_end_in_the_weights_of_one_though_the_queue_stops_trainings_ha
         log = (folder / f"results/logs/train/{run}-pretrain.log").read_text()
         assert f"resumed after step {saved[1]} of {saved[2]}" in log
         assert steps_logged(stage) == list(range(1, int(saved[2]) + 1))
-        weights = load_file(stage / "model.safetensors")
-        assert weights.keys() == one.keys()
-        assert all(torch.equal(weights[name], weight) for name, weight in one.items())
+    two, one = (load_file(folder / f"results/{run}/pretrain/model.safetensors") for run in places)
+    assert two.keys() == one.keys()
+    assert all(torch.equal(two[name], weight) for name, weight in one.items())
     # The step of two nodes is srun's; that of one is Snakemake's, which makes 1 of it.
     assert cluster.finished_jobs()[jobs["usr1"]]["DerivedExitCode"] == f"{PREEMPTED_EXIT_CODE}:0"
 
