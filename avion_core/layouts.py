@@ -81,6 +81,11 @@ class Layout:
         """Names of all files made by annotate."""
         return (*(f"{table}{SUFFIX}" for table in self.tables), *((CLASSES,) if self.labels else ()))
 
+    @property
+    def evaluation_tables(self) -> set[str]:
+        """The tables with clips or questions of any evaluation."""
+        return {self.evaluation_table(kind) for kind in self.evaluations}
+
     def evaluation_table(self, kind: str) -> str:
         """The table with the clips or questions of a kind of evaluation."""
         return self.evaluations[kind]["clips"].removesuffix(SUFFIX)

@@ -132,10 +132,12 @@ def _must_ask(workflow: Workflow, dataset: str, *, looks: bool) -> bool:
         return False
     clips, chunks = Path(workflow.clip_table(dataset, "train")), Path(workflow.chunks(dataset))
     journal = Path(workflow.narration_journal(dataset, looks=looks))
-    if not clips.exists() or (looks and not chunks.exists()):
+    held_out = [Path(path) for path in workflow.held_out_tables(dataset)] if looks else []
+    if not all(path.exists() for path in (clips, *held_out, *([chunks] if looks else []))):
         return True
     if looks:
-        return estimate_clips(clips, chunks, settings.narrator, journal_dir=journal).requests > 0
+        left = estimate_clips(clips, chunks, settings.narrator, journal_dir=journal, held_out=held_out)
+        return left.requests > 0
     return estimate(clips, settings.narrate, journal_dir=journal).requests > 0
 
 
@@ -251,7 +253,7 @@ def _known_clips(workflow: Workflow, dataset: str) -> dict[str, int]:
     annotations."""
     data_set = workflow.data_set(dataset)
     record, layout = SourceRecord.read(data_set.home), LAYOUTS[data_set.settings.layout]
-    names = {"train"} | {layout.evaluation_table(kind) for kind in layout.evaluations}
+    names = {"train"} | layout.evaluation_tables
     tables = {name: Path(workflow.clip_table(dataset, name)) for name in names}
     if record.state == workflow.source_state(dataset) and all(path.exists() for path in tables.values()):
         return {name: row_count(path) for name, path in tables.items()}

@@ -114,13 +114,15 @@ def shared_tables(wildcards):
 
 
 def other_tables(wildcards):
-    """Clip tables, chunk indexes and packets of data sets that share the narrator's limit, whatever their age."""
+    """Clip tables, chunk indexes, packets and held-out clips of data sets that share the narrator's limit, whatever
+    their age."""
     before, after = WORKFLOW.sharing(wildcards.dataset, looks=True)
     others = [*before, *after]
     return (
         [ancient(WORKFLOW.clip_table(dataset, "train")) for dataset in others],
         [ancient(WORKFLOW.chunks(dataset)) for dataset in others],
         [ancient(WORKFLOW.packets(dataset)) for dataset in others],
+        [ancient(path) for dataset in others for path in WORKFLOW.held_out_tables(dataset)],
     )
 
 

@@ -167,6 +167,8 @@ if SETTINGS.narrator.provider:
             other_clips=lambda wildcards: other_tables(wildcards)[0],
             other_chunks=lambda wildcards: other_tables(wildcards)[1],
             other_packets=lambda wildcards: other_tables(wildcards)[2],
+            held_out=lambda wildcards: WORKFLOW.held_out_tables(wildcards.dataset)
+            + other_tables(wildcards)[3],
         output:
             WORKFLOW.narration_table("{dataset}", "{scatteritem}", looks=True),
         log:
@@ -195,7 +197,7 @@ if SETTINGS.narrator.provider:
         shell:
             "python -m workflow_scripts.narrate_clips {input.clips:q} --chunks {input.chunks:q}"
             " --recipe {params.recipe:q} --job {resources.narrator_settings:q} --model {input.model:q}"
-            " --other-clips {input.other_clips:q} --other-chunks {input.other_chunks:q}"
+            " --other-clips {input.other_clips:q} --other-chunks {input.other_chunks:q} --held-out {input.held_out:q}"
             " --shard {wildcards.scatteritem} --journal {params.journal:q} --server {input.server:q} --out {output:q}"
             " 2>&1 | to_log {log:q}"
 
@@ -204,6 +206,7 @@ if SETTINGS.narrator.provider:
             clips=WORKFLOW.clip_table("{dataset}", "train"),
             chunks=WORKFLOW.chunks("{dataset}"),
             packets=WORKFLOW.packets("{dataset}"),
+            held_out=lambda wildcards: WORKFLOW.held_out_tables(wildcards.dataset),
             shards=gather.narrated(WORKFLOW.narration_table("{{dataset}}", "{scatteritem}", looks=True)),
             cosines=lambda wildcards: WORKFLOW.cosine_tables(wildcards.dataset, looks=True),
         output:
@@ -227,5 +230,6 @@ if SETTINGS.narrator.provider:
             "Join narrated clips of {wildcards.dataset}"
         shell:
             "python -m workflow_scripts.gather_narrated_clips {input.clips:q} --chunks {input.chunks:q}"
+            " --held-out {input.held_out:q}"
             " --recipe {params.recipe:q} --filters {params.filters:q} --shards {input.shards:q}"
             " --cosines {input.cosines:q} --journal {params.journal:q} --out {output.table:q} 2>&1 | to_log {log:q}"

@@ -13,6 +13,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("clips", type=Path, help="clip table with human narrations")
     parser.add_argument("--chunks", type=Path, required=True, help="chunk index")
+    parser.add_argument(
+        "--held-out", type=Path, nargs="*", default=[], help="tables of clips that windows leave out"
+    )
     parser.add_argument("--recipe", required=True, help="settings that affect the texts, as JSON")
     parser.add_argument("--filters", default="{}", help="which texts are kept, as JSON")
     parser.add_argument("--shards", type=Path, nargs="+", required=True, help="tables of narrated clips")
@@ -29,6 +32,7 @@ def main() -> None:
         arguments.shards,
         settings=NarratorSettings.join(recipe, {}),
         cosines=arguments.cosines,
+        held_out=arguments.held_out,
         journal_dir=arguments.journal,
         out=arguments.out,
     )

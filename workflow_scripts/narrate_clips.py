@@ -14,6 +14,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("clips", type=Path, help="clip table with human narrations")
     parser.add_argument("--chunks", type=Path, required=True, help="chunk index")
+    parser.add_argument(
+        "--held-out", type=Path, nargs="*", default=[], help="tables of clips that windows leave out"
+    )
     parser.add_argument("--recipe", required=True, help="settings that affect the texts, as JSON")
     parser.add_argument("--job", default="{}", help="the other settings, as JSON")
     parser.add_argument("--model", type=Path, nargs="*", help="weights of a trained narrator")
@@ -34,6 +37,7 @@ def main() -> None:
             model=arguments.model[0] if arguments.model else None,
             journal_dir=arguments.journal,
             out=arguments.out,
+            held_out=arguments.held_out,
             others=list(zip(arguments.other_clips, arguments.other_chunks, strict=True)),
         )
 

@@ -116,8 +116,8 @@ class NarratorSettings(ProvidedSection):
     texts_per_clip: Annotated[int, Field(ge=1, le=20)] = 10
     """Sentences for each clip."""
     window_seconds: Positive | None = 2.0
-    """Length of the windows over stretches without narrations; null to narrate only the clips with
-    narrations."""
+    """Length of the windows over stretches without narrations, except those held out for evaluation; null to
+    narrate only the clips with narrations."""
     step_seconds: Positive = 2.0
     """Distance between the starts of windows, at most `window_seconds`."""
     filters: NarratorFilters = NarratorFilters()

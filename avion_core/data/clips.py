@@ -42,6 +42,7 @@ from avion_core.data.tables import (
     Row,
     Rows,
     TableError,
+    column_names,
     conform,
     map_table,
     table_of,
@@ -226,6 +227,24 @@ class Question:
 def load_questions(path: str | Path) -> list[Question]:
     """Read a multiple-choice table. Raises TableError for a missing or mistyped column."""
     return [Question(**row) for row in map_table(path, QUESTIONS).to_pylist()]
+
+
+def read_places(*paths: str | Path) -> pa.Table:
+    """`video_id`, `start_s` and `end_s` of all clips of clip tables and of multiple-choice tables.
+
+    Raises TableError as `map_table` does.
+    """
+    names = ["video_id", "start_s", "end_s"]
+    found = []
+    for path in paths:
+        if "video_ids" in column_names(path):
+            questions = map_table(path, QUESTIONS)
+            lists = [questions[name] for name in ("video_ids", "starts_s", "ends_s")]
+            columns = [pc.list_flatten(own) for own in lists]
+        else:
+            columns = [map_table(path, CLIPS)[name] for name in names]
+        found.append(pa.table(columns, names))
+    return pa.concat_tables(found)
 
 
 def write_clips(path: str | Path, rows: Rows) -> None:

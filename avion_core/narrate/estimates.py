@@ -55,4 +55,10 @@ def _left(
         return estimate(paths["clips"], narrate, journal_dir=paths["journal"], before=shared)
     narrator = NarratorSettings.join(entry["recipe"], entry["job"])
     clip_provider_of(narrator).check()
-    return estimate_clips(paths["clips"], paths["chunks"], narrator, journal_dir=paths["journal"])
+    return estimate_clips(
+        paths["clips"],
+        paths["chunks"],
+        narrator,
+        journal_dir=paths["journal"],
+        held_out=[path for role, path in paths.items() if role.startswith("held_out_")],
+    )

@@ -61,10 +61,17 @@ class _Listed:
     """Keys of the distinct ones."""
 
 
-def estimate_clips(clips: Path, chunks: Path, settings: NarratorSettings, *, journal_dir: Path) -> Estimate:
+def estimate_clips(
+    clips: Path,
+    chunks: Path,
+    settings: NarratorSettings,
+    *,
+    journal_dir: Path,
+    held_out: Sequence[Path] = (),
+) -> Estimate:
     """Size and price of narrating a data set's clips, without what the journal answers. Sends nothing."""
     provider, index = clip_provider_of(settings), ChunkIndex.load(chunks)
-    listed = _listed(clips, index, settings, provider)
+    listed = _listed(clips, index, settings, provider, held_out)
     distinct = listed.every.take(pa.array(listed.distinct))
     return provider.estimate(distinct, listed.keys, chunks=index, journal_dir=journal_dir)
 
@@ -79,12 +86,14 @@ def narrate_shard(
     journal_dir: Path,
     out: Path,
     others: Sequence[tuple[Path, Path]] = (),
+    held_out: Sequence[Path] = (),
 ) -> None:
     """Narrate every n-th distinct clip from the k-th (`shard` is "k-of-n", k from 1).
 
     `clips` is the table with human narrations; `model` the weights that the provider needs, if any;
     `journal_dir` keeps paid answers. `others` are clip tables and chunk indexes of other data sets that share
-    answers and limit. Publishes the shard's table. Raises ValueErrors that name the problem and the way out.
+    answers and limit. `held_out` are tables of clips that windows leave out, each beside the clip table that
+    it is about. Publishes the shard's table. Raises ValueErrors that name the problem and the way out.
     """
     provider = clip_provider_of(settings)
     provider.check()
@@ -93,7 +102,7 @@ def narrate_shard(
     except ValueError as error:
         raise NarrateError(str(error)) from None
     index = ChunkIndex.load(chunks)
-    listed = _listed(clips, index, settings, provider)
+    listed = _listed(clips, index, settings, provider, held_out)
     work = ClipWork(
         clips=listed.every.take(pa.array(listed.distinct)),
         keys=listed.keys,
@@ -102,7 +111,9 @@ def narrate_shard(
         chunks=index,
         journal_dir=journal_dir,
         others={
-            journal_of(other, like=journal_dir): _other(other, ChunkIndex.load(theirs), settings, provider)
+            journal_of(other, like=journal_dir): _other(
+                other, ChunkIndex.load(theirs), settings, provider, held_out
+            )
             for other, theirs in others
         },
         model=model,
@@ -120,15 +131,16 @@ def gather_narrated(
     journal_dir: Path,
     out: Path,
     cosines: Sequence[Path] = (),
+    held_out: Sequence[Path] = (),
 ) -> None:
     """Publish the clip table of all clips and windows that have texts after the filters, by video and time.
 
-    `cosines` are the tables of their cosines, for a filter by these. Beside the table, DEAD_LETTERS lists the
-    other clips with the reason, and SUMMARY has the counts, those of each filter with examples, and the
-    journal's bill. Raises NarrateError if a clip is in no shard, as when shards and clips are from different
-    runs.
+    `cosines` are the tables of their cosines, for a filter by these; `held_out` as for `narrate_shard`.
+    Beside the table, DEAD_LETTERS lists the other clips with the reason, and SUMMARY has the counts, those of
+    each filter with examples, and the journal's bill. Raises NarrateError if a clip is in no shard, as when
+    shards and clips are from different runs.
     """
-    expected = _clips_and_windows(clips, ChunkIndex.load(chunks), settings)
+    expected = _clips_and_windows(clips, ChunkIndex.load(chunks), settings, held_out)
     found = written_texts(shards)
     if not found.select(IDENTITY).equals(expected.combine_chunks()):
         raise NarrateError(
@@ -167,22 +179,40 @@ def _kept(filtered: Filtered, batch: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_pylist(rows, schema=schema)
 
 
-def _clips_and_windows(clips: Path, index: ChunkIndex, settings: NarratorSettings) -> pa.Table:
+def _clips_and_windows(
+    clips: Path, index: ChunkIndex, settings: NarratorSettings, held_out: Sequence[Path]
+) -> pa.Table:
     return clips_and_windows(
-        clips, index, window_seconds=settings.window_seconds, step_seconds=settings.step_seconds
+        clips,
+        index,
+        held_out=[path for path in held_out if path.parent == clips.parent],
+        window_seconds=settings.window_seconds,
+        step_seconds=settings.step_seconds,
     )
 
 
-def _listed(clips: Path, index: ChunkIndex, settings: NarratorSettings, provider: ClipProvider) -> _Listed:
-    every = _clips_and_windows(clips, index, settings)
+def _listed(
+    clips: Path,
+    index: ChunkIndex,
+    settings: NarratorSettings,
+    provider: ClipProvider,
+    held_out: Sequence[Path],
+) -> _Listed:
+    every = _clips_and_windows(clips, index, settings, held_out)
     keys = provider.keys(every, index)
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     rank = np.argsort(np.argsort(first))
     return _Listed(every, np.sort(first), rank[inverse], keys[np.sort(first)])
 
 
-def _other(clips: Path, index: ChunkIndex, settings: NarratorSettings, provider: ClipProvider) -> OtherClips:
-    listed = _listed(clips, index, settings, provider)
+def _other(
+    clips: Path,
+    index: ChunkIndex,
+    settings: NarratorSettings,
+    provider: ClipProvider,
+    held_out: Sequence[Path],
+) -> OtherClips:
+    listed = _listed(clips, index, settings, provider, held_out)
     return OtherClips(listed.every.take(pa.array(listed.distinct)), listed.keys, index)
 
 

@@ -40,6 +40,10 @@ def estimate_files(workflow: Workflow) -> list[str]:
 
 
 def _files(workflow: Workflow, dataset: str, *, looks: bool) -> dict[str, str]:
-    chunks = {"chunks": workflow.chunks(dataset), "packets": workflow.packets(dataset)} if looks else {}
     journal = workflow.narration_journal(dataset, looks=looks)
-    return {"clips": workflow.clip_table(dataset, "train"), "journal": journal, **chunks}
+    files = {"clips": workflow.clip_table(dataset, "train"), "journal": journal}
+    if looks:
+        files |= {"chunks": workflow.chunks(dataset), "packets": workflow.packets(dataset)}
+        held_out = workflow.held_out_tables(dataset)
+        files |= {f"held_out_{number}": path for number, path in enumerate(held_out, start=1)}
+    return files

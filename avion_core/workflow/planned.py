@@ -244,6 +244,11 @@ class Workflow(Paths):
         kinds = {entry.kind for entry in self._measured() if entry.dataset == dataset}
         return sorted({layout.evaluation_table(kind) for kind in kinds})
 
+    def held_out_tables(self, dataset: str) -> list[str]:
+        """Tables of a data set's clips that no training may see, whatever the runs evaluate."""
+        layout = LAYOUTS[self.settings.datasets[dataset].layout]
+        return [self.clip_table(dataset, table) for table in sorted(layout.evaluation_tables - {"train"})]
+
     def training_tables(self, recipe: StageSettings) -> dict[str, str]:
         """Clip tables that a stage trains on: `train` holds human narrations, `narrations` rephrased ones,
         `narrated` those made from frames."""

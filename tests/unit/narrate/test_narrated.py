@@ -59,6 +59,21 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def test_shards_and_their_table_leave_out_the_same_windows(home: Path) -> None:
+    clip = {"video_id": "a", "texts": ["x"]}
+    write_clips(home / "validation.arrow", [{**clip, "start_s": 1.0, "end_s": 1.7}])
+    (home / "other").mkdir()
+    write_clips(home / "other" / "validation.arrow", [{**clip, "start_s": 0.0, "end_s": 4.0}])
+    held_out = [home / "validation.arrow", home / "other" / "validation.arrow"]
+    common = {"settings": SETTINGS, "journal_dir": home / "journal", "held_out": held_out}
+    files = (home / "train.arrow", home / "chunks.parquet")
+    narrate_shard(*files, **common, shard="1-of-1", model=None, out=home / "1.arrow")
+    gather_narrated(*files, [home / "1.arrow"], **common, out=home / "narrated.arrow")
+    rows = ClipTable.load(home / "narrated.arrow").arrow().to_pylist()
+    places = [(row["video_id"], row["start_s"], row["end_s"]) for row in rows]
+    assert places[:4] == [("a", 0.0, 0.5), ("a", 0.0, 1.0), ("a", 1.7, 2.7), ("a", 3.0, 4.0)]
+
+
 @pytest.mark.parametrize("shards", [1, 2, 3, 9])
 def test_the_table_is_the_same_whatever_the_shards(home: Path, shards: int) -> None:
     files = [home / f"{number}.arrow" for number in range(1, shards + 1)]
