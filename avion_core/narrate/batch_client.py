@@ -227,7 +227,13 @@ class BatchClient:
                     said = self._server.said(error.failure)
                     say(f"{self._server.address} does not give out the file {file} ({said})")
                     return
-                self._server.wait_out(error.failure, tries)
+                try:
+                    self._server.wait_out(error.failure, tries)
+                except ProviderError as away:
+                    raise ProviderError(
+                        f"{away}. If the results of batch {found.batch.id} break off at the same place each "
+                        f"time, delete {found.flight.folder}: the requests without an answer are sent again"
+                    ) from None
 
     def _sort_failed(self, found: Collection) -> Iterator[Outcome]:
         """Decide which failed requests are sent again, and yield those that are given up.

@@ -18,9 +18,10 @@ from avion_core.narrate.api_key import ApiKey
 from avion_core.narrate.batch_client import BatchClient
 from avion_core.narrate.batch_collect import Collection
 from avion_core.narrate.batch_results import custom_id, digest_of
-from avion_core.narrate.batch_server import Batch
+from avion_core.narrate.batch_server import Batch, ResultsError
 from avion_core.narrate.batch_state import Flight, Stage, new_flight
 from avion_core.narrate.exchange import ProviderError, Request
+from avion_core.narrate.failures import Failure, Fault
 from avion_core.narrate.request_form import RequestForm
 
 BODY = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
@@ -48,13 +49,16 @@ class Books(SimpleNamespace):
     """Notes which tries are cancelled."""
 
     def __init__(self, *open_tries: int) -> None:
-        super().__init__(cancelled=[], left={*open_tries})
+        super().__init__(cancelled=[], settled=[], left={*open_tries})
 
     def cancel(self, number: int) -> None:
         self.cancelled.append(number)
 
     def open_tries(self) -> set[int]:
         return self.left
+
+    def settle_unread(self, request: Request, _: Any) -> None:
+        self.settled.append(request.number)
 
     def take_over(self, *_: Any, **__: Any) -> None:
         """Nothing."""
@@ -72,15 +76,20 @@ def test_an_answer_counts_before_and_after_an_error(tmp_path: Path, order: Any) 
     assert [row.request.number for row, _ in found.failed] == [1] and books.cancelled == [11]
 
 
+def collecting(flight: Flight, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> BatchClient:
+    """A client that is to collect an earlier session's batch `b`."""
+    flight.note(stage=Stage.CREATED, batch="b", created_at=1.0)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-none")
+    chosen = VisionSettings(batch=True, batch_poll_seconds=0.001, base_url="http://s", **settings)
+    direct = SimpleNamespace(key=ApiKey("sk-none"), server="http://s", form=RequestForm(schema=False))
+    return BatchClient(chosen, flight.folder.parent, direct=direct, wanted=np.zeros(1, np.uint64))
+
+
 def test_a_batch_that_is_never_over_ends_the_run_an_hour_after_it_was_cancelled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flight = written(tmp_path / "1-of-1", 1)
-    flight.note(stage=Stage.CREATED, batch="b", created_at=1.0)
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-none")
-    settings = VisionSettings(batch=True, batch_poll_seconds=0.001, batch_hours=1, base_url="http://s")
-    direct = SimpleNamespace(key=ApiKey("sk-none"), server="http://s", form=RequestForm(schema=False))
-    client = BatchClient(settings, flight.folder.parent, direct=direct, wanted=np.zeros(1, np.uint64))
+    client = collecting(flight, monkeypatch, batch_hours=1)
     odd = Batch.read({"id": "b", "status": "archived"})
     cancelled: list[str] = []
     client._server.api = SimpleNamespace(
@@ -92,3 +101,25 @@ def test_a_batch_that_is_never_over_ends_the_run_an_hour_after_it_was_cancelled(
     ):
         deque(client.answers(deque(), Books(10)), maxlen=0)
     assert cancelled == ["b"] and flight.folder.exists()
+
+
+def test_a_result_file_that_always_breaks_off_ends_the_run_with_a_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flight = written(tmp_path / "1-of-1", 2)
+    client = collecting(flight, monkeypatch, outage_minutes=0.0005, first_wait_seconds=0.01)
+    whole = Batch.read({"id": "b", "status": "completed", "output_file_id": "f"})
+    read = []
+
+    def lines(_: str) -> Any:
+        read.append(line(0, 200))
+        yield read[-1]
+        raise ResultsError(Failure(Fault.AWAY, "cut off", True))
+
+    client._server.api = SimpleNamespace(
+        check=lambda: None, batch=lambda _: whole, lines=lines, close=lambda: None
+    )
+    books = Books(10, 11)
+    with pytest.raises(ProviderError, match=r"last error: cut off.*results of batch b break off .*000001"):
+        deque(client.answers(deque(), books), maxlen=0)
+    assert len(read) > 1 and books.settled == [0] and flight.folder.exists()
