@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -39,6 +41,8 @@ def _address(url: str) -> str:
     return url
 
 
+LONGEST_TEXT_BYTES = 30_000
+"""Limit of a text as it is written in a job's command: Linux allows 128 KiB for all that a command has."""
 Folder = Annotated[str, AfterValidator(_folder)]
 Address = Annotated[str, AfterValidator(_address)]
 
@@ -74,6 +78,23 @@ class Section(BaseModel):
             types = _types(field.annotation) if field else set()
             if types & {int, float} and bool not in types:
                 raise ValueError(f"{name}: a number is expected (got {truths[0]})")
+        return raw
+
+    @model_validator(mode="before")
+    @classmethod
+    def _texts_fit_a_command(cls, raw: Any) -> Any:
+        """Refuse texts that a job's command cannot hold."""
+        for name, value in raw.items() if isinstance(raw, Mapping) else ():
+            listed = value if isinstance(value, list | tuple) else [value]
+            for text in (one for one in listed if isinstance(one, str)):
+                if "\0" in text:
+                    raise ValueError(f"{name}: has a NUL character, which no command can hold; remove it")
+                size = len(shlex.quote(json.dumps(text)))
+                if size > LONGEST_TEXT_BYTES:
+                    raise ValueError(
+                        f"{name}: too long for a job's command ({size} bytes with quotes and escapes, limit "
+                        f"{LONGEST_TEXT_BYTES}); shorten it"
+                    )
         return raw
 
 
