@@ -21,7 +21,7 @@ from avion_core.layouts import LAYOUTS
 from avion_core.media.program import ffmpeg_program
 from avion_core.media.source_file import returned_sources
 from avion_core.media.transcode import have_other_settings
-from avion_core.models.architecture import check_start, load_architecture, model_kind
+from avion_core.models.architecture import check_start, load_architecture, model_kind, surely_starts
 from avion_core.narrate.clip_provider import clip_provider_of
 from avion_core.narrate.exchange import ProviderError
 from avion_core.narrate.local_programs import server_problems
@@ -48,13 +48,14 @@ def check(workflow: Workflow, *, trains: bool, narrates: bool) -> str:
 def problems(workflow: Workflow, *, trains: bool = True, narrates: bool = True) -> list[str]:
     """Everything known now that would make a job fail, in order of the work.
 
-    Too few clips are a problem only if something is trained; otherwise a warning. A provider and its key are
-    needed only if narrations are rephrased.
+    Too few clips are a problem only if something is trained; otherwise a warning. Starts are checked if
+    something is trained. A provider and its key are needed only if narrations are rephrased.
     """
     spared = [
         check
         for check, needed in (
             (check_clips, trains),
+            (check_starts, trains),
             (check_narrations, narrates),
             (check_local_server, narrates),
         )
@@ -201,12 +202,21 @@ def _wrong_length(where: str, entry: EvaluationSettings, stage: PlannedStage) ->
         )
 
 
+def _left_to_train(workflow: Workflow) -> Iterator[PlannedStage]:
+    """The stages still to be trained, for one seed of each run."""
+    seen: set[str] = set()
+    for stage in workflow.trained_stages():
+        if stage.where not in seen and not workflow.is_made(stage):
+            seen.add(stage.where)
+            yield stage
+
+
 def check_start_files(workflow: Workflow) -> Iterator[str]:
     """Files of third-party weights for stages still to be trained, including their content."""
-    for stage in workflow.trained_stages():
+    for stage in _left_to_train(workflow):
         fetched = workflow.fetched_weights(stage.recipe)
         path = fetched or stage.recipe.start_file
-        if path is None or workflow.is_made(stage):
+        if path is None:
             continue
         if not fetched and not Path(path).is_file():
             yield f"{stage.where}: start_weights: {path}: no such file; correct the path"
@@ -221,6 +231,25 @@ def check_start_files(workflow: Workflow) -> Iterator[str]:
                 check_weights(stage.recipe, path)
         except (OSError, ValueError) as error:
             yield f"{stage.where}: start_weights: {error}"
+
+
+def check_starts(workflow: Workflow) -> Iterator[str]:
+    """Stages still to be trained that do not fit the stage they start from."""
+    for stage in _left_to_train(workflow):
+        if stage.recipe.start is None:
+            continue
+        source = workflow.settings.stage(stage.run, stage.recipe.start)
+        try:
+            if surely_starts(stage.recipe, source):
+                continue
+        except ValueError:
+            continue  # listed by check_models
+        from avion_core.models.store import check_stage_start  # imports torch, which takes seconds
+
+        try:
+            check_stage_start(stage.recipe, source)
+        except ValueError as error:
+            yield f"{stage.where}: start: {error}"
 
 
 def check_clips(workflow: Workflow) -> Iterator[str]:
@@ -345,6 +374,7 @@ CHECKS: tuple[Callable[[Workflow], Iterator[str]], ...] = (
     check_narrations,
     check_local_server,
     check_models,
+    check_starts,
     check_start_files,
     check_layouts,
     check_evaluations,

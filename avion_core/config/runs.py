@@ -221,9 +221,12 @@ class Settings(Section):
         where = f"runs.{run}.stages.{stage}"
         try:
             recipe = self.stage(run, stage)
+            recipe.check_in_run()
         except ValidationError as error:
             problem = explain(error.errors()[0], StageSettings)
             raise ValueError(f"{where}: {problem}") from None
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
         known([recipe.dataset], self.datasets, f"{where}.dataset")
         if recipe.validate_with is not None:
             known([recipe.validate_with], self.evaluations, f"{where}.validate_with")

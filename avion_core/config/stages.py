@@ -176,6 +176,18 @@ class StageSettings(StageJob):
         sizes = {"frames": self.frames, "image_size_px": self.image_size_px}
         return {**sizes, "drop_path": self.drop_path}
 
+    def waivers(self) -> dict[str, tuple[str, ...]]:
+        """Arguments for loading the start weights: what they may lack or have besides."""
+        names = {
+            "fresh": "start_fresh",
+            "waive_missing": "waive_missing",
+            "waive_unexpected": "waive_unexpected",
+        }
+        return {argument: getattr(self, name) for argument, name in names.items()}
+
+    def check_in_run(self) -> None:
+        """Raise ValueError for what the section `stages` may leave to the runs, but no run may lack."""
+
     def dry_run_arguments(self) -> dict[str, Any]:
         """Arguments of the model's `dry_run`, for what the task draws in a step."""
         return {}

@@ -236,6 +236,14 @@ class CaptioningStage(StageSettings):
         frozen = {name: getattr(self, name) for name in ("freeze_language_model", "text_only")}
         return {**sizes, "dropout": self.text_dropout, **frozen}
 
+    def check_in_run(self) -> None:
+        """Raise ValueError for a frozen language model that starts from nothing."""
+        if self.freeze_language_model and not (self.start or self.start_weights):
+            raise ValueError(
+                "freeze_language_model: the language model starts from nothing and would stay random; start "
+                "from a narrator (start or start_weights), or set it to false"
+            )
+
     @property
     def sees_clips(self) -> bool:
         """Not with `text_only`."""

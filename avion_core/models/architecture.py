@@ -265,6 +265,10 @@ class ModelKind:
     starts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Other kinds it may start from, each with the weights (fnmatch patterns) to leave out, under their
     third-party names if it has no such part."""
+    fresh: tuple[str, ...] = ()
+    """Weights (fnmatch patterns) that those kinds do not have."""
+    optional: tuple[str, ...] = ()
+    """Arguments that add weights."""
 
 
 ARCHITECTURES: Registry[type[Architecture]] = Registry("kind of architecture", base=Architecture)
@@ -279,6 +283,7 @@ MODELS.register(
         architecture="dual_encoder",
         output="embeddings",
         code="avion_core.models.dual_encoder:DualEncoder",
+        optional=("logit_bias",),
     ),
 )
 MODELS.register(
@@ -288,6 +293,7 @@ MODELS.register(
         output="classes",
         code="avion_core.models.classifier:VideoClassifier",
         starts={"dual_encoder": ("text.*", "logit_scale", "logit_bias", "vision.projection*")},
+        fresh=("head.*",),
     ),
 )
 MODELS.register(
@@ -301,6 +307,7 @@ MODELS.register(
         output="classes",
         code="avion_core.models.videomae:VideoMAEClassifier",
         starts={"videomae": ("norm.*", "encoder_to_decoder.*", "mask_token", "decoder.*")},
+        fresh=("head.*", "fc_norm.*"),
     ),
 )
 MODELS.register(
@@ -372,3 +379,19 @@ def check_start(kind: str, source: str) -> None:
     starts = (kind, *MODELS[kind].starts)
     if source not in starts:
         raise ValueError(f"a {kind} cannot start from a {source}; it can from: {', '.join(starts)}")
+
+
+def surely_starts(stage: StageSettings, source: StageSettings) -> bool:
+    """Whether a stage fits the model that `source` trains, as far as is known without building them.
+
+    Raises ValueError where a model of its kind cannot start from one of the other's.
+    """
+    kind, theirs = model_kind(stage), model_kind(source)
+    check_start(kind, theirs)
+    if stage.model != source.model:
+        return False
+    if kind == theirs:
+        ours, others = stage.model_arguments(), source.model_arguments()
+        return all((name in ours) == (name in others) for name in MODELS[kind].optional)
+    fresh = MODELS[kind].fresh
+    return bool(fresh) and {*fresh} <= {*stage.waive_missing, *stage.start_fresh}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
@@ -119,8 +119,11 @@ class VideoModel(nn.Module):
     def check_foreign(self, weights: Mapping[str, Tensor]) -> None:
         """Raise ValueError if third-party weights, under our names, do not fit this model."""
 
-    def after_start(self) -> None:
-        """Called once start weights are loaded, for what its arguments say of them."""
+    def after_start(self, fresh: Collection[str]) -> None:
+        """Called once the start weights are loaded, if there are any; they do not fill the weights `fresh`.
+
+        Raises ValueError where training would make no sense with these.
+        """
 
     def foreign_copies(self) -> dict[str, Tensor]:
         """Entries of `not_weights` that an exported file has, under their names there."""

@@ -99,14 +99,7 @@ def check_weights(stage: StageSettings, path: str | Path, *, classes: int | None
         arguments["classes"] = classes or _classes_in(tensors, kind, stage.model, arguments)
     with torch.device("meta"):
         model = build_model(kind, stage.model, **arguments)
-    _load_foreign(
-        model,
-        tensors,
-        source=str(path),
-        fresh=stage.start_fresh,
-        waive_missing=stage.waive_missing,
-        waive_unexpected=stage.waive_unexpected,
-    )
+    model.after_start(_load_foreign(model, tensors, source=str(path), **stage.waivers()).missing)
 
 
 def _classes_in(

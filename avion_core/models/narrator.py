@@ -7,7 +7,7 @@ language model, V vocabulary.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
@@ -147,8 +147,17 @@ class Narrator(VideoModel):
             if fnmatchcase(name, BIASES) and not tensor.is_meta and bool(tensor.any()):
                 raise ValueError(f"its attention pooling has biases ({name}), which are zero in LaViLa's")
 
-    def after_start(self) -> None:
-        """With `text_only`, close the gates of a narrator that has learnt to look."""
+    def after_start(self, fresh: Collection[str]) -> None:
+        """With `text_only`, close the gates of a narrator that has learnt to look.
+
+        Raises ValueError for a frozen language model that is fresh.
+        """
+        for name, weight in self.language_model.named_parameters("language_model"):
+            if name in fresh and not weight.requires_grad and ".cross." not in name:
+                raise ValueError(
+                    f"freeze_language_model: {name} is not among the start weights and would stay random; "
+                    "start from a narrator, or set it to false"
+                )
         for name, weight in self.language_model.named_parameters() if self.text_only else ():
             if name.endswith("_gate"):
                 nn.init.zeros_(weight)

@@ -7,17 +7,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from avion_core.config import known
+from avion_core.config import StageSettings, known
 from avion_core.files import publish, read_json, write_json
 from avion_core.models.architecture import (
     MODELS,
     Architecture,
     check_start,
     load_architecture,
+    model_kind,
     parse_architecture,
 )
 from avion_core.models.base import VideoModel, model_class
@@ -155,22 +157,59 @@ def start_from(
     normalisation (which shapes do not show), and as load_weights.
     """
     description, config = read_description(folder)
-    try:
-        check_start(model.kind, description.kind)
-    except ValueError as error:
-        raise ModelError(f"{folder}: {error}") from None
-    _check_same_arithmetic(config, model.config, folder)
-    return load_weights(
+    waived = {"fresh": fresh, "waive_missing": waive_missing, "waive_unexpected": waive_unexpected}
+    return _fill(
         model,
-        without(
-            read_tensors(Path(folder) / WEIGHTS_FILE), MODELS[model.kind].starts.get(description.kind, ())
-        ),
-        fresh=fresh,
-        waive_missing=waive_missing,
-        waive_unexpected=waive_unexpected,
+        read_tensors(Path(folder) / WEIGHTS_FILE),
+        kind=description.kind,
+        config=config,
         source=str(folder),
-        is_start=True,
+        **waived,
     )
+
+
+def check_stage_start(stage: StageSettings, source: StageSettings) -> None:
+    """Raise ValueError unless a stage can start from the model that `source` trains, by names and shapes.
+
+    Numbers of classes are left out: they are known once the data are.
+    """
+    model, start = _shapes_of(stage), _shapes_of(source)
+    report = _fill(
+        model,
+        start.state_dict(),
+        kind=start.kind,
+        config=start.config,
+        source=str(stage.start),
+        **stage.waivers(),
+    )
+    model.after_start(report.missing)
+
+
+def _shapes_of(stage: StageSettings) -> VideoModel:
+    """The model that a stage trains, on the device "meta"; a classifier has one class."""
+    kind = model_kind(stage)
+    classes = {"classes": 1} if MODELS[kind].output == "classes" else {}
+    with torch.device("meta"):
+        return build_model(kind, stage.model, **stage.model_arguments(), **classes)
+
+
+def _fill(
+    model: VideoModel,
+    tensors: Mapping[str, Tensor],
+    *,
+    kind: str,
+    config: Architecture,
+    source: str,
+    **waived: Sequence[str],
+) -> LoadReport:
+    """Fill `model` with the weights of a model of this kind and architecture."""
+    try:
+        check_start(model.kind, kind)
+    except ValueError as error:
+        raise ModelError(f"{source}: {error}") from None
+    _check_same_arithmetic(config, model.config, source)
+    taken = without(tensors, MODELS[model.kind].starts.get(kind, ()))
+    return load_weights(model, taken, source=source, is_start=True, **waived)
 
 
 def _check_same_arithmetic(source: Architecture, target: Architecture, folder: str | Path) -> None:

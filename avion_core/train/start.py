@@ -17,16 +17,12 @@ def fill_from_start(
 ) -> None:
     """Load `start` or `start_weights` into a fresh model and print a summary.
 
-    Raises ValueError for weights that do not fit and for a missing third-party file.
+    Raises ValueError for weights that do not fit, for a missing third-party file, and for a model that must
+    not be fresh.
     """
-    waived = {
-        "fresh": settings.start_fresh,
-        "waive_missing": settings.waive_missing,
-        "waive_unexpected": settings.waive_unexpected,
-    }
     if "start" in files:
         source = str(files["start"].parent)
-        report = start_from(model, source, **waived)
+        report = start_from(model, source, **settings.waivers())
     elif settings.start_weights is not None:
         source = settings.start_weights
         if "start_weights" not in files:
@@ -35,8 +31,9 @@ def fill_from_start(
                 "there is a network, and give the file as '--files start_weights=PATH'"
             )
         path, key = files["start_weights"], settings.start_weights_key
-        report = start_from_foreign(model, path, source=source, key=key, **waived)
+        report = start_from_foreign(model, path, source=source, key=key, **settings.waivers())
     else:
+        model.after_start(model.state_dict())
         return
-    model.after_start()
+    model.after_start(report.missing)
     print(f"{title}: starts from {source}; {report}", file=sys.stderr, flush=True)

@@ -22,6 +22,12 @@ from avion_core.configfile import lay_over
 
 ROOT = Path(__file__).parents[2]
 DEMO = yaml.safe_load((ROOT / "config.yaml").read_text())
+FROZEN = {
+    "task": "captioning",
+    "dataset": "ego4d",
+    "model": "toy_narrator",
+    "freeze_language_model": True,
+}
 
 
 def broken(change: Callable[[dict[str, Any]], Any]) -> str:
@@ -105,6 +111,22 @@ def test_unknown_setting_is_refused_with_the_nearest_name(
         ),
         (lambda c: c["stages"]["pretrain"].update(patch_dropout=1), ["patch_dropout", "less than 1"]),
         (lambda c: c.update(seed=-1), ["seed", "greater than or equal to 0"]),
+        (
+            lambda c: c["narrate"].update(rephrase={"instruction": "Say it\0again."}),
+            ["narrate.rephrase: instruction: has a NUL"],
+        ),
+        (
+            lambda c: c.update(narrator={"instruction": "Say what they're doing. " * 1200}),
+            ["narrator: instruction: too long for a job's command (33604 bytes"],
+        ),
+        (
+            lambda c: c["stages"]["pretrain"].update(waive_missing=["a", "ü" * 6000]),
+            ["stages.pretrain: waive_missing: too long"],
+        ),
+        (
+            lambda c: (c["stages"].update(narrator=FROZEN), c["runs"]["llm"]["stages"].update(narrator={})),
+            ["runs.llm.stages.narrator: freeze_language_model: ", "start from a narrator"],
+        ),
     ],
 )
 def test_value_out_of_range_is_refused_by_name(change: Callable[..., Any], words: list[str]) -> None:

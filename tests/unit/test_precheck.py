@@ -12,13 +12,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from avion_core.config import NarrateSettings, RephraserSettings, SettingsError, load_settings
+from avion_core.config import NarrateSettings, RephraserSettings, SettingsError, StageSettings, load_settings
 from avion_core.configfile import lay_over, read_config
 from avion_core.data.clips import write_clips
 from avion_core.data.source_videos import SourceVideo, write_videos
 from avion_core.files import fingerprint, sha256, write_json
 from avion_core.layouts import LAYOUTS
 from avion_core.media.source_file import FileMark
+from avion_core.models import foreign
+from avion_core.models.architecture import surely_starts
+from avion_core.models.checkpoint_file import read_checkpoint
+from avion_core.models.store import check_stage_start
 from avion_core.narrate.journal import Entry, Journal
 from avion_core.narrate.rephrase import rephrase_shard
 from avion_core.narrate.rephrase_questions import PARSER, key_texts
@@ -26,6 +30,7 @@ from avion_core.precheck import (
     check_evaluations,
     check_layouts,
     check_models,
+    check_starts,
     missing_gpus,
     problems,
     warnings,
@@ -67,7 +72,7 @@ def test_the_demo_has_no_problems() -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_settings_of_an_experiment_have_no_problems(path: Path) -> None:
     workflow = Workflow(load_settings(lay_over(DEMO, read_config(path))))
-    for check in (check_models, check_layouts, check_evaluations):
+    for check in (check_models, check_starts, check_layouts, check_evaluations):
         assert list(check(workflow)) == []
     assert warnings(workflow) == []
 
@@ -401,11 +406,80 @@ def test_a_report_of_other_results_is_known(tmp_path: Path) -> None:
     assert workflow().report_is_outdated()
 
 
-def test_weights_of_another_model_are_listed_before_any_work(tmp_path: Path) -> None:
+def test_weights_of_another_model_are_listed_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "other.safetensors"
     save_file({"visual.proj": np.zeros((4, 4), np.float32)}, path)
-    lines = found({"stages": {"pretrain": {"start_weights": str(path)}}}, "human", "untrained")
+    read = []
+    monkeypatch.setattr(
+        foreign, "read_checkpoint", lambda *a, **b: read.append(a) or read_checkpoint(*a, **b)
+    )
+    overlay = {"stages": {"pretrain": {"start_weights": str(path)}}, "runs": {"human": {"seeds": [0, 1, 2]}}}
+    lines = found(overlay, "human", "untrained")
     assert len(lines) == 2 and all("other.safetensors" in line for line in lines), lines
+    assert len(read) == 2, "once for all seeds of a run"
+
+
+def test_what_surely_fits_its_start_does_fit_it() -> None:
+    experiments = [{}, *map(read_config, sorted((ROOT / "configs").glob("*.yaml")))]
+    found = set()
+    for settings in (load_settings(lay_over(DEMO, experiment)) for experiment in experiments):
+        for stage in Workflow(settings, tuple(settings.runs)).trained_stages():
+            source = stage.recipe.start and settings.stage(stage.run, stage.recipe.start)
+            if source and surely_starts(stage.recipe, source):
+                found.add((stage.recipe.task, stage.recipe.model))
+                check_stage_start(stage.recipe, source)
+    assert {("classification", "toy_dual_encoder"), ("classification", "toy_videomae")} < found
+    assert ("relevancy", "toy_dual_encoder") in found
+
+
+def test_a_stage_that_may_not_fit_its_start_is_looked_at() -> None:
+    settings = load_settings(lay_over(DEMO, {"stages": {"pretrain": {"loss": "sigmoid"}}}))
+    pretrain = settings.stage("llm", "pretrain")
+    for name, change in (("finetune_mir", {}), ("finetune_cls", {"waive_missing": ["haed.*"]})):
+        stage = settings.stage("llm", name)
+        stage = StageSettings.model_validate({**stage.model_dump(exclude_unset=True), **change})
+        assert not surely_starts(stage, pretrain)
+        with pytest.raises(
+            ValueError, match=r"pretrain: its weights do not fit this .*(logit_bias|head\.weight)"
+        ):
+            check_stage_start(stage, pretrain)
+
+
+@pytest.mark.parametrize(
+    ("stage", "words"),
+    [
+        ({"waive_missing": ["pool.*", "language_model.*"]}, []),
+        (
+            {},
+            [
+                "start: pretrain: its weights do not fit this narrator",
+                "missing: pool.queries",
+                "waive_missing",
+            ],
+        ),
+        ({"waive_missing": ["*"], "freeze_language_model": True}, ["freeze_language_model: language_model."]),
+        (
+            {"waive_missing": ["*"], "model": "narrator_gpt2"},
+            ["start: pretrain: was made with vision.kind clip"],
+        ),
+    ],
+)
+def test_a_stage_that_does_not_fit_its_start_is_listed_until_it_is_trained(
+    tmp_path: Path, stage: dict[str, Any], words: list[str]
+) -> None:
+    narrator = {"task": "captioning", "dataset": "ego4d", "model": "toy_narrator", "start": "pretrain"}
+    overlay = {
+        "results_dir": str(tmp_path),
+        "stages": {"narrator": {**narrator, "image_size_px": 64, **stage}},
+        "runs": {"human": {"stages": {"narrator": {}}}},
+    }
+    workflow = Workflow(load_settings(lay_over(DEMO, overlay)), ("human",))
+    lines = list(check_starts(workflow))
+    assert len(lines) == bool(words) and all(word in lines[0] for word in words), lines
+    write_result(workflow, "human", "narrator")
+    assert list(check_starts(workflow)) == []
 
 
 def test_runs_that_a_target_names_are_checked_too() -> None:

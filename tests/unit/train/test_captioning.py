@@ -70,7 +70,7 @@ def test_the_tower_stays_that_of_the_dual_encoder_and_the_loss_falls(pretrained,
     assert all(block.cross.attention_gate != 0 for block in model.language_model.blocks)
 
 
-def test_the_weights_of_the_tower_have_no_place_in_the_optimiser(kitchen, pretrained, tmp_path, monkeypatch):
+def test_the_weights_of_the_tower_have_no_place_in_the_optimiser(kitchen, narrator, tmp_path, monkeypatch):
     named = []
     monkeypatch.setattr(
         Training, "run", lambda self, title: named.extend(self.optimizer.param_groups) or 1 / 0
@@ -79,7 +79,7 @@ def test_the_weights_of_the_tower_have_no_place_in_the_optimiser(kitchen, pretra
     for folder, recipe in (("open", RECIPE), ("frozen", frozen)):
         named.clear()
         with pytest.raises(ZeroDivisionError):
-            train(kitchen, tmp_path / folder, recipe, start=pretrained)
+            train(kitchen, tmp_path / folder, recipe, start=narrator)
         names = {name for group in named for name in group["names"]}
         assert not any(name.startswith("vision.") for name in names)
         plain = {name for name in names if name.startswith("language_model.") and ".cross." not in name}
@@ -124,6 +124,15 @@ def test_a_fresh_pooling_and_language_model_are_waived_by_name(kitchen, pretrain
     recipe = {name: value for name, value in RECIPE.items() if name != "waive_missing"}
     with pytest.raises(ValueError, match=r"missing: pool\.queries.*name them in waive_missing"):
         train(kitchen, tmp_path, recipe, start=pretrained)
+
+
+def test_a_frozen_language_model_is_not_random(kitchen, pretrained, tmp_path):
+    frozen = {**RECIPE, "freeze_language_model": True}
+    for start in ({"start": pretrained}, {}):
+        with pytest.raises(
+            ValueError, match=r"freeze_language_model: language_model\.\S+ is not among the start"
+        ):
+            train(kitchen, tmp_path, frozen, **start)
 
 
 def test_a_language_model_alone_never_looks(kitchen, pretrained, tmp_path):
