@@ -173,8 +173,11 @@ def test_an_output_layer_of_its_own_is_refused(tmp_path):
 
 def test_an_output_layer_in_another_precision_is_the_same(tmp_path):
     weights = content(*SMALL)
-    weights["module.text_decoder.lm_head.weight"] = weights["module.text_decoder.lm_head.weight"].half()
-    start_from_foreign(Narrator(config(*SMALL), **SIZES), saved(tmp_path / "half.pt", weights))
+    table = weights["module.text_decoder.lm_head.weight"]
+    weights["module.text_decoder.lm_head.weight"] = table.half()
+    model = Narrator(config(*SMALL), **SIZES)
+    start_from_foreign(model, saved(tmp_path / "half.pt", weights))
+    assert torch.equal(model.language_model.token_embedding.weight, table)
 
 
 @pytest.mark.parametrize("norm", ["img_attn_pool.context_norm", "img_attn_pool_norm"])

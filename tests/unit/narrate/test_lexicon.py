@@ -16,8 +16,8 @@ from avion_core.narrate.class_lists import (
 from avion_core.narrate.grammar import PREPOSITIONS, inflect
 from avion_core.narrate.lexicon import Lexicon, load_table
 from avion_core.narrate.words import load_words
-from avion_core.sources.toy_kitchen.narrations import EGO4D_ENDINGS, EGO4D_WORDS
-from avion_core.sources.toy_kitchen.vocabulary import COLOURS, GOES_WITH, LIQUIDS, NOUNS, VERBS
+from avion_core.sources.toy_kitchen.vocabulary import NOUNS, VERBS
+from tests.support.toy_sentences import toy_sentences
 
 VERB_LIST = """id,key,instances,category
 0,take,"['take', 'pick-up', 'grab', 'unload', 'get-off']",retrieve
@@ -281,18 +281,6 @@ def test_both_forms_are_among_the_first_three():
 )
 def test_what_is_not_understood_is_left_alone(text):
     assert everything(text) == []
-
-
-def toy_sentences() -> list[str]:
-    """Every sentence of the toy kitchen's Ego4D annotators, but for articles, colours and endings' number."""
-    sentences = []
-    for verb, ways in EGO4D_WORDS.items():
-        for (third, infinitive), thing in itertools.product(ways, GOES_WITH[verb]):
-            for noun, end in itertools.product(NOUNS[thing], ("", *EGO4D_ENDINGS.get(verb, ()))):
-                phrase = f"the {COLOURS[thing][0]} {noun} {end}".strip()
-                poured = f"{LIQUIDS[0]} into {phrase}" if verb == "pour" else phrase
-                sentences += [f"#C C {third} {poured}", f"#C C tries to {infinitive} {poured}"]
-    return sentences
 
 
 def test_the_toy_kitchens_sentences_are_rewritten_and_name_the_same_things():

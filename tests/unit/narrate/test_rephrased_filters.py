@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,8 @@ from avion_core.narrate.provider import NarrateError
 from avion_core.narrate.quality import UNLIKE, UNLIKE_CLIP, Judge
 from avion_core.narrate.rephrase import REPHRASED, gather_narrations
 from avion_core.narrate.sentences import LANGUAGE
-from avion_core.sources.toy_kitchen.narrations import EGO4D_ENDINGS, EGO4D_WORDS
-from avion_core.sources.toy_kitchen.vocabulary import COLOURS, GOES_WITH, LIQUIDS, NOUNS
+from avion_core.sources.toy_kitchen.vocabulary import NOUNS
+from tests.support.toy_sentences import toy_sentences
 
 GOOD = Path(__file__).with_name("rephrasings.txt")
 SUBJECT, OPPOSITE, THINGS = UNLIKE["subject"], UNLIKE["opposite"], UNLIKE["things"]
@@ -32,24 +31,12 @@ def reason(narration: str, text: str, lists: ClassLists | None = None, **filters
     return judge.judge([text], human=[narration])[0]
 
 
-def kitchen_narrations() -> list[str]:
-    """Sentences of the toy kitchen's Ego4D annotators: every way to say a verb, of every thing."""
-    sentences = []
-    for verb, ways in EGO4D_WORDS.items():
-        for (third, infinitive), thing in itertools.product(ways, GOES_WITH[verb]):
-            for noun, end in itertools.product(NOUNS[thing], ("", *EGO4D_ENDINGS.get(verb, ()))):
-                phrase = f"the {COLOURS[thing][0]} {noun} {end}".strip()
-                poured = f"{LIQUIDS[0]} into {phrase}" if verb == "pour" else phrase
-                sentences += [f"#C C {third} {poured}", f"#C C tries to {infinitive} {poured}"]
-    return sentences
-
-
 @pytest.mark.parametrize("listed", [False, True])
 def test_all_that_the_lexicon_writes_about_the_toy_kitchen_passes(listed: bool) -> None:
     nouns = {word: frozenset((n,)) for n, words in enumerate(NOUNS.values()) for word in words}
     lists = ClassLists(nouns=nouns) if listed else ClassLists()
     lexicon, judge = Lexicon(lists), Judge(FilterSettings(), class_lists=lists)
-    narrations = kitchen_narrations()[:: 1 if listed else 5]
+    narrations = toy_sentences()[:: 1 if listed else 5]
     left_out = [
         (narration, text, verdict)
         for narration in narrations
