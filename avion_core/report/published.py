@@ -1,55 +1,59 @@
-"""Published figures that the report shows beside ours, each with its paper.
-
-All were measured on the real data sets with models a hundred times larger than the demo's, so a page
-that shows them must name their data. AVION's model zoo also lists a "pre-train"
-row of 67.9 / 57.6 under VideoMAE: it repeats the verb and noun accuracies of EK100 classification and
-is left out on purpose.
-"""
+"""Published figures that the report shows beside ours: the records of `published.yaml`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
-AVION = "AVION, arXiv 2309.16669"
-LAVILA = "LaViLa, CVPR 2023, arXiv 2212.04501"
-EGOVLP = "EgoVLP, NeurIPS 2022, arXiv 2206.01670"
-VIDEOMAE = "VideoMAE, NeurIPS 2022, arXiv 2203.12602, as listed in AVION, arXiv 2309.16669"
-SMS = "Symmetric multi-similarity loss: arXiv 2406.12256 and 2506.14356"
-EVA02_AT = "reproduced in EVA02-AT, arXiv 2506.14356"
+import yaml
+from pydantic import AfterValidator
+
+from avion_core.config import Section
 
 
-@dataclass(frozen=True)
-class PublishedRow:
+def _frozen(recipe: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Lists as tuples, as settings have them."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in recipe.items()}
+
+
+class PublishedRow(Section):
     """One published result."""
 
-    run: str
+    method: str
     """Name of the method."""
     backbone: str
     """Vision tower."""
     figures: Mapping[str, float]
     """Per cent, under the same dotted names as in our `metrics.json`."""
     source: str
-    """Paper with the result."""
+    """Paper or model zoo with the result."""
     hardware: str = ""
+    """GPUs of the training."""
     gpu_hours: int | None = None
+    """Hours of all GPUs."""
     gb_per_gpu: int | None = None
+    """Memory of a GPU that the training took."""
     batch_per_gpu: int | None = None
+    """Clips per step on a GPU."""
     note: str = ""
-    recipe: Mapping[str, Any] = field(default_factory=dict)
+    """How it was measured, and why it may not be comparable."""
+    recipe: Annotated[Mapping[str, Any], AfterValidator(_frozen)] = {}
     """Settings of the stage that took the GPU hours, with the `layout` of its data set; empty if not one of
     ours."""
     hours_include: str = ""
     """Another stage that the GPU hours include."""
 
 
-@dataclass(frozen=True)
-class PublishedTable:
+class PublishedTable(Section):
     """The published rows of one benchmark."""
 
     benchmark: str
     """Task and data set in words."""
+    kind: str
+    """Kind of evaluation."""
+    variants: tuple[str, ...]
+    """Labels or weights as in the kind's `titles`."""
     layout: str
     """Layout of their data set."""
     figures: Mapping[str, str]
@@ -58,7 +62,7 @@ class PublishedTable:
     """Number of clips or questions measured; None if the papers do not say and copies differ."""
     unit: str
     """Unit of `size`, as in our `metrics.json`."""
-    rows: tuple[PublishedRow, ...] = field(default=())
+    rows: tuple[PublishedRow, ...]
     rounded_to: int = 1
     """Rounding of the published `size`."""
 
@@ -72,187 +76,26 @@ class PublishedTable:
         return f"Not comparable: {measured:,} of {about}{self.size:,} {self.unit}"
 
 
-_PRETRAINING = {"layout": "ego4d", "task": "contrastive", "frames": 4, "epochs": 5}
-_VIDEOMAE = {"layout": "kinetics", "task": "reconstruction", "model": "videomae_vit_b", "epochs": 800}
-_ZERO_SHOT = PublishedTable(
-    "Zero-shot multi-instance retrieval on EPIC-KITCHENS-100",
-    "ek100",
-    {"mAP.mean": "mAP"},
-    9668,
-    "clips",
-    (
-        PublishedRow("EgoVLP", "TimeSformer-B", {"mAP.mean": 22.1}, EGOVLP, "32×A100", 1536, 22, 16),
-        PublishedRow(
-            "AVION, Ego4D narrations only",
-            "ViT-B/16",
-            {"mAP.mean": 27.4},
-            AVION,
-            "8×A5000",
-            130,
-            19,
-            256,
-            "27.5 with 4 frames, 28.4 with 16",
-            recipe={**_PRETRAINING, "model": "clip_vit_b_16", "narrations": ("human",)},
-        ),
-        PublishedRow("LaViLa", "TimeSformer-B", {"mAP.mean": 30.9}, LAVILA, "32×V100", 1824, 25, 32),
-        PublishedRow(
-            "AVION + LLM narrations",
-            "ViT-B/16",
-            {"mAP.mean": 33.2},
-            AVION,
-            "8×A5000",
-            260,
-            19,
-            256,
-            "model zoo: 31.1 and 32.9",
-            recipe={**_PRETRAINING, "model": "clip_vit_b_16", "narrations": ("rephrased",)},
-        ),
-        PublishedRow(
-            "AVION + LLM narrations, 4 frames",
-            "ViT-L/14",
-            {"mAP.mean": 36.4},
-            AVION,
-            "8×A5000",
-            680,
-            None,
-            112,
-            recipe={**_PRETRAINING, "model": "clip_vit_l_14", "narrations": ("rephrased",)},
-        ),
-        PublishedRow(
-            "AVION + LLM narrations, 16 frames",
-            "ViT-L/14",
-            {"mAP.mean": 37.6},
-            AVION,
-            "8×A5000",
-            680,
-            None,
-            112,
-        ),
-    ),
-)
+def _tables(raw: Mapping[str, Any]) -> tuple[PublishedTable, ...]:
+    """The tables, each row's source in full. Raises KeyError for a source that is not listed."""
+    for row in (row for table in raw["tables"] for row in table["rows"]):
+        row["source"] = raw["sources"][row["source"]]
+    return tuple(PublishedTable.model_validate(table) for table in raw["tables"])
 
-_MIR = PublishedTable(
-    "Fine-tuned multi-instance retrieval on EPIC-KITCHENS-100",
-    "ek100",
-    {"mAP.mean": "mAP", "nDCG.mean": "nDCG"},
-    9668,
-    "clips",
-    (
-        PublishedRow("LaViLa", "TimeSformer-B", {"mAP.mean": 50.5, "nDCG.mean": 65.0}, LAVILA),
-        PublishedRow("LaViLa", "TimeSformer-L", {"mAP.mean": 50.9, "nDCG.mean": 66.5}, LAVILA),
-        PublishedRow(
-            "AVION",
-            "ViT-B/16",
-            {"mAP.mean": 51.7, "nDCG.mean": 66.8},
-            AVION,
-            note="model zoo: 52.0 and 66.5",
-        ),
-        PublishedRow("AVION", "ViT-L/14", {"mAP.mean": 54.5, "nDCG.mean": 69.0}, AVION),
-        PublishedRow(
-            "AVION with the SMS loss",
-            "ViT-B/16",
-            {"mAP.mean": 57.0, "nDCG.mean": 69.2},
-            SMS,
-            note="later work",
-        ),
-        PublishedRow(
-            "AVION with the SMS loss",
-            "ViT-L/14",
-            {"mAP.mean": 62.1, "nDCG.mean": 73.0},
-            SMS,
-            note="later work",
-        ),
-    ),
-)
 
-_CLS = PublishedTable(
-    "Action classification on EPIC-KITCHENS-100",
-    "ek100",
-    {"verb_top1": "verb", "noun_top1": "noun", "action_top1": "action"},
-    9668,
-    "clips",
-    (
-        PublishedRow("LaViLa", "TimeSformer-B", {"action_top1": 46.9}, LAVILA),
-        PublishedRow(
-            "AVION, narrations only",
-            "ViT-B/16",
-            {"verb_top1": 67.9, "noun_top1": 57.6, "action_top1": 47.3},
-            AVION,
-        ),
-        PublishedRow(
-            "AVION",
-            "ViT-B/16",
-            {"verb_top1": 70.0, "noun_top1": 59.4, "action_top1": 49.5},
-            AVION,
-        ),
-        PublishedRow("LaViLa", "TimeSformer-L", {"action_top1": 51.0}, LAVILA),
-        PublishedRow(
-            "AVION",
-            "ViT-L/14",
-            {"verb_top1": 73.0, "noun_top1": 65.4, "action_top1": 54.5},
-            AVION,
-        ),
-    ),
-)
+PUBLISHED = _tables(yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")))
+"""All tables, by importance within a kind of evaluation."""
 
-_KINETICS = PublishedTable(
-    "Kinetics-400 classification after 800 epochs of VideoMAE",
-    "kinetics",
-    {"top1": "top-1", "top5": "top-5"},
-    None,  # videos vanish, and copies of the split differ by thousands
-    "clips",
-    (
-        PublishedRow(
-            "VideoMAE, original",
-            "ViT-B",
-            {"top1": 80.0, "top5": 94.4},
-            VIDEOMAE,
-            "4×A5000",
-            995,
-            recipe={**_VIDEOMAE, "optimizer": "adamw"},
-            hours_include="fine-tuning",
-        ),
-        PublishedRow(
-            "VideoMAE in AVION",
-            "ViT-B",
-            {"top1": 80.1, "top5": 94.5},
-            AVION,
-            "4×A5000",
-            583,
-            recipe={**_VIDEOMAE, "optimizer": "lion"},
-            hours_include="fine-tuning",
-        ),
-    ),
-)
 
-_EGOMCQ = PublishedTable(
-    "Zero-shot EgoMCQ on Ego4D",
-    "ego4d",
-    {"inter_video": "inter-video", "intra_video": "intra-video"},
-    39_000,  # EgoVLP, section 4
-    "questions",
-    (
-        PublishedRow("LaViLa", "TimeSformer-B", {"inter_video": 93.8, "intra_video": 59.9}, LAVILA),
-        PublishedRow("LaViLa", "TimeSformer-L", {"inter_video": 94.5, "intra_video": 63.1}, LAVILA),
-        PublishedRow("AVION", "ViT-B/16", {"inter_video": 94.5, "intra_video": 61.4}, AVION, note=EVA02_AT),
-    ),
-    rounded_to=1000,
-)
-
-PUBLISHED: dict[tuple[str, str], PublishedTable] = {
-    ("retrieval", "zero_shot"): _ZERO_SHOT,
-    ("retrieval", "imported"): _ZERO_SHOT,
-    ("retrieval", "in_domain"): _MIR,
-    ("retrieval", ""): _MIR,
-    ("recognition", "action"): _CLS,
-    ("recognition", ""): _KINETICS,
-    ("multiple_choice", ""): _EGOMCQ,
-}
-"""Published tables by kind of evaluation, and by weights or label as in the kind's `titles`."""
+def published_results(kind: str, variant: str, layout: str) -> PublishedTable | None:
+    """The table for a kind of evaluation and a variant: the layout's own if there is one, else the first."""
+    fitting = [table for table in PUBLISHED if table.kind == kind and variant in table.variants]
+    same = [table for table in fitting if table.layout == layout]
+    return next(iter([*same, *fitting]), None)
 
 
 def published_training(layout: str, settings: Mapping[str, Any]) -> PublishedRow | None:
     """The row whose GPU hours are those of a stage with these settings on a data set of this layout."""
     own = {**settings, "layout": layout}
-    rows = [row for table in PUBLISHED.values() for row in table.rows if row.recipe]
+    rows = [row for table in PUBLISHED for row in table.rows if row.recipe]
     return next((row for row in rows if row.recipe.items() <= own.items()), None)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from avion_core.report import formats
 from avion_core.report.compare import gap
-from avion_core.report.published import PUBLISHED, PublishedTable
+from avion_core.report.published import PublishedTable, published_results
 from avion_core.report.results import EvaluationResult, StageResult, text_by
 from avion_core.report.training_log import TrainingLog
 
@@ -225,7 +225,7 @@ def published_table(published: PublishedTable, *, tag: str) -> Table:
     columns = ("method", *published.figures.values(), *(("GPU hours", "hardware") if costly else ()))
     rows = []
     for row in published.rows:
-        cells = [Cell(row.run, "; ".join(filter(None, (row.backbone, row.note))))]
+        cells = [Cell(row.method, "; ".join(filter(None, (row.backbone, row.note))))]
         cells += [Cell(formats.percent(row.figures.get(name))) for name in published.figures]
         if costly:
             load = [f"{row.batch_per_gpu} clips" if row.batch_per_gpu else ""]
@@ -251,7 +251,7 @@ def published_for(results: Sequence[EvaluationResult], *, official: bool) -> Tab
     `official`: the evaluated files are a published data set's own.
     """
     typical = _typical(results)
-    published = PUBLISHED.get((typical.planned.kind, variant(typical)))
+    published = published_results(typical.planned.kind, variant(typical), results[0].layout)
     if published is None:
         return None
     if not official or results[0].layout != published.layout:

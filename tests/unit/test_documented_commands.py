@@ -9,7 +9,9 @@ from snakemake.cli import get_argument_parser
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "Snakefile", ROOT / "config.yaml"]
-PAGES += sorted([*(ROOT / "docs").glob("*.md"), *(ROOT / "configs").glob("*.yaml"), *(ROOT / "rules").glob("*.smk")])
+PAGES += sorted(
+    [*(ROOT / "docs").glob("*.md"), *(ROOT / "configs").glob("*.yaml"), *(ROOT / "rules").glob("*.smk")]
+)
 
 # In quotation marks up to the closing one; elsewhere up to the end of the line, or two spaces before a remark.
 COMMAND = re.compile(r"([`\"])(?P<quoted>snakemake [^`\"]*)\1|\b(?P<bare>snakemake (?:\w+ )?-[^`\n]*)")
@@ -22,7 +24,9 @@ def commands(page: str) -> list[str]:
     return [re.split(r"  +|\)$", command)[0] for command in found]
 
 
-DOCUMENTED = [(str(page.relative_to(ROOT)), command) for page in PAGES for command in commands(page.read_text())]
+DOCUMENTED = [
+    (str(page.relative_to(ROOT)), command) for page in PAGES for command in commands(page.read_text())
+]
 
 
 @pytest.mark.parametrize(("page", "command"), DOCUMENTED)

@@ -33,7 +33,8 @@ def test_a_kind_has_an_evaluator_models_and_data(name: str) -> None:
 
 
 def test_published_rows_have_columns_of_their_kind() -> None:
-    for (name, variant), table in PUBLISHED.items():
-        assert variant in EVALUATIONS[name].titles
-        assert set(table.figures) <= set(EVALUATIONS[name].columns)
+    for table in PUBLISHED:
+        assert set(table.variants) <= set(EVALUATIONS[table.kind].titles)
+        assert set(table.figures) <= set(EVALUATIONS[table.kind].columns)
+        assert table.kind in LAYOUTS[table.layout].evaluations
     assert {kind for layout in LAYOUTS.values() for kind in layout.evaluations} <= set(EVALUATIONS)

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from avion_core.config import EvaluationSettings, TranscodeSettings
+from avion_core.config.stage_classes import stage_class
 from avion_core.data.chunks import ChunkIndex
 from avion_core.data.clips import ClipTable
 from avion_core.data.dataset import ClipDataset
@@ -36,7 +37,7 @@ from avion_core.report.gallery import (
 )
 from avion_core.report.page import build_report
 from avion_core.report.plan import Dag, ReportError
-from avion_core.report.published import PUBLISHED
+from avion_core.report.published import PUBLISHED, PublishedRow, published_results
 from avion_core.report.results import load_results
 from avion_core.report.tables import published_table
 from avion_core.report.training_log import read_log
@@ -57,49 +58,61 @@ RULEGRAPH = """digraph snakemake_dag {
 """
 
 
-def figures_of(kind: str, run: str, variant: str = "") -> list[dict[str, float]]:
-    return [dict(row.figures) for row in PUBLISHED[kind, variant].rows if row.run.startswith(run)]
+def rows_of(kind: str, variant: str, layout: str) -> tuple[PublishedRow, ...]:
+    table = published_results(kind, variant, layout)
+    assert table is not None
+    return table.rows
+
+
+def figures_of(kind: str, variant: str, layout: str, method: str) -> list[dict[str, float]]:
+    return [dict(row.figures) for row in rows_of(kind, variant, layout) if row.method == method]
 
 
 def test_published_figures_are_those_of_the_papers():
-    assert [row.figures["mAP.mean"] for row in PUBLISHED["retrieval", "zero_shot"].rows] == [
-        22.1,
+    zero_shot = rows_of("retrieval", "zero_shot", "ek100")
+    hours = {(row.method, row.backbone): row.gpu_hours for row in zero_shot if row.gpu_hours}
+    assert list(hours.values()) == [1536, 130, 1824, 260, 680, 680]
+    assert [row.figures["mAP.mean"] for row in zero_shot if row.gpu_hours] == [
+        16.6,
         27.4,
         30.9,
         33.2,
         36.4,
         37.6,
     ]
-    assert [row.gpu_hours for row in PUBLISHED["retrieval", "zero_shot"].rows] == [
-        1536,
-        130,
-        1824,
-        260,
-        680,
-        680,
+    assert figures_of("retrieval", "zero_shot", "ek100", "EgoVLP, measured by LaViLa") == [
+        {"mAP.mean": 22.1, "nDCG.mean": 22.1}
     ]
-    assert {"mAP.mean": 51.7, "nDCG.mean": 66.8} in figures_of("retrieval", "AVION")
+    assert {"mAP.mean": 51.7, "nDCG.mean": 66.8} in figures_of("retrieval", "in_domain", "ek100", "AVION")
     assert {"verb_top1": 73.0, "noun_top1": 65.4, "action_top1": 54.5} in figures_of(
-        "recognition", "AVION", "action"
+        "recognition", "action", "ek100", "AVION"
     )
-    assert figures_of("recognition", "VideoMAE") == [
+    assert [dict(row.figures) for row in rows_of("recognition", "", "kinetics")] == [
         {"top1": 80.0, "top5": 94.4},
         {"top1": 80.1, "top5": 94.5},
     ]
-    assert figures_of("multiple_choice", "AVION") == [{"inter_video": 94.5, "intra_video": 61.4}]
+    assert figures_of("multiple_choice", "", "ego4d", "AVION") == [{"inter_video": 94.5, "intra_video": 61.4}]
 
 
 def test_the_zoo_row_that_repeats_other_numbers_is_not_a_videomae_result():
-    figures = [value for row in PUBLISHED["recognition", ""].rows for value in row.figures.values()]
+    figures = [value for row in rows_of("recognition", "", "kinetics") for value in row.figures.values()]
     assert 67.9 not in figures and 57.6 not in figures
 
 
-@pytest.mark.parametrize("measured", PUBLISHED)
-def test_published_rows_are_complete_and_marked(measured):
-    published = PUBLISHED[measured]
+@pytest.mark.parametrize("published", PUBLISHED, ids=lambda table: table.benchmark)
+def test_published_rows_are_complete_and_marked(published):
     for row in published.rows:
         assert row.source and set(row.figures) <= set(published.figures)
+        assert (
+            set(row.recipe) - {"layout"} <= set(stage_class(row.recipe).model_fields) if row.recipe else True
+        )
     assert published_table(published, tag="Another data set").tag == "Another data set"
+
+
+def test_a_table_of_the_same_layout_is_shown_rather_than_another():
+    own, other = (published_results("retrieval", "", layout) for layout in ("ek100", "folder"))
+    assert own is other is not None
+    assert published_results("retrieval", "no such variant", "ek100") is None
 
 
 def test_rulegraph_keeps_rules_and_drops_the_target():
