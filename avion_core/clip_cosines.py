@@ -128,8 +128,8 @@ def _subject(
     """The model on its device. Raises EvaluationError unless it is a dual encoder."""
     from avion_core.evaluate.subject import unlisted_subject
 
-    reading = EvaluationSettings(
-        kind="retrieval",
+    reading = EvaluationSettings.of_kind(
+        "retrieval",
         dataset="any",
         stage=settings.stage,
         batch_size=settings.batch_size,

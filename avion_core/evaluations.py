@@ -30,6 +30,8 @@ class EvaluationKind:
     """Column headings by figure, in the order of the columns."""
     titles: Mapping[str, str]
     """Titles by weights (`zero_shot`, `in_domain`, `imported`) or by label; "" is the default."""
+    settings: str = "avion_core.config.evaluations:EvaluationSettings"
+    """`package.module:Name` of its settings, a subclass of the default if it has further ones."""
     optional: frozenset[str] = frozenset()
     """Figures missing from results of earlier versions."""
     per_cent: float = 1.0
@@ -79,7 +81,7 @@ class EvaluationKind:
 
 
 EVALUATIONS: Registry[EvaluationKind] = Registry(
-    "kind of evaluation", record=EvaluationKind, refers=("evaluator",)
+    "kind of evaluation", record=EvaluationKind, refers=("evaluator", "settings")
 )
 EVALUATIONS.register(
     "retrieval",
@@ -157,6 +159,7 @@ EVALUATIONS.register(
     "multiple_choice",
     EvaluationKind(
         evaluator="avion_core.evaluate.multiple_choice_evaluator:MultipleChoice",
+        settings="avion_core.config.evaluations:MultipleChoiceSettings",
         needs="embeddings",
         files=("clips",),
         figures={"": ("inter_video", "intra_video")},

@@ -19,9 +19,11 @@ from avion_core.config import (
     Section,
     Settings,
     StageSettings,
+    evaluation_class,
     run_of,
     stage_class,
 )
+from avion_core.evaluations import EVALUATIONS
 from avion_core.files import read_json
 
 MANIFEST = "manifest.json"
@@ -156,7 +158,9 @@ def same_recipe(raw: Any, recipe: Mapping[str, Any]) -> bool:
 
 def evaluation_record(manifest: Mapping[str, Any]) -> EvaluationSettings | None:
     """The settings in an evaluation's manifest; None if this version can read none."""
-    return _parsed(EvaluationSettings, _mapping(manifest.get("settings")))
+    raw = _mapping(manifest.get("settings"))
+    kind = raw.get("kind")
+    return _parsed(evaluation_class(str(kind)), raw) if kind in EVALUATIONS else None
 
 
 def stage_differences(

@@ -16,6 +16,7 @@ from avion_core.config import (
     STAGE_TASKS,
     ChatSettings,
     DatasetSettings,
+    EvaluationSettings,
     LanguageModelSettings,
     NarrateSettings,
     NarratorSettings,
@@ -23,12 +24,14 @@ from avion_core.config import (
     Settings,
     StageJob,
     StageSettings,
+    evaluation_class,
     provider_names,
 )
+from avion_core.evaluations import EVALUATIONS
 
 
 def settings_schema() -> dict[str, Any]:
-    """JSON schema of the configuration, with stages by task and data sets with their source's section."""
+    """JSON schema of the configuration: stages by task, evaluations by kind, sections of sources."""
     schema = Settings.model_json_schema()
     sections = schema["$defs"]
     for section in (DatasetSettings, NarrateSettings, NarratorSettings):
@@ -40,10 +43,22 @@ def settings_schema() -> dict[str, Any]:
     for settings in STAGE_TASKS.values():
         for loss in settings.losses.values():
             tasks[settings.__name__]["properties"] |= _schema(loss)["properties"]
-    choice = [{"$ref": f"#/$defs/{name}"} for name in tasks]
-    sections["StageSettings"] = {"description": sections["StageSettings"]["description"], "oneOf": choice}
-    sections |= tasks
+    for common, choices in (("StageSettings", tasks), ("EvaluationSettings", _kinds())):
+        choice = [{"$ref": f"#/$defs/{name}"} for name in choices]
+        sections[common] = {"description": sections[common]["description"], "oneOf": choice}
+        sections |= choices
     return schema
+
+
+def _kinds() -> dict[str, dict[str, Any]]:
+    """Schemas of evaluations by name, each for the kinds that have these settings."""
+    schemas = {}
+    for own in dict.fromkeys(map(evaluation_class, EVALUATIONS)):
+        name = "OtherEvaluationSettings" if own is EvaluationSettings else own.__name__
+        schemas[name] = _schema(own)
+        kinds = [kind for kind in EVALUATIONS if evaluation_class(kind) is own]
+        schemas[name]["properties"]["kind"]["enum"] = kinds
+    return schemas
 
 
 def _schema(section: type[Section]) -> dict[str, Any]:
@@ -94,16 +109,24 @@ def _tables() -> Iterator[tuple[type[Section], str, Collection[str]]]:
             shared = LanguageModelSettings.model_fields.items()
             same = [name for name, own in shared if own.default == section.model_fields[name].default]
             yield section, "Settings beside those of LanguageModelSettings, and its own defaults: ", same
-            continue
-        if section is not StageSettings:
+        elif section is StageSettings:
+            yield section, "", StageJob.model_fields
+            yield from _tables_by_task()
+            yield StageJob, "Further settings of all stages: ", ()
+        else:
             yield section, "", ()
-            continue
-        yield section, "", StageJob.model_fields
-        for task, settings in STAGE_TASKS.items():
-            yield settings, f"Further settings with `task: {task}`: ", StageSettings.model_fields
-            for loss, own in settings.losses.items():
-                yield own, f"Further settings with `task: {task}` and `loss: {loss}`: ", ()
-        yield StageJob, "Further settings of all stages: ", ()
+        if section is EvaluationSettings:
+            own = {kind: evaluation_class(kind) for kind in EVALUATIONS}
+            for kind in (kind for kind in own if own[kind] is not section):
+                yield own[kind], f"Further settings with `kind: {kind}`: ", section.model_fields
+
+
+def _tables_by_task() -> Iterator[tuple[type[Section], str, Collection[str]]]:
+    """The same of single tasks and losses."""
+    for task, settings in STAGE_TASKS.items():
+        yield settings, f"Further settings with `task: {task}`: ", StageSettings.model_fields
+        for loss, own in settings.losses.items():
+            yield own, f"Further settings with `task: {task}` and `loss: {loss}`: ", ()
 
 
 def _sections(annotation: Any) -> Iterator[type[Section]]:

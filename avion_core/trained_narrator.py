@@ -130,8 +130,8 @@ class TrainedProvider(ClipProvider):
 
         assert work.model is not None
         own = self.settings.of(TrainedSettings)
-        reading = EvaluationSettings(
-            kind="captions",
+        reading = EvaluationSettings.of_kind(
+            "captions",
             dataset="any",
             stage=own.stage,
             batch_size=own.batch_size,

@@ -22,7 +22,7 @@ from avion_core.config.datasets import (
     LayoutName,
     TranscodeSettings,
 )
-from avion_core.config.evaluations import EvaluationSettings
+from avion_core.config.evaluations import EvaluationSettings, evaluation_class
 from avion_core.config.filters import CosineFilter, FilterSettings, NarratorFilters
 from avion_core.config.fit import unserved
 from avion_core.config.jobs import StageJob
@@ -82,6 +82,7 @@ __all__ = [
     "TrainedSettings",
     "TranscodeSettings",
     "VisionSettings",
+    "evaluation_class",
     "known",
     "load_settings",
     "provider_names",

@@ -1,14 +1,17 @@
-"""One evaluation's settings."""
+"""Evaluations: the settings that all kinds share, and those of single kinds."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ModelWrapValidatorHandler, model_validator
 
 from avion_core.config.base import Count, Name, Precision
 from avion_core.config.jobs import EvaluationJob
+from avion_core.config.misfits import misfit, refusal, unknown_setting
 from avion_core.evaluations import EVALUATIONS
+from avion_core.registry import load
 
 
 def _kind(name: str) -> str:
@@ -22,13 +25,19 @@ Kind = Annotated[
 ]
 
 
+def evaluation_class(kind: str) -> type[EvaluationSettings]:
+    """The class that has the settings of this kind of evaluation. Raises ValueError for an unknown kind."""
+    found: type[EvaluationSettings] = load(EVALUATIONS[kind].settings, base=EvaluationSettings)
+    return found
+
+
 class EvaluationSettings(EvaluationJob):
     """One evaluation of a trained stage."""
 
     job = EvaluationJob
 
     kind: Kind
-    """MIR, top-k classification, EgoMCQ, or a narrator's captions."""
+    """What is measured, which decides the further settings."""
     dataset: Name
     """Data set whose evaluation split is used."""
     stage: Name
@@ -45,6 +54,20 @@ class EvaluationSettings(EvaluationJob):
     """Arithmetic of the model; `bf16` and `fp16` are faster on a GPU and change figures a little. Changing it
     repeats no training that the evaluation validates."""
 
+    @staticmethod
+    def of_kind(kind: str, **settings: Any) -> EvaluationSettings:
+        """Settings of this kind of evaluation, in its class. Raises ValidationError for unfit ones."""
+        return EvaluationSettings.model_validate({"kind": kind, **settings})
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_the_class_of_its_kind(cls, raw: Any, handler: ModelWrapValidatorHandler[Self]) -> Any:
+        kind = raw.get("kind") if isinstance(raw, Mapping) else None
+        if kind not in EVALUATIONS:
+            return handler(raw)
+        chosen = evaluation_class(str(kind))
+        return handler(_fitting(cls, raw)) if chosen is cls else chosen.model_validate(raw)
+
     @model_validator(mode="after")
     def _views_fit(self) -> Self:
         if self.clips * self.crops > 1 and not EVALUATIONS[self.kind].averages_views:
@@ -54,6 +77,42 @@ class EvaluationSettings(EvaluationJob):
         return self
 
     def recipe(self) -> dict[str, Any]:
-        """The settings that decide the result; without `fp32`, as in results from before this setting."""
-        recipe = super().recipe()
-        return {name: value for name, value in recipe.items() if (name, value) != ("precision", "fp32")}
+        """The settings that decide the result.
+
+        Without `fp32` and the kind's own defaults, as in results from before these settings.
+        """
+        own = type(self).model_fields.keys() - EvaluationSettings.model_fields.keys()
+        fields = {name: type(self).model_fields[name] for name in (*own, "precision")}
+        left_out = {name for name, field in fields.items() if getattr(self, name) == field.default}
+        return {name: value for name, value in super().recipe().items() if name not in left_out}
+
+
+class MultipleChoiceSettings(EvaluationSettings):
+    """EgoMCQ."""
+
+    similarity: Literal["cosine", "dot"] = "cosine"
+    """How clips are compared with the sentence: `cosine` (EgoVLP, AVION), or `dot`, the product of embeddings
+    that are not normalised (LaViLa), in which long embeddings win."""
+
+
+def _fitting(settings: type[EvaluationSettings], raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Raw settings of this class; null stands for what it does not have.
+
+    Raises ValidationError for settings of other kinds, and for unknown ones.
+    """
+    kept, problems = {}, []
+    for name, value in raw.items():
+        fits = name in settings.model_fields
+        homes = [] if fits else [kind for kind in EVALUATIONS if name in evaluation_class(kind).model_fields]
+        if homes and value is None:
+            continue
+        kept[name] = value
+        if homes:
+            problems.append(
+                misfit(f"{name} does not go with {raw['kind']}; it is a setting of {' and '.join(homes)}")
+            )
+        elif not fits:
+            problems.append(unknown_setting(str(name), value, settings.model_fields))
+    if problems:
+        raise refusal(*problems)
+    return kept

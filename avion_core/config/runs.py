@@ -84,7 +84,7 @@ class Settings(Section):
     """Null: servers are started by others."""
     stages: dict[Name, SerializeAsAny[StageSettings]]
     """Training recipes by name."""
-    evaluations: dict[Name, EvaluationSettings]
+    evaluations: dict[Name, SerializeAsAny[EvaluationSettings]]
     """Evaluations by name."""
     runs: dict[Name, RunSettings]
     """Runs by name."""

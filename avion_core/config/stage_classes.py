@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from pydantic import ValidationError, create_model
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import create_model
+from pydantic_core import InitErrorDetails
 
-from avion_core.registry import Registry, nearest
+from avion_core.config.misfits import misfit, refusal, unknown_setting
+from avion_core.registry import Registry
 
 if TYPE_CHECKING:
     from avion_core.config.stages import StageSettings
@@ -24,22 +25,22 @@ def stage_class(raw: Mapping[str, Any]) -> type[StageSettings]:
     Raises ValidationError for a task that is missing or unknown, and for a loss that the task does not have.
     """
     if "task" not in raw:
-        raise _refusal(InitErrorDetails(type="missing", loc=("task",), input=raw))
+        raise refusal(InitErrorDetails(type="missing", loc=("task",), input=raw))
     task, loss = str(raw["task"]), raw.get("loss")
     try:
         settings = STAGE_TASKS[task]
     except ValueError as error:
-        raise _refusal(_problem(str(error), "task")) from None
+        raise refusal(misfit(str(error), "task")) from None
     losses = list(settings.losses)
     if "loss" in settings.model_fields and not losses:
         problem = f"the task '{task}' has no losses; register one in `losses` of {settings.__name__}"
-        raise _refusal(_problem(problem, "task"))
+        raise refusal(misfit(problem, "task"))
     if task not in get_args(settings.model_fields["task"].annotation):
         problem = f"{settings.__name__} lacks the field `task: Literal['{task}']`; add it"
-        raise _refusal(_problem(problem, "task"))
+        raise refusal(misfit(problem, "task"))
     if loss is not None and str(loss) not in losses:
         choice = f"it has: {', '.join(losses)}" if losses else "it has but one, so leave loss out"
-        raise _refusal(_problem(f"the task '{task}' has no loss '{loss}'; {choice}", "loss"))
+        raise refusal(misfit(f"the task '{task}' has no loss '{loss}'; {choice}", "loss"))
     return _with_loss(settings, str(loss or losses[0])) if losses else settings
 
 
@@ -69,11 +70,9 @@ def fitting(settings: type[StageSettings], raw: Mapping[str, Any]) -> dict[str, 
         if homes:
             problems.append(_misfit(settings, name, homes))
         elif name not in settings.model_fields:
-            advice = {"advice": nearest(str(name), settings.model_fields)}
-            unknown = PydanticCustomError("unknown_setting", "{advice}", advice)
-            problems.append(InitErrorDetails(type=unknown, loc=(str(name),), input=value))
+            problems.append(unknown_setting(str(name), value, settings.model_fields))
     if problems:
-        raise _refusal(*problems)
+        raise refusal(*problems)
     return kept
 
 
@@ -97,12 +96,4 @@ def _misfit(settings: type[StageSettings], name: str, homes: list[str]) -> InitE
     if settings.losses and not any(home in STAGE_TASKS for home in homes):
         loss = settings.model_fields["loss"].default
         among += f" and the loss '{loss}', which takes {', '.join(settings.losses[loss].model_fields)}"
-    return _problem(f"{name} does not go with {among}; it is a setting of {' and '.join(homes)}")
-
-
-def _problem(message: str, *place: str) -> InitErrorDetails:
-    return InitErrorDetails(type="value_error", loc=place, input=None, ctx={"error": ValueError(message)})
-
-
-def _refusal(*problems: InitErrorDetails) -> ValidationError:
-    return ValidationError.from_exception_data("stage", list(problems))
+    return misfit(f"{name} does not go with {among}; it is a setting of {' and '.join(homes)}")

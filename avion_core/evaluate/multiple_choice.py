@@ -4,7 +4,10 @@ Lin et al. 2022 (EgoVLP), section 4. In `egomcq.json` type 1 is inter-video (cho
 videos) and type 2 intra-video (from the same video, the harder); EgoVLP's and LaViLa's programs print
 the two names swapped, so figures taken from their logs must be swapped back.
 
-Shapes: Q questions, C choices each.
+EgoVLP compares by cosines; LaViLa by the products of embeddings that are not normalised (`eval_zeroshot.py`),
+so that a clip with a long embedding is chosen more often.
+
+Shapes: Q questions, C choices each, D numbers in an embedding.
 """
 
 from __future__ import annotations
@@ -14,6 +17,13 @@ import numpy.typing as npt
 
 QUESTION_TYPES = {"inter_video": 1, "intra_video": 2}
 """Types of question by their number in the file."""
+
+
+def choice_similarity(
+    choices_QCD: npt.NDArray[np.floating], texts_QD: npt.NDArray[np.floating]
+) -> npt.NDArray[np.floating]:
+    """Product of each question's text with each of its choices, Q,C: cosines if embeddings are units."""
+    return np.asarray(np.einsum("qcd,qd->qc", choices_QCD, texts_QD))
 
 
 def choice_figures(

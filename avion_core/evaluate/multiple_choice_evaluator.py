@@ -6,13 +6,21 @@ embedding; A all clips or questions of a table, readable or not.
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import numpy.typing as npt
 
+from avion_core.config.evaluations import MultipleChoiceSettings
 from avion_core.data.clips import ClipTable, Question, load_questions
 from avion_core.evaluate.bootstrap import Scores
 from avion_core.evaluate.inference import Inference
-from avion_core.evaluate.multiple_choice import answered_right, choice_figures, choice_scores
+from avion_core.evaluate.multiple_choice import (
+    answered_right,
+    choice_figures,
+    choice_scores,
+    choice_similarity,
+)
 from avion_core.evaluate.subject import (
     Arrays,
     EvaluationError,
@@ -37,14 +45,17 @@ class MultipleChoice:
         encoder = self.subject.embedder()
         questions = load_questions(self.subject.files["clips"])
         clips, choices_QC = distinct_choices(questions)
-        videos = self.subject.embed_clips(clips, encoder)
-        text_embed_QD = self.subject.embed_texts([question.text for question in questions], encoder)
+        settings = cast(MultipleChoiceSettings, self.subject.settings)
+        cosine = settings.similarity == "cosine"
+        videos = self.subject.embed_clips(clips, encoder, normalize=cosine)
+        texts = [question.text for question in questions]
+        text_embed_QD = self.subject.embed_texts(texts, encoder, normalize=cosine)
         place = np.full(len(clips), -1)
         place[videos.rows] = np.arange(len(videos.rows))
         asked_Q = np.flatnonzero((place[choices_QC] >= 0).all(1))
         self._check_left_out(len(questions) - len(asked_Q), len(questions), videos)
         choice_embed_QCD = videos.outputs[place[choices_QC[asked_Q]]]
-        similarity_QC = np.einsum("qcd,qd->qc", choice_embed_QCD, text_embed_QD[asked_Q])
+        similarity_QC = choice_similarity(choice_embed_QCD, text_embed_QD[asked_Q])
         answers_A = np.array([question.answer for question in questions])
         types_A = np.array([question.type for question in questions])
         figures = {

@@ -7,7 +7,8 @@ embedding; A all clips or questions of a table, readable or not.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -94,20 +95,27 @@ class Subject:
             f"stage '{self.settings.stage}' is a {self.description.kind}"
         )
 
-    def embed_clips(self, clips: ClipTable, encoder: Embedder) -> Inference:
-        """Unit embeddings of clips, averaged over views."""
-        found = self.over_clips(clips, lambda frames, _: encoder.encode_video(encoder.normalise(frames)))
-        return Inference(found.rows, unit_length(found.outputs), found.bad)
+    def embed_clips(self, clips: ClipTable, encoder: Embedder, *, normalize: bool = True) -> Inference:
+        """Embeddings of clips, averaged over views; with `normalize` of length 1, each view's too."""
+
+        def forward(frames_BTHWC: Tensor, _: Sequence[int]) -> Tensor:
+            return encoder.encode_video(encoder.normalise(frames_BTHWC), normalize=normalize)
+
+        found = self.over_clips(clips, forward)
+        return replace(found, outputs=unit_length(found.outputs)) if normalize else found
 
     def classify_clips(self, clips: ClipTable, model: VideoModel) -> Inference:
         """Class probabilities of clips, averaged over views."""
         return self.over_clips(clips, lambda frames, _: model(model.normalise(frames)).float().softmax(-1))
 
-    def embed_texts(self, texts: list[str], encoder: Embedder) -> npt.NDArray[np.float32]:
-        """Unit embeddings M,D of sentences."""
+    def embed_texts(
+        self, texts: list[str], encoder: Embedder, *, normalize: bool = True
+    ) -> npt.NDArray[np.float32]:
+        """Embeddings M,D of sentences, of length 1 with `normalize`."""
         config = encoder.config
         tokens_ML = tokenize(texts, config.context_length, tokenizer=config.tokenizer)
-        embeds_MD = over_texts(self._in_precision(encoder.encode_text), tokens_ML, device=self.device)
+        encode = self._in_precision(partial(encoder.encode_text, normalize=normalize))
+        embeds_MD = over_texts(encode, tokens_ML, device=self.device)
         self.check_finite(embeds_MD)
         return embeds_MD
 

@@ -199,13 +199,13 @@ def model_class(kind: str) -> type[VideoModel]:
 
 
 class Embedder(Protocol):
-    """A model that embeds clips and texts in one space, with length 1."""
+    """A model that embeds clips and texts in one space, with length 1 if `normalize`."""
 
     config: Architecture
     normalise: Normalise
 
-    def encode_video(self, frames_BCTHW: Tensor) -> Tensor:
+    def encode_video(self, frames_BCTHW: Tensor, *, normalize: bool = True) -> Tensor:
         """Normalised frames to float32 B,embed_dim."""
 
-    def encode_text(self, tokens_BL: Tensor) -> Tensor:
+    def encode_text(self, tokens_BL: Tensor, *, normalize: bool = True) -> Tensor:
         """Token ids to float32 B,embed_dim."""

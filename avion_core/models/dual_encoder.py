@@ -62,14 +62,16 @@ class DualEncoder(VideoModel):
         """The bias, which a model trained with the sigmoid loss has."""
         return {"logit_bias": 0.0} if "logit_bias" in weights else {}
 
-    def encode_video(self, frames_BCTHW: Tensor) -> Tensor:
-        """Normalised frames to float32 embeddings B,embed_dim of length 1."""
+    def encode_video(self, frames_BCTHW: Tensor, *, normalize: bool = True) -> Tensor:
+        """Normalised frames to float32 embeddings B,embed_dim, of length 1 with `normalize`."""
         self.check_frames(frames_BCTHW)
-        return F.normalize(self.vision(frames_BCTHW).float(), dim=-1)
+        embed_BD = self.vision(frames_BCTHW).float()
+        return F.normalize(embed_BD, dim=-1) if normalize else embed_BD
 
-    def encode_text(self, tokens_BL: Tensor) -> Tensor:
-        """Token ids to float32 embeddings B,embed_dim of length 1."""
-        return F.normalize(self.text(tokens_BL).float(), dim=-1)
+    def encode_text(self, tokens_BL: Tensor, *, normalize: bool = True) -> Tensor:
+        """Token ids to float32 embeddings B,embed_dim, of length 1 with `normalize`."""
+        embed_BD = self.text(tokens_BL).float()
+        return F.normalize(embed_BD, dim=-1) if normalize else embed_BD
 
     def forward(self, frames_BCTHW: Tensor, tokens_BL: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """video_BD, text_BD, and the scale of their cosines, 1/temperature, a 0-d tensor."""

@@ -56,7 +56,9 @@ def save(folder, kind, config, *, frames=4, label="", classes=0, seen=SEGMENTS, 
 
 
 def settings(kind, **others):
-    return EvaluationSettings(kind=kind, dataset="toy", stage="trained", **{"max_bad_share": 0.5, **others})
+    return EvaluationSettings.of_kind(
+        kind, dataset="toy", stage="trained", **{"max_bad_share": 0.5, **others}
+    )
 
 
 def measure(place, kind, *, out="out", tables=(), **others):

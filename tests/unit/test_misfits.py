@@ -9,8 +9,16 @@ from typing import Any
 
 import pytest
 
-from avion_core.config import STAGE_TASKS, SettingsError, StageSettings, load_settings
+from avion_core.config import (
+    STAGE_TASKS,
+    EvaluationSettings,
+    SettingsError,
+    StageSettings,
+    evaluation_class,
+    load_settings,
+)
 from avion_core.configfile import lay_over, read_config
+from avion_core.evaluations import EVALUATIONS
 from avion_core.layouts import LAYOUTS
 
 CAPTIONING = {"task": "captioning", "dataset": "ego4d", "model": "toy_narrator", "batch_size": 32}
@@ -58,6 +66,10 @@ OF_A_LOSS: dict[str, tuple[Any, dict[str, tuple[str, ...]]]] = {
     "relaxation": (0.2, {"relevancy": ("symmetric_multi_similarity",)}),
 }
 """Settings of some losses: a value, and the tasks' losses that read them."""
+OF_A_KIND: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "similarity": ("dot", ("multiple_choice",)),
+}
+"""Settings of some kinds of evaluation: a value, and the kinds that read them."""
 WITHOUT_VALIDATION = {"validate_with": "kinetics", "validate_every_epochs": 2, "best_metric": "top1"}
 """Settings of all tasks whose models some evaluation measures."""
 KINDS = {
@@ -164,6 +176,60 @@ def test_an_evaluation_of_another_tasks_models(task: str, kind: str) -> None:
     assert said(overlay) == (
         f"config: evaluations.e: {kind} of the stage '{STAGES[task]}', whose task {task} allows "
         f"{' or '.join(KINDS[task]) or 'no evaluation'}"
+    )
+
+
+def evaluation(kind: str, **settings: Any) -> dict[str, Any]:
+    """The demo with one more evaluation."""
+    entry = {"kind": kind, "dataset": LAYOUTS_OF[kind][0], "stage": "pretrain", **settings}
+    return {"evaluations": {"e": entry}}
+
+
+def test_the_table_of_kinds_holds_every_setting_of_some_kinds_only() -> None:
+    assert set(EVALUATED) == set(EVALUATIONS)
+    own = {kind: evaluation_class(kind).model_fields.keys() for kind in EVALUATIONS}
+    for kind, names in own.items():
+        assert names - EvaluationSettings.model_fields.keys() == {
+            setting for setting, (_, kinds) in OF_A_KIND.items() if kind in kinds
+        }
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting"),
+    [(kind, name) for name, (_, kinds) in OF_A_KIND.items() for kind in EVALUATED if kind not in kinds],
+)
+def test_a_setting_of_other_kinds_of_evaluation(kind: str, setting: str) -> None:
+    value, kinds = OF_A_KIND[setting]
+    assert said(evaluation(kind, **{setting: value})) == (
+        f"config: evaluations.e: {setting} does not go with {kind}; it is a setting of {' and '.join(kinds)}"
+    )
+    kept = load_settings(lay_over(copy.deepcopy(DEMO), evaluation(kind, **{setting: None})))
+    assert setting not in kept.evaluations["e"].recipe()
+
+
+@pytest.mark.parametrize("setting", OF_A_KIND)
+def test_a_kinds_own_setting_decides_the_result_unless_it_is_the_default(setting: str) -> None:
+    value, kinds = OF_A_KIND[setting]
+    for kind in kinds:
+        plain, changed = (
+            load_settings(lay_over(copy.deepcopy(DEMO), evaluation(kind, **settings))).evaluations["e"]
+            for settings in ({}, {setting: value})
+        )
+        assert changed.recipe() == plain.recipe() | {setting: value}
+        assert setting not in plain.recipe()
+        assert type(plain).model_validate(changed.recipe()) == changed
+
+
+def test_several_misfits_of_an_evaluation_are_all_listed() -> None:
+    assert said(evaluation("retrieval", similarity="dot", framse=3)).splitlines() == [
+        "config: evaluations.e: similarity does not go with retrieval; it is a setting of multiple_choice",
+        "config: unknown setting 'evaluations.e.framse'; did you mean 'frames'?",
+    ]
+    assert "unknown kind of evaluation 'retreival'; did you mean 'retrieval'?" in said(
+        {"evaluations": {"e": {"kind": "retreival", "dataset": "ek100", "stage": "pretrain"}}}
+    )
+    assert "setting 'evaluations.e.kind' is missing" in said(
+        {"evaluations": {"e": {"dataset": "ek100", "stage": "pretrain"}}}
     )
 
 

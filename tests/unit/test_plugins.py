@@ -17,7 +17,8 @@ DEMO = read_config(ROOT / "config.yaml")
 MODULE = '''
 from typing import ClassVar, Literal
 
-from avion_core.config import CONTRASTIVE_LOSSES, STAGE_TASKS, LossSettings, StageSettings
+from avion_core.config import CONTRASTIVE_LOSSES, STAGE_TASKS, EvaluationSettings, LossSettings, StageSettings
+from avion_core.evaluations import EVALUATIONS, EvaluationKind
 
 
 class CaptionStage(StageSettings):
@@ -36,6 +37,26 @@ class Debiased(LossSettings):
     prior: float = 0.1
 
 
+class GradingSettings(EvaluationSettings):
+    """Grades."""
+
+    judges: int = 3
+
+
+def grading(settings):
+    return EvaluationKind(
+        evaluator="captions:GradingSettings",
+        settings=settings,
+        needs="embeddings",
+        files=("clips",),
+        figures={"": ("grade",)},
+        headlines=("grade",),
+        columns={"grade": "grade"},
+        titles={"": "Grades"},
+    )
+
+
+EVALUATIONS.register("grading", grading("captions:GradingSettings"))
 STAGE_TASKS.register("subtitling", CaptionStage)
 CONTRASTIVE_LOSSES.register("debiased", Debiased)
 '''
@@ -59,10 +80,27 @@ for stages in ({"pretrain": {"beams": 2}}, {"finetune_mir": {"prior": 0.2}}):
         load(**stages)
     except SettingsError as error:
         print(error)
+
+def evaluate(kind, **settings):
+    entry = {"kind": kind, "dataset": "ek100", "stage": "pretrain", **settings}
+    overlay = {"plugins": ["captions"], "evaluations": {"mine": entry}}
+    return load_settings(lay_over(read_config(sys.argv[1]), overlay)).evaluations["mine"]
+
+print(evaluate("grading", judges=5).recipe()["judges"])
+try:
+    evaluate("recognition", judges=5)
+except SettingsError as error:
+    print(error)
+from captions import EVALUATIONS, grading
+EVALUATIONS.register("ungraded", grading("captions:Debiased"))
+try:
+    evaluate("ungraded")
+except SettingsError as error:
+    print(error)
 """
 
 
-def test_a_plug_in_brings_a_task_and_a_loss(tmp_path: Path) -> None:
+def test_a_plug_in_brings_a_task_a_loss_and_a_kind_of_evaluation(tmp_path: Path) -> None:
     (tmp_path / "captions.py").write_text(MODULE)
     command = [sys.executable, "-c", PROGRAM, str(ROOT / "config.yaml")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"}
@@ -74,6 +112,10 @@ def test_a_plug_in_brings_a_task_and_a_loss(tmp_path: Path) -> None:
         "subtitling",
         "config: stages.finetune_mir: prior does not go with the task 'relevancy' and the loss 'max_margin', "
         "which takes margin; it is a setting of contrastive with the loss debiased",
+        "5",
+        "config: evaluations.mine: judges does not go with recognition; it is a setting of grading",
+        "config: evaluations.mine: captions:Debiased is <class 'captions.Debiased'>; a subclass of "
+        "EvaluationSettings is expected",
     ]
 
 

@@ -117,7 +117,7 @@ def test_outputs_that_are_not_finite_are_an_error(place, monkeypatch, tower):
     save(place / "model", "dual_encoder", DUAL_ENCODER)
     write_ek100(place, *(f"P{k:02}" for k in range(4)))
     encode = getattr(DualEncoder, tower)
-    monkeypatch.setattr(DualEncoder, tower, lambda model, inputs: encode(model, inputs) * math.nan)
+    monkeypatch.setattr(DualEncoder, tower, lambda *inputs, **options: encode(*inputs, **options) * math.nan)
     with pytest.raises(subject.EvaluationError, match="not finite in fp16; set precision to bf16 or fp32"):
         measure(place, "retrieval", tables=("clips", "sentences"), precision="fp16")
 
@@ -126,7 +126,7 @@ def test_a_batch_that_does_not_fit_the_device_is_one_error_with_what_to_lower(pl
     save(place / "model", "dual_encoder", DUAL_ENCODER)
     write_ek100(place, *(f"P{k:02}" for k in range(4)))
 
-    def full(model, frames):
+    def full(model, frames, *, normalize):
         raise torch.OutOfMemoryError(
             "CUDA out of memory. GPU 0 is full. Of the allocated memory much is used"
         )
@@ -368,7 +368,7 @@ def test_too_many_questions_lost_to_a_few_clips_publish_no_figure(place):
 
 
 def test_unless_told_otherwise_a_twentieth_of_the_clips_may_be_unreadable():
-    assert EvaluationSettings(kind="retrieval", dataset="toy", stage="trained").max_bad_share == 0.05
+    assert EvaluationSettings.of_kind("retrieval", dataset="toy", stage="trained").max_bad_share == 0.05
 
 
 def questions(count, *, torn=False):
@@ -408,6 +408,23 @@ def test_questions_are_answered_by_the_nearest_clip(place):
     assert metrics["inter_video"] == pytest.approx(100 * np.mean(right[1]))
     assert metrics["intra_video"] == pytest.approx(100 * np.mean(right[2]))
     assert metrics["chance"] == {"inter_video": 20, "intra_video": 20}
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+def test_choices_are_compared_by_cosines_or_by_products_of_raw_embeddings(place, similarity):
+    model = save(place / "model", "dual_encoder", DUAL_ENCODER)
+    asked = questions(4)
+    write_questions(place / "clips.arrow", asked)
+    _, outputs = measure(place, "multiple_choice", tables=("clips",), similarity=similarity)
+    for question, similarity_C in zip(asked, outputs["similarity_QC"], strict=True):
+        pairs = zip(question["video_ids"], question["starts_s"], strict=True)
+        frames = np.concatenate([pixels(video, start, 4) for video, start in pairs])
+        with torch.inference_mode():
+            clips = model.vision(model.normalise(torch.from_numpy(frames)))
+            text = model.text(torch.as_tensor(tokenize([question["text"]], 16)))
+            if similarity == "cosine":
+                clips, text = (torch.nn.functional.normalize(one, dim=-1) for one in (clips, text))
+        np.testing.assert_allclose(similarity_C, (clips @ text[0]).numpy(), rtol=1e-4, atol=1e-6)
 
 
 def test_two_runs_are_equal_byte_for_byte_and_say_where_they_came_from(place):

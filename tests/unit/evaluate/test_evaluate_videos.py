@@ -65,7 +65,7 @@ def kitchen(tmp_path_factory):
 
 def measure(home, out, frames=2, **others):
     evaluate(
-        EvaluationSettings(kind="retrieval", dataset="toy", stage="trained", frames=frames, **others),
+        EvaluationSettings.of_kind("retrieval", dataset="toy", stage="trained", frames=frames, **others),
         title=out,
         model=home / "model",
         files={"chunks": home / "chunks.parquet", "clips": home / "clips.arrow"},

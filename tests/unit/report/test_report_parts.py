@@ -287,8 +287,8 @@ def test_a_strip_shows_the_frames_that_the_model_sees(
     """As many as it has room for, of those that the evaluation's own data set asks the decoder for."""
     chunks = make_chunks(tmp_path, fps=Fraction(30), size=64)
     table = ClipTable.from_rows([{"video_id": "a", "start_s": 0.2, "end_s": 1.7, "texts": [""]}])
-    settings = EvaluationSettings(
-        kind="retrieval", dataset="any", stage="any", frames=frames, clips=clips, batch_size=2
+    settings = EvaluationSettings.of_kind(
+        "retrieval", dataset="any", stage="any", frames=frames, clips=clips, batch_size=2
     )
     chosen = {"sampling": sampling, "stride": stride}
     view = evaluation_view(settings, SimpleNamespace(**chosen, image_size_px=32))

@@ -107,7 +107,7 @@ def test_after_a_kill_the_rest_gives_the_same_bits(kitchen, pretrained, narrator
 
 
 def test_captions_of_clips_validate_a_narrator_and_its_best_is_published(kitchen, pretrained, tmp_path):
-    settings = EvaluationSettings(kind="captions", dataset="any", stage="any", batch_size=4)
+    settings = EvaluationSettings.of_kind("captions", dataset="any", stage="any", batch_size=4)
     measured = ValidationData(
         settings, {"chunks": kitchen / "chunks.parquet", "clips": kitchen / "clips.arrow"}
     )

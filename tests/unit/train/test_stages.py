@@ -83,7 +83,7 @@ def test_a_finished_stage_is_trained_again_only_where_something_has_changed(
     recipe = {"recipe": {"learning_rate": 2e-3}, "machine": {"log_every_steps": 2}}.get(change, {})
     arguments = {"seed": 1 if change == "seed" else 0, "start": pretrained if change == "start" else None}
     if change == "validation":
-        measured = EvaluationSettings(kind="retrieval", dataset="any", stage="pretrain")
+        measured = EvaluationSettings.of_kind("retrieval", dataset="any", stage="pretrain")
         files = {"chunks": home / "chunks.parquet", "clips": home / "clips.arrow"}
         arguments["validation"] = ValidationData(measured, files)
     trained = []
@@ -104,7 +104,9 @@ def test_another_precision_of_its_validation_does_not_train_a_stage_again(kitche
 
     def run(out, **changes):
         entry = {"kind": "retrieval", "dataset": "any", "stage": "pretrain", **changes}
-        return train(kitchen, out, recipe, validation=ValidationData(EvaluationSettings(**entry), files))
+        return train(
+            kitchen, out, recipe, validation=ValidationData(EvaluationSettings.model_validate(entry), files)
+        )
 
     run(tmp_path)
     monkeypatch.setattr("avion_core.train.stages._Stage.fresh_model", lambda stage: 1 / 0)
@@ -334,7 +336,7 @@ def test_a_stage_is_validated_by_an_evaluation_and_publishes_its_best(
     names = {"retrieval": "sentences.arrow", "recognition": "classes.json"}
     files = {"chunks": kitchen / "chunks.parquet", "clips": kitchen / "clips.arrow"}
     files[names[kind].partition(".")[0]] = kitchen / names[kind]
-    settings = EvaluationSettings(kind=kind, dataset="any", stage="any", batch_size=4)
+    settings = EvaluationSettings.of_kind(kind, dataset="any", stage="any", batch_size=4)
     validation = ValidationData(settings, files)
     recipe = {**recipe, "validate_with": kind, "best_metric": metric, "ema_decay": 0.5}
     (tmp_path / ".partial-of-a-kill").mkdir()
