@@ -8,12 +8,10 @@ import pytest
 from snakemake.cli import get_argument_parser
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "Snakefile", ROOT / "config.yaml"]
-PAGES += sorted(
-    [*(ROOT / "docs").glob("*.md"), *(ROOT / "configs").glob("*.yaml"), *(ROOT / "rules").glob("*.smk")]
-)
+FILES = ("README.md", "Snakefile", "config.yaml", "docs/*.md", "configs/*.yaml", "rules/*.smk")
+PAGES = [page for pattern in FILES for page in sorted(ROOT.glob(pattern))]
 
-# In quotation marks up to the closing one; elsewhere up to the end of the line, or two spaces before a remark.
+# In quotation marks up to the closing one; elsewhere to the end of the line, or two spaces before a remark.
 COMMAND = re.compile(r"([`\"])(?P<quoted>snakemake [^`\"]*)\1|\b(?P<bare>snakemake (?:\w+ )?-[^`\n]*)")
 
 
@@ -35,8 +33,8 @@ def test_snakemake_accepts_a_documented_command(page: str, command: str) -> None
 
 
 def test_commands_are_found_wherever_they_stand() -> None:
-    page = "```\nsnakemake -n      # the jobs\n```\nthen `snakemake --cores 8\npreflight` (or: snakemake --cores all)\n"
+    page = "```\nsnakemake -n      # jobs\n```\n`snakemake --cores 8\nplan` (or: snakemake --cores all)\n"
     head = "#   command    snakemake --cores 2 \\\n#       --configfile a.yaml     (all)\n"
-    assert commands(page) == ["snakemake -n", "snakemake --cores 8 preflight", "snakemake --cores all"]
+    assert commands(page) == ["snakemake -n", "snakemake --cores 8 plan", "snakemake --cores all"]
     assert commands(head) == ["snakemake --cores 2 --configfile a.yaml"]
     assert len(DOCUMENTED) >= 20
