@@ -1,11 +1,13 @@
-"""The plain training step of a dual encoder, ours or of open_clip's blocks with the same weights.
+"""The plain training step of a dual encoder, ours or a plain implementation with the same weights.
 
-open_clip's towers get the same fusion of frames (linear patches, spatial and temporal embedding, joint
-attention) and texts cut to the same length. Forward, InfoNCE, backward, AdamW.
+The plain implementations are open_clip's blocks, whose towers get the same fusion of frames (linear patches,
+spatial and temporal embedding, joint attention) and texts cut to the same length; and a TimeSformer whose
+divided attention is attention among all tokens under a mask. Forward, InfoNCE, backward, AdamW.
 """
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import cast
 
 import torch
@@ -17,6 +19,7 @@ from avion_core.models.clip import ClipVision
 from avion_core.models.dual_encoder import DualEncoder
 from avion_core.models.export import open_clip_config, open_clip_state_dict
 from avion_core.models.layers import patchify
+from avion_core.models.timesformer import DividedAttention, TimeSformer
 from avion_core.train.losses import info_nce
 
 TOKENS = 12
@@ -64,6 +67,39 @@ class OpenClipVideo(nn.Module):
         x_BLD = clip.token_embedding(tokens_BL) + clip.positional_embedding[:length]
         x_BLD = clip.ln_final(clip.transformer(x_BLD, attn_mask=clip.attn_mask[:length, :length]))
         return x_BLD[torch.arange(len(ends_B), device=ends_B.device), ends_B] @ clip.text_projection
+
+
+class MaskedAttention(nn.Module):
+    """`DividedAttention` with the same weights, computed among all tokens under a mask."""
+
+    def __init__(self, divided: DividedAttention, *, tokens: int) -> None:
+        super().__init__()
+        self.divided = divided
+        patches = torch.arange(tokens - 1)
+        places = (tokens - 1) // divided.frames
+        group = patches % places if divided.over_time else patches // places
+        mask_NN = torch.ones(tokens, tokens, dtype=torch.bool)
+        mask_NN[1:, 1:] = group[:, None] == group
+        self.register_buffer("mask_NN", mask_NN)
+
+    def forward(self, x_BND: Tensor, *, first_only: bool = False) -> Tensor:
+        """All tokens, or with `first_only` the class token's output."""
+        parts = self.divided.queries_keys_values(x_BND, first_only=first_only)
+        q_BHNd, k_BHNd, v_BHNd = (part.transpose(1, 2) for part in parts)
+        mask = self.get_buffer("mask_NN")[: q_BHNd.shape[2]]
+        out_BHNd = F.scaled_dot_product_attention(q_BHNd, k_BHNd, v_BHNd, attn_mask=mask)
+        out_BND: Tensor = self.divided.proj(out_BHNd.transpose(1, 2).flatten(2))
+        return out_BND
+
+
+def masked(ours: DualEncoder) -> DualEncoder:
+    """A copy of a dual encoder with a TimeSformer, its divided attention computed under masks."""
+    copy = deepcopy(ours)
+    tokens = 1 + ours.frames * (ours.image_size_px // ours.config.vision.patch_px) ** 2
+    for block in cast(TimeSformer, copy.vision).blocks:
+        for name in ("attn", "timeattn"):
+            setattr(block, name, MaskedAttention(getattr(block, name), tokens=tokens))
+    return copy
 
 
 class Step:

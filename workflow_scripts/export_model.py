@@ -1,4 +1,4 @@
-"""Export a trained stage's model: AVION's or LaViLa's checkpoint, or a folder for open_clip and the hub."""
+"""Export a trained stage's model: AVION's, LaViLa's or EgoVLP's checkpoint, or a folder for open_clip."""
 
 import argparse
 from pathlib import Path
@@ -12,7 +12,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="folder of a stage, results/<run>/<stage>")
     parser.add_argument("--format", choices=list(EXPORTS), required=True, help="whose layout")
     parser.add_argument(
-        "--out", type=Path, required=True, help="file (avion…, lavila) or folder (open_clip) to write"
+        "--out", type=Path, required=True, help="file (avion…, lavila, egovlp) or folder (open_clip) to write"
     )
     arguments = parser.parse_args()
     EXPORTS[arguments.format](arguments.model, arguments.out)

@@ -1,9 +1,9 @@
-"""Export weights: to AVION's files, in both key layouts, to LaViLa's, and to folders that open_clip reads.
+"""Export weights: to files of AVION, in both key layouts, LaViLa and EgoVLP, and to folders for open_clip.
 
 Names come from tables of the models and towers (`names`), which `foreign.py` reads in the other direction.
-AVION's and LaViLa's layouts keep everything and import exactly. open_clip supports images only: its folder
-holds the dual encoder at one frame, with the temporal embedding added to the spatial one, and our own two
-files, from which the video model can be restored.
+The layouts of AVION, LaViLa and EgoVLP import exactly. open_clip supports images only: its folder holds the
+dual encoder at one frame, with the temporal embedding added to the spatial one, and our own two files, from
+which the video model can be restored.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ LAVILA_MODELS = {
     "egovlp_tsf_b": "CLIP_HF_EGOVLP_DISTILBERT_BASE",
 }
 """LaViLa's names of architectures."""
+LOSS_WEIGHTS = ("logit_scale", "logit_bias")
+"""Weights of a dual encoder that belong to its loss."""
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 
 CARD = """---
@@ -100,6 +102,21 @@ def export_lavila(folder: str | Path, out: str | Path) -> None:
     options = LAVILA_OPTIONS[model.config.kind](model.config, description)
     state_dict = {f"module.{name}": tensor for name, tensor in named.items()}
     _publish_pickle({"epoch": 0, "best_acc1": 0.0, "state_dict": state_dict, "args": options}, out)
+
+
+def export_egovlp(folder: str | Path, out: str | Path) -> None:
+    """Publish the model of `folder`, with EgoVLP's towers, as a `.pth` file of EgoVLP's.
+
+    EgoVLP's scripts can test and fine-tune from it; continuing a training needs an object of EgoVLP's own.
+    The temperature, which EgoVLP keeps in its loss, is left out; all else imports exactly. Raises ModelError if `out` exists, and for other models.
+    """
+    _refuse_existing(out)
+    model, _ = load_model(folder)
+    weights = {name: tensor for name, tensor in model.state_dict().items() if name not in LOSS_WEIGHTS}
+    named = _named(model, "egovlp", weights)
+    state_dict = {f"module.{name}": tensor for name, tensor in named.items()}
+    content = {"arch": "FrozenInTime", "epoch": 0, "state_dict": state_dict, "monitor_best": 0.0}
+    _publish_pickle(content, out)
 
 
 def _publish_pickle(content: dict[str, Any], out: str | Path) -> None:
@@ -267,6 +284,7 @@ EXPORTS: dict[str, Callable[[str | Path, str | Path], None]] = {
     "avion": export_avion,
     "avion_flash": partial(export_avion, flash=True),
     "lavila": export_lavila,
+    "egovlp": export_egovlp,
     "open_clip": export_open_clip,
 }
 """Every format by its name."""

@@ -24,6 +24,8 @@ from avion_core.models.weights import LoadReport, ModelError, load_weights, with
 NO_WEIGHTS = ("attn_mask", "input_resolution", "context_length", "vocab_size", "n_averaged")
 """Entries beside weights in OpenAI's and older open_clip files, and in torch's running average."""
 
+EGOVLP_V2 = ("text_model.encoder.layer.", "cross_modal_")
+"""Beginnings of names that only EgoVLPv2's models have: a RoBERTa, fused with the video tower."""
 SEVERAL_HEADS = r"head\.\d+\.weight"
 """Weights of LaViLa's classifiers of verbs, nouns and actions at once, under our names."""
 
@@ -122,6 +124,11 @@ def _load_foreign(
         model.check_foreign(named)
     except ValueError as error:
         raise ModelError(f"{source}: {error}") from None
+    if any(name.startswith(EGOVLP_V2) for name in named):
+        raise ModelError(
+            f"{source}: EgoVLPv2's model, whose towers attend to each other; there is no such model here. "
+            "Start from EgoVLP's or LaViLa's weights"
+        )
     theirs_divides, ours_divides = (
         any(".timeattn." in name for name in names) for names in (named, model.state_dict())
     )

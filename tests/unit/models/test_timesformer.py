@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from avion_core.models.architecture import DualEncoderConfig
 from avion_core.models.dual_encoder import DualEncoder
-from avion_core.models.export import _named, export_avion, export_lavila, export_open_clip
+from avion_core.models.export import _named, export_avion, export_egovlp, export_lavila, export_open_clip
 from avion_core.models.foreign import import_state_dict, start_from_foreign
 from avion_core.models.layers import compile_blocks
 from avion_core.models.store import ModelDescription, build_model, save_model
@@ -232,6 +232,42 @@ def test_the_exported_names_and_shapes_are_lavilas(tmp_path):
         "load_visual_pretrained": None,
         "num_classes": 0,
     }
+
+
+@pytest.mark.parametrize("file", ["exported", "half"])
+def test_egovlps_layout_comes_back_exactly_but_for_the_temperature(tmp_path, file):
+    """As exported, and in half precision, whose fewer digits come back as they are."""
+    model = saved(tmp_path / "m", EGOVLP)
+    export_egovlp(tmp_path / "m", tmp_path / "exported.pth")
+    content = torch.load(tmp_path / "exported.pth")
+    assert set(content) == {"arch", "epoch", "state_dict", "monitor_best"}
+    names = content["state_dict"].keys()
+    assert {"module.vid_proj.0.bias", "module.txt_proj.1.weight", "module.video_model.cls_token"} < names
+    assert not any("logit" in name for name in names)
+    content["state_dict"] = {name: t.half() for name, t in content["state_dict"].items()}
+    torch.save(content, tmp_path / "half.pth")
+    again = build_model("dual_encoder", EGOVLP, **SIZES)
+    report = start_from_foreign(again, tmp_path / f"{file}.pth", waive_missing=["logit_scale"])
+    assert report.missing == ("logit_scale",) and report.unexpected == report.adapted == ()
+    for name, tensor in model.state_dict().items():
+        stored = tensor.half().float() if file == "half" else tensor
+        assert torch.equal(again.state_dict()[name], stored) or name == "logit_scale", name
+
+
+def test_egovlps_layout_refuses_other_models(tmp_path):
+    saved(tmp_path / "m", LAVILA)
+    with pytest.raises(ModelError, match=r"egovlp has no names for this dual_encoder; .* as: lavila"):
+        export_egovlp(tmp_path / "m", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "name", ["module.text_model.encoder.layer.0.output.dense.weight", "cross_modal_text_transform.weight"]
+)
+def test_a_file_of_egovlp_v2_is_refused_by_its_name(tmp_path, name):
+    tensors = published(DualEncoder(EGOVLP, **SIZES), "egovlp") | {name: torch.zeros(3, 3)}
+    torch.save({"state_dict": tensors}, tmp_path / "v2.pth")
+    with pytest.raises(ModelError, match=r"v2\.pth: EgoVLPv2's model, whose towers attend to each other"):
+        start_from_foreign(DualEncoder(EGOVLP, **SIZES), tmp_path / "v2.pth")
 
 
 def test_other_layouts_refuse_a_timesformer_and_lavilas_refuses_clips_tower(tmp_path):
