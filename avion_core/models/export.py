@@ -108,7 +108,8 @@ def export_egovlp(folder: str | Path, out: str | Path) -> None:
     """Publish the model of `folder`, with EgoVLP's towers, as a `.pth` file of EgoVLP's.
 
     EgoVLP's scripts can test and fine-tune from it; continuing a training needs an object of EgoVLP's own.
-    The temperature, which EgoVLP keeps in its loss, is left out; all else imports exactly. Raises ModelError if `out` exists, and for other models.
+    The temperature, which EgoVLP keeps in its loss, is left out; all else imports exactly. Raises ModelError
+    if `out` exists, and for other models.
     """
     _refuse_existing(out)
     model, _ = load_model(folder)
