@@ -188,3 +188,30 @@ EVALUATIONS.register(
         ),
     ),
 )
+EVALUATIONS.register(
+    "zero_shot_classes",
+    EvaluationKind(
+        evaluator="avion_core.evaluate.zero_shot_classes_evaluator:ZeroShotClasses",
+        settings="avion_core.config.evaluations:ZeroShotClassesSettings",
+        needs="embeddings",
+        files=("clips", "classes"),
+        figures={
+            "": ("top1", "top5", "class_mean_top1", "mAP"),
+            "one label": ("top1", "top5", "class_mean_top1"),
+            "several labels": ("mAP",),
+        },
+        headlines=("top1", "mAP"),
+        columns={"top1": "top-1", "top5": "top-5", "class_mean_top1": "class mean", "mAP": "mAP"},
+        titles={
+            "": "Classification by class names, fine-tuned",
+            "zero_shot": "Zero-shot classification",
+            "in_domain": "Classification by class names",
+            "imported": "Classification by class names",
+        },
+        counted="clip",
+        note=(
+            "Class mean: mean over the classes that occur; mAP: mean over these of the average precision of "
+            "their clips, with clips of several labels; n is the number of these classes."
+        ),
+    ),
+)

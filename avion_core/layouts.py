@@ -133,6 +133,11 @@ LAYOUTS.register(
             "retrieval": {"clips": "validation.arrow", "sentences": "sentences_test.arrow"},
             "recognition": {"clips": "validation.arrow", "classes": CLASSES},
             "captions": {"clips": "validation.arrow"},
+            "zero_shot_classes": {
+                "clips": "validation.arrow",
+                "classes": CLASSES,
+                "narrations": "train.arrow",
+            },
         },
         labels={"verb": "verb", "noun": "noun", "action": "label"},
         class_lists={"verb": "EPIC_100_verb_classes.csv", "noun": "EPIC_100_noun_classes.csv"},
@@ -146,7 +151,10 @@ LAYOUTS.register(
         tables=("train", "val"),
         narrated=False,
         training={"classes": CLASSES},
-        evaluations={"recognition": {"clips": "val.arrow", "classes": CLASSES}},
+        evaluations={
+            "recognition": {"clips": "val.arrow", "classes": CLASSES},
+            "zero_shot_classes": {"clips": "val.arrow", "classes": CLASSES},
+        },
         labels={"label": "label"},
         why_nothing_to_evaluate="none of the clips of the list `val` is there",
     ),

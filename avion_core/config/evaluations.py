@@ -45,9 +45,9 @@ class EvaluationSettings(EvaluationJob):
     frames: Count = 4
     """Frames per clip."""
     clips: Count = 1
-    """Temporal views of a clip, averaged."""
+    """Temporal views of a clip, averaged unless the kind says otherwise."""
     crops: Literal[1, 3] = 1
-    """Spatial views of a clip, averaged."""
+    """Spatial views of a clip, likewise."""
     batch_size: Count = 64
     """Clip views per batch."""
     precision: Precision = "fp32"
@@ -76,6 +76,11 @@ class EvaluationSettings(EvaluationJob):
             )
         return self
 
+    @property
+    def own_sampling(self) -> dict[str, Any]:
+        """`sampling` and `stride` where the evaluation does not take the stage's."""
+        return {}
+
     def recipe(self) -> dict[str, Any]:
         """The settings that decide the result.
 
@@ -93,6 +98,37 @@ class MultipleChoiceSettings(EvaluationSettings):
     similarity: Literal["cosine", "dot"] = "cosine"
     """How clips are compared with the sentence: `cosine` (EgoVLP, AVION), or `dot`, the product of embeddings
     that are not normalised (LaViLa), in which long embeddings win."""
+
+
+def _template(text: str) -> str:
+    """A sentence with a place for the class's name."""
+    if "{}" not in text:
+        raise ValueError(f"'{text}' has no {{}}, the place of the class's name")
+    return text
+
+
+class ZeroShotClassesSettings(EvaluationSettings):
+    """Classification by the cosine of a clip with the sentences of each class."""
+
+    templates: Annotated[tuple[Annotated[str, AfterValidator(_template)], ...], Field(min_length=1)] = ("{}",)
+    """Sentences of a class, with {} for its name; LaViLa has ["#C C {}", "#C {}"] as an option. Where the
+    classes are actions of narrated clips (ek100), each of their distinct narrations is a name. The embeddings
+    of a class's sentences are averaged."""
+    pool: Literal["max", "mean"] = "max"
+    """How the cosines of several views become one: the largest (LaViLa), or their mean."""
+    softmax: Literal["auto", True, False] = "auto"
+    """Turn a clip's cosines into probabilities, which changes mAP only. `auto`: with several views, as in
+    LaViLa's zero-shot evaluation; its fine-tuned models on Charades-Ego have it always."""
+    sampling: Literal["segments", "lavila_segments", "window", "padded_window"] | None = None
+    """Frames of a clip, as in a stage; null: as the stage was trained."""
+    stride: Count | None = None
+    """Distance between a window's frames; null: that of the stage."""
+
+    @property
+    def own_sampling(self) -> dict[str, Any]:
+        """The settings of these names that are not null."""
+        own = {"sampling": self.sampling, "stride": self.stride}
+        return {name: value for name, value in own.items() if value is not None}
 
 
 def _fitting(settings: type[EvaluationSettings], raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -63,8 +63,12 @@ class StageSettings(StageJob):
 
     frames: Count = 4
     """Frames per clip."""
-    sampling: Literal["segments", "window", "spread_window", "jittered_window"] = "segments"
-    """`segments`: one frame out of each of equal parts; `window`: every `stride`-th frame; in training also
+    sampling: Literal[
+        "segments", "lavila_segments", "window", "padded_window", "spread_window", "jittered_window"
+    ] = "segments"
+    """`segments`: one frame out of each of equal parts (`lavila_segments`: of LaViLa's parts, which leave out
+    the last frame and have rounded borders); `window`: every `stride`-th frame (`padded_window`: from windows
+    of `frames` times `stride` frames, short clips followed by black, LaViLa's for EGTEA); in training also
     `spread_window`: evenly over `frames` times `stride` frames, the last included (VideoMAE's fine-tuning),
     or `jittered_window`: each frame 0 to `stride` - 1 later, short clips repeated (AVION's VideoMAE)."""
     stride: Count = 4

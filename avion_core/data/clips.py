@@ -16,7 +16,8 @@ Clip table, one row per clip (`clips/<split>.arrow`, `narrations/<provider>/trai
 | `narration_id` | string | the annotation the clip was made of |
 | `verb`, `noun` | int32 | class numbers of EPIC-KITCHENS-100; `noun` is the first noun |
 | `nouns` | list of int32 | every noun class, the first noun first |
-| `label` | int32 | class to predict: Kinetics' class, or the action class of EPIC-KITCHENS-100 |
+| `label` | int32 | class to predict: Kinetics' or EGTEA's class, or the action class of EPIC-KITCHENS-100 |
+| `labels` | list of int32 | every class of a clip that may have several or none (Charades-Ego's test clips) |
 | `source` | string | who wrote the row's texts: `human`, `rephrased` or `narrated` |
 | `scores` | list of float64 | of each narrated text, if its provider gives any: lower is surer |
 
@@ -61,6 +62,7 @@ CLIPS = pa.schema(
         pa.field("noun", pa.int32()),
         pa.field("nouns", pa.list_(pa.int32())),
         pa.field("label", pa.int32()),
+        pa.field("labels", pa.list_(pa.int32())),
         pa.field("source", pa.string()),
         pa.field("scores", pa.list_(pa.float64())),
     ]
@@ -170,6 +172,10 @@ class ClipTable:
     def nouns(self, row: int) -> list[int]:
         """Noun classes of a row, the first noun first."""
         return list(self._required("nouns")[row].as_py())
+
+    def labels(self, row: int) -> list[int]:
+        """All classes of a row."""
+        return list(self._required("labels")[row].as_py())
 
     def column(self, name: str) -> np.ndarray:
         """An integer column as int64[rows]. Raises TableError if a row has no value in it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -27,7 +28,7 @@ from avion_core.data.device_augment import lacking
 from avion_core.data.tokenizer import tokenize
 from avion_core.media.crop import Crop, center_crop, multi_scale_crop, random_resized_crop, three_crops
 from avion_core.media.decode import Scaler, empty_clip
-from avion_core.media.sample import Sampling
+from avion_core.media.sample import BLACK, Sampling
 
 ChooseText = Callable[[int, np.random.Generator], tuple[int, str]]
 """(row, generator) to (text_id, text)."""
@@ -216,14 +217,13 @@ class ClipDataset:
         *,
         size_px: int | tuple[int, int] | None = None,
     ) -> NDArray[np.uint8]:
-        return self.chunks.read(
-            video_id,
-            numbers,
-            crop=crop,
-            size_px=size_px or self.view.image_size_px,
-            backend=self._backend,
-            out_THWC=out,
-        )
+        size_px, there = size_px or self.view.image_size_px, numbers != BLACK
+        read = partial(self.chunks.read, video_id, crop=crop, size_px=size_px, backend=self._backend)
+        if there.all():
+            return read(numbers, out_THWC=out)
+        clip_THWC = empty_clip(len(numbers), size_px) if out is None else out
+        clip_THWC[there], clip_THWC[~there] = read(numbers[there]), 0
+        return clip_THWC
 
 
 def scaled(clip_THWC: NDArray[np.uint8], crop: Crop, size_px: int) -> NDArray[np.uint8]:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,8 @@ from avion_core.data.tokenizer import longest
 from avion_core.media import MediaError
 from avion_core.progress import Progress
 
+Pool = Literal["mean", "max"]
+"""How the outputs of a clip's views become one."""
 TEXTS_AT_ONCE = 256
 """Sentences per batch."""
 
@@ -46,7 +48,7 @@ class Inference:
     rows: npt.NDArray[np.int64]
     """Row of each in the clip table, int64[N]."""
     outputs: npt.NDArray[np.float32]
-    """Mean of the model's outputs over the clip's views, N,D."""
+    """The model's outputs, pooled over the clip's views, N,D."""
     bad: tuple[BadClip, ...]
     """Clips that could not be read."""
 
@@ -76,8 +78,9 @@ def over_clips(
     limit: str,
     device: torch.device,
     title: str,
+    pool: Pool = "mean",
 ) -> Inference:
-    """`forward(frames_BTHWC uint8, rows) -> B,D` of every clip of the table, averaged over its `views`.
+    """`forward(frames_BTHWC uint8, rows) -> B,D` of every clip of the table, pooled over its `views`.
 
     `rows` are those of the batch's clips in the table. `batch_size` counts views; `threads` decode while the
     model computes. A clip that takes longer than `clip_timeout_s` seconds is bad. Raises ValueError once more
@@ -102,7 +105,9 @@ def over_clips(
         readable = _readable(readers, clips, ahead=2 * threads + 1, set_aside=set_aside)
         while batch := list(islice(readable, max(1, batch_size // views))):
             batch_rows = [row for row, _ in batch]
-            outputs.append(_means(forward, np.stack([frames for _, frames in batch]), batch_rows, device))
+            outputs.append(
+                _pooled(forward, np.stack([frames for _, frames in batch]), batch_rows, device, pool)
+            )
             # wait for the batch before this one only, so that reading goes on while a GPU computes
             outputs[-2:-1] = [output_BD.cpu() for output_BD in outputs[-2:-1]]
             rows += batch_rows
@@ -121,17 +126,19 @@ def _too_many(bad: Sequence[BadClip], clips: ClipTable, limit: str) -> str:
     )
 
 
-def _means(
+def _pooled(
     forward: Callable[[Tensor, Sequence[int]], Tensor],
     views_BVTHWC: npt.NDArray[np.uint8],
     rows: Sequence[int],
     device: torch.device,
+    pool: Pool,
 ) -> Tensor:
-    """Outputs B,D averaged over the views, on `device`; nothing waits for a GPU."""
+    """Outputs B,D pooled over the views, on `device`; nothing waits for a GPU."""
     frames = torch.from_numpy(views_BVTHWC)
     if device.type == "cuda":
         frames = frames.pin_memory().to(device, non_blocking=True)
-    return forward(frames.flatten(0, 1), rows).float().unflatten(0, views_BVTHWC.shape[:2]).mean(1)
+    outputs_BVD = forward(frames.flatten(0, 1), rows).float().unflatten(0, views_BVTHWC.shape[:2])
+    return outputs_BVD.amax(1) if pool == "max" else outputs_BVD.mean(1)
 
 
 class _Readers:

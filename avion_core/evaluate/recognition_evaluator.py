@@ -66,7 +66,7 @@ class Recognition:
             right = class_right(found.outputs, labels_A[rows])
             chance = class_chance(labels_A[rows])
             classes = {"top1": labels_A}
-        scores, strict = (_by_class(clips, rows, right, classes, unread) for unread in (np.nan, 0))
+        scores, strict = (clip_scores(clips, rows, right, classes, unread) for unread in (np.nan, 0))
         chance |= {name: 100 / scores.counts()[name] for name in scores.classes}
         figures = {
             **accuracy_figures(right, chance),
@@ -90,7 +90,7 @@ class Recognition:
         return [str(name) for name in classes[label]]
 
 
-def _by_class(
+def clip_scores(
     clips: ClipTable,
     rows_N: Rows,
     right: Mapping[str, npt.NDArray[Any]],

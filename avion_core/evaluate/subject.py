@@ -128,7 +128,13 @@ class Subject:
 
         return forward_in_precision
 
-    def over_clips(self, clips: ClipTable, forward: Callable[[Tensor, Sequence[int]], Tensor]) -> Inference:
+    def over_clips(
+        self,
+        clips: ClipTable,
+        forward: Callable[[Tensor, Sequence[int]], Tensor],
+        *,
+        pool: inference.Pool = "mean",
+    ) -> Inference:
         """`forward` of clips as read for this evaluation (`inference.over_clips`)."""
         dataset = ClipDataset(clips, self.chunks, evaluation_view(self.settings, self.description))
         if not self.any_length:
@@ -146,6 +152,7 @@ class Subject:
                 limit=self.limit,
                 device=self.device,
                 title=self.title,
+                pool=pool,
             )
         except torch.OutOfMemoryError as error:
             said = str(error).partition(" Of the allocated memory")[0]
@@ -209,13 +216,16 @@ def measure(subject: Subject) -> Measurement:
 
 
 def evaluation_view(settings: EvaluationSettings, description: ModelDescription) -> View:
-    """The stage's view of a clip, without randomness.
+    """The view of a clip in the stage's or the evaluation's own sampling, without randomness.
 
     Raises EvaluationError when the description lacks the sampling.
     """
-    sampling, stride = description.sampling, description.stride
+    sampling = settings.own_sampling.get("sampling", description.sampling)
+    stride = settings.own_sampling.get("stride", description.stride)
     if sampling is None or stride is None:
-        missing = " and ".join(name for name in ("sampling", "stride") if getattr(description, name) is None)
+        missing = " and ".join(
+            name for name, value in (("sampling", sampling), ("stride", stride)) if value is None
+        )
         raise EvaluationError(
             f"the model of stage '{settings.stage}' does not say how it samples frames; "
             f"its model.json needs {missing}"

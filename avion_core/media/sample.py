@@ -1,7 +1,7 @@
 """Which frames of a clip a model sees: the sampling rules of the published recipes.
 
 Frame numbers are those of the video at its constant rate; a clip is the half-open range
-[start_frame, end_frame). Frames repeat where a clip has fewer than requested.
+[start_frame, end_frame). Frames repeat where a clip has fewer than requested, or black ones follow.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 T = TypeVar("T")
+BLACK = -1
+"""Number of a black frame that pads a clip."""
 
 
 def frame_range(start_s: float, end_s: float, *, fps: float, frame_count: int) -> tuple[int, int]:
@@ -118,6 +120,56 @@ def jittered_window_frames(
     return start_frame + (first + stride * np.arange(count, dtype=np.int64) + jitter) % length
 
 
+def lavila_segment_frames(
+    start_frame: int, length: float, count: int, *, rng: np.random.Generator | None = None
+) -> NDArray[np.int64]:
+    """One frame out of each of LaViLa's parts of a clip: the middle, with `rng` any of its frames.
+
+    Borders are `start_frame + round(i * (length - 1) / count)`, so that the last frame is in no part and a
+    fraction of a frame in `length` counts (`get_frame_ids` of its `datasets.py`). Returns int64[count].
+    """
+    _check(count, 0, 1)
+    borders = start_frame + np.round(np.arange(count + 1) * (length - 1) / count).astype(np.int64)
+    if rng is None:
+        return (borders[:-1] + borders[1:]) // 2
+    return rng.integers(borders[:-1], np.maximum(borders[1:], borders[:-1] + 1))
+
+
+def lavila_range(
+    start_s: float, end_s: float, *, fps: float, frame_count: int, count: int, training: bool
+) -> tuple[int, float]:
+    """First frame and length of a clip as LaViLa counts them, within the video.
+
+    Training clips have whole frames, at least `count`; those of evaluation keep the fraction.
+    """
+    start = min(round(start_s * fps), frame_count - 1)
+    length = (end_s - start_s) * fps
+    length = max(int(length), count) if training else max(length, 1.0)
+    return start, min(length, frame_count - start)
+
+
+def padded_window_frames(
+    start_frame: int,
+    end_frame: int,
+    count: int,
+    *,
+    stride: int,
+    rng: np.random.Generator | None = None,
+    view: int = 0,
+    views: int = 1,
+) -> NDArray[np.int64]:
+    """`count` frames `stride` apart out of a window of `count * stride`; BLACK where the clip has ended.
+
+    LaViLa's rule for EGTEA: with `rng` the window starts anywhere in the clip; without, `views` windows start
+    evenly from the first to the last possible, and a single one at the first. Returns int64[count].
+    """
+    _check(count, view, views)
+    slack = max(end_frame - start_frame - count * stride, 0)
+    first = int(rng.integers(slack + 1)) if rng is not None else slack * view // max(views - 1, 1)
+    numbers = start_frame + first + stride * np.arange(count, dtype=np.int64)
+    return np.where(numbers < max(end_frame, start_frame + 1), numbers, BLACK)
+
+
 def _check(count: int, view: int, views: int) -> None:
     if count < 1:
         raise ValueError(f"at least 1 frame must be asked for, got {count}")
@@ -130,7 +182,7 @@ RANDOM_WINDOWS: dict[str, Callable[..., NDArray[np.int64]]] = {
     "jittered_window": jittered_window_frames,
 }
 """Training rules that evaluation replaces with `window`, as the originals do."""
-SAMPLINGS = ("segments", "window", *RANDOM_WINDOWS)
+SAMPLINGS = ("segments", "lavila_segments", "window", "padded_window", *RANDOM_WINDOWS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +201,8 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.sampling not in SAMPLINGS:
             raise ValueError(f"unknown sampling '{self.sampling}'; known: {', '.join(SAMPLINGS)}")
+        if self.sampling == "lavila_segments" and self.clips > 1:
+            raise ValueError("lavila_segments take one temporal view; set the evaluation's clips to 1")
 
     def numbers(
         self,
@@ -161,11 +215,20 @@ class Sampling:
         view: int = 0,
     ) -> NDArray[np.int64]:
         """Frame numbers of a clip's view; random with `rng`, else fixed. `frame_count` is the video's."""
+        if self.sampling == "lavila_segments":
+            first, length = lavila_range(
+                start_s,
+                end_s,
+                fps=fps,
+                frame_count=frame_count,
+                count=self.frames,
+                training=rng is not None,
+            )
+            return lavila_segment_frames(first, length, self.frames, rng=rng)
         start, end = frame_range(start_s, end_s, fps=fps, frame_count=frame_count)
         if self.sampling == "segments":
             return segment_frames(start, end, self.frames, rng=rng, view=view, views=self.clips)
         if rng is not None and self.sampling in RANDOM_WINDOWS:
             return RANDOM_WINDOWS[self.sampling](start, end, self.frames, stride=self.stride, rng=rng)
-        return window_frames(
-            start, end, self.frames, stride=self.stride, rng=rng, view=view, views=self.clips
-        )
+        rule = padded_window_frames if self.sampling == "padded_window" else window_frames
+        return rule(start, end, self.frames, stride=self.stride, rng=rng, view=view, views=self.clips)

@@ -20,7 +20,7 @@ from avion_core.data.clips import ClipTable, Sentences
 from avion_core.evaluate.relevancy import equal_text_relevancy, relevancy_matrix
 from avion_core.media import MediaError
 from avion_core.media.crop import center_crop
-from avion_core.media.sample import Sampling, spread
+from avion_core.media.sample import BLACK, Sampling, spread
 from avion_core.report.plan import ReportError, require
 from avion_core.report.results import EvaluationResult, Results
 
@@ -164,7 +164,9 @@ def clip_strip(clips: ClipTable, row: int, chunks: ChunkIndex, sampling: Samplin
             sampling.numbers(start_s, end_s, fps=fps, frame_count=frame_count, view=view)
             for view in range(sampling.clips)
         ]
-        frames = np.array(spread(np.sort(np.concatenate(seen)).tolist(), FRAMES_A_STRIP))
+        frames = np.array(
+            spread(sorted(n for n in np.concatenate(seen).tolist() if n != BLACK), FRAMES_A_STRIP)
+        )
         crop = center_crop(*chunks.size(video_id))
         strip = jpeg_strip(chunks.read(video_id, frames, crop=crop, size_px=FRAME_PX))
         return Strip(strip, width_px=len(frames) * (FRAME_PX + GAP_PX) - GAP_PX)

@@ -72,7 +72,7 @@ def measure(place, kind, *, out="out", tables=(), **others):
 
 def computed_batches(monkeypatch: pytest.MonkeyPatch, *, stop_after: int = 99) -> list[int]:
     """Sizes of the batches that are computed; the one after the last allowed is interrupted, as by Ctrl-C."""
-    means, sizes = inference._means, []
+    means, sizes = inference._pooled, []
 
     def noted(forward, views, *rest):
         if len(sizes) == stop_after:
@@ -80,5 +80,5 @@ def computed_batches(monkeypatch: pytest.MonkeyPatch, *, stop_after: int = 99) -
         sizes.append(len(views))
         return means(forward, views, *rest)
 
-    monkeypatch.setattr(inference, "_means", noted)
+    monkeypatch.setattr(inference, "_pooled", noted)
     return sizes

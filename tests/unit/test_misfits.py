@@ -68,13 +68,18 @@ OF_A_LOSS: dict[str, tuple[Any, dict[str, tuple[str, ...]]]] = {
 """Settings of some losses: a value, and the tasks' losses that read them."""
 OF_A_KIND: dict[str, tuple[Any, tuple[str, ...]]] = {
     "similarity": ("dot", ("multiple_choice",)),
+    "templates": (["#C C {}"], ("zero_shot_classes",)),
+    "pool": ("mean", ("zero_shot_classes",)),
+    "softmax": (True, ("zero_shot_classes",)),
+    "sampling": ("window", ("zero_shot_classes",)),
+    "stride": (2, ("zero_shot_classes",)),
 }
 """Settings of some kinds of evaluation: a value, and the kinds that read them."""
 WITHOUT_VALIDATION = {"validate_with": "kinetics", "validate_every_epochs": 2, "best_metric": "top1"}
 """Settings of all tasks whose models some evaluation measures."""
 KINDS = {
-    "contrastive": ("retrieval", "multiple_choice"),
-    "relevancy": ("retrieval", "multiple_choice"),
+    "contrastive": ("retrieval", "multiple_choice", "zero_shot_classes"),
+    "relevancy": ("retrieval", "multiple_choice", "zero_shot_classes"),
     "classification": ("recognition",),
     "reconstruction": (),
     "captioning": ("captions",),
@@ -266,6 +271,7 @@ LAYOUTS_OF = {
     "retrieval": ("ek100", "folder"),
     "recognition": ("ek100", "kinetics"),
     "multiple_choice": ("ego4d",),
+    "zero_shot_classes": ("ek100", "kinetics"),
     "captions": ("ego4d", "ek100", "folder"),
     "contrastive": ("ego4d", "ek100", "folder"),
     "relevancy": ("ek100",),

@@ -96,6 +96,18 @@ def test_training_sample_repeats_with_its_generator(clips, chunks):
     assert set(dataset.sample(0, rng())) == {"row", "frames"} and len(dataset) == 3
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_a_clip_shorter_than_a_padded_window_goes_on_in_black(clips, chunks, training):
+    """Clip 1 has 21 frames, from 57 on: in 3 frames 10 apart all of it, the fourth after its end."""
+    view = TRAINING if training else EVALUATION
+    dataset = ClipDataset(clips, chunks, replace(view, sampling="padded_window", stride=10, crop="center"))
+    frames_THWC = dataset.sample(1, rng())["frames"].reshape(4, 64, 64, 3)
+    whole = ClipDataset(clips, chunks, replace(EVALUATION, sampling="window", stride=10))
+    seen_THWC = whole.sample(1, rng())["frames"][0]
+    np.testing.assert_array_equal(frames_THWC[:3], seen_THWC[:3])
+    assert not frames_THWC[3].any() and frames_THWC[2].any()
+
+
 def test_a_clip_across_chunks_is_one_clip_with_one_crop(clips, chunks):
     """Row 1 is frames 57 to 77; the second chunk begins at 60."""
     view = replace(TRAINING, image_size_px=128, crop="center", frames=8)

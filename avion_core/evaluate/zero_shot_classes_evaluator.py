@@ -1,0 +1,146 @@
+"""Zero-shot classification evaluator: top-1, top-5 and class mean, or mAP for clips with several labels.
+
+Shapes: N clips that could be read, M sentences, Q questions of C choices, K classes, D numbers in an
+embedding; A all clips or questions of a table, readable or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from avion_core.config.evaluations import ZeroShotClassesSettings
+from avion_core.data.clips import ClipTable
+from avion_core.evaluate.bootstrap import Scores
+from avion_core.evaluate.inference import Inference
+from avion_core.evaluate.recognition import accuracy_figures, class_chance, class_right
+from avion_core.evaluate.recognition_evaluator import clip_scores
+from avion_core.evaluate.subject import (
+    Arrays,
+    EvaluationError,
+    Measurement,
+    Subject,
+    clip_counts,
+    video_numbers,
+)
+from avion_core.evaluate.zero_shot_classes import (
+    LOWEST,
+    Floats,
+    chance_precision,
+    class_embeddings,
+    class_sentences,
+    precisions,
+    probabilities,
+)
+from avion_core.files import read_json
+from avion_core.layouts import label_columns
+from avion_core.models.base import Embedder
+
+
+class ZeroShotClasses:
+    """Clips classified by the cosines of their embeddings with those of the classes' sentences.
+
+    Outputs: `rows_N, scores_NK`, and `labels_N`, or `labels_NK` for clips with several labels.
+    """
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        self.settings = cast(ZeroShotClassesSettings, subject.settings)
+
+    def run(self) -> Measurement:
+        encoder = self.subject.embedder()
+        clips = ClipTable.load(self.subject.files["clips"])
+        sentences = self._sentences(clips)
+        class_embed_KD = self._class_embeddings(sentences, encoder)
+        found = self._cosines(clips, class_embed_KD, encoder)
+        scores_NK = found.outputs
+        scores_NK[:, [not own for own in sentences]] = LOWEST
+        views = self.settings.clips * self.settings.crops
+        if self.settings.softmax is True or (self.settings.softmax == "auto" and views > 1):
+            scores_NK = probabilities(scores_NK)
+        several = clips.has("labels")
+        measure = self._several_labels if several else self._one_label
+        measured = measure(clips, found, scores_NK)
+        measured.figures.update(
+            {
+                **clip_counts(clips, found),
+                "classes": len(sentences),
+                "classes_without_sentences": sum(not own for own in sentences),
+                "bad_clips": found.bad_clips(),
+            }
+        )
+        return measured
+
+    def _sentences(self, clips: ClipTable) -> list[list[str]]:
+        """The sentences of each class: of its name, or with a table of narrations of each of its narrations.
+
+        Raises EvaluationError for a class list of another label.
+        """
+        path = self.subject.files["classes"]
+        lists, columns = read_json(path), label_columns()
+        label = next((name for name in lists if columns.get(name) == "label"), None)
+        if label is None:
+            raise EvaluationError(f"{path}: it lists no classes of the column 'label'; annotate again")
+        names: list[list[str]] = [[str(name)] for name in lists[label]]
+        if "narrations" in self.subject.files:
+            names = [[] for _ in names]
+            for table in (ClipTable.load(self.subject.files["narrations"]), clips):
+                for row, number in enumerate(table.column("label")):
+                    names[number].append(table.texts(row)[0])
+        return [class_sentences(own, self.settings.templates) for own in names]
+
+    def _class_embeddings(self, sentences: list[list[str]], encoder: Embedder) -> Floats:
+        every = [text for own in sentences for text in own]
+        class_of_M = np.repeat(np.arange(len(sentences)), [len(own) for own in sentences])
+        text_embed_MD = self.subject.embed_texts(every, encoder)
+        return class_embeddings(text_embed_MD, class_of_M, len(sentences))
+
+    def _cosines(self, clips: ClipTable, class_embed_KD: Floats, encoder: Embedder) -> Inference:
+        """Cosines of clips and classes, pooled over the views: N,K."""
+        classes_DK = torch.from_numpy(class_embed_KD.T).to(self.subject.device)
+
+        def forward(frames_BTHWC: Tensor, _: Sequence[int]) -> Tensor:
+            return encoder.encode_video(encoder.normalise(frames_BTHWC)).float() @ classes_DK
+
+        return self.subject.over_clips(clips, forward, pool=self.settings.pool)
+
+    def _one_label(self, clips: ClipTable, found: Inference, scores_NK: Floats) -> Measurement:
+        labels_A, rows = clips.column("label"), found.rows
+        right = class_right(scores_NK, labels_A[rows])
+        scores, strict = (
+            clip_scores(clips, rows, right, {"top1": labels_A}, unread) for unread in (np.nan, 0)
+        )
+        chance = class_chance(labels_A[rows])
+        chance |= {name: 100 / scores.counts()[name] for name in scores.classes}
+        figures = accuracy_figures(right, chance)
+        figures |= {name: scores.values()[name] for name in scores.classes}
+        outputs: Arrays = {"rows_N": rows, "scores_NK": scores_NK, "labels_N": labels_A[rows]}
+        return Measurement(figures, outputs, scores, strict)
+
+    def _several_labels(self, clips: ClipTable, found: Inference, scores_NK: Floats) -> Measurement:
+        labels_AK = np.zeros((len(clips), scores_NK.shape[1]), bool)
+        for row in range(len(clips)):
+            labels_AK[row, clips.labels(row)] = True
+        rows, labels_NK = found.rows, labels_AK[found.rows]
+        ranked = precisions(scores_NK, labels_NK)
+        precision_AK = np.full(labels_AK.shape, np.nan)
+        precision_AK[rows[ranked.clips], ranked.classes] = 100 * ranked.values
+        clips_P, classes_P = np.nonzero(labels_AK)
+        scores, strict = (
+            Scores(
+                clips_P,
+                video_numbers(clips)[clips_P],
+                {"mAP": np.nan_to_num(precision_AK[clips_P, classes_P], nan=unread)},
+                {"mAP": classes_P},
+            )
+            for unread in (np.nan, 0)
+        )
+        chance = {"mAP": 100 * chance_precision(labels_NK)}
+        figures = {"mAP": scores.values()["mAP"], "chance": chance}
+        figures["clips_without_labels"] = int((~labels_NK.any(1)).sum())
+        outputs: Arrays = {"rows_N": rows, "scores_NK": scores_NK, "labels_NK": labels_NK}
+        return Measurement(figures, outputs, scores, strict)
