@@ -160,6 +160,31 @@ LAYOUTS.register(
     ),
 )
 LAYOUTS.register(
+    "egtea",
+    Layout(
+        reader="avion_core.data.egtea:READER",
+        tables=("train", "test"),
+        narrated=False,
+        training={"classes": CLASSES},
+        evaluations={
+            "recognition": {"clips": "test.arrow", "classes": CLASSES},
+            "zero_shot_classes": {"clips": "test.arrow", "classes": CLASSES},
+        },
+        labels={"label": "label"},
+        why_nothing_to_evaluate="none of the clips of test_split1.txt is there",
+    ),
+)
+LAYOUTS.register(
+    "charades_ego",
+    Layout(
+        reader="avion_core.data.charades_ego:READER",
+        tables=("train", "test"),
+        evaluations={"zero_shot_classes": {"clips": "test.arrow", "classes": CLASSES}},
+        labels={"label": "label"},
+        why_nothing_to_evaluate="none of the videos of CharadesEgo_v1_test_only1st.csv is there",
+    ),
+)
+LAYOUTS.register(
     "folder",
     Layout(
         reader="avion_core.data.folder:READER",

@@ -17,6 +17,7 @@ from avion_core.data.layout_files import layout_reader
 from avion_core.data.source_videos import is_utf8
 from avion_core.data.tables import row_count
 from avion_core.data.tokenizer import check_tokenizer
+from avion_core.evaluations import EVALUATIONS
 from avion_core.layouts import LAYOUTS
 from avion_core.media.program import ffmpeg_program
 from avion_core.media.source_file import returned_sources
@@ -177,7 +178,8 @@ def check_evaluations(workflow: Workflow) -> Iterator[str]:
     for where, entry, stage in workflow.measured_stages():
         layout = datasets[entry.dataset].layout
         reads = LAYOUTS[layout].evaluations.get(entry.kind, {})
-        if "classes" in reads and layout != datasets[stage.recipe.dataset].layout:
+        learned = EVALUATIONS[entry.kind].needs == "classes" and "classes" in reads
+        if learned and layout != datasets[stage.recipe.dataset].layout:
             yield (
                 f"{where}: {entry.kind} on '{entry.dataset}' of the stage '{stage.name}', which learns the "
                 f"classes of '{stage.recipe.dataset}'"

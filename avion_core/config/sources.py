@@ -41,7 +41,7 @@ class ToyKitchenSettings(SourceSettings):
     """The built-in generator of first-person-like videos."""
 
     source = "avion_core.sources.toy_kitchen.source:ToyKitchen"
-    layouts = ("ego4d", "ek100", "kinetics")
+    layouts = ("ego4d", "ek100", "kinetics", "egtea", "charades_ego")
     generated = True
 
     seed: Seed = 0
@@ -57,11 +57,11 @@ class ToyKitchenSettings(SourceSettings):
     ek100_validation_videos: Count = 10
     """Videos of the EPIC-KITCHENS validation split."""
     video_seconds: tuple[Positive, Positive] = (20.0, 60.0)
-    """Shortest and longest Ego4D and EPIC-KITCHENS video."""
+    """Shortest and longest Ego4D and EPIC-KITCHENS video; Charades-Ego's are as long as the shortest."""
     kinetics_clips_per_class: tuple[Count, Count] = (16, 8)
     """Trimmed clips of each Kinetics class in train and val."""
     kinetics_clip_seconds: Positive = 4.0
-    """Length of a Kinetics clip."""
+    """Length of a Kinetics or EGTEA clip."""
 
 
 class Ego4DSource(SourceSettings):

@@ -269,19 +269,19 @@ def test_a_task_that_nobody_registered_is_named_with_the_nearest() -> None:
 
 LAYOUTS_OF = {
     "retrieval": ("ek100", "folder"),
-    "recognition": ("ek100", "kinetics"),
+    "recognition": ("ek100", "kinetics", "egtea"),
     "multiple_choice": ("ego4d",),
-    "zero_shot_classes": ("ek100", "kinetics"),
+    "zero_shot_classes": ("ek100", "kinetics", "egtea", "charades_ego"),
     "captions": ("ego4d", "ek100", "folder"),
-    "contrastive": ("ego4d", "ek100", "folder"),
+    "contrastive": ("ego4d", "ek100", "charades_ego", "folder"),
     "relevancy": ("ek100",),
-    "classification": ("ek100", "kinetics"),
-    "reconstruction": ("ego4d", "ek100", "kinetics", "folder"),
-    "captioning": ("ego4d", "ek100", "folder"),
+    "classification": ("ek100", "kinetics", "egtea"),
+    "reconstruction": ("ego4d", "ek100", "kinetics", "egtea", "charades_ego", "folder"),
+    "captioning": ("ego4d", "ek100", "charades_ego", "folder"),
     "action": ("ek100",),
     "verb": ("ek100",),
     "noun": ("ek100",),
-    "label": ("kinetics",),
+    "label": ("kinetics", "egtea", "charades_ego"),
 }
 """Layouts that serve a kind of evaluation, a task, a label."""
 
@@ -296,7 +296,10 @@ def one_run(task: str, layout: str, **stage: Any) -> dict[str, Any]:
     model = {"reconstruction": "toy_videomae", "captioning": "toy_narrator"}.get(task, "toy_dual_encoder")
     common = {"task": task, "dataset": layout, "model": model}
     return {
-        "datasets": {"folder": {"layout": "folder", "source": "folder", "folder": folder}},
+        "datasets": {
+            "folder": {"layout": "folder", "source": "folder", "folder": folder},
+            **{name: {"layout": name, "source": "toy_kitchen"} for name in ("egtea", "charades_ego")},
+        },
         "stages": {"s": {**common, **stage}},
         "runs": {"r": {"title": "R", "stages": {"s": {}}, "evaluations": []}},
     }

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from avion_core.config import ToyKitchenSettings
-from avion_core.data.source_videos import SourceVideo, video_id_of
+from avion_core.data.source_videos import SourceVideo
 from avion_core.files import json_text
 from avion_core.sources.raw_folder import RawFolder
+from avion_core.sources.toy_kitchen.activities import make_charades_ego, make_egtea, make_kinetics
 from avion_core.sources.toy_kitchen.narrations import (
     EpicNarration,
     ego4d_narration,
@@ -49,18 +50,6 @@ from avion_core.sources.toy_kitchen.vocabulary import (
 MCQ_SECONDS = 1.0
 """Length of a multiple-choice clip."""
 CHOICES = 5
-
-KINETICS_CLASSES: dict[str, str] = {
-    "clearing table": "take",
-    "setting table": "put",
-    "opening container": "open",
-    "washing dishes": "wash",
-    "cutting food": "cut",
-    "pouring drink": "pour",
-    "stirring": "stir",
-    "shaking": "shake",
-}
-"""Activities of the trimmed clips in order of their labels, each with its verb."""
 
 
 # ------------------------------------------------------------------------------------------------ Ego4D
@@ -344,46 +333,11 @@ def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     return stream.getvalue()
 
 
-# --------------------------------------------------------------------------------------------- Kinetics
-
-
-def make_kinetics(settings: ToyKitchenSettings, raw_dir: Path) -> list[SourceVideo]:
-    """Render the trimmed clips and write classes.txt and the two lists."""
-    scripts: list[Script] = []
-    labels: list[int] = []
-    for split, per_class in zip(("train", "val"), settings.kinetics_clips_per_class, strict=True):
-        for label, (title, verb) in enumerate(KINETICS_CLASSES.items()):
-            for number in range(per_class):
-                name = f"{split}/{title.replace(' ', '_')}_{number:03}"
-                scripts.append(_trimmed_clip(name, verb, len(scripts), settings))
-                labels.append(label)
-    paths = render_all(scripts, raw_dir, suffix=".mp4", settings=settings, title="render kinetics")
-    raw = RawFolder(raw_dir)
-    for split in ("train", "val"):
-        lines = [
-            f"{path.relative_to(raw_dir)} {script.frames} {label}\n"
-            for path, script, label in zip(paths, scripts, labels, strict=True)
-            if path.parent.name == split
-        ]
-        raw.write(f"{split}.txt", "".join(lines))
-    raw.write("classes.txt", "".join(f"{title}\n" for title in KINETICS_CLASSES))
-    return [SourceVideo(video_id_of(str(path.relative_to(raw_dir))), path) for path in paths]
-
-
-def _trimmed_clip(name: str, verb: str, index: int, settings: ToyKitchenSettings) -> Script:
-    return write_script(
-        name,
-        seed=settings.seed,
-        size=frame_size(settings.short_side_px, index),
-        duration_s=settings.kinetics_clip_seconds,
-        style=person_style(settings.seed, name),
-        verbs=(verb,),
-    )
-
-
 LAYOUTS: dict[str, Callable[[ToyKitchenSettings, Path], list[SourceVideo]]] = {
     "ego4d": make_ego4d,
     "ek100": make_ek100,
     "kinetics": make_kinetics,
+    "egtea": make_egtea,
+    "charades_ego": make_charades_ego,
 }
 """Functions that make each layout."""

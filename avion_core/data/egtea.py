@@ -1,0 +1,145 @@
+"""EGTEA Gaze+: trimmed clips of 106 actions, in the first of its three splits, as LaViLa reads them.
+
+The owners' files: `action_idx.txt` with a line `Some_action_name 12` for each action, `train_split1.txt` and
+`test_split1.txt` with lines `clip_id action_number …`, the clips `cropped_clips/<session>/<clip_id>.mp4`,
+where the session is the first three parts of the clip's name by `-`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from avion_core.data.annotation import Annotation
+from avion_core.data.annotation_files import read_text
+from avion_core.data.layout_files import LayoutReader, OfficialFiles
+from avion_core.data.source_videos import (
+    SourceError,
+    SourceVideo,
+    VideosOfClips,
+    in_parallel,
+    refuse_namesakes,
+    require_files,
+)
+from avion_core.files import write_json
+from avion_core.layouts import CLASSES as CLASSES_FILE
+from avion_core.plain_text import plain
+
+ACTIONS = "action_idx.txt"
+SPLITS = {"train": "train_split1.txt", "test": "test_split1.txt"}
+FILES = (ACTIONS, *SPLITS.values())
+WHAT = "EGTEA's action_idx.txt, train_split1.txt, test_split1.txt and cropped_clips"
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One line of a split: a clip and its class, counted from 0."""
+
+    clip_id: str
+    label: int
+    line: int
+
+    @property
+    def path(self) -> Path:
+        """Its file, relative to the data set's folder."""
+        session = "-".join(self.clip_id.split("-")[:3])
+        return Path("cropped_clips") / session / f"{self.clip_id}.mp4"
+
+
+def read_actions(path: Path) -> dict[int, str]:
+    """Names of the actions by their number, in order, written plainly: `Cut_tomato 3` is `cut tomato`.
+
+    Raises SourceError for a line of another form, and unless the numbers are consecutive, from 0 or 1.
+    """
+    actions: dict[int, str] = {}
+    for line, text in _lines(path):
+        name, _, number = text.rpartition(" ")
+        if not name or not number.isdecimal() or int(number) in actions:
+            raise SourceError(f"{path}: line {line}: '{text}' is not 'Action_name number', each number once")
+        actions[int(number)] = plain(name.replace("_", " ").lower())
+    first = min(actions, default=1)
+    if first not in (0, 1) or sorted(actions) != list(range(first, first + len(actions))):
+        raise SourceError(f"{path}: the numbers of the {len(actions)} actions have gaps; restore the file")
+    return dict(sorted(actions.items()))
+
+
+def read_split(path: Path, actions: dict[int, str]) -> list[Listed]:
+    """Lines of a split. Raises SourceError naming the bad line."""
+    places = {number: place for place, number in enumerate(actions)}
+    listed = []
+    for line, text in _lines(path):
+        clip_id, number, *_ = [*text.split(), "", ""]
+        if clip_id.count("-") < 2 or not number.isdecimal():
+            raise SourceError(f"{path}: line {line}: '{text}' is not 'clip_id action_number …'; correct it")
+        if int(number) not in places:
+            raise SourceError(f"{path}: line {line}: action {number} is not in {ACTIONS}")
+        listed.append(Listed(clip_id, places[int(number)], line))
+    return listed
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """Lines that are not empty, with their numbers."""
+    lines = enumerate((line.strip() for line in read_text(path).splitlines()), start=1)
+    return [(number, line) for number, line in lines if line]
+
+
+def _read_splits(folder: Path) -> dict[str, list[Listed]]:
+    actions = read_actions(folder / ACTIONS)
+    return {split: read_split(folder / name, actions) for split, name in SPLITS.items()}
+
+
+def check(folder: Path) -> None:
+    """Raise SourceError unless `folder` has the layout's annotation files and they can be read."""
+    require_files(folder, FILES, what=WHAT)
+    splits = _read_splits(folder)
+    if not splits["train"]:
+        raise SourceError(f"{folder / SPLITS['train']}: it lists no clip; restore the owner's file")
+    refuse_namesakes((one.clip_id, str(one.path)) for listed in splits.values() for one in listed)
+
+
+def find_videos(folder: Path) -> tuple[list[SourceVideo], list[SourceVideo]]:
+    """Listed clips found on disk, and expected paths of missing ones."""
+    splits = _read_splits(folder)
+    paths = {one.clip_id: folder / one.path for listed in splits.values() for one in listed}
+    videos = [SourceVideo(clip_id, path) for clip_id, path in paths.items()]
+    there = in_parallel(lambda video: video.path.is_file(), videos)
+    found = [video for video, exists in zip(videos, there, strict=True) if exists]
+    return found, [video for video, exists in zip(videos, there, strict=True) if not exists]
+
+
+def clips(folder: Path) -> tuple[VideosOfClips, list[str]]:
+    """The video of each clip, by split, and the videos on disk."""
+    videos = {split: [(one.clip_id,) for one in listed] for split, listed in _read_splits(folder).items()}
+    return videos, [video.video_id for video in find_videos(folder)[0]]
+
+
+def annotate(annotation: Annotation) -> None:
+    """Write whole trimmed clips with their class."""
+    actions, index = read_actions(annotation.raw_dir / ACTIONS), annotation.index
+    for split, listed in _read_splits(annotation.raw_dir).items():
+        names = [one.clip_id for one in listed]
+        length_s = [index.duration_s(name) if index.has(name) else 0.0 for name in names]
+        columns = {
+            "video_id": pa.array(names, pa.string()),
+            "start_s": pa.array(np.zeros(len(listed))),
+            "end_s": pa.array(length_s, pa.float64()),
+            "texts": pa.array([[] for _ in listed], pa.list_(pa.string())),
+            "narration_id": pa.array([f"line {one.line}" for one in listed], pa.string()),
+            "label": pa.array([one.label for one in listed], pa.int32()),
+        }
+        annotation.write_clips(split, pa.table(columns))
+    write_json(annotation.clips_dir / CLASSES_FILE, {"label": list(actions.values())})
+
+
+READER = LayoutReader(
+    annotate=annotate,
+    official=OfficialFiles(
+        check=lambda folder, _: check(folder),
+        annotation_files=lambda _: FILES,
+        find_videos=find_videos,
+        clips=clips,
+    ),
+)
