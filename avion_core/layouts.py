@@ -22,6 +22,9 @@ CLASSES = "classes.json"
 LABEL_COLUMNS = ("verb", "noun", "label")
 """Columns of a clip table (`avion_core.data.clips`) that may hold a label's class numbers."""
 
+TAG_COLUMNS = ("verb_tags", "noun_tags")
+"""Columns of a clip table with the verb and noun tags of a narration."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -40,6 +43,10 @@ class Layout:
     labels: Mapping[str, str] = field(default_factory=dict)
     """Labels of the clips, each with its column in the clip tables, one of LABEL_COLUMNS; annotate lists
     their classes in CLASSES, in the order of their numbers."""
+    tags: bool = False
+    """Whether its training clips have verb and noun tags, or classes that serve as such."""
+    tag_file: str | None = None
+    """The annotation file with the tags, which may be missing; None if they are in the others."""
     class_lists: Files = field(default_factory=dict)
     """Official verb and noun class lists by label, used as synonyms by the lexicon."""
     code: tuple[str, ...] = ()
@@ -116,7 +123,9 @@ LAYOUTS.register(
             "multiple_choice": {"clips": "egomcq.arrow"},
             "captions": {"clips": "egomcq.arrow"},
         },
-        code=("data/ego4d.py",),
+        tags=True,
+        tag_file="egoclip.csv",
+        code=("data/ego4d.py", "data/egoclip.py"),
         may_lack_metadata=True,
         why_nothing_to_evaluate=(
             "EgoMCQ's file is missing (`ego4d.egomcq`, or egomcq.json beside ego4d.json), or its videos are"
@@ -140,6 +149,7 @@ LAYOUTS.register(
             },
         },
         labels={"verb": "verb", "noun": "noun", "action": "label"},
+        tags=True,
         class_lists={"verb": "EPIC_100_verb_classes.csv", "noun": "EPIC_100_noun_classes.csv"},
         why_nothing_to_evaluate="none of the videos of EPIC_100_validation.csv is there",
     ),

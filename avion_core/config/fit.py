@@ -13,7 +13,7 @@ from avion_core.config.providers import provider_names
 from avion_core.config.stage_classes import STAGE_TASKS
 from avion_core.config.stages import StageSettings
 from avion_core.evaluations import EVALUATIONS
-from avion_core.layouts import LAYOUTS, Layout
+from avion_core.layouts import LAYOUTS, TAG_COLUMNS, Layout
 
 if TYPE_CHECKING:
     from avion_core.config.runs import Settings
@@ -35,6 +35,11 @@ def unserved(settings: Settings, run: str) -> Iterator[str]:
             yield (
                 f"{where}: label: the data set '{recipe.dataset}' has no '{recipe.predicts}'; "
                 f"the layout {layout} has {', '.join(record.labels)}"
+            )
+        if set(recipe.loss_entries) & set(TAG_COLUMNS) and not record.tags:
+            yield (
+                f"{where}: the loss '{recipe.loss_name}' needs verb and noun tags, which the layout {layout} "
+                f"of the data set '{recipe.dataset}' does not have; set tags: none"
             )
         if "narrated" in recipe.clip_tables:
             yield from (f"{where}: {problem}" for problem in _without_narrator(settings))

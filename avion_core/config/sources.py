@@ -79,12 +79,14 @@ class Ego4DSource(SourceSettings):
     """Rendition to fetch."""
     egomcq: str | None = None
     """Path of EgoMCQ's `egomcq.json`, which Ego4D does not distribute."""
+    egoclip: str | None = None
+    """Path of EgoVLP's `egoclip.csv`, for the verb and noun tags of the loss `egonce`."""
     benchmarks: tuple[str, ...] = ()
     """Fetch only videos of these benchmarks; empty for all."""
 
     def recipe(self) -> dict[str, Any]:
         """Release, rendition and benchmarks."""
-        return self.model_dump(mode="json", exclude={"aws_profile", "egomcq"})
+        return self.model_dump(mode="json", exclude={"aws_profile", "egomcq", "egoclip"})
 
 
 class LocalSource(SourceSettings):

@@ -212,6 +212,16 @@ class StageSettings(StageJob):
         return True
 
     @property
+    def clips_per_row(self) -> int:
+        """Clips that a step has for each of `batch_size`."""
+        return 1
+
+    @property
+    def cell_seconds(self) -> float | None:
+        """Length of the cells that neighbours are drawn from; None without neighbours."""
+        return None
+
+    @property
     def predicts(self) -> str:
         """Label predicted by a classifier; empty for other tasks."""
         return ""
@@ -235,6 +245,11 @@ class StageSettings(StageJob):
     def loss_values(self) -> dict[str, Any]:
         """The loss's own settings, with published values where not given."""
         return {}
+
+    @property
+    def loss_entries(self) -> tuple[str, ...]:
+        """What the loss is told about every clip (`LossSettings.entries`)."""
+        return ()
 
     @property
     def start_file(self) -> str | None:

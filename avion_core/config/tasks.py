@@ -49,9 +49,9 @@ class ComparingStage(StageSettings):
         return self
 
     @model_serializer(mode="wrap")
-    def _without_unset_loss_settings(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Omit loss settings that were not given, because another loss has other settings."""
-        left_out = self.loss_values.keys() - self.model_fields_set
+    def _without_unset_settings(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Omit loss settings that were not given, because another loss has other settings, and `unused`."""
+        left_out = {*(self.loss_values.keys() - self.model_fields_set), *self.unused}
         return {name: value for name, value in handler(self).items() if name not in left_out}
 
     def recipe(self) -> dict[str, Any]:
@@ -63,8 +63,14 @@ class ComparingStage(StageSettings):
         """Arguments for building the model; patch dropout only if set, as some towers lack it."""
         patches = {"patch_dropout": self.patch_dropout} if self.patch_dropout else {}
         of_the_model = self.losses[self.loss_name].of_the_model
-        values = {name: value for name, value in self.loss_values.items() if name in of_the_model}
+        given = {name: value for name, value in self.loss_values.items() if value is not None}
+        values = {name: value for name, value in given.items() if name in of_the_model}
         return {**super().model_arguments(), **patches, **values}
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Settings that have no effect beside the others, so that they are in no recipe."""
+        return ()
 
     @property
     def objective(self) -> str:
@@ -89,8 +95,14 @@ class ComparingStage(StageSettings):
     @property
     def loss_options(self) -> dict[str, Any]:
         """The loss settings passed to its function."""
-        of_the_model = self.losses[self.loss_name].of_the_model
-        return {name: value for name, value in self.loss_values.items() if name not in of_the_model}
+        own = self.losses[self.loss_name]
+        elsewhere = {*own.of_the_model, *own.of_the_batch}
+        return {name: value for name, value in self.loss_values.items() if name not in elsewhere}
+
+    @property
+    def loss_entries(self) -> tuple[str, ...]:
+        """Entries of the batch passed to the loss function."""
+        return self.losses[self.loss_name](**self.loss_values).entries
 
 
 class ContrastiveStage(ComparingStage):
@@ -108,6 +120,36 @@ class ContrastiveStage(ComparingStage):
     )
     """Clip tables, joined: one of each row's texts is drawn at random. `rephrased` texts come from
     `narrate.provider`; `narrated` ones, made from the clips' frames, from `narrator.provider`."""
+
+    neighbours: bool = False
+    """Whether each clip brings another of the same cell of its video, as a further clip of the step with its
+    own text: EgoVLP's scene-aware negatives. `batch_size` counts the clips that bring one, so that a step
+    reads twice as many and needs the memory of as many."""
+    neighbour_seconds: Positive = 60.0
+    """Length of the cells that a video is cut into; a clip is in that of its middle."""
+
+    def check_in_run(self) -> None:
+        """Raise ValueError for a temperature of narrated clips where there are none."""
+        if "narrated" in self.loss_entries and "narrated" not in self.narrations:
+            raise ValueError(
+                "narrated_temperature: the stage has no narrated clips; add 'narrated' to its narrations, or "
+                "set it to null"
+            )
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Those of neighbours without neighbours."""
+        return () if self.neighbours else ("neighbours", "neighbour_seconds")
+
+    @property
+    def clips_per_row(self) -> int:
+        """Two with neighbours."""
+        return 2 if self.neighbours else 1
+
+    @property
+    def cell_seconds(self) -> float | None:
+        """Length of the neighbours' cells."""
+        return self.neighbour_seconds if self.neighbours else None
 
     @property
     def clip_tables(self) -> tuple[str, ...]:

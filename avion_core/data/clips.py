@@ -20,6 +20,7 @@ Clip table, one row per clip (`clips/<split>.arrow`, `narrations/<provider>/trai
 | `labels` | list of int32 | every class of a clip that may have several or none (Charades-Ego's test clips) |
 | `source` | string | who wrote the row's texts: `human`, `rephrased` or `narrated` |
 | `scores` | list of float64 | of each narrated text, if its provider gives any: lower is surer |
+| `verb_tags`, `noun_tags` | list of int32 | classes of Ego4D's narration taxonomy, by EgoClip |
 
 Sentences (`clips/sentences_{train,test}.arrow`): `sentence_id` int32, the row number; `text`; `verb`;
 `nouns`. A clip's own sentence is the one with the same text.
@@ -65,6 +66,8 @@ CLIPS = pa.schema(
         pa.field("labels", pa.list_(pa.int32())),
         pa.field("source", pa.string()),
         pa.field("scores", pa.list_(pa.float64())),
+        pa.field("verb_tags", pa.list_(pa.int32())),
+        pa.field("noun_tags", pa.list_(pa.int32())),
     ]
 )
 """Columns of a clip table, in order; nullable ones may also be absent."""
@@ -78,6 +81,9 @@ SENTENCES = pa.schema(
     ]
 )
 """Columns of a sentence table."""
+
+TAGS = {"verb": ("verb_tags", "verb"), "noun": ("noun_tags", "nouns")}
+"""Columns that may hold a clip's verb and noun tags; the first that a table has counts."""
 
 QUESTIONS = pa.schema(
     [
@@ -176,6 +182,27 @@ class ClipTable:
     def labels(self, row: int) -> list[int]:
         """All classes of a row."""
         return list(self._required("labels")[row].as_py())
+
+    def is_narrated(self, row: int) -> bool:
+        """Whether a narrator wrote the row's texts from its frames."""
+        return "source" in self._columns and self._columns["source"][row].as_py() == "narrated"
+
+    def tags(self, row: int, word: str) -> list[int]:
+        """Tags of a row, classes of EgoClip or of EPIC-KITCHENS-100; `word` is `verb` or `noun`."""
+        column = self._tag_column(word)
+        value = None if column is None else column[row].as_py()
+        return [value] if isinstance(value, int) else value or []
+
+    def tag_classes(self, word: str) -> int:
+        """Number of classes, so that all tags are below it; 0 if no row has any."""
+        column = self._tag_column(word)
+        if column is None:
+            return 0
+        largest = pc.max(pc.list_flatten(column) if pa.types.is_list(column.type) else column).as_py()
+        return 0 if largest is None else int(largest) + 1
+
+    def _tag_column(self, word: str) -> pa.ChunkedArray | None:
+        return next((self._columns[name] for name in TAGS[word] if name in self._columns), None)
 
     def column(self, name: str) -> np.ndarray:
         """An integer column as int64[rows]. Raises TableError if a row has no value in it."""

@@ -6,7 +6,7 @@ All randomness comes from the generator passed in, so a sample depends only on i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -32,6 +32,8 @@ from avion_core.media.sample import BLACK, Sampling
 
 ChooseText = Callable[[int, np.random.Generator], tuple[int, str]]
 """(row, generator) to (text_id, text)."""
+Entries = Callable[[int], Mapping[str, NDArray[Any]]]
+"""From a row to further entries of its sample, each of the same shape for all rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,13 +83,14 @@ class ClipDataset:
         view: View,
         *,
         choose_text: ChooseText | None = None,
+        entries: Entries | None = None,
         context_length: int = 77,
         tokenizer: str = "clip",
         backend: str = "pyav",
     ) -> None:
         self.clips, self.chunks, self.view = clips, chunks, view
         self.has_texts = choose_text is not None
-        self._choose_text, self._backend = choose_text, backend
+        self._choose_text, self._entries, self._backend = choose_text, entries, backend
         self._context_length, self._tokenizer = context_length, tokenizer
         # Import slow modules and reject bad policies before any worker or batch.
         if choose_text is not None:
@@ -133,9 +136,10 @@ class ClipDataset:
     ) -> dict[str, Any]:
         """One clip: `row` and `frames`, uint8 [T, H, W, 3] in training, [V, T, H, W, 3] in evaluation.
 
-        V = clips × crops, crops fastest. With texts also `text_id` and `tokens`, int64 [L]. With
-        `augment_on_device` also `draws`, a `Draws`. A training clip is read into `out`, if given, and stays
-        there unless it is augmented here. Raises MediaError if the frames cannot be read.
+        V = clips × crops, crops fastest. With texts also `text_id` and `tokens`, int64 [L]; `entries`
+        if there are any; with `augment_on_device` also `draws`, a `Draws`. A training clip is read into
+        `out`, if given, and stays there unless it is augmented here. Raises MediaError if frames
+        cannot be read.
         """
         sample: dict[str, Any] = {"row": row}
         if self.view.training:
@@ -145,6 +149,8 @@ class ClipDataset:
         if self._choose_text is not None:
             text_id, text = self._choose_text(row, rng)
             sample["text_id"], sample["tokens"] = text_id, self._tokens(text)
+        if self._entries is not None:
+            sample["entries"] = self._entries(row)
         return sample
 
     def _training_clip(

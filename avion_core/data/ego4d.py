@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from avion_core.data.annotation_files import expect_list, expect_object, json_type, read_json
 from avion_core.data.clips import Question
+from avion_core.data.egoclip import EGOCLIP, check_header, read_egoclip
 from avion_core.data.source_videos import SourceError, SourceVideo, VideosOfClips, require_files
 
 METADATA = "ego4d.json"
@@ -266,6 +267,8 @@ def check(folder: Path, *, allow_missing_metadata: bool) -> None:
         read_narrations(narrations)
     if (folder / EGOMCQ).is_file():
         check_egomcq(folder / EGOMCQ)
+    if (folder / EGOCLIP).is_file():
+        check_egoclip(folder / EGOCLIP)
     if all(path.stat().st_size <= CHECKED_AT_ONCE_BYTES for path in metadata_paths(folder)):
         read_metadata(folder, allow_missing=allow_missing_metadata)
 
@@ -276,17 +279,27 @@ def check_egomcq(path: Path) -> None:
         read_questions(path)
 
 
+def check_egoclip(path: Path) -> None:
+    """Read EgoVLP's file, or its header if it is large. Raises SourceError."""
+    if path.stat().st_size <= CHECKED_AT_ONCE_BYTES:
+        read_egoclip(path)
+    else:
+        check_header(path)
+
+
 def read_all(folder: Path, *, allow_missing_metadata: bool) -> list[NarrationPass]:
     """Read every annotation file in `folder`, of any size, and return the narrations."""
     read_metadata(folder, allow_missing=allow_missing_metadata)
     read_egomcq(folder)
+    if (folder / EGOCLIP).is_file():
+        read_egoclip(folder / EGOCLIP)
     return read_narrations(narration_path(folder))
 
 
 def annotation_files(folder: Path) -> list[str]:
     """Annotation files by their path in `folder`."""
-    questions = [folder / EGOMCQ] if (folder / EGOMCQ).is_file() else []
-    files = [narration_path(folder), *metadata_paths(folder), *questions]
+    others = [folder / name for name in (EGOMCQ, EGOCLIP) if (folder / name).is_file()]
+    files = [narration_path(folder), *metadata_paths(folder), *others]
     return [str(file.relative_to(folder)) for file in files]
 
 

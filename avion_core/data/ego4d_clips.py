@@ -1,9 +1,11 @@
-"""Clip tables of the layout `ego4d`: narrations of both passes by the EgoClip rule, and EgoMCQ."""
+"""Clip tables of the layout `ego4d`: narrations of both passes by the EgoClip rule, with EgoVLP's tags, and
+EgoMCQ."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -13,12 +15,13 @@ from avion_core.data.annotation import SHORTEST_S, Annotation, human_clips
 from avion_core.data.chunks import VideoLengths
 from avion_core.data.clips import Question, write_questions
 from avion_core.data.dropped import HELD_OUT, NOT_A_TIME, OUTSIDE, QUESTION, QUESTION_OUTSIDE
+from avion_core.data.egoclip import EGOCLIP, read_egoclip
 from avion_core.data.layout_files import LayoutReader, OfficialFiles
 from avion_core.data.tables import SUFFIX
 
 
 def annotate(annotation: Annotation) -> None:
-    """Narrations of both passes by the EgoClip rule; EgoMCQ."""
+    """Narrations of both passes by the EgoClip rule, with tags if there is EgoVLP's file; EgoMCQ."""
     questions = ego4d.read_egomcq(annotation.raw_dir)
     metadata = ego4d.read_metadata(
         annotation.raw_dir, allow_missing=annotation.recipe["allow_missing_ego4d_json"]
@@ -54,8 +57,27 @@ def annotate(annotation: Annotation) -> None:
         [text for entry in passes for text in entry.texts],
         [uid for entry in passes for uid in entry.uids],
     )
+    if (annotation.raw_dir / EGOCLIP).is_file():
+        columns |= _tags(annotation.raw_dir / EGOCLIP, passes)
     annotation.write_clips("train", pa.table(columns))
     _write_questions(annotation, questions)
+
+
+def _tags(path: Path, passes: Sequence[ego4d.NarrationPass]) -> dict[str, pa.Array]:
+    """Columns with the tags of every narration, empty lists for those that the file does not have."""
+    egoclip = read_egoclip(path, videos={entry.video_uid for entry in passes})
+    tags = [
+        egoclip.tags(entry.video_uid, time_s, text)
+        for entry in passes
+        for time_s, text in zip(entry.times_s.tolist(), entry.texts, strict=True)
+    ]
+    print(
+        f"{EGOCLIP}: {egoclip.malformed} malformed lines skipped; {sum(map(any, tags))} of {len(tags)} "
+        "narrations have tags",
+        file=sys.stderr,
+    )
+    both = (pa.array([own[place] for own in tags], pa.list_(pa.int32())) for place in (0, 1))
+    return dict(zip(("verb_tags", "noun_tags"), both, strict=True))
 
 
 def _without_benchmarks(

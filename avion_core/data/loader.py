@@ -3,7 +3,8 @@
 A sample's generator is seeded from (seed, epoch, row), so batches are the same for any number of worker
 processes, and an epoch can start at any step without reading the earlier ones. A clip that cannot be decoded
 is recorded and replaced by a clip from another step of the epoch; too many stop the run. No step has a clip
-twice: a contrastive loss would treat its text as a negative of itself.
+twice: a contrastive loss would treat its text as a negative of itself. Neighbours in time, if a batch has
+any, are drawn from the whole table, and may be clips that it has already.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from avion_core.data.clips import BadClip, ClipTable
 from avion_core.data.deadline import time_limit
 from avion_core.data.device_augment import packed
+from avion_core.data.neighbours import Neighbours
 from avion_core.data.shared import BufferPool, SharedTensor
 from avion_core.data.tokenizer import longest
 from avion_core.media import MediaError
@@ -35,7 +37,9 @@ from avion_core.processes import STOP_SIGNALS, end_with_parent
 
 Batch = dict[str, torch.Tensor]
 """frames uint8 [B, T, H, W, C] or [B, V, T, H, W, C]; rows int64 [B]; with texts also tokens int64 [B, L]
-of the longest text, and text_ids int64 [B]; with draws for the device, those of `device_augment.packed`."""
+of the longest text, and text_ids int64 [B]; the samples' own entries; with draws for the device, those of
+`device_augment.packed`. With neighbours, B is twice the batch size: first all anchors, then a neighbour of
+each."""
 SPARE_STAND_INS = 8
 """Stand-ins per batch beyond one for each clip, as stand-ins may be bad themselves."""
 LONGEST_HANG_SECONDS = 300.0
@@ -54,7 +58,8 @@ class Samples(Protocol):
     def sample(
         self, row: int, rng: np.random.Generator, out: NDArray[np.uint8] | None = None
     ) -> dict[str, Any]:
-        """A row's `frames`, with texts `tokens` and `text_id`, and maybe `draws`; MediaError if unreadable.
+        """A row's `frames`, with texts `tokens` and `text_id`, maybe `entries` and `draws`; MediaError if
+        unreadable.
 
         Frames may be read into `out`, which has the shape of an earlier sample's frames.
         """
@@ -77,8 +82,10 @@ class BatchLoader:
         clip_timeout_s: float,
         max_bad_share: float = 0.05,
         pin_memory: bool = False,
+        neighbours: Neighbours | None = None,
     ) -> None:
-        """`batch_size` is this process's share of a step; `workers` processes decode, 0 for none.
+        """`batch_size` is this process's share of a step; `workers` processes decode, 0 for none. With
+        `neighbours`, that many anchors bring as many neighbours.
 
         A clip that is not read within `clip_timeout_s` seconds counts as undecodable. `pin_memory` makes
         copies to a GPU fast.
@@ -99,7 +106,13 @@ class BatchLoader:
             drop_last=drop_last,
         )
         self._loader = DataLoader(
-            _BatchReader(dataset, seed, clip_timeout_s, LONGEST_HANG_SECONDS if world_size > 1 else math.inf),
+            _BatchReader(
+                dataset,
+                seed,
+                clip_timeout_s,
+                LONGEST_HANG_SECONDS if world_size > 1 else math.inf,
+                neighbours,
+            ),
             batch_sampler=self._steps,
             collate_fn=_as_it_is,
             num_workers=workers,
@@ -253,11 +266,22 @@ class _Steps:
         return (step * self._batch_size + size) * self._world_size + after_step
 
 
+_Seeded = tuple[int, list[int]]
+"""A row, and the seed of its sample's generator."""
+
+
 class _BatchReader(Dataset[dict[str, Any]]):
     """Runs in the workers: reads a batch, each row with its own generator."""
 
-    def __init__(self, dataset: Samples, seed: int, clip_timeout_s: float, longest_hang_s: float) -> None:
-        self._dataset, self._seed = dataset, seed
+    def __init__(
+        self,
+        dataset: Samples,
+        seed: int,
+        clip_timeout_s: float,
+        longest_hang_s: float,
+        neighbours: Neighbours | None,
+    ) -> None:
+        self._dataset, self._seed, self._neighbours = dataset, seed, neighbours
         self._clip_timeout_s, self._longest_hang_s = clip_timeout_s, longest_hang_s
         self._pool = BufferPool()
         self._patience_s = longest_hang_s
@@ -272,14 +296,20 @@ class _BatchReader(Dataset[dict[str, Any]]):
         bad: list[tuple[int, str]] = []
         stand_ins = iter(request.stand_ins)
         self._patience_s = self._longest_hang_s
-        for place, row in enumerate(request.rows):
+        anchors = len(request.rows)
+        clips = anchors if self._neighbours is None else 2 * anchors
+        for place in range(clips):
             out = None if frames is None else frames[place].numpy()
-            sample = self._first_readable(request.epoch, chain([row], stand_ins), out, bad)
+            if place < anchors:
+                seeded = self._seeded(request.epoch, chain([request.rows[place]], stand_ins))
+            else:
+                seeded = self._seeded_neighbours(request.epoch, samples[place - anchors]["row"])
+            sample = self._first_readable(seeded, out, bad)
             if sample is None:
                 return {"rows": np.empty(0, np.int64), "bad": bad, "hangs": self._patience_s <= 0}
             if frames is None:
                 *leading, height, width, channels = sample["frames"].shape
-                shape = (len(request.rows), *leading, channels, height, width)
+                shape = (clips, *leading, channels, height, width)
                 shared = self._pool.get(shape) if get_worker_info() else None
                 planes = shared.tensor if shared else torch.empty(shape, dtype=torch.uint8)
                 frames = planes.movedim(-3, -1)
@@ -289,15 +319,25 @@ class _BatchReader(Dataset[dict[str, Any]]):
         whole = shared.hand_over() if shared else planes
         return {"planes": whole, "bad": bad, "hangs": False, **_labels(samples)}
 
+    def _seeded(self, epoch: int, rows: Iterable[int]) -> Iterator[_Seeded]:
+        return ((row, [self._seed, epoch, row]) for row in rows)
+
+    def _seeded_neighbours(self, epoch: int, anchor: int) -> Iterator[_Seeded]:
+        """The clips of an anchor's cell in random order; the anchor, which can be read, is one of them."""
+        assert self._neighbours is not None
+        order = np.random.default_rng([self._seed, epoch, anchor, 0, 1])
+        for row in order.permutation(self._neighbours.of(anchor)).tolist():
+            yield row, [self._seed, epoch, anchor, 1 + row]
+
     def _first_readable(
-        self, epoch: int, rows: Iterable[int], out: NDArray[np.uint8] | None, bad: list[tuple[int, str]]
+        self, rows: Iterable[_Seeded], out: NDArray[np.uint8] | None, bad: list[tuple[int, str]]
     ) -> dict[str, Any] | None:
         """The sample of the first decodable row; rows that fail are added to `bad`."""
-        for row in rows:
+        for row, seed in rows:
             limit_s, began = min(self._clip_timeout_s, self._patience_s), time.monotonic()
             try:
                 with time_limit(limit_s, self._dataset.clips.video_id(row)):
-                    return self._dataset.sample(row, np.random.default_rng([self._seed, epoch, row]), out)
+                    return self._dataset.sample(row, np.random.default_rng(seed), out)
             except MediaError as error:
                 bad.append((row, str(error)))
                 if time.monotonic() - began >= limit_s:
@@ -314,6 +354,8 @@ def _labels(samples: Sequence[dict[str, Any]]) -> dict[str, NDArray[Any]]:
         tokens_BL = np.stack([np.asarray(sample["tokens"]) for sample in samples])
         labels["tokens"] = tokens_BL[:, : longest(tokens_BL)].copy()
         labels["text_ids"] = np.array([sample["text_id"] for sample in samples], np.int64)
+    for name in samples[0].get("entries", ()):
+        labels[name] = np.stack([sample["entries"][name] for sample in samples])
     if "draws" in samples[0]:
         height, width = samples[0]["frames"].shape[-3:-1]
         labels |= packed([sample["draws"] for sample in samples], height=height, width=width)

@@ -283,7 +283,7 @@ MODELS.register(
         architecture="dual_encoder",
         output="embeddings",
         code="avion_core.models.dual_encoder:DualEncoder",
-        optional=("logit_bias",),
+        optional=("logit_bias", "narrated_temperature"),
     ),
 )
 MODELS.register(
@@ -292,7 +292,7 @@ MODELS.register(
         architecture="dual_encoder",
         output="classes",
         code="avion_core.models.classifier:VideoClassifier",
-        starts={"dual_encoder": ("text.*", "logit_scale", "logit_bias", "vision.projection*")},
+        starts={"dual_encoder": ("text.*", "logit_scale*", "logit_bias", "vision.projection*")},
         fresh=("head.*",),
     ),
 )
@@ -318,7 +318,7 @@ MODELS.register(
         code="avion_core.models.narrator:Narrator",
         starts={
             "dual_encoder": (
-                *("text.*", "logit_scale", "logit_bias", "vision.projection*"),
+                *("text.*", "logit_scale*", "logit_bias", "vision.projection*"),
                 *("transformer.*", "token_embedding.*", "positional_embedding", "ln_final.*"),
                 *("text_projection*", "textual.*", "text_model.*", "txt_proj.*"),
             )

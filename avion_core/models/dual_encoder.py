@@ -35,9 +35,11 @@ class DualEncoder(VideoModel):
         patch_dropout: float = 0.0,
         temperature: float = 0.07,
         learn_temperature: bool = False,
+        narrated_temperature: float | None = None,
         logit_bias: float | None = None,
     ) -> None:
-        """`logit_bias` is the initial bias of the sigmoid loss; other losses have none."""
+        """`narrated_temperature` is that of narrated clips, if they have their own; `logit_bias` the initial
+        bias of the sigmoid loss; other losses have none."""
         super().__init__(config, frames=frames, image_size_px=image_size_px)
         self.vision = vision_class(config.vision)(
             config.vision,
@@ -51,16 +53,23 @@ class DualEncoder(VideoModel):
         self.text = text_class(config.text)(
             config.text, activation=config.activation, embed_dim=config.embed_dim
         )
-        start = torch.tensor(math.log(1 / temperature))
-        self.logit_scale = nn.Parameter(start, requires_grad=learn_temperature)
+        self.logit_scale = _log_scale(temperature, learned=learn_temperature)
+        narrated = (
+            None
+            if narrated_temperature is None
+            else _log_scale(narrated_temperature, learned=learn_temperature)
+        )
+        self.logit_scale_narrated: nn.Parameter | None
+        self.register_parameter("logit_scale_narrated", narrated)
         bias = None if logit_bias is None else nn.Parameter(torch.tensor(logit_bias))
         self.logit_bias: nn.Parameter | None
         self.register_parameter("logit_bias", bias)
 
     @classmethod
     def optional_arguments(cls, weights: Iterable[str]) -> dict[str, Any]:
-        """The bias, which a model trained with the sigmoid loss has."""
-        return {"logit_bias": 0.0} if "logit_bias" in weights else {}
+        """The sigmoid loss's bias, and the temperature of narrated clips."""
+        optional = {"logit_bias": ("logit_bias", 0.0), "logit_scale_narrated": ("narrated_temperature", 1.0)}
+        return dict(optional[name] for name in weights if name in optional)
 
     def encode_video(self, frames_BCTHW: Tensor, *, normalize: bool = True) -> Tensor:
         """Normalised frames to float32 embeddings B,embed_dim, of length 1 with `normalize`."""
@@ -89,3 +98,8 @@ class DualEncoder(VideoModel):
             Part("vision.", vision_class(config.vision).names(config.vision)),
             Part("text.", text_class(config.text).names(config.text)),
         )
+
+
+def _log_scale(temperature: float, *, learned: bool) -> nn.Parameter:
+    """The log of the scale of cosines, 1/temperature."""
+    return nn.Parameter(torch.tensor(math.log(1 / temperature)), requires_grad=learned)

@@ -194,6 +194,7 @@ def avion_state_dict(model: VideoModel, *, flash: bool = False) -> dict[str, Ten
 
 def _named(model: VideoModel, form: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights of `model` in a format. Raises ModelError if the format has no such model."""
+    tensors = {name: x for name, x in tensors.items() if name != "logit_scale_narrated"}  # only for training
     named = to_theirs(tensors, _parts(model.kind, model.config, form), form) | model.foreign_copies()
     return {name: x.detach().cpu().clone() for name, x in named.items()}
 

@@ -24,6 +24,7 @@ from avion_core.data.chunks import ChunkIndex
 from avion_core.data.clips import CLIPS, write_clips
 from avion_core.data.tables import BATCH_ROWS, map_table, write_table
 from avion_core.files import publish, write_json
+from avion_core.layouts import TAG_COLUMNS
 from avion_core.narrate.budget import Estimate
 from avion_core.narrate.clip_provider import ClipProvider, ClipTexts, ClipWork, OtherClips, clip_provider_of
 from avion_core.narrate.cosines import Cosines
@@ -147,8 +148,12 @@ def gather_narrated(
             f"{clips}: its clips are not those of the shards; delete the shards to remake them"
         )
     filtered = Filtered(settings.filters, cosines=Cosines(cosines) if cosines else None)
-    rows = found.append_column("human", _human_texts(clips, found)).to_batches(max_chunksize=BATCH_ROWS)
+    human = _human_rows(clips, found)
+    rows = found.append_column("human", human["texts"]).to_batches(max_chunksize=BATCH_ROWS)
     found = pa.Table.from_batches((_kept(filtered, batch) for batch in rows), found.schema)
+    for name in TAG_COLUMNS:
+        if name in human.column_names:
+            found = found.append_column(name, pc.coalesce(human[name], pa.scalar([], human[name].type)))
     told = pc.greater(pc.list_value_length(found["texts"]), 0)
     _publish_dead_letters(found.filter(pc.invert(told)), out.with_name(DEAD_LETTERS))
     write_json(out.with_name(SUMMARY), _summary(found, journal_dir) | filtered.summary())
@@ -230,16 +235,19 @@ def _rows(listed: _Listed, found: dict[int, ClipTexts]) -> Iterator[dict[str, An
         }
 
 
-def _human_texts(clips: Path, found: pa.Table) -> pa.ChunkedArray:
-    """The human narrations of each row of `found`, which is sorted by IDENTITY; null for windows."""
+def _human_rows(clips: Path, found: pa.Table) -> pa.Table:
+    """Texts, and tags if there are any, of the human clip behind each row of `found`, which is sorted by
+    IDENTITY; null for windows."""
+    table = map_table(clips, CLIPS)
+    columns = ["texts", *(name for name in TAG_COLUMNS if name in table.column_names)]
     narrated = np.asarray(pc.is_valid(found["narration_id"]))
     if not narrated.any():
-        return pa.chunked_array([pa.nulls(len(found), pa.list_(pa.string()))])
-    table = map_table(clips, CLIPS).select([*IDENTITY, "texts"])
+        return pa.table({name: pa.nulls(len(found), CLIPS.field(name).type) for name in columns})
+    table = table.select([*IDENTITY, *columns])
     order = [(name, "ascending") for name in IDENTITY]
     told = table.filter(pc.is_valid(table["narration_id"])).sort_by(order)
     places = pa.array(np.cumsum(narrated) - 1, mask=~narrated)
-    return told["texts"].take(places)
+    return told.select(columns).take(places)
 
 
 def _publish_dead_letters(dead: pa.Table, path: Path) -> None:

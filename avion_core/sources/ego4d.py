@@ -15,7 +15,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from avion_core.config.sources import Ego4DSource
-from avion_core.data.ego4d import EGOMCQ, annotation_files, check_egomcq, narration_path, read_all
+from avion_core.data.ego4d import (
+    EGOMCQ,
+    annotation_files,
+    check_egoclip,
+    check_egomcq,
+    narration_path,
+    read_all,
+)
+from avion_core.data.egoclip import EGOCLIP
 from avion_core.data.source_videos import SourceError, SourceVideo, names_of
 from avion_core.files import write_json
 from avion_core.processes import end_with_parent
@@ -28,15 +36,18 @@ UNFINISHED = ".before_download.json"
 
 
 class Ego4DDownload(Source[Ego4DSource]):
-    """Downloads with the official program, and copies EgoMCQ's file, which is not in the release."""
+    """Downloads with the official program, and copies EgoMCQ's and EgoVLP's files, which are not in the
+    release."""
 
     def checks(self, record: SourceRecord) -> Sequence[Callable[[], object]]:
-        """Check the account unless everything was downloaded, and EgoMCQ's file unless it was copied."""
+        """The account unless everything was downloaded, and the user's files unless they were copied."""
         checks: list[Callable[[], object]] = []
         if not self._has_arrived(record):
             checks.append(lambda: check_download(self.own))
         if EGOMCQ not in record.annotations:
             checks.append(lambda: check_questions(self.own))
+        if EGOCLIP not in record.annotations:
+            checks.append(lambda: check_tags(self.own))
         return checks
 
     def _has_arrived(self, record: SourceRecord) -> bool:
@@ -44,8 +55,8 @@ class Ego4DDownload(Source[Ego4DSource]):
         return record.state.recipe == self.target.recipe and narration_path(self.target.raw_dir).is_file()
 
     def fetch(self, record: SourceRecord) -> list[SourceVideo]:
-        """Download missing files, copy EgoMCQ's file, and read all annotations before they are used."""
-        raw_dir, questions = self.target.raw_dir, self.own.egomcq
+        """Download missing files, copy the user's, and read all annotations before they are used."""
+        raw_dir = self.target.raw_dir
         raw = RawFolder(raw_dir)
         if self._has_arrived(record):
             videos = [SourceVideo(name, path) for name, (path, _) in record.videos.items()]
@@ -53,15 +64,20 @@ class Ego4DDownload(Source[Ego4DSource]):
             raw.check_unedited()
             videos = fetch(self.own, raw_dir)
             raw.adopt(annotation_files(raw_dir))
-        if questions is not None and Path(questions).is_file():
-            raw.copy(Path(questions), EGOMCQ)
+        for name, file in self._own_files().items():
+            if file.is_file():
+                raw.copy(file, name)
         read_all(raw_dir, allow_missing_metadata=self.target.allow_missing_metadata)
         return videos
 
     def annotations(self) -> dict[str, Path]:
-        """The downloaded files, and the user's EgoMCQ."""
-        questions = self.own.egomcq
-        return RawFolder(self.target.raw_dir).files() | ({EGOMCQ: Path(questions)} if questions else {})
+        """The downloaded files, and the user's."""
+        return RawFolder(self.target.raw_dir).files() | self._own_files()
+
+    def _own_files(self) -> dict[str, Path]:
+        """EgoMCQ's and EgoVLP's files that the settings name."""
+        files = {EGOMCQ: self.own.egomcq, EGOCLIP: self.own.egoclip}
+        return {name: Path(path) for name, path in files.items() if path}
 
     def clips_at_most(self, recorded: Collection[str]) -> dict[str, int]:
         """No questions without EgoMCQ's file; other tables are counted after the download."""
@@ -93,6 +109,17 @@ def check_questions(source: Ego4DSource) -> None:
         )
     if source.egomcq is not None:
         check_egomcq(Path(source.egomcq))
+
+
+def check_tags(source: Ego4DSource) -> None:
+    """Raise SourceError unless EgoVLP's file of the settings exists and can be read."""
+    if source.egoclip is None:
+        return
+    if not Path(source.egoclip).is_file():
+        raise SourceError(
+            f"{source.egoclip}: EgoVLP's file is not there; correct `ego4d.egoclip` or set it to null"
+        )
+    check_egoclip(Path(source.egoclip))
 
 
 def _profiles() -> set[str]:

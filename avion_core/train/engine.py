@@ -48,11 +48,13 @@ class LoopSettings:
     """Updates of the whole training."""
     seed: int
     batch_size: int
-    """Clips per step over all processes."""
+    """Rows of the clip tables per step over all processes."""
     log_every_steps: int
     checkpoint_every_steps: int
     checkpoint_every_minutes: float | None = None
     """None: by steps only."""
+    clips_per_row: int = 1
+    """Clips that a step has for each row: 2 with neighbours in time."""
     accumulation_steps: int = 1
     """Micro-batches of a process's share of a step's clips."""
     ema_decay: float | None = None
@@ -145,7 +147,7 @@ class Training:
                 wait_s = batches.waited()
                 self.log.add(
                     update.values,
-                    clips=self.loop.batch_size,
+                    clips=self.loop.batch_size * self.loop.clips_per_row,
                     skipped=update.skipped,
                     wait_s=wait_s,
                     work_s=watch.lap() - wait_s,

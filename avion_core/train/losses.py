@@ -1,11 +1,12 @@
 """Losses as pure functions of embeddings, logits and targets.
 
 A stage selects a contrastive or a ranking loss by name; `config/losses.py` has its settings and its function.
-A contrastive loss is called with (video_BD, text_BD, scale=, bias=, gather=), a ranking loss with (video_BD,
-text_BD, relevancy_GG, gather=), and both with their own settings by name.
+A contrastive loss is called with (video_BD, text_BD, scale=, bias=, gather=) and the entries of the batch
+that its settings name, a ranking loss with (video_BD, text_BD, relevancy_GG, gather=), and both with their
+own settings by name.
 
-Shapes: B clips of this process, G clips of all processes, K classes, D embedding size. The ranking
-losses, InfoNCE and the sigmoid loss take embeddings of unit length, row i of `video` belonging to row i of
+Shapes: B clips of this process, G clips of all processes, K classes, V verb and N noun tags, D embedding
+size. Contrastive and ranking losses take embeddings of unit length, row i of `video` belonging to row i of
 `text`. With `gather` (see `distributed.World.gather`) the means over the processes of their values and
 gradients are those of one process that holds all G clips.
 
@@ -14,7 +15,8 @@ All losses are computed in at least 32-bit floats, whatever the precision of the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,7 +27,7 @@ from torch.autograd.function import once_differentiable
 Gather = Callable[[Tensor], Tensor]
 
 LOGITS_AT_ONCE = 2**22
-"""Most logits of InfoNCE and of the sigmoid loss in memory at a time, 16 MiB of 32-bit floats."""
+"""Most logits of a contrastive loss in memory at a time, 16 MiB of 32-bit floats."""
 
 RELEVANCY_RESOLUTION = 1.1 / 240
 """Relevancies that differ by less count as equal: EPIC-KITCHENS' values are multiples of 1/240."""
@@ -43,18 +45,57 @@ def info_nce(
     scale: Tensor | float,
     bias: Tensor | float | None = None,
     gather: Gather = local,
+    narrated: Tensor | None = None,
+    narrated_scale: Tensor | float | None = None,
 ) -> Tensor:
     """Symmetric InfoNCE (CLIP, arXiv 2103.00020, figure 3): `scale` is the inverse temperature.
 
     A bias on all logits does not change the softmax and is ignored. A process compares its own clips with all
     texts, and its own texts with all clips.
+
+    With `narrated`, bool B, the pairs of narrated clips have the scale `narrated_scale`, and a narrated clip
+    and another one the geometric mean of both scales, as in LaViLa's code.
     """
     with _plain_precision(video_BD):
+        if narrated is not None:
+            theirs, ours = (torch.as_tensor(x).to(_wide(video_BD)) for x in (narrated_scale, scale))
+            root_B1 = torch.where(narrated, theirs, ours).sqrt()[:, None]
+            video_BD, text_BD, scale = root_B1 * _wide(video_BD), root_B1 * _wide(text_BD), 1.0
         video_BD, text_BD, video_GD, text_GD = _own_and_all(video_BD, text_BD, gather)
         scale = torch.as_tensor(scale).to(video_BD)
-        among_texts = _sum_over_rows(_log_sum_exp, video_BD, text_GD, scale)
-        among_clips = _sum_over_rows(_log_sum_exp, text_BD, video_GD, scale)
+        among_texts = _sum_over_rows(_log_sum_exp, [video_BD], text_GD, scale)
+        among_clips = _sum_over_rows(_log_sum_exp, [text_BD], video_GD, scale)
         return (among_texts + among_clips) / (2 * len(video_BD)) - scale * _own_similarity(video_BD, text_BD)
+
+
+def ego_nce(
+    video_BD: Tensor,
+    text_BD: Tensor,
+    *,
+    scale: Tensor | float,
+    bias: Tensor | float | None = None,
+    gather: Gather = local,
+    verb_tags: Tensor | None = None,
+    noun_tags: Tensor | None = None,
+) -> Tensor:
+    """EgoNCE (EgoVLP, arXiv 2206.01670, equation 4): InfoNCE whose clips have several texts, and vice versa.
+
+    A clip's texts are its own and those of clips that share one of the `verb_tags`, bool BV, and one of the
+    `noun_tags`, bool BN; of the two, one that is not given is not required, and without both only the own
+    text is left. The probability is summed over them inside the logarithm. The two directions are added, not
+    averaged, as in EgoVLP's code: without tags it is twice the InfoNCE. A bias is ignored.
+
+    Every process compares all clips, as a row's place among them is known only after gathering.
+    """
+    with _plain_precision(video_BD):
+        _, _, video_GD, text_GD = _own_and_all(video_BD, text_BD, gather)
+        tags = [_wide(gather(tags_BC)) for tags_BC in (verb_tags, noun_tags) if tags_BC is not None]
+        scale = torch.as_tensor(scale).to(video_GD)
+        places_G = torch.arange(len(video_GD), device=video_GD.device)
+        loss = partial(_minus_log_positives, tags=tags)
+        among_clips = _sum_over_rows(loss, [text_GD, places_G], video_GD, scale)
+        among_texts = _sum_over_rows(loss, [video_GD, places_G], text_GD, scale)
+        return (among_clips + among_texts) / len(video_GD)
 
 
 def sigmoid(
@@ -68,7 +109,7 @@ def sigmoid(
     with _plain_precision(video_BD):
         video_BD, text_BD, text_GD = _wide(video_BD), _wide(text_BD), _wide(gather(text_BD))
         scale, bias = torch.as_tensor(scale).to(video_BD), torch.as_tensor(bias).to(video_BD)
-        every_pair = _sum_over_rows(_softplus, video_BD, text_GD, scale, bias)
+        every_pair = _sum_over_rows(_softplus, [video_BD], text_GD, scale, bias)
         return every_pair / len(video_BD) - (scale * _own_similarity(video_BD, text_BD) + bias)
 
 
@@ -176,11 +217,26 @@ def _softplus(rows_bD: Tensor, others_GD: Tensor, scale: Tensor, bias: Tensor) -
     return F.softplus(scale * rows_bD @ others_GD.T + bias).sum()
 
 
-def _sum_over_rows(
-    loss: Callable[..., Tensor], rows_BD: Tensor, others_GD: Tensor, *factors: Tensor
+def _minus_log_positives(
+    rows_bD: Tensor, places_b: Tensor, others_GD: Tensor, scale: Tensor, *, tags: Sequence[Tensor]
 ) -> Tensor:
-    """`loss(rows_BD, others_GD, *factors)`, a sum over rows, with at most LOGITS_AT_ONCE logits in memory."""
-    total: Tensor = _RowBlocks.apply(loss, rows_BD, others_GD, *factors)
+    """Minus the log of the probability of a row's positives: itself and those that share each kind of tag."""
+    logits_bG = scale * rows_bD @ others_GD.T
+    positive_bG = places_b[:, None] == torch.arange(len(others_GD), device=places_b.device)
+    if tags:
+        positive_bG |= torch.stack([tags_GC[places_b] @ tags_GC.T > 0 for tags_GC in tags]).all(dim=0)
+    positives_b = logits_bG.masked_fill(~positive_bG, -torch.inf).logsumexp(dim=1)
+    return (logits_bG.logsumexp(dim=1) - positives_b).sum()
+
+
+def _sum_over_rows(
+    loss: Callable[..., Tensor], rows: Sequence[Tensor], others_GD: Tensor, *factors: Tensor
+) -> Tensor:
+    """`loss(*rows, others_GD, *factors)`, a sum over rows, with at most LOGITS_AT_ONCE logits in memory.
+
+    Of `rows`, tensors of equal length, the first may need a gradient.
+    """
+    total: Tensor = _RowBlocks.apply(loss, len(rows), *rows, others_GD, *factors)
     return total
 
 
@@ -192,28 +248,29 @@ class _RowBlocks(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(context: Any, loss: Callable[..., Tensor], rows_BD: Tensor, *shared: Tensor) -> Tensor:
-        needed = context.needs_input_grad[1:]
-        leaves = [x.detach().requires_grad_(need) for x, need in zip(shared, needed[1:], strict=True)]
-        blocks = rows_BD.detach().split(max(1, LOGITS_AT_ONCE // len(shared[0])))
+    def forward(context: Any, loss: Callable[..., Tensor], split: int, *tensors: Tensor) -> Tensor:
+        (rows_BD, *facts), shared = tensors[:split], tensors[split:]
+        needed, shared_needed = context.needs_input_grad[2], context.needs_input_grad[2 + split :]
+        leaves = [x.detach().requires_grad_(need) for x, need in zip(shared, shared_needed, strict=True)]
+        size = max(1, LOGITS_AT_ONCE // len(shared[0]))
+        blocks = rows_BD.detach().split(size)
         total = rows_BD.new_zeros(())
-        for rows_bD in blocks:
+        for rows_bD, *facts_b in zip(blocks, *(x.split(size) for x in facts), strict=True):
             with torch.enable_grad():
-                value = loss(rows_bD.requires_grad_(needed[0]), *leaves)
+                value = loss(rows_bD.requires_grad_(needed), *facts_b, *leaves)
             total += value.detach()
             if value.requires_grad:
                 value.backward()
-        rows_gradient = torch.cat([rows_bD.grad for rows_bD in blocks]) if needed[0] else None
+        rows_gradient = torch.cat([rows_bD.grad for rows_bD in blocks]) if needed else None
         context.save_for_backward(rows_gradient, *(leaf.grad for leaf in leaves))
+        context.unsplit = len(facts)
         return total
 
     @staticmethod
     @once_differentiable
     def backward(context: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
-        return (
-            None,
-            *(None if gradient is None else factor * gradient for gradient in context.saved_tensors),
-        )
+        rows, *shared = (None if x is None else factor * x for x in context.saved_tensors)
+        return (None, None, rows, *[None] * context.unsplit, *shared)
 
 
 def _gaps(score_GG: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ def step_bytes(stage: StageSettings, size: Size, *, checkpointing: bool) -> floa
     `size` is that of the stage's model in its precision.
     """
     clip = size.checkpointed_bytes + size.block_bytes if checkpointing else size.activation_bytes
-    clips = stage.process_batch_size / stage.accumulation_steps
+    clips = stage.process_batch_size * stage.clips_per_row / stage.accumulation_steps
     weight = 4.0
     weight += 0 if stage.precision == "fp32" else 2  # autocast's copy
     weight += 0 if stage.ema_decay is None else 4

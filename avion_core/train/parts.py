@@ -11,9 +11,10 @@ import torch
 from avion_core.config import StageSettings
 from avion_core.data.chunks import ChunkIndex
 from avion_core.data.clips import ClipTable
-from avion_core.data.dataset import ChooseText, ClipDataset, View
+from avion_core.data.dataset import ChooseText, ClipDataset, Entries, View
 from avion_core.data.device_augment import lacking
 from avion_core.data.loader import BatchLoader
+from avion_core.data.neighbours import Neighbours
 from avion_core.models.base import VideoModel
 from avion_core.models.layers import compile_blocks, set_attention, set_checkpointing
 from avion_core.models.sizes import stage_size
@@ -96,13 +97,15 @@ def dataset_of(
     chunks: Path,
     model: VideoModel,
     choose_text: ChooseText | None,
+    entries: Entries | None,
 ) -> ClipDataset:
-    """The clips in the training view, each with a text from `choose_text`."""
+    """The clips in the training view, each with a text from `choose_text` and with `entries`."""
     return ClipDataset(
         clips,
         ChunkIndex.load(chunks),
         view_of(settings, next(model.parameters()).device),
         choose_text=choose_text,
+        entries=entries,
         context_length=model.config.context_length,
         tokenizer=model.config.tokenizer,
     )
@@ -110,6 +113,7 @@ def dataset_of(
 
 def loader_of(settings: StageSettings, dataset: ClipDataset, *, seed: int, world: World) -> BatchLoader:
     """This process's share of each epoch's batches."""
+    cell_s = settings.cell_seconds
     return BatchLoader(
         dataset,
         batch_size=settings.batch_size // world.size,
@@ -122,6 +126,7 @@ def loader_of(settings: StageSettings, dataset: ClipDataset, *, seed: int, world
         max_bad_share=settings.max_bad_share,
         clip_timeout_s=settings.clip_timeout_seconds,
         pin_memory=world.device.type == "cuda",
+        neighbours=None if cell_s is None else Neighbours(dataset.clips, seconds=cell_s),
     )
 
 
@@ -163,6 +168,7 @@ def loop_settings(
         steps=settings.epochs * steps_per_epoch,
         seed=seed,
         batch_size=settings.batch_size,
+        clips_per_row=settings.clips_per_row,
         log_every_steps=settings.log_every_steps,
         checkpoint_every_steps=settings.checkpoint_every_steps,
         checkpoint_every_minutes=settings.checkpoint_every_minutes,

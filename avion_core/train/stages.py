@@ -162,7 +162,8 @@ class _Stage:
                 f"{self.title}: {len(clips)} clips do not fill one batch of {settings.batch_size}; "
                 "set a smaller batch_size or give the data set more clips"
             )
-        dataset = dataset_of(settings, clips, self.files["chunks"], model, self.setup.choose_text(clips))
+        choose_text, entries = self.setup.choose_text(clips), self.setup.entries(clips)
+        dataset = dataset_of(settings, clips, self.files["chunks"], model, choose_text, entries)
         dataset.check_length(self.title)
         loader = loader_of(settings, dataset, seed=self.seed, world=self.world)
         return Training(

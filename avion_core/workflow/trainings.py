@@ -44,10 +44,10 @@ class Training:
 
     @property
     def flops(self) -> float:
-        """Operations in all; for each million clips if their number is not known."""
+        """Operations in all; for each million rows of the clip tables if their number is not known."""
         recipe, steps = self.stage.recipe, self.steps
         seen = recipe.epochs * MILLION if steps is None else steps * recipe.batch_size
-        return float(seen * self.flops_per_clip)
+        return float(seen * recipe.clips_per_row * self.flops_per_clip)
 
 
 def trainings(workflow: Workflow, flops_per_clip: Callable[..., int]) -> list[Training]:

@@ -16,6 +16,7 @@ from avion_core.models.foreign import import_state_dict, our_name
 from avion_core.models.positions import lengthen_linearly, lengthen_with_zeros
 from avion_core.models.towers import DistilBertConfig, TextConfig, TimeSformerConfig
 from avion_core.models.weights import load_weights
+from avion_core.train.losses import ego_nce
 
 DATA = Path(__file__).parent / "data"
 TIMESFORMER = {"width": 64, "layers": 2, "heads": 4, "patch_px": 8}
@@ -131,16 +132,6 @@ def assert_gradients(tensors: dict[str, Tensor], model: DualEncoder, *, count: i
         assert_near(ours, gradient, tolerance=1e-4)
 
 
-def egonce(video_BD: Tensor, text_BD: Tensor, shared_BB: Tensor) -> Tensor:
-    """EgoVLP's loss by its definition, for pairs that share a verb and a noun; temperature 0.05."""
-    positive = shared_BB.bool() | torch.eye(len(video_BD), dtype=torch.bool)
-    losses = []
-    for scores in ((text_BD @ video_BD.T) / 0.05, (video_BD @ text_BD.T) / 0.05):
-        shares = scores.softmax(dim=1)
-        losses.append(-(shares * positive).sum(dim=1).log().mean())
-    return sum(losses)
-
-
 def test_egovlps_embeddings_are_the_recorded_ones_without_normalisation():
     """Four frames, by a model with a temporal table of 16 rows."""
     tensors, model = recorded("egovlp_16_rows_fed_4")
@@ -155,8 +146,8 @@ def test_egovlps_loss_and_gradients_are_the_recorded_ones():
     tensors, model = recorded("egovlp_16_rows_fed_4")
     video, text, _ = model(*inputs(tensors))
     given = part(tensors, "inputs.")
-    shared = (given["verbs_BV"] @ given["verbs_BV"].T) * (given["nouns_BN"] @ given["nouns_BN"].T)
-    loss = egonce(video, text, shared)
+    tags = {"verb_tags": given["verbs_BV"].bool(), "noun_tags": given["nouns_BN"].bool()}
+    loss = ego_nce(video, text, scale=1 / 0.05, **tags)
     assert_near(loss, tensors["outputs.egonce"])
     loss.backward()
     assert_gradients(tensors, model, count=17)

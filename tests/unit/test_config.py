@@ -250,8 +250,9 @@ def test_what_does_not_fit_the_loss_is_one_clear_error(
 
 PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
     "contrastive": {
-        "info_nce": {"temperature": 0.07, "learn_temperature": False},
+        "info_nce": {"temperature": 0.07, "learn_temperature": False, "narrated_temperature": None},
         "sigmoid": {"temperature": 0.1, "learn_temperature": True, "logit_bias": -10.0},
+        "egonce": {"temperature": 0.05, "learn_temperature": False, "tags": "verb_and_noun"},
     },
     "relevancy": {
         "symmetric_multi_similarity": {"margin": 0.6, "relaxation": 0.1},
@@ -275,11 +276,25 @@ def test_a_loss_has_its_published_values_unless_they_are_set(task: str) -> None:
         settings = StageSettings.model_validate({**common, "loss": loss})
         assert settings.loss_values == published
         for name, value in published.items():
-            wanted = not value if isinstance(value, bool) else 0.25
+            wanted = {bool: lambda on: not on, str: lambda _: "verb"}.get(type(value), lambda _: 0.25)(value)
             other = StageSettings.model_validate({**common, "loss": loss, name: wanted})
             assert other.loss_values == {**published, name: wanted}
             null = StageSettings.model_validate({**common, "loss": loss, name: None})
             assert null.loss_values == published
+
+
+def test_neighbours_are_in_a_recipe_only_if_there_are_any() -> None:
+    common = {"task": "contrastive", "dataset": "any", "model": "any"}
+    without = StageSettings.model_validate({**common, "neighbour_seconds": 30})
+    assert without.recipe() == StageSettings.model_validate(common).recipe()
+    assert without.clips_per_row == 1
+    recipes = []
+    for seconds in (30.0, 60.0):
+        chosen = StageSettings.model_validate({**common, "neighbours": True, "neighbour_seconds": seconds})
+        assert chosen.clips_per_row == 2
+        recipes.append(chosen.recipe())
+        assert StageSettings.model_validate(recipes[-1]).recipe() == recipes[-1]
+    assert recipes[0] == recipes[1] | {"neighbour_seconds": 30.0} != recipes[1]
 
 
 def test_another_loss_in_a_run_brings_its_own_values() -> None:
@@ -328,7 +343,8 @@ def test_recipe_and_job_part_the_settings() -> None:
         "clip_timeout_seconds",
         "max_bad_share",
     }
-    for job, left_out in ((stage, stage.loss_values.keys()), (evaluation, {"precision"})):
+    unset = {*stage.loss_values, "neighbours", "neighbour_seconds"}
+    for job, left_out in ((stage, unset), (evaluation, {"precision"})):
         assert job.recipe().keys() | job.job_settings().keys() == type(job).model_fields.keys() - left_out
         assert type(job).model_validate(json.loads(json.dumps(job.recipe() | job.job_settings()))) == job
     elsewhere = stage.model_copy(update={"nodes": 2, "processes": 4, "gpus": 4})

@@ -40,6 +40,8 @@ LOSS = {"contrastive": "info_nce", "relevancy": "max_margin"}
 
 OF_A_TASK: dict[str, tuple[Any, tuple[str, ...]]] = {
     "narrations": (["rephrased"], ("contrastive", "captioning")),
+    "neighbours": (True, ("contrastive",)),
+    "neighbour_seconds": (30.0, ("contrastive",)),
     "negatives": ("local", ("contrastive", "relevancy")),
     "loss": ("max_margin", ("contrastive", "relevancy")),
     "min_relevancy": (0.5, ("relevancy",)),
@@ -59,8 +61,10 @@ OF_A_TASK: dict[str, tuple[Any, tuple[str, ...]]] = {
 }
 """Settings of some tasks: a value, and the tasks that read them."""
 OF_A_LOSS: dict[str, tuple[Any, dict[str, tuple[str, ...]]]] = {
-    "temperature": (0.05, {"contrastive": ("info_nce", "sigmoid")}),
-    "learn_temperature": (True, {"contrastive": ("info_nce", "sigmoid")}),
+    "temperature": (0.05, {"contrastive": ("info_nce", "sigmoid", "egonce")}),
+    "learn_temperature": (True, {"contrastive": ("info_nce", "sigmoid", "egonce")}),
+    "narrated_temperature": (0.1, {"contrastive": ("info_nce",)}),
+    "tags": ("verb", {"contrastive": ("egonce",)}),
     "logit_bias": (-5.0, {"contrastive": ("sigmoid",)}),
     "margin": (0.3, {"relevancy": ("symmetric_multi_similarity", "max_margin", "adaptive_max_margin")}),
     "relaxation": (0.2, {"relevancy": ("symmetric_multi_similarity",)}),

@@ -1,9 +1,9 @@
 """Toy kitchen in the files and formats of the data sets it imitates.
 
 Each function renders one data set's videos under `raw_dir` and writes annotation files exactly in the
-owners' formats (the Ego4D release, EgoMCQ, the EPIC-KITCHENS-100 annotation and retrieval challenge files,
-Kinetics lists). Pretraining, fine-tuning and evaluation use different videos, and validation includes people
-who are not in training.
+owners' formats (the Ego4D release, EgoMCQ, EgoClip, the EPIC-KITCHENS-100 annotation and retrieval challenge
+files, Kinetics lists). Pretraining, fine-tuning and evaluation use different videos, and validation includes
+people who are not in training.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from typing import Any
 import numpy as np
 
 from avion_core.config import ToyKitchenSettings
+from avion_core.data.egoclip import EGOCLIP
 from avion_core.data.source_videos import SourceVideo
 from avion_core.files import json_text
 from avion_core.sources.raw_folder import RawFolder
 from avion_core.sources.toy_kitchen.activities import make_charades_ego, make_egtea, make_kinetics
+from avion_core.sources.toy_kitchen.egoclip import egoclip_csv
 from avion_core.sources.toy_kitchen.narrations import (
     EpicNarration,
     ego4d_narration,
@@ -56,7 +58,7 @@ CHOICES = 5
 
 
 def make_ego4d(settings: ToyKitchenSettings, raw_dir: Path) -> list[SourceVideo]:
-    """Render the Ego4D videos and write ego4d.json, narration.json and egomcq.json."""
+    """Render the Ego4D videos and write ego4d.json, narration.json, egomcq.json and egoclip.csv."""
     count = settings.ego4d_videos + settings.ego4d_benchmark_videos
     scripts = [
         _long_video(f"v2/full_scale/{_uid(settings.seed, n)}", f"ego4d {n}", n, settings)
@@ -70,6 +72,9 @@ def make_ego4d(settings: ToyKitchenSettings, raw_dir: Path) -> list[SourceVideo]
     narrations = narration_json(uids, scripts, seed=settings.seed)
     raw.write("v2/annotations/narration.json", json_text(narrations))
     raw.write("egomcq.json", json_text(egomcq_json(benchmark, seed=settings.seed)))
+    narrated = {uid: video for uid, video in narrations["videos"].items() if uid not in benchmark}
+    durations_s = {uid: script.duration_s for uid, script in zip(uids, scripts, strict=True)}
+    raw.write(EGOCLIP, egoclip_csv(narrated, durations_s))
     return [SourceVideo(uid, path) for uid, path in zip(uids, paths, strict=True)]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from avion_core.config import StageSettings
 from avion_core.data.clips import ClipTable
-from avion_core.data.dataset import ChooseText
+from avion_core.data.dataset import ChooseText, Entries
 from avion_core.registry import load
 from avion_core.train.distributed import World
 from avion_core.train.protocols import Task
@@ -31,6 +31,10 @@ class TaskSetup:
 
     def choose_text(self, clips: ClipTable) -> ChooseText | None:
         """Function that chooses the text for each clip; None for clips alone."""
+        return None
+
+    def entries(self, clips: ClipTable) -> Entries | None:
+        """Further entries of each clip's sample, for the loss. Raises ValueError for clips that lack them."""
         return None
 
     def task(self, model: Any, clips: ClipTable, world: World) -> Task:

@@ -29,7 +29,7 @@ VALUES = {
     "max_margin": {"margin": 0.2},
     "adaptive_max_margin": {"margin": 0.4},
 }
-ALL = [*CONTRASTIVE_LOSSES, *RELEVANCY_LOSSES]
+ALL = [*CONTRASTIVE_LOSSES, "info_nce of two sources", *RELEVANCY_LOSSES]
 
 
 def pair_relevancy() -> PairRelevancy:
@@ -45,9 +45,18 @@ def pair_relevancy() -> PairRelevancy:
 def loss_functions() -> dict[str, partial]:
     """Each called with (video, text, rows, text_ids, scale, bias, gather=)."""
     relevancy = pair_relevancy()
+    verb_tags, noun_tags = torch.rand(2, 40, 5, generator=torch.Generator().manual_seed(6)) < 0.3
 
     def contrastive(video, text, rows, text_ids, scale, bias, *, gather):
         return losses.info_nce(video, text, scale=scale, gather=gather) + 0 * bias
+
+    def of_two_sources(video, text, rows, text_ids, scale, bias, *, gather):
+        given = {"narrated": rows % 2 == 0, "narrated_scale": -bias}
+        return losses.info_nce(video, text, scale=scale, gather=gather, **given)
+
+    def egonce(video, text, rows, text_ids, scale, bias, *, gather):
+        tags = {"verb_tags": verb_tags[rows], "noun_tags": noun_tags[rows]}
+        return losses.ego_nce(video, text, scale=scale, gather=gather, **tags) + 0 * bias
 
     def sigmoid(video, text, rows, text_ids, scale, bias, *, gather):
         return losses.sigmoid(video, text, scale=scale, bias=bias, gather=gather)
@@ -58,7 +67,8 @@ def loss_functions() -> dict[str, partial]:
         return value + 0 * scale + 0 * bias
 
     rankings = {name: partial(ranking, name=name) for name in RELEVANCY_LOSSES}
-    return {"info_nce": contrastive, "sigmoid": sigmoid, **rankings}
+    ours = {"info_nce": contrastive, "info_nce of two sources": of_two_sources}
+    return {**ours, "sigmoid": sigmoid, "egonce": egonce, **rankings}
 
 
 def gradients(world: World, *, negatives: str, parts: int) -> dict[str, torch.Tensor]:

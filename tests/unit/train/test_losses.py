@@ -41,7 +41,42 @@ def plain_sigmoid(video, text, scale, bias):
     return -F.logsigmoid(matches * (scale * video @ text.T + bias)).sum() / len(video)
 
 
-PAIRS = [(lean_info_nce, plain_info_nce), (lean_sigmoid, plain_sigmoid)]
+def tags_of(rows: int) -> dict[str, torch.Tensor]:
+    """Of few classes; some rows have none."""
+    generator = torch.Generator().manual_seed(rows)
+    chosen = torch.rand(2, rows, 4, generator=generator) < 0.3
+    return {"verb_tags": chosen[0], "noun_tags": chosen[1][:, :3]}
+
+
+def lean_ego_nce(video, text, scale, bias):
+    return losses.ego_nce(video, text, scale=scale, **tags_of(len(video))) + 0 * bias
+
+
+def plain_ego_nce(video, text, scale, bias):
+    """Row by row, by the definition."""
+    logits = scale * text @ video.T
+    verbs, nouns = (tags.tolist() for tags in tags_of(len(video)).values())
+    value = 0 * bias
+    for row in range(len(video)):
+        positives = [
+            other
+            for other in range(len(video))
+            if other == row
+            or all(
+                any(mine and theirs for mine, theirs in zip(tags[row], tags[other], strict=True))
+                for tags in (verbs, nouns)
+            )
+        ]
+        for scores in (logits[row], logits[:, row]):
+            value = value - scores.log_softmax(dim=0)[positives].logsumexp(dim=0) / len(video)
+    return value
+
+
+PAIRS = [
+    (lean_info_nce, plain_info_nce),
+    (lean_sigmoid, plain_sigmoid),
+    (lean_ego_nce, plain_ego_nce),
+]
 TOLERANCES = {torch.float64: {"rtol": 1e-12, "atol": 1e-12}, torch.float32: {"rtol": 2e-5, "atol": 1e-5}}
 
 
@@ -85,7 +120,7 @@ class Largest(TorchDispatchMode):
         return made
 
 
-@pytest.mark.parametrize(("lean", "plain"), PAIRS)
+@pytest.mark.parametrize(("lean", "plain"), PAIRS[:2])
 def test_no_more_logits_than_a_block_of_them_exist_in_either_pass(monkeypatch, lean, plain):
     rows, width = 64, 4
     monkeypatch.setattr(losses, "LOGITS_AT_ONCE", 8 * rows)
@@ -96,6 +131,78 @@ def test_no_more_logits_than_a_block_of_them_exist_in_either_pass(monkeypatch, l
             loss(*inputs).backward()
         largest.append(seen.numbers)
     assert largest == [8 * rows, rows * rows]
+
+
+def test_ego_nce_has_no_more_logits_than_a_block_of_them(monkeypatch):
+    rows = 64
+    monkeypatch.setattr(losses, "LOGITS_AT_ONCE", 8 * rows)
+    with Largest() as seen:
+        lean_ego_nce(*embeddings(rows, width=4), *scalars()).backward()
+    # of two kinds of tags, whether a block of pairs shares them
+    assert seen.numbers == 2 * 8 * rows
+
+
+def test_ego_nce_by_hand():
+    """Rows 0 and 1 share verb and noun, rows 1 and 2 only the noun."""
+    # cosines of texts 0, 1, 2 (rows) with videos 0, 1, 2 (columns)
+    cosine = torch.tensor([[0.1, 0.2, 0.0], [0.0, 0.1, 0.1], [0.2, 0.0, 0.3]])
+    exp = (10 * cosine).exp().tolist()
+    verbs, nouns = (torch.tensor(x, dtype=torch.bool) for x in ([[1, 0], [1, 0], [0, 1]], [[1], [1], [1]]))
+    text_to_video = [(exp[0][0] + exp[0][1]) / sum(exp[0]), (exp[1][0] + exp[1][1]) / sum(exp[1])]
+    text_to_video.append(exp[2][2] / sum(exp[2]))
+    columns = list(zip(*exp, strict=True))
+    video_to_text = [sum(columns[0][:2]) / sum(columns[0]), sum(columns[1][:2]) / sum(columns[1])]
+    video_to_text.append(columns[2][2] / sum(columns[2]))
+    expected = -sum(map(math.log, text_to_video)) / 3 - sum(map(math.log, video_to_text)) / 3
+    found = losses.ego_nce(torch.eye(3), cosine, scale=10.0, verb_tags=verbs, noun_tags=nouns)
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+    alone = losses.ego_nce(torch.eye(3), cosine, scale=10.0, verb_tags=verbs)
+    assert alone.item() == pytest.approx(expected, rel=1e-5)  # the noun is shared by all
+    everything = losses.ego_nce(torch.eye(3), cosine, scale=10.0, noun_tags=nouns)
+    assert everything.item() == pytest.approx(0, abs=1e-6)
+
+
+@given(rows=st.integers(1, 20), seed=st.integers(0, 9))
+@settings(deadline=None, max_examples=20)
+def test_ego_nce_without_tags_is_twice_info_nce_and_no_tags_are_shared(rows, seed):
+    video, text = embeddings(rows, seed=seed)
+    twice = 2 * losses.info_nce(video, text, scale=20.0)
+    torch.testing.assert_close(losses.ego_nce(video, text, scale=20.0), twice)
+    none = torch.zeros(rows, 3, dtype=torch.bool)
+    torch.testing.assert_close(losses.ego_nce(video, text, scale=20.0, verb_tags=none, noun_tags=none), twice)
+
+
+def test_ego_nce_does_not_depend_on_the_order_of_rows():
+    video, text = embeddings(9)
+    order, tags = torch.randperm(9, generator=torch.Generator().manual_seed(1)), tags_of(9)
+    given = losses.ego_nce(video, text, scale=20.0, **tags)
+    shuffled = {name: x[order] for name, x in tags.items()}
+    torch.testing.assert_close(losses.ego_nce(video[order], text[order], scale=20.0, **shuffled), given)
+
+
+def test_ego_nce_stays_finite_where_a_probability_underflows():
+    # each clip is opposite to its own text, and the other's twin: exp(-400) is 0 in 32 bits
+    video = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], requires_grad=True)
+    text = torch.tensor([[-1.0, 0.0], [1.0, 0.0]])
+    value = losses.ego_nce(video, text, scale=200.0)
+    value.backward()
+    assert value.item() == pytest.approx(800)
+    assert torch.isfinite(video.grad).all()
+
+
+def test_one_temperature_for_both_sources_is_plain_info_nce():
+    video, text = embeddings(9)
+    narrated = torch.arange(9) % 2 == 0
+    both = losses.info_nce(video, text, scale=14.0, narrated=narrated, narrated_scale=14.0)
+    torch.testing.assert_close(both, losses.info_nce(video, text, scale=14.0))
+    own = losses.info_nce(video, text, scale=14.0, narrated=narrated, narrated_scale=4.0)
+    # by the definition: a scale for each pair
+    root = torch.where(narrated, 4.0, 14.0).double().sqrt()
+    logits = root[:, None] * root * (video @ text.T)
+    places = torch.arange(9)
+    expected = (F.cross_entropy(logits, places) + F.cross_entropy(logits.T, places)) / 2
+    torch.testing.assert_close(own, expected)
+    assert abs(own - both) > 1e-2
 
 
 def relevancies(rows: int) -> torch.Tensor:
