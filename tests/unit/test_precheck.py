@@ -192,6 +192,25 @@ def test_a_task_that_a_layout_cannot_serve_is_listed(task: str, dataset: str, wo
     assert line.startswith("runs.r.stages.s") and all(word in line for word in words), line
 
 
+def test_tags_that_a_data_set_cannot_have_are_listed(tmp_path: Path) -> None:
+    egonce = {"stages": {"pretrain": {"loss": "egonce"}}}
+    assert found(egonce, "llm") == []  # the toy kitchen writes them
+    own = {"datasets": {"ego4d": {"layout": "ego4d", "source": "ego4d", "ego4d": {}}}}
+    [told] = [line for line in found(lay_over(egonce, own), "llm") if "egonce" in line]
+    assert told == (
+        "runs.llm.stages.pretrain: the loss 'egonce' needs the verb and noun tags of egoclip.csv, which "
+        "'ego4d' does not have; add it (docs/ego4d.md), or set tags: none"
+    )
+    file = {"datasets": {"ego4d": {"ego4d": {"egoclip": str(tmp_path / "egoclip.csv")}}}}
+    for settled in (file, {"stages": {"pretrain": {"tags": "none"}}}):
+        lines = found(lay_over(lay_over(egonce, own), settled), "llm")
+        assert not any("needs the verb and noun tags" in line for line in lines)
+    videos = {"layout": "folder", "source": "folder", "folder": {"videos": "v", "narrations": "n.csv"}}
+    folder = {"datasets": {"own": videos}, "stages": {"pretrain": {"dataset": "own", "loss": "egonce"}}}
+    lines = found(folder, "llm")
+    assert any("the layout folder of the data set 'own' does not have; set tags: none" in x for x in lines)
+
+
 def test_a_label_that_a_layout_lacks_is_listed() -> None:
     line = refused(one_run("classification", "ek100", None, "ek100", label="label"))
     assert all(word in line for word in ("runs.r.stages.s", "'label'", "verb, noun, action")), line

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -9,49 +10,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from avion_core.config import DatasetSettings
-from avion_core.data import annotate as module
 from avion_core.data import dropped
-from avion_core.data.annotate import annotate
 from avion_core.data.annotation import sound_clips
 from avion_core.data.clips import ClipTable, Sentences, load_questions
-from avion_core.data.source_videos import SourceError, SourceVideo, write_videos
-from avion_core.media.source_file import FileMark
+from avion_core.data.source_videos import SourceError
 from avion_core.sources.download import DataSet, download
+from tests.support.annotated import Index, annotate_raw
 from tests.support.kitchens import tiny_kitchen
-
-
-class Index:
-    """Lengths of videos in place of a chunk index."""
-
-    def __init__(self, lengths):
-        self.lengths = lengths
-
-    def has(self, video_id):
-        return video_id in self.lengths
-
-    def duration_s(self, video_id):
-        return self.lengths[video_id]
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Annotate `tmp_path/raw` with videos of the given lengths; returns the folder of the tables."""
-
-    def annotated(settings, lengths):
-        monkeypatch.setattr(module.ChunkIndex, "load", lambda _: Index(lengths))
-        if not (tmp_path / "videos.parquet").exists():
-            write_videos(tmp_path / "videos.parquet", {SourceVideo("any", tmp_path): FileMark(0, 0)})
-        annotate(
-            "it",
-            recipe=settings.annotation_recipe(),
-            raw_dir=tmp_path / "raw",
-            videos=tmp_path / "videos.parquet",
-            chunks=tmp_path / "chunks.parquet",
-            clips_dir=tmp_path / "clips",
-        )
-        return tmp_path / "clips"
-
-    return annotated
+    return partial(annotate_raw, tmp_path, monkeypatch)
 
 
 def table(*rows):

@@ -37,6 +37,7 @@ def saved(folder, kind="dual_encoder", config=DUAL, seed=0, **arguments):
     [
         ("dual_encoder", DUAL, {}),
         ("dual_encoder", DUAL, {"logit_bias": -3.0}),
+        ("dual_encoder", DUAL, {"narrated_temperature": 0.2}),
         ("video_classifier", DUAL, {"classes": 5}),
         ("videomae", MAE, {}),
         ("videomae_classifier", MAE, {"classes": 5}),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from avion_core.config import NarratorSettings
@@ -94,11 +96,27 @@ def test_texts_are_left_out_with_their_scores_and_counted_with_examples(made, tm
     assert (dead["video_id"], dead["start_s"], dead["reason"]) == ("b", "1.5", FILTERED)
 
 
+def test_narrated_clips_have_the_tags_of_the_human_ones(made, tmp_path):
+    human = ClipTable.load(made / "clips.arrow").arrow()
+    tags = [[number, 100] for number in range(len(human))]
+    for name in ("verb_tags", "noun_tags"):
+        human = human.append_column(name, pa.array(tags, pa.list_(pa.int32())))
+    shutil.copytree(made, tmp_path / "made")
+    write_clips(tmp_path / "made" / "clips.arrow", human)
+    table, _ = gather(tmp_path / "made", tmp_path)
+    expected = dict(zip(human["narration_id"].to_pylist(), tags, strict=True))
+    ids = table.arrow()["narration_id"].to_pylist()
+    assert None in ids and {*ids} == {*expected, None}
+    for name in ("verb_tags", "noun_tags"):
+        assert table.arrow()[name].to_pylist() == [expected.get(own, []) for own in ids]
+
+
 def test_without_filters_every_text_stays(made, tmp_path):
     off = {"tagged": False, "least_words": 1, "alike": None, "unlike_human": []}
     table, summary = gather(made, tmp_path, **off)
     assert [table.texts(row) for row in range(len(table))] == [*TOLD.values()]
     assert summary["filtered"] == {} and summary["written"] == 8
+    assert not {"verb_tags", "noun_tags"} & {*table.arrow().column_names}
 
 
 def test_filters_change_no_text_that_is_asked_for(made):

@@ -8,6 +8,8 @@ from avion_core.config.sources import Ego4DSource
 from avion_core.data.ego4d import narration_path, read_narrations
 from avion_core.data.source_videos import SourceError
 from avion_core.sources import ego4d
+from avion_core.sources.source import Target
+from avion_core.sources.state import SourceRecord, SourceState
 
 NARRATIONS = {"narrations": [{"timestamp_sec": 1.0, "narration_text": "#C C a"}], "summaries": []}
 VIDEOS = {"u1": {"narration_pass_1": NARRATIONS}, "u2": {"narration_pass_2": NARRATIONS}}
@@ -56,6 +58,29 @@ def test_a_missing_program_profile_or_question_file_is_told_before_work(no_keys,
     monkeypatch.setattr(ego4d, "command_path", lambda: None)
     with pytest.raises(SourceError, match="pip install ego4d"):
         ego4d.check_download(Ego4DSource())
+
+
+def test_egovlps_file_is_checked_and_copied_beside_the_release(tmp_path):
+    header = "video_uid\tnarration_time\tclip_text\ttag_verb\ttag_noun\n"
+    ego4d.check_tags(Ego4DSource())
+    with pytest.raises(SourceError, match=r"EgoVLP's file is not there; correct `ego4d\.egoclip`"):
+        ego4d.check_tags(Ego4DSource(egoclip=str(tmp_path / "none.csv")))
+    file = tmp_path / "mine.csv"
+    own = Ego4DSource(egoclip=str(file))
+    file.write_text(header + "u1\t1.0\t#C C a\t[1]\n")
+    with pytest.raises(SourceError, match="none of its 1 rows can be read"):
+        ego4d.check_tags(own)
+    file.write_text(header + "u1\t1.0\t#C C a\t[1]\t[]\n")
+    ego4d.check_tags(own)
+    assert own.recipe() == Ego4DSource().recipe()
+    raw = tmp_path / "raw"
+    (raw / "v2/annotations").mkdir(parents=True)
+    (raw / "v2/annotations/narration.json").write_text(json.dumps({"videos": VIDEOS}))
+    (raw / "ego4d.json").write_text(json.dumps({"videos": []}))
+    source = ego4d.Ego4DDownload(own, Target("ego4d", raw, recipe="same"))
+    source.fetch(SourceRecord(SourceState(recipe="same")))
+    assert (raw / "egoclip.csv").read_text() == file.read_text()
+    assert source.annotations()["egoclip.csv"] == file
 
 
 def test_refused_keys_are_explained(no_keys, tmp_path, monkeypatch):

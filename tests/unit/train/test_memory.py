@@ -59,6 +59,12 @@ def stage(**changes) -> StageSettings:
     return StageSettings.model_validate({**CONTRASTIVE, "batch_size": 8, **changes})
 
 
+def test_neighbours_need_the_memory_of_as_many_clips():
+    with_neighbours = stage(batch_size=4, neighbours=True)
+    assert step_bytes(with_neighbours, SIZE, checkpointing=False) == PLAIN
+    assert step_bytes(stage(batch_size=4), SIZE, checkpointing=False) == PLAIN - 4 * SIZE.activation_bytes
+
+
 @pytest.mark.parametrize(
     ("changes", "clips", "bytes_a_weight"),
     [

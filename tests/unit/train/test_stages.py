@@ -277,6 +277,20 @@ def test_relevancy_goes_on_from_pretraining(kitchen, pretrained, tmp_path):
     assert lines(default)[0]["loss"] == first["symmetric_multi_similarity"]
 
 
+def test_neighbours_and_tags_change_the_training_and_clips_without_tags_are_refused(kitchen, tmp_path):
+    plain = {**CONTRASTIVE, "epochs": 1}
+    egonce = {**plain, "loss": "egonce", "tags": "none", "temperature": 0.07}
+    once = train(kitchen, tmp_path / "once", plain)
+    twice = train(kitchen, tmp_path / "twice", egonce)
+    # without tags it is twice InfoNCE
+    assert lines(twice)[0]["loss"] == pytest.approx(2 * lines(once)[0]["loss"], rel=1e-4)
+    beside = train(kitchen, tmp_path / "beside", {**egonce, "neighbours": True, "neighbour_seconds": 10})
+    assert lines(beside)[0]["loss"] > lines(twice)[0]["loss"]  # more clips to tell apart
+    assert "neighbours" not in read_json(once / "manifest.json")["settings"]["stage"]
+    with pytest.raises(ValueError, match=r"no clip has verb tags, which this loss needs.*tags: none"):
+        train(kitchen, tmp_path / "tags", {**egonce, "tags": "verb_and_noun"})
+
+
 SIGMOID = {**CONTRASTIVE, "loss": "sigmoid", "epochs": 2}
 
 

@@ -19,7 +19,7 @@ from avion_core.models.narrator import Narrator
 from avion_core.models.towers import TextConfig, VisionConfig
 from avion_core.models.videomae import VideoMAE
 from avion_core.registry import load
-from avion_core.train.losses import info_nce, local, sigmoid
+from avion_core.train.losses import ego_nce, info_nce, local, sigmoid
 from avion_core.train.tasks.captioning import CaptioningTask
 from avion_core.train.tasks.classification import ClassificationTask, mix
 from avion_core.train.tasks.contrastive import ContrastiveTask
@@ -96,6 +96,34 @@ def test_the_sigmoid_loss_takes_the_models_bias(batch):
     # by hand: the bias's gradient is the mean over clips of the sum over texts of the probabilities, minus 1
     probabilities = torch.sigmoid(scale * video @ text.T - 10)
     assert model.logit_bias.grad.item() == pytest.approx(probabilities.sum().item() / 4 - 1, rel=1e-5)
+
+
+def test_narrated_clips_may_have_a_temperature_of_their_own(batch):
+    torch.manual_seed(0)
+    sizes = {"frames": 2, "image_size_px": 16, "narrated_temperature": 0.2, "learn_temperature": True}
+    model = DualEncoder(SMALL, **sizes)
+    narrated = torch.arange(len(batch["frames"])) % 2 == 0
+    task = ContrastiveTask(model, entries=["narrated"])
+    result = task.loss({**batch, "narrated": narrated})
+    video, text, scale = model(model.normalise(batch["frames"]), batch["tokens"])
+    expected = info_nce(video, text, scale=scale, narrated=narrated, narrated_scale=5.0)
+    assert result.loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert result.loss.item() != pytest.approx(info_nce(video, text, scale=scale).item(), rel=1e-3)
+    assert result.metrics["narrated_temperature"].item() == pytest.approx(0.2, rel=1e-5)
+    result.loss.backward()
+    assert model.logit_scale_narrated.grad.item() != 0
+    model.logit_scale_narrated.data.fill_(9.0)
+    task.after_update()
+    assert model.logit_scale_narrated.item() == pytest.approx(4.6051702)
+    assert not DualEncoder(SMALL, **{**sizes, "learn_temperature": False}).logit_scale_narrated.requires_grad
+
+
+def test_the_tags_of_a_batch_reach_the_loss(batch, dual_encoder):
+    tags = {"verb_tags": torch.ones(len(batch["frames"]), 3, dtype=torch.bool)}
+    task = ContrastiveTask(dual_encoder, loss=ego_nce, entries=["verb_tags"])
+    # every pair is a positive
+    assert task.loss({**batch, **tags}).loss.item() == pytest.approx(0, abs=1e-5)
+    assert ContrastiveTask(dual_encoder, loss=ego_nce).loss(batch).loss.item() > 0.1
 
 
 def two_processes(x):

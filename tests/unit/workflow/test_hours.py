@@ -36,6 +36,11 @@ def training(name="s", *, clips=1050, flops_per_clip=10**12, finished=False, **c
     return Training(PlannedStage("r", name, recipe), "folder", clips, flops_per_clip, finished)
 
 
+def test_neighbours_are_computed_too():
+    assert training(neighbours=True).flops == 2 * training().flops
+    assert training(neighbours=True).steps == training().steps
+
+
 def gpu_json(tmp_path, device="NVIDIA H100 80GB HBM3", **rows):
     path = tmp_path / "gpu.json"
     path.write_text(json.dumps({"figures": {"device": {"name": device}, "rows": rows}}))
