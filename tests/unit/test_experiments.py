@@ -31,7 +31,7 @@ PRETRAIN = {
     "sampling": "segments",
     "drop_path": 0,
     "loss_name": "info_nce",
-    "loss_values": {"temperature": 0.07, "learn_temperature": False},
+    "loss_values": {"temperature": 0.07, "learn_temperature": False, "narrated_temperature": None},
     "negatives": "global",
     "validate_with": "avion_zero_shot_mir",
     "validate_every_epochs": 1,

@@ -277,7 +277,8 @@ def test_relevancy_goes_on_from_pretraining(kitchen, pretrained, tmp_path):
     assert lines(default)[0]["loss"] == first["symmetric_multi_similarity"]
 
 
-def test_neighbours_and_tags_change_the_training_and_clips_without_tags_are_refused(kitchen, tmp_path):
+@pytest.mark.slow
+def test_neighbours_and_tags_change_the_training(kitchen, tmp_path):
     plain = {**CONTRASTIVE, "epochs": 1}
     egonce = {**plain, "loss": "egonce", "tags": "none", "temperature": 0.07}
     once = train(kitchen, tmp_path / "once", plain)
@@ -287,8 +288,8 @@ def test_neighbours_and_tags_change_the_training_and_clips_without_tags_are_refu
     beside = train(kitchen, tmp_path / "beside", {**egonce, "neighbours": True, "neighbour_seconds": 10})
     assert lines(beside)[0]["loss"] > lines(twice)[0]["loss"]  # more clips to tell apart
     assert "neighbours" not in read_json(once / "manifest.json")["settings"]["stage"]
-    with pytest.raises(ValueError, match=r"no clip has verb tags, which this loss needs.*tags: none"):
-        train(kitchen, tmp_path / "tags", {**egonce, "tags": "verb_and_noun"})
+    tagged = train(kitchen, tmp_path / "tagged", {**egonce, "tags": "verb"})
+    assert lines(tagged)[0]["loss"] < lines(twice)[0]["loss"]  # some other clips are positives
 
 
 SIGMOID = {**CONTRASTIVE, "loss": "sigmoid", "epochs": 2}
