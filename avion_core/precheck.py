@@ -56,6 +56,7 @@ def problems(workflow: Workflow, *, trains: bool = True, narrates: bool = True) 
         check
         for check, needed in (
             (check_clips, trains),
+            (check_frozen, trains),
             (check_starts, trains),
             (check_narrations, narrates),
             (check_local_server, narrates),
@@ -211,6 +212,19 @@ def _left_to_train(workflow: Workflow) -> Iterator[PlannedStage]:
         if stage.where not in seen and not workflow.is_made(stage):
             seen.add(stage.where)
             yield stage
+
+
+def check_frozen(workflow: Workflow) -> Iterator[str]:
+    """Patterns of `freeze` that match no weight, or leave none to train, in stages still to be trained."""
+    for stage in _left_to_train(workflow):
+        if not stage.recipe.freeze:
+            continue
+        from avion_core.models.store import shapes_of  # imports torch, which takes seconds
+
+        try:
+            shapes_of(stage.recipe).freeze(stage.recipe.freeze)
+        except ValueError as error:
+            yield f"{stage.where}: {error}"
 
 
 def check_start_files(workflow: Workflow) -> Iterator[str]:
@@ -390,6 +404,7 @@ CHECKS: tuple[Callable[[Workflow], Iterator[str]], ...] = (
     check_narrations,
     check_local_server,
     check_models,
+    check_frozen,
     check_starts,
     check_start_files,
     check_layouts,

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, ModelWrapValidatorHandler, model_validator
+from pydantic import (
+    Field,
+    ModelWrapValidatorHandler,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from avion_core.config.base import Count, Fraction, Name, NotNegative, Positive, Precision
 from avion_core.config.jobs import StageJob
@@ -35,6 +41,8 @@ class StageSettings(StageJob):
     the kinds of evaluation."""
     pretrains: ClassVar[bool] = False
     """Whether the stage is pretraining rather than fine-tuning."""
+    added: ClassVar[tuple[str, ...]] = ("freeze",)
+    """Settings that the first recipes did not have; not written where they have their default."""
     compares_texts: ClassVar[bool] = False
     """Whether clips are compared with texts."""
     reads_narrations: ClassVar[bool] = False
@@ -60,6 +68,9 @@ class StageSettings(StageJob):
     """Weights (fnmatch patterns) that the checkpoint may lack; they are initialised."""
     waive_unexpected: tuple[str, ...] = ()
     """Weights (fnmatch patterns) of the checkpoint that this model does not use."""
+    freeze: tuple[str, ...] = ()
+    """Weights (fnmatch patterns) that are not trained: they keep their start values. A tower whose weights
+    are all frozen runs without dropout, drop path and patch dropout, and keeps no activations."""
 
     frames: Count = 4
     """Frames per clip."""
@@ -175,6 +186,15 @@ class StageSettings(StageJob):
             raise ValueError("start and start_weights exclude each other; set one of them to null")
         return self
 
+    @model_serializer(mode="wrap")
+    def _without_omitted(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        omitted = self.omitted()
+        return {name: value for name, value in handler(self).items() if name not in omitted}
+
+    def omitted(self) -> set[str]:
+        """Settings that are not written, so that manifests and recipes of earlier versions stay the same."""
+        return {name for name in self.added if getattr(self, name) == type(self).model_fields[name].default}
+
     def model_arguments(self) -> dict[str, Any]:
         """Arguments for building the model, without the number of classes."""
         sizes = {"frames": self.frames, "image_size_px": self.image_size_px}
@@ -191,6 +211,11 @@ class StageSettings(StageJob):
 
     def check_in_run(self) -> None:
         """Raise ValueError for what the section `stages` may leave to the runs, but no run may lack."""
+        if self.freeze and not (self.start or self.start_weights):
+            raise ValueError(
+                "freeze: the stage starts from nothing, and these weights would stay random; set start or "
+                "start_weights, or leave freeze out"
+            )
 
     def dry_run_arguments(self) -> dict[str, Any]:
         """Arguments of the model's `dry_run`, for what the task draws in a step."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from avion_core.config.base import Fraction, NotNegative, Positive
 from avion_core.config.losses import CONTRASTIVE_LOSSES, RELEVANCY_LOSSES, Losses
@@ -48,11 +48,9 @@ class ComparingStage(StageSettings):
             raise ValueError("a loss that compares clips needs at least two at once; set batch_size higher")
         return self
 
-    @model_serializer(mode="wrap")
-    def _without_unset_settings(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Omit loss settings that were not given, because another loss has other settings, and `unused`."""
-        left_out = {*(self.loss_values.keys() - self.model_fields_set), *self.unused}
-        return {name: value for name, value in handler(self).items() if name not in left_out}
+    def omitted(self) -> set[str]:
+        """Also loss settings that were not given, because another loss has other settings, and `unused`."""
+        return {*super().omitted(), *(self.loss_values.keys() - self.model_fields_set), *self.unused}
 
     def recipe(self) -> dict[str, Any]:
         """The settings that determine the result, including the processes if negatives are local."""
@@ -280,6 +278,7 @@ class CaptioningStage(StageSettings):
 
     def check_in_run(self) -> None:
         """Raise ValueError for a frozen language model that starts from nothing."""
+        super().check_in_run()
         if self.freeze_language_model and not (self.start or self.start_weights):
             raise ValueError(
                 "freeze_language_model: the language model starts from nothing and would stay random; start "

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, ClassVar, Protocol, Self
 
 from torch import Tensor, nn
 
@@ -184,9 +185,29 @@ class VideoModel(nn.Module):
         output: Tensor = self(frames_BCTHW)
         return output
 
-    def frozen_pass(self, frames_BCTHW: Tensor) -> Tensor | None:
-        """The part of `dry_run` that training computes without gradients; None if there is none."""
-        return None
+    def freeze(self, patterns: Sequence[str]) -> None:
+        """Exclude weights (fnmatch patterns) from training.
+
+        Raises ValueError for a pattern without a match, and if nothing is left to train.
+        """
+        weights = dict(self.named_parameters())
+        for pattern in patterns:
+            matching = [name for name in weights if fnmatchcase(name, pattern)]
+            if not matching:
+                raise ValueError(f"freeze: no weight of this {self.kind} matches '{pattern}'")
+            for name in matching:
+                weights[name].requires_grad_(False)
+        if not any(weight.requires_grad for weight in weights.values()):
+            raise ValueError("freeze: all weights are frozen; leave out a pattern, or set epochs: 0")
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Training or evaluation mode; frozen towers stay in evaluation mode."""
+        super().train(mode)
+        for tower in self._towers().values():
+            if not any(weight.requires_grad for weight in tower.parameters()):
+                tower.eval()
+        return self
 
     def _towers(self) -> dict[str, Tower]:
         return {name: getattr(self, name) for name in self.towers}

@@ -272,11 +272,16 @@ def run_blocks(
 
 
 def _run_block(block: nn.Module, x_BND: Tensor, **options: Any) -> Tensor:
-    if block.checkpointing and torch.is_grad_enabled():
+    if block.checkpointing and torch.is_grad_enabled() and _is_trained(block, x_BND):
         out: Tensor = checkpoint(partial(block, **options), x_BND, use_reentrant=False)
     else:
         out = block(x_BND, **options)
     return out
+
+
+def _is_trained(block: nn.Module, x_BND: Tensor) -> bool:
+    """Whether the block has a backward pass: not if it and all before it are frozen."""
+    return x_BND.requires_grad or any(weight.requires_grad for weight in block.parameters())
 
 
 def set_checkpointing(model: nn.Module, on: bool) -> None:

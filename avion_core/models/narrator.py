@@ -80,17 +80,10 @@ class Narrator(VideoModel):
             sees_clip = name.startswith("pool.") or ".cross." in name
             weight.requires_grad_(not (text_only if sees_clip else freeze_language_model))
 
-    def train(self, mode: bool = True) -> Narrator:
-        """Training or evaluation mode of all but the vision tower."""
-        super().train(mode)
-        self.vision.eval()
-        return self
-
     def video_tokens(self, frames_BCTHW: Tensor) -> Tensor:
         """Normalised frames to the tokens of the frozen vision tower."""
         self.check_frames(frames_BCTHW)
-        with torch.no_grad():
-            return self.vision.tokens(frames_BCTHW)
+        return self.vision.tokens(frames_BCTHW)
 
     def encode_clip(self, frames_BCTHW: Tensor) -> Tensor:
         """Normalised frames to the clip's tokens for `next_token`, B,Q,D."""
@@ -108,10 +101,6 @@ class Narrator(VideoModel):
             logits_RLV: Tensor = self.language_model(tokens_RL)
             return logits_RLV
         return self.next_token(tokens_RL, self.encode_clip(frames_BCTHW))
-
-    def frozen_pass(self, frames_BCTHW: Tensor) -> Tensor | None:
-        """The vision tower."""
-        return None if self.text_only else self.video_tokens(frames_BCTHW)
 
     def dry_run(self, frames_BCTHW: Tensor) -> Tensor:
         """Logits of texts of TEXT_TOKENS tokens, or of as many as fit; the last one is only predicted."""

@@ -7,7 +7,7 @@ so that the largest model takes seconds on any machine.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from avion_core.config import StageSettings
@@ -68,14 +70,15 @@ def measure(
     *,
     bf16: bool = False,
     dry_run: Mapping[str, Any] | None = None,
+    freeze: Sequence[str] = (),
     **arguments: Any,
 ) -> Size:
     """The size of a model of `store.build_model`, in float32 or in bfloat16 mixed precision.
 
-    `dry_run` are the arguments of the model's `dry_run`.
+    `dry_run` are the arguments of the model's `dry_run`, `freeze` those of its `freeze`.
     """
     step = dry_run or {}
-    with _without_contents(kind, architecture, bf16=bf16, **arguments) as model:
+    with _without_contents(kind, architecture, bf16=bf16, freeze=freeze, **arguments) as model:
         multiply_adds = _multiply_adds(model, step)
         plain = _kept_per_clip(model, step)
         set_checkpointing(model, True)
@@ -94,27 +97,30 @@ def stage_size(stage: StageSettings, **further: Any) -> Size:
     """The size of the model that a stage trains; `further` arguments build it, such as `classes`."""
     arguments = {**stage.model_arguments(), **further}
     bf16, step = stage.precision != "fp32", stage.dry_run_arguments()
-    return measure(model_kind(stage), stage.model, bf16=bf16, dry_run=step, **arguments)
+    kind, freeze = model_kind(stage), stage.freeze
+    return measure(kind, stage.model, bf16=bf16, dry_run=step, freeze=freeze, **arguments)
 
 
 def training_flops(stage: StageSettings, **further: Any) -> int:
-    """Operations of a clip in a stage, three times those of the forward pass, as `train.meter` counts.
-
-    What is computed without gradients counts once.
-    """
+    """Operations of a clip in a stage, as `train.meter` counts them."""
     arguments = {**stage.model_arguments(), **further}
-    with _without_contents(model_kind(stage), stage.model, **arguments) as model:
-        forward = 2 * _multiply_adds(model, stage.dry_run_arguments())
-        return 3 * forward - 2 * frozen_flops(model, _frames(model, clips=1))
+    with _without_contents(model_kind(stage), stage.model, freeze=stage.freeze, **arguments) as model:
+        return training_operations(lambda: _forward(model, stage.dry_run_arguments(), clips=1))
 
 
 @contextmanager
 def _without_contents(
-    kind: str, architecture: str | Architecture, *, bf16: bool = False, **arguments: Any
+    kind: str,
+    architecture: str | Architecture,
+    *,
+    bf16: bool = False,
+    freeze: Sequence[str] = (),
+    **arguments: Any,
 ) -> Iterator[VideoModel]:
     """The model, in training; in the body, tensors have no contents."""
     with torch.device("meta"):
         model = build_model(kind, architecture, **arguments).train()
+    model.freeze(freeze)
     shapes_only = FakeTensorMode(allow_non_fake_inputs=True)
     with shapes_only, torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         yield model.to_empty(device="cpu")
@@ -126,11 +132,34 @@ def _multiply_adds(model: VideoModel, step: Mapping[str, Any]) -> int:
     return counter.get_total_flops() // 2
 
 
-def frozen_flops(model: VideoModel, frames_BCTHW: Tensor) -> int:
-    """Operations of the part of a forward pass that training computes without gradients."""
-    with flop_counter() as counter, torch.no_grad():
-        model.frozen_pass(frames_BCTHW)
-    return counter.get_total_flops()
+def training_operations(forward: Callable[[], object]) -> int:
+    """Operations of a training step whose forward pass is the call.
+
+    Three times those of the forward pass, but what has no gradient counts once. Keeps no activations.
+    """
+    with (
+        torch.autograd.graph.saved_tensors_hooks(lambda tensor: None, lambda nothing: nothing),
+        flop_counter() as counter,
+        _WithoutGradient(counter) as frozen,
+    ):
+        forward()
+    return 3 * int(counter.get_total_flops()) - 2 * frozen.operations
+
+
+class _WithoutGradient(TorchFunctionMode):
+    """Counts the operations whose results have no gradient."""
+
+    def __init__(self, counter: FlopCounterMode) -> None:
+        super().__init__()
+        self.operations, self._counter = 0, counter
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        before = self._counter.get_total_flops()
+        result = func(*args, **(kwargs or {}))
+        counted = self._counter.get_total_flops() - before
+        if counted and not any(x.requires_grad for x in tree_leaves(result) if isinstance(x, Tensor)):
+            self.operations += counted
+        return result
 
 
 def flop_counter() -> FlopCounterMode:

@@ -173,7 +173,7 @@ def check_stage_start(stage: StageSettings, source: StageSettings) -> None:
 
     Numbers of classes are left out: they are known once the data are.
     """
-    model, start = _shapes_of(stage), _shapes_of(source)
+    model, start = shapes_of(stage), shapes_of(source)
     report = _fill(
         model,
         start.state_dict(),
@@ -185,7 +185,7 @@ def check_stage_start(stage: StageSettings, source: StageSettings) -> None:
     model.after_start(report.missing)
 
 
-def _shapes_of(stage: StageSettings) -> VideoModel:
+def shapes_of(stage: StageSettings) -> VideoModel:
     """The model that a stage trains, on the device "meta"; a classifier has one class."""
     kind = model_kind(stage)
     classes = {"classes": 1} if MODELS[kind].output == "classes" else {}

@@ -21,9 +21,10 @@ class WeightAverage:
 
     @torch.no_grad()
     def take_in(self, model: nn.Module) -> None:
-        """Move the average towards the model's present weights; copy values that are not floats."""
+        """Move the average towards the model's present weights; copy frozen ones and what are not floats."""
         present = model.state_dict()
-        floats = [name for name, value in self.weights.items() if value.is_floating_point()]
+        frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
+        floats = [name for name, x in self.weights.items() if x.is_floating_point() and name not in frozen]
         torch._foreach_lerp_(
             [self.weights[name] for name in floats], [present[name] for name in floats], 1 - self.decay
         )

@@ -177,8 +177,7 @@ class Training:
         stop = stop or StopFlag()
         rate = self.schedule.apply(self.optimizer, self.step)
         moved = on_device(batch, self.world.device)
-        if self.world.leads:
-            self._meter.see(self.task, moved, self._autocast)
+        self._meter.see(self.task, moved, self._autocast)
         self._seed()
         self.world.traffic.clear()
         self.optimizer.zero_grad(set_to_none=True)

@@ -11,9 +11,8 @@ from typing import Any
 import torch
 
 from avion_core.devices import DEVICES, device_named
-from avion_core.models.base import VideoModel
 from avion_core.models.layers import plain_attention
-from avion_core.models.sizes import flop_counter, frozen_flops
+from avion_core.models.sizes import training_operations
 from avion_core.train.protocols import Batch, PairwiseTask, Task
 
 CLIPS_COUNTED = 2
@@ -37,7 +36,7 @@ class Meter:
         self._flops_per_clip: float | None = None
 
     def see(self, task: Task, batch: Batch, autocast: Callable[[], AbstractContextManager[object]]) -> None:
-        """Count the operations of a clip, the first time only."""
+        """Count the operations of a clip, the first time only; every rank must call this."""
         if self._peak_tflops is not None and self._flops_per_clip is None:
             self._flops_per_clip = flops_per_clip(task, batch, autocast)
 
@@ -65,14 +64,7 @@ def flops_per_clip(task: Task, batch: Batch, autocast: Callable[[], AbstractCont
     """
     some = {name: value[:CLIPS_COUNTED] if value.ndim else value for name, value in batch.items()}
     clips = len(some["rows"])
-    with torch.no_grad(), plain_attention(task.model), autocast():
-        with flop_counter() as counter:
-            prepared = task.prepare(some)
-            if isinstance(task, PairwiseTask):
-                task.embed(prepared)
-            else:
-                task.loss(prepared)
-        frozen = 0
-        if isinstance(task.model, VideoModel):
-            frozen = frozen_flops(task.model, task.model.normalise(some["frames"]))
-    return (3 * counter.get_total_flops() - 2 * frozen) / clips
+    with plain_attention(task.model), autocast():
+        prepared = task.prepare(some)
+        forward = task.embed if isinstance(task, PairwiseTask) else task.loss
+        return training_operations(lambda: forward(prepared)) / clips

@@ -62,7 +62,10 @@ def trainings(workflow: Workflow, flops_per_clip: Callable[..., int]) -> list[Tr
         recipe = stage.recipe
         further = {"classes": _classes(workflow, recipe)} if recipe.trains == "classes" else {}
         same = repr(
-            (recipe.model, recipe.trains, recipe.model_arguments(), recipe.dry_run_arguments(), further)
+            (
+                *(recipe.model, recipe.trains, recipe.freeze),
+                *(recipe.model_arguments(), recipe.dry_run_arguments(), further),
+            )
         )
         if same not in known:
             known[same] = flops_per_clip(recipe, **further)
