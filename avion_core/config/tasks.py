@@ -175,6 +175,7 @@ class ClassificationStage(StageSettings):
     setup: ClassVar[str] = "avion_core.train.tasks.classification:ClassificationSetup"
     files: ClassVar[tuple[str, ...]] = ("classes",)
     trains: ClassVar[str] = "classes"
+    added: ClassVar[tuple[str, ...]] = (*StageSettings.added, "head")
 
     task: Literal["classification"]
     """What is learned."""
@@ -186,6 +187,10 @@ class ClassificationStage(StageSettings):
     """Cutmix alpha; 0 for none."""
     label_smoothing: Fraction = 0.0
     """Share of the target spread over all classes."""
+    head: Literal["linear", "attentive"] = "linear"
+    """Classifier: a linear layer on the clip's embedding, or one that first attends to all tokens of the
+    video tower (V-JEPA's attentive probe); only the head is trained with `freeze: ["vision.*"]`, for VideoMAE
+    `["encoder.*"]`."""
     head_dropout: Fraction = 0.0
     """Dropout before the classifier."""
     patch_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -203,7 +208,8 @@ class ClassificationStage(StageSettings):
     def model_arguments(self) -> dict[str, Any]:
         """Model arguments, except the number of classes."""
         patches = {"patch_dropout": self.patch_dropout} if self.patch_dropout else {}
-        return {**super().model_arguments(), "head_dropout": self.head_dropout, **patches}
+        head = {"head": self.head} if self.head != "linear" else {}
+        return {**super().model_arguments(), "head_dropout": self.head_dropout, **patches, **head}
 
     @property
     def predicts(self) -> str:

@@ -294,6 +294,7 @@ MODELS.register(
         code="avion_core.models.classifier:VideoClassifier",
         starts={"dual_encoder": ("text.*", "logit_scale*", "logit_bias", "vision.projection*")},
         fresh=("head.*",),
+        optional=("head",),
     ),
 )
 MODELS.register(
@@ -308,6 +309,7 @@ MODELS.register(
         code="avion_core.models.videomae:VideoMAEClassifier",
         starts={"videomae": ("norm.*", "encoder_to_decoder.*", "mask_token", "decoder.*")},
         fresh=("head.*", "fc_norm.*"),
+        optional=("head",),
     ),
 )
 MODELS.register(

@@ -14,6 +14,8 @@ from avion_core.models.names import Names, Part
 from avion_core.models.towers import TEXT_TOWERS, VISION_TOWERS, TextTowerConfig, VisionTowerConfig
 from avion_core.registry import load
 
+UNDECAYED = ("positional_embedding", "pos_embed", "cls_token")
+"""Ends of the names of tables without weight decay."""
 Adapter = Callable[[Tensor, Tensor], Tensor]
 """Resizes a position table (first argument) to the shape of another (second)."""
 
@@ -22,6 +24,8 @@ class Tower(nn.Module):
     """A transformer, `blocks`, with its embedding and output layers."""
 
     blocks: nn.ModuleList
+    blocks_name: ClassVar[str] = "blocks."
+    """Prefix of the blocks' weights."""
     embeddings: ClassVar[tuple[str, ...]] = (
         "patch.",
         "class_embedding",
@@ -54,10 +58,7 @@ class VisionTower(Tower):
         raise NotImplementedError
 
     def tokens(self, frames_BCTHW: Tensor) -> Tensor:
-        """Normalised frames to all tokens after the final norm, B,N,width; the class token is the first.
-
-        `forward` reads or projects the class token.
-        """
+        """Normalised frames to all tokens after the final norm, B,N,width."""
         raise NotImplementedError
 
 
@@ -154,8 +155,8 @@ class VideoModel(nn.Module):
         tower = self._towers().get(prefix)
         if tower is not None:
             first = self.num_layers - 2 - len(tower.blocks)
-            if rest.startswith("blocks."):
-                return first + 1 + int(rest.split(".")[1])
+            if rest.startswith(tower.blocks_name):
+                return first + 1 + int(rest.removeprefix(tower.blocks_name).split(".")[0])
             if rest.startswith(tower.embeddings):
                 return first
         return self.num_layers - 1
@@ -165,7 +166,7 @@ class VideoModel(nn.Module):
         return {
             name
             for name, parameter in self.named_parameters()
-            if parameter.requires_grad and (parameter.ndim <= 1 or name.endswith("positional_embedding"))
+            if parameter.requires_grad and (parameter.ndim <= 1 or name.endswith(UNDECAYED))
         }
 
     def check_frames(self, frames_BCTHW: Tensor) -> None:

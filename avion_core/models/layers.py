@@ -267,15 +267,16 @@ def run_blocks(
     """
     *others, last = blocks
     for block in others:
-        x_BND = _run_block(block, x_BND, **options)
-    return _run_block(last, x_BND, **options, **({"first_only": True} if first_only else {}))
+        x_BND = run_block(block, block, x_BND, **options)
+    return run_block(last, last, x_BND, **options, **({"first_only": True} if first_only else {}))
 
 
-def _run_block(block: nn.Module, x_BND: Tensor, **options: Any) -> Tensor:
+def run_block(block: nn.Module, forward: Callable[..., Tensor], x_BND: Tensor, **options: Any) -> Tensor:
+    """Run the forward pass of a block, to be recomputed in the backward pass if it is checkpointing."""
     if block.checkpointing and torch.is_grad_enabled() and _is_trained(block, x_BND):
-        out: Tensor = checkpoint(partial(block, **options), x_BND, use_reentrant=False)
+        out: Tensor = checkpoint(partial(forward, **options), x_BND, use_reentrant=False)
     else:
-        out = block(x_BND, **options)
+        out = forward(x_BND, **options)
     return out
 
 

@@ -75,11 +75,15 @@ def to_theirs(tensors: Mapping[str, Tensor], parts: Sequence[Part], form: str) -
         middle = _first(local, [row for row in rows if row.ours.startswith(".")])
         names: list[str | None] = [local if first else name]
         for row in filter(None, (first, middle)):
-            names = [old and new and _swap(old, row.ours, new) for old in names for new in _pieces(row)]
+            names = [
+                None if old is None or new is None else _swap(old, row.ours, new)
+                for old in names
+                for new in _pieces(row)
+            ]
             tensor = tensor if row.shape is None else tensor.reshape(row.shape)
             tensor = tensor.T if row.transposed and tensor.ndim == 2 else tensor
         values = tensor.chunk(len(names)) if len(names) > 1 else (tensor,)
-        found |= {new: value for new, value in zip(names, values, strict=True) if new}
+        found |= {new: value for new, value in zip(names, values, strict=True) if new is not None}
     return found
 
 

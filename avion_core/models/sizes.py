@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,9 +127,15 @@ def _without_contents(
 
 
 def _multiply_adds(model: VideoModel, step: Mapping[str, Any]) -> int:
-    with flop_counter() as counter, torch.no_grad():
+    with flop_counter() as counter, _keeping_nothing():
         _forward(model, step, clips=1)
-    return counter.get_total_flops() // 2
+    return int(counter.get_total_flops()) // 2
+
+
+def _keeping_nothing() -> AbstractContextManager[None]:
+    """Context of a forward pass that has gradients but no backward pass. torch counts no operations of
+    timm's attention pooling without gradients."""
+    return torch.autograd.graph.saved_tensors_hooks(lambda tensor: None, lambda nothing: nothing)
 
 
 def training_operations(forward: Callable[[], object]) -> int:
@@ -138,7 +144,7 @@ def training_operations(forward: Callable[[], object]) -> int:
     Three times those of the forward pass, but what has no gradient counts once. Keeps no activations.
     """
     with (
-        torch.autograd.graph.saved_tensors_hooks(lambda tensor: None, lambda nothing: nothing),
+        _keeping_nothing(),
         flop_counter() as counter,
         _WithoutGradient(counter) as frozen,
     ):

@@ -162,6 +162,16 @@ class TimeSformerConfig(VisionTowerConfig):
     """Projection into the embedding space: a matrix, or a linear layer with bias (EgoVLP)."""
 
 
+class TimmVisionConfig(VisionTowerConfig):
+    """A Perception Encoder of timm's on every frame; a clip's embedding is the mean over its frames."""
+
+    kind: ClassVar[str] = "timm"
+    silent: ClassVar[tuple[str, ...]] = ("heads", "name")
+
+    name: str
+    """timm's name of the model, such as vit_pe_core_base_patch16_224."""
+
+
 class DistilBertConfig(TextTowerConfig):
     """DistilBERT, read at its first token. Its activation is always exact GELU."""
 
@@ -192,6 +202,9 @@ class DistilBertConfig(TextTowerConfig):
 VISION_TOWERS.register(VisionConfig.kind, Tower(VisionConfig, "avion_core.models.clip:ClipVision"))
 VISION_TOWERS.register(
     TimeSformerConfig.kind, Tower(TimeSformerConfig, "avion_core.models.timesformer:TimeSformer")
+)
+VISION_TOWERS.register(
+    TimmVisionConfig.kind, Tower(TimmVisionConfig, "avion_core.models.timm_vision:TimmVision")
 )
 TEXT_TOWERS.register(TextConfig.kind, Tower(TextConfig, "avion_core.models.clip:ClipText"))
 TEXT_TOWERS.register(

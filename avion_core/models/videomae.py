@@ -10,12 +10,14 @@ the encoder, 1 predicted by the decoder, 2 neither; without decoder masking it i
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Iterable
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from avion_core.models.architecture import VideoMAEConfig
+from avion_core.models.attentive_head import AttentiveHead, attentive_arguments, no_foreign_head
 from avion_core.models.base import Tower, VideoModel
 from avion_core.models.layers import Block, patchify, pick, run_blocks
 from avion_core.models.names import Names, Part, Same
@@ -224,26 +226,47 @@ class VideoMAEClassifier(VideoModel):
         image_size_px: int,
         drop_path: float = 0.0,
         head_dropout: float = 0.0,
+        head: str = "linear",
     ) -> None:
+        """An attentive `head` reads the normalised tokens instead of their mean."""
         super().__init__(config, frames=frames, image_size_px=image_size_px)
         self.encoder = VideoMAEEncoder(
             config, frames=frames, image_size_px=image_size_px, drop_path=drop_path
         )
         self.fc_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.dropout = nn.Dropout(head_dropout)
-        self.head = nn.Linear(config.width, classes)
-        for layer in self.modules():
+        self.head: nn.Linear | AttentiveHead
+        if head == "attentive":
+            dropout, std = head_dropout, 0.02 * HEAD_SCALE
+            self.head = AttentiveHead(
+                config.width, heads=config.heads, classes=classes, dropout=dropout, std=std
+            )
+        else:
+            self.head = nn.Linear(config.width, classes)
+        for layer in (*self.encoder.modules(), self.head):
             if isinstance(layer, nn.Linear):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)
-        with torch.no_grad():
-            self.head.weight.mul_(HEAD_SCALE)
+        if isinstance(self.head, nn.Linear):
+            with torch.no_grad():
+                self.head.weight.mul_(HEAD_SCALE)
 
     def forward(self, frames_BCTHW: Tensor) -> Tensor:
         """Normalised frames to logits_BK."""
         self.check_frames(frames_BCTHW)
-        logits_BK: Tensor = self.head(self.dropout(self.fc_norm(self.encoder(frames_BCTHW).mean(dim=1))))
+        x_BND = self.encoder(frames_BCTHW)
+        if isinstance(self.head, AttentiveHead):
+            logits_BK: Tensor = self.head(self.fc_norm(x_BND))
+        else:
+            logits_BK = self.head(self.dropout(self.fc_norm(x_BND.mean(dim=1))))
         return logits_BK
+
+    @classmethod
+    def optional_arguments(cls, weights: Iterable[str]) -> dict[str, Any]:
+        return attentive_arguments(weights)
+
+    def foreign_copies(self) -> dict[str, Tensor]:
+        return no_foreign_head(self.head)
 
     @classmethod
     def names(cls, config: VideoMAEConfig) -> tuple[Part, ...]:

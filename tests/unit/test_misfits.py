@@ -51,6 +51,7 @@ OF_A_TASK: dict[str, tuple[Any, tuple[str, ...]]] = {
     "cutmix": (1.0, ("classification",)),
     "label_smoothing": (0.1, ("classification",)),
     "head_dropout": (0.5, ("classification",)),
+    "head": ("attentive", ("classification",)),
     "mask_ratio": (0.5, ("reconstruction",)),
     "target_epsilon": (1e-3, ("reconstruction",)),
     "decoder_mask_ratio": (0.5, ("reconstruction",)),
