@@ -22,7 +22,7 @@ from avion_core.layouts import LAYOUTS, TAG_COLUMNS
 from avion_core.media.program import ffmpeg_program
 from avion_core.media.source_file import returned_sources
 from avion_core.media.transcode import have_other_settings
-from avion_core.models.architecture import check_start, load_architecture, model_kind, surely_starts
+from avion_core.models.architecture import check_start, load_architecture, model_kind
 from avion_core.narrate.clip_provider import clip_provider_of
 from avion_core.narrate.exchange import ProviderError
 from avion_core.narrate.local_programs import server_problems
@@ -32,6 +32,7 @@ from avion_core.narrate.rephrase import estimate
 from avion_core.shards import shard_names
 from avion_core.sources.download import source_problems
 from avion_core.sources.state import SourceRecord
+from avion_core.start_checks import check_frozen, check_start_files, check_starts, left_to_train
 from avion_core.workflow import PlannedStage, Workflow
 
 
@@ -205,69 +206,6 @@ def _wrong_length(where: str, entry: EvaluationSettings, stage: PlannedStage) ->
         )
 
 
-def _left_to_train(workflow: Workflow) -> Iterator[PlannedStage]:
-    """The stages still to be trained, for one seed of each run."""
-    seen: set[str] = set()
-    for stage in workflow.trained_stages():
-        if stage.where not in seen and not workflow.is_made(stage):
-            seen.add(stage.where)
-            yield stage
-
-
-def check_frozen(workflow: Workflow) -> Iterator[str]:
-    """Patterns of `freeze` that match no weight, or leave none to train, in stages still to be trained."""
-    for stage in _left_to_train(workflow):
-        if not stage.recipe.freeze:
-            continue
-        from avion_core.models.store import shapes_of  # imports torch, which takes seconds
-
-        try:
-            shapes_of(stage.recipe).freeze(stage.recipe.freeze)
-        except ValueError as error:
-            yield f"{stage.where}: {error}"
-
-
-def check_start_files(workflow: Workflow) -> Iterator[str]:
-    """Files of third-party weights for stages still to be trained, including their content."""
-    for stage in _left_to_train(workflow):
-        fetched = workflow.fetched_weights(stage.recipe)
-        path = fetched or stage.recipe.start_file
-        if path is None:
-            continue
-        if not fetched and not Path(path).is_file():
-            yield f"{stage.where}: start_weights: {path}: no such file; correct the path"
-            continue
-        from avion_core.models.foreign import check_weights  # imports torch, which takes seconds
-        from avion_core.models.open_clip_weights import check_name
-
-        try:
-            if fetched:
-                check_name(str(stage.recipe.start_weights))
-            if Path(path).is_file():
-                check_weights(stage.recipe, path)
-        except (OSError, ValueError) as error:
-            yield f"{stage.where}: start_weights: {error}"
-
-
-def check_starts(workflow: Workflow) -> Iterator[str]:
-    """Stages still to be trained that do not fit the stage they start from."""
-    for stage in _left_to_train(workflow):
-        if stage.recipe.start is None:
-            continue
-        source = workflow.settings.stage(stage.run, stage.recipe.start)
-        try:
-            if surely_starts(stage.recipe, source):
-                continue
-        except ValueError:
-            continue  # listed by check_models
-        from avion_core.models.store import check_stage_start  # imports torch, which takes seconds
-
-        try:
-            check_stage_start(stage.recipe, source)
-        except ValueError as error:
-            yield f"{stage.where}: start: {error}"
-
-
 def check_clips(workflow: Workflow) -> Iterator[str]:
     """Too few clips for a batch or an evaluation, as far as known before annotation."""
     settings, counts = workflow.settings, {}
@@ -310,7 +248,7 @@ def _known_clips(workflow: Workflow, dataset: str) -> dict[str, int]:
 
 def check_tags(workflow: Workflow) -> Iterator[str]:
     """Losses of stages still to be trained that need tags, on a data set that lacks the file with them."""
-    for stage in _left_to_train(workflow):
+    for stage in left_to_train(workflow):
         if not set(stage.recipe.loss_entries) & set(TAG_COLUMNS):
             continue
         data_set = workflow.data_set(stage.recipe.dataset)

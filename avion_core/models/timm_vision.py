@@ -18,7 +18,7 @@ from avion_core.models.towers import TimmVisionConfig
 from avion_core.registry import nearest
 
 
-class TimmBlock(TransformerBlock, EvaBlock):  # type: ignore[misc]
+class TimmBlock(TransformerBlock, EvaBlock):
     """timm's block, which can be recomputed in the backward pass."""
 
     def forward(self, x_BND: Tensor, **options: Any) -> Tensor:

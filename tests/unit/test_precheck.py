@@ -91,6 +91,23 @@ def test_every_problem_is_listed_at_once(tmp_path: Path, monkeypatch: pytest.Mon
     assert found(overlay, "scratch") == []
 
 
+@pytest.mark.parametrize(
+    ("patterns", "start", "message"),
+    [
+        (["visual.*"], "pretrain", "freeze: no weight of this video_classifier matches 'visual.*'"),
+        (["*"], "pretrain", "freeze: all weights are frozen"),
+        (["vision.*"], None, "freeze: the stage starts from nothing"),
+        (["vision.*"], "pretrain", ""),
+    ],
+)
+def test_what_cannot_be_frozen_is_said_before_any_job(
+    patterns: list[str], start: str | None, message: str
+) -> None:
+    lines = found({"stages": {"finetune_cls": {"freeze": patterns, "start": start}}}, "llm")
+    assert [line for line in lines if "freeze" in line] == ([lines[0]] if message else [])
+    assert not message or f"finetune_cls: {message}" in lines[0]
+
+
 def test_all_that_the_papers_data_need_is_listed_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

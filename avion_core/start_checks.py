@@ -1,0 +1,72 @@
+"""Checks before any job of what stages start from, and of what they freeze."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from avion_core.models.architecture import surely_starts
+from avion_core.workflow import PlannedStage, Workflow
+
+
+def left_to_train(workflow: Workflow) -> Iterator[PlannedStage]:
+    """The stages still to be trained, for one seed of each run."""
+    seen: set[str] = set()
+    for stage in workflow.trained_stages():
+        if stage.where not in seen and not workflow.is_made(stage):
+            seen.add(stage.where)
+            yield stage
+
+
+def check_frozen(workflow: Workflow) -> Iterator[str]:
+    """Patterns of `freeze` that match no weight, or leave none to train, in stages still to be trained."""
+    for stage in left_to_train(workflow):
+        if not stage.recipe.freeze:
+            continue
+        from avion_core.models.store import shapes_of  # imports torch, which takes seconds
+
+        try:
+            shapes_of(stage.recipe).freeze(stage.recipe.freeze)
+        except ValueError as error:
+            yield f"{stage.where}: {error}"
+
+
+def check_start_files(workflow: Workflow) -> Iterator[str]:
+    """Files of third-party weights for stages still to be trained, including their content."""
+    for stage in left_to_train(workflow):
+        fetched = workflow.fetched_weights(stage.recipe)
+        path = fetched or stage.recipe.start_file
+        if path is None:
+            continue
+        if not fetched and not Path(path).is_file():
+            yield f"{stage.where}: start_weights: {path}: no such file; correct the path"
+            continue
+        from avion_core.models.foreign import check_weights  # imports torch, which takes seconds
+        from avion_core.models.open_clip_weights import check_name
+
+        try:
+            if fetched:
+                check_name(str(stage.recipe.start_weights))
+            if Path(path).is_file():
+                check_weights(stage.recipe, path)
+        except (OSError, ValueError) as error:
+            yield f"{stage.where}: start_weights: {error}"
+
+
+def check_starts(workflow: Workflow) -> Iterator[str]:
+    """Stages still to be trained that do not fit the stage they start from."""
+    for stage in left_to_train(workflow):
+        if stage.recipe.start is None:
+            continue
+        source = workflow.settings.stage(stage.run, stage.recipe.start)
+        try:
+            if surely_starts(stage.recipe, source):
+                continue
+        except ValueError:
+            continue  # listed by check_models
+        from avion_core.models.store import check_stage_start  # imports torch, which takes seconds
+
+        try:
+            check_stage_start(stage.recipe, source)
+        except ValueError as error:
+            yield f"{stage.where}: start: {error}"
