@@ -18,7 +18,7 @@ from avion_core.data.source_videos import is_utf8
 from avion_core.data.tables import row_count
 from avion_core.data.tokenizer import check_tokenizer
 from avion_core.evaluations import EVALUATIONS
-from avion_core.layouts import LAYOUTS, TAG_COLUMNS
+from avion_core.layouts import LAYOUTS
 from avion_core.media.program import ffmpeg_program
 from avion_core.media.source_file import returned_sources
 from avion_core.media.transcode import have_other_settings
@@ -32,7 +32,7 @@ from avion_core.narrate.rephrase import estimate
 from avion_core.shards import shard_names
 from avion_core.sources.download import source_problems
 from avion_core.sources.state import SourceRecord
-from avion_core.start_checks import check_frozen, check_start_files, check_starts, left_to_train
+from avion_core.start_checks import check_frozen, check_start_files, check_starts, check_tags
 from avion_core.workflow import PlannedStage, Workflow
 
 
@@ -244,20 +244,6 @@ def _known_clips(workflow: Workflow, dataset: str) -> dict[str, int]:
         return data_set.source().clips_at_most(record.videos)
     except (OSError, ValueError):
         return {}  # listed by check_sources
-
-
-def check_tags(workflow: Workflow) -> Iterator[str]:
-    """Losses of stages still to be trained that need tags, on a data set that lacks the file with them."""
-    for stage in left_to_train(workflow):
-        if not set(stage.recipe.loss_entries) & set(TAG_COLUMNS):
-            continue
-        data_set = workflow.data_set(stage.recipe.dataset)
-        name, own = LAYOUTS[data_set.settings.layout].tag_file, data_set.settings.source_settings
-        if name and not own.generated and name not in data_set.source().annotations():
-            yield (
-                f"{stage.where}: the loss '{stage.recipe.loss_name}' needs the verb and noun tags of {name}, "
-                f"which '{stage.recipe.dataset}' does not have; add it (docs/ego4d.md), or set tags: none"
-            )
 
 
 def missing_here(executor: str, jobs: Iterable[Any]) -> str | None:

@@ -36,7 +36,7 @@ def unserved(settings: Settings, run: str) -> Iterator[str]:
                 f"{where}: label: the data set '{recipe.dataset}' has no '{recipe.predicts}'; "
                 f"the layout {layout} has {', '.join(record.labels)}"
             )
-        if set(recipe.loss_entries) & set(TAG_COLUMNS) and not record.tags:
+        if recipe.epochs and set(recipe.loss_entries) & set(TAG_COLUMNS) and not record.tags:
             yield (
                 f"{where}: the loss '{recipe.loss_name}' needs verb and noun tags, which the layout {layout} "
                 f"of the data set '{recipe.dataset}' does not have; set tags: none"
