@@ -25,7 +25,7 @@ for layout, names in WORKFLOW.by_layout().items():
         conda:
             "../envs/media.yaml"
         resources:
-            mem_mb=growing(4000),  # 3.4 GB at 4 million narrations
+            mem_mb=growing(5000),  # 3.4 GB at 4 million narrations, 1 GB more with tags
             runtime=growing(60),
         params:
             code=annotation_code(layout),

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import ast
 import csv
+import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 from avion_core.data.annotation_files import ascii_number
@@ -114,10 +115,13 @@ def _split(line: str) -> list[str]:
         return []
 
 
-@cache
+@lru_cache(2**16)
 def _classes(text: str) -> tuple[int, ...]:
     """Class numbers of a list written as text; none for an empty field. Raises ValueError for others."""
-    numbers = ast.literal_eval(text.strip()) if text.strip() else []
+    try:
+        numbers = json.loads(text)
+    except ValueError:
+        numbers = ast.literal_eval(text.strip()) if text.strip() else []
     if not isinstance(numbers, list) or not all(type(n) is int and 0 <= n <= LARGEST_TAG for n in numbers):
         raise ValueError(text)
     return tuple(numbers)
