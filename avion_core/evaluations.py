@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 
 from avion_core.registry import Registry
 
+DUAL_SOFTMAX = "dual_softmax"
+"""Entry of metrics.json that marks figures of a ranking that uses the whole test set at once."""
+
 
 @dataclass(frozen=True)
 class EvaluationKind:
@@ -87,6 +90,7 @@ EVALUATIONS.register(
     "retrieval",
     EvaluationKind(
         evaluator="avion_core.evaluate.retrieval_evaluator:Retrieval",
+        settings="avion_core.config.evaluations:RetrievalSettings",
         needs="embeddings",
         files=("clips",),
         figures={

@@ -11,6 +11,10 @@ VALIDATION = "validation_"
 """Prefix of the validation's files."""
 
 
+ENSEMBLE = "ensemble_"
+"""Prefix, before a number from 1, of the outputs of evaluations that are averaged with another."""
+
+
 def file_words(files: Mapping[str, str]) -> str:
     """`name=path` of every file, quoted for a shell."""
     return shlex.join(f"{name}={path}" for name, path in files.items())

@@ -22,7 +22,12 @@ from avion_core.config.datasets import (
     LayoutName,
     TranscodeSettings,
 )
-from avion_core.config.evaluations import EvaluationSettings, evaluation_class
+from avion_core.config.evaluations import (
+    EvaluationSettings,
+    RetrievalSettings,
+    ensemble_of,
+    evaluation_class,
+)
 from avion_core.config.filters import CosineFilter, FilterSettings, NarratorFilters
 from avion_core.config.fit import unserved
 from avion_core.config.jobs import StageJob
@@ -72,6 +77,7 @@ __all__ = [
     "ProviderSettings",
     "RephraseSettings",
     "RephraserSettings",
+    "RetrievalSettings",
     "Section",
     "Settings",
     "SettingsError",
@@ -82,6 +88,7 @@ __all__ = [
     "TrainedSettings",
     "TranscodeSettings",
     "VisionSettings",
+    "ensemble_of",
     "evaluation_class",
     "known",
     "load_settings",

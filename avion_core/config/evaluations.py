@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ModelWrapValidatorHandler, model_validator
 
-from avion_core.config.base import Count, Name, Precision
+from avion_core.config.base import Count, Name, Precision, Section
 from avion_core.config.jobs import EvaluationJob
 from avion_core.config.misfits import misfit, refusal, unknown_setting
 from avion_core.evaluations import EVALUATIONS
@@ -90,6 +90,32 @@ class EvaluationSettings(EvaluationJob):
         fields = {name: type(self).model_fields[name] for name in (*own, "precision")}
         left_out = {name for name, field in fields.items() if getattr(self, name) == field.default}
         return {name: value for name, value in super().recipe().items() if name not in left_out}
+
+
+class EnsembleMember(Section):
+    """A retrieval evaluation of a run."""
+
+    run: Name
+    """Its first seed."""
+    evaluation: Name
+    """On the same data set."""
+
+
+class RetrievalSettings(EvaluationSettings):
+    """Multi-instance retrieval."""
+
+    mirror: bool = False
+    """Add the embedding of the mirror image to that of each view of a clip."""
+    ensemble: tuple[EnsembleMember, ...] = ()
+    """Other evaluations, whose similarities of clips and sentences are averaged with this one's."""
+    dual_softmax: bool = False
+    """Weight each similarity by the softmax over all clips, and normalise over all sentences (EgoVLP): a
+    ranking that uses the whole test set at once, which the report says."""
+
+
+def ensemble_of(entry: EvaluationSettings) -> tuple[EnsembleMember, ...]:
+    """The evaluations that are averaged with this one."""
+    return entry.ensemble if isinstance(entry, RetrievalSettings) else ()
 
 
 class MultipleChoiceSettings(EvaluationSettings):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from avion_core.config.datasets import DatasetSettings
-from avion_core.config.evaluations import EvaluationSettings
+from avion_core.config.evaluations import EnsembleMember, EvaluationSettings, ensemble_of
 from avion_core.config.narration import NarrateSettings
 from avion_core.config.narrator import NarratorSettings
 from avion_core.config.providers import provider_names
@@ -48,8 +48,28 @@ def unserved(settings: Settings, run: str) -> Iterator[str]:
         if recipe.validate_with:
             entry = settings.evaluations[recipe.validate_with]
             yield from _unmeasured(entry, settings.datasets, f"{where}.validate_with")
+            if ensemble_of(entry):
+                yield f"{where}.validate_with: '{recipe.validate_with}' has an ensemble; name one without"
     for name in settings.runs[run].evaluations:
         yield from _unmeasured(settings.evaluations[name], settings.datasets, f"evaluations.{name}")
+        for member in ensemble_of(settings.evaluations[name]):
+            yield from _unfit_member(settings, name, member)
+
+
+def _unfit_member(settings: Settings, name: str, member: EnsembleMember) -> Iterator[str]:
+    """Why an evaluation cannot be averaged with another."""
+    where, entry = f"evaluations.{name}.ensemble", settings.evaluations[name]
+    if member.run not in settings.runs or member.evaluation not in settings.runs[member.run].evaluations:
+        yield f"{where}: needs the evaluation '{member.evaluation}' of a run '{member.run}'"
+        return
+    other = settings.evaluations[member.evaluation]
+    if (other.kind, other.dataset) != (entry.kind, entry.dataset):
+        yield (
+            f"{where}: '{member.evaluation}' measures {other.kind} on '{other.dataset}', not {entry.kind} on "
+            f"'{entry.dataset}'"
+        )
+    elif ensemble_of(other):
+        yield f"{where}: '{member.evaluation}' has an ensemble itself; name its members instead"
 
 
 def _without_narrator(settings: Settings) -> Iterator[str]:

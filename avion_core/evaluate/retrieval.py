@@ -101,6 +101,23 @@ def count_unreadable(
     )
 
 
+def dual_softmax(similarity_NM: Matrix, copies_M: npt.NDArray[np.number], *, scale: float = 500.0) -> Scores:
+    """The log of EgoVLP's dual softmax of similarities D of clips and sentences, N,M in float64.
+
+    Each sentence's D is multiplied by its softmax over the clips of D / `scale`; the softmax over the
+    sentences follows. `copies_M` is how often a sentence counts in that, as EgoVLP ranks one per clip.
+    """
+    exact_NM: Scores = similarity_NM.astype(np.float64)
+    weighted_NM = exact_NM * np.exp(_log_softmax(exact_NM / scale, axis=0))
+    return _log_softmax(weighted_NM, axis=1, copies=copies_M)
+
+
+def _log_softmax(x_NM: Scores, *, axis: int, copies: npt.NDArray[np.number] | float = 1.0) -> Scores:
+    x_NM = x_NM - x_NM.max(axis, keepdims=True)
+    total: Scores = np.log((copies * np.exp(x_NM)).sum(axis, keepdims=True))
+    return x_NM - total
+
+
 def sentence_clips(relevancy_NM: Matrix) -> npt.NDArray[np.int64]:
     """The clip that each sentence is resampled with, int64[M]: one of those it describes best.
 

@@ -95,11 +95,18 @@ class Subject:
             f"stage '{self.settings.stage}' is a {self.description.kind}"
         )
 
-    def embed_clips(self, clips: ClipTable, encoder: Embedder, *, normalize: bool = True) -> Inference:
-        """Embeddings of clips, averaged over views; with `normalize` of length 1, each view's too."""
+    def embed_clips(
+        self, clips: ClipTable, encoder: Embedder, *, normalize: bool = True, mirror: bool = False
+    ) -> Inference:
+        """Embeddings of clips, averaged over views; with `normalize` of length 1, each view's too.
+
+        With `mirror`, the mirror image of each view is a further view.
+        """
 
         def forward(frames_BTHWC: Tensor, _: Sequence[int]) -> Tensor:
-            return encoder.encode_video(encoder.normalise(frames_BTHWC), normalize=normalize)
+            views = (frames_BTHWC, frames_BTHWC.flip(3)) if mirror else (frames_BTHWC,)
+            embeds = [encoder.encode_video(encoder.normalise(x), normalize=normalize) for x in views]
+            return torch.stack(embeds).mean(0)
 
         found = self.over_clips(clips, forward)
         return replace(found, outputs=unit_length(found.outputs)) if normalize else found

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from avion_core.evaluations import DUAL_SOFTMAX
 from avion_core.report import formats
 from avion_core.report.compare import gap
 from avion_core.report.published import PublishedTable, published_results
@@ -210,6 +211,12 @@ def _notes(results: Sequence[EvaluationResult], names: Sequence[str]) -> str:
             by_count.setdefault(result.counts[name], []).append(_full_label(result, name))
     if by_count:
         notes.append("n: " + "; ".join(f"{', '.join(of)} {n:,}" for n, of in by_count.items()) + ".")
+    dual = dict.fromkeys(other.run_title for other in results if other.metrics.get(DUAL_SOFTMAX))
+    if dual:
+        notes.append(
+            f"{', '.join(dual)}: ranked by a dual softmax over all clips and sentences of the test set at "
+            "once; not comparable with figures without it."
+        )
     return " ".join(filter(None, (*notes, result.kind.note)))
 
 

@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 from avion_core.config import EvaluationSettings
-from avion_core.file_arguments import VALIDATION
+from avion_core.file_arguments import ENSEMBLE, VALIDATION
 from avion_core.layouts import LAYOUTS
 from avion_core.workflow.planned import Workflow
 
@@ -51,12 +51,16 @@ def training_packets(workflow: Workflow, run: str, stage: str) -> list[str]:
 
 
 def evaluation_files(workflow: Workflow, entry: EvaluationSettings) -> dict[str, str]:
-    """`chunks`, `clips`, and the evaluation's further files (`sentences`, `classes`)."""
+    """`chunks`, `clips`, the evaluation's further files (`sentences`, `classes`), and the outputs of those
+    that it is averaged with (`ensemble_1` …)."""
     layout = LAYOUTS[workflow.settings.datasets[entry.dataset].layout]
     files = layout.evaluations.get(entry.kind, {})
-    return {"chunks": workflow.chunks(entry.dataset)} | {
-        role: workflow.clips(entry.dataset, file) for role, file in files.items()
-    }
+    outputs = workflow.averaged_with(entry)
+    return (
+        {"chunks": workflow.chunks(entry.dataset)}
+        | {role: workflow.clips(entry.dataset, file) for role, file in files.items()}
+        | {f"{ENSEMBLE}{number}": path for number, path in enumerate(outputs, start=1)}
+    )
 
 
 def start_weights(workflow: Workflow, run: str, stage: str) -> tuple[str | None, bool]:

@@ -14,6 +14,7 @@ from avion_core.config import (
     NarrateSettings,
     NarratorSettings,
     StageSettings,
+    ensemble_of,
     run_of,
 )
 from avion_core.files import read_json, sha256
@@ -68,7 +69,8 @@ class Workflow(Paths):
 
     def trained_stages(self) -> list[PlannedStage]:
         """The stages of the runs, each after those of any run that it starts from, that narrate its clips, or
-        that filter its texts. Unknown ones and cycles, which are refused elsewhere, are left out."""
+        that filter its texts; then those of evaluations that the runs' are averaged with. Unknown ones and
+        cycles, which are refused elsewhere, are left out."""
         found: list[PlannedStage] = []
         seen: set[tuple[str, str]] = set()
 
@@ -83,7 +85,16 @@ class Workflow(Paths):
 
         for stage in self.stages():
             add(stage.run, stage.name)
+        for _, _, entry in self.evaluations():
+            for member in ensemble_of(entry):
+                if member.evaluation in self.settings.evaluations:
+                    add(*self._first_of(member.run, self.settings.evaluations[member.evaluation].stage))
         return found
+
+    def averaged_with(self, entry: EvaluationSettings) -> list[str]:
+        """Outputs of the evaluations that are averaged with this one."""
+        places = [self._first_of(member.run, member.evaluation) for member in ensemble_of(entry)]
+        return [self.result(*place, "outputs.safetensors") for place in places]
 
     def _needed(self, stage: PlannedStage) -> Iterator[tuple[str, str]]:
         """Folder of the run, and name, of the stages whose models this one needs."""
@@ -170,7 +181,7 @@ class Workflow(Paths):
         return self.model(*self._first_of(*trained)) if trained else None
 
     def _first_of(self, run: str, stage: str) -> tuple[str, str]:
-        """Folder of the run's first seed, and the stage."""
+        """Folder of the run's first seed, and the stage or evaluation."""
         first = next(iter(self.settings.seeds(run))) if run in self.settings.runs else run  # else refused
         return first, stage
 

@@ -10,6 +10,7 @@ from avion_core.evaluate.bootstrap import Scores
 from avion_core.evaluate.inference import unit_length
 from avion_core.evaluate.multiple_choice import choice_figures, choice_similarity
 from avion_core.evaluate.recognition import class_right, marginal
+from avion_core.evaluate.retrieval import dual_softmax
 from avion_core.evaluate.zero_shot_classes import class_embeddings, precisions, probabilities
 
 RECORDED = json.loads((Path(__file__).parent / "data" / "metrics.json").read_text(encoding="utf-8"))
@@ -103,3 +104,11 @@ def test_verbs_and_nouns_of_actions():
     np.testing.assert_allclose(found_NG[:, there], verb_NG[:, there], atol=1e-6)
     assert set(range(verb_NG.shape[1])) - set(there) == {2} and not found_NG[:, 2].any()
     np.testing.assert_allclose(marginal(probabilities_NK, nouns), noun_NG, atol=1e-6)
+
+
+def test_dual_softmax_of_egovlp():
+    recorded = RECORDED["dual_softmax"]
+    dots_MN, wanted_MN = arrays("dual_softmax", "dot_products_text_by_video", "result_text_by_video")
+    found_NM = np.exp(dual_softmax(dots_MN.T, np.ones(len(dots_MN))))
+    np.testing.assert_allclose(found_NM.T, wanted_MN, atol=1e-5 * np.abs(wanted_MN).max(), rtol=0)
+    assert recorded["result_text_by_video"] != recorded["after_first"]

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
-from avion_core.config import Settings, StageSettings, load_settings
+from avion_core.config import Settings, SettingsError, StageSettings, load_settings
 from avion_core.configfile import lay_over, read_config
 from avion_core.models.sizes import Size, stage_size
 from avion_core.train.memory import USABLE, step_bytes
 from avion_core.train.parts import schedule_of
+from avion_core.workflow import Workflow
+from avion_core.workflow.inputs import evaluation_files
 
 ROOT = Path(__file__).parents[2]
 GPU_BYTES = 24 * 2**30
@@ -164,11 +166,17 @@ RECIPES: dict[tuple[str, str, str], tuple[dict[str, Any], tuple[float, float, fl
 """By experiment, run and stage: settings, and the rates as they are used: peak, start of warm-up, end."""
 
 
+OVER = {"records": ("avion",)}
+"""Experiments that a file of `configs/` is laid over."""
+
+
 @cache
 def experiment(name: str) -> Settings:
-    """`configs/<name>.yaml` over the demo."""
-    demo, own = read_config(ROOT / "config.yaml"), read_config(ROOT / "configs" / f"{name}.yaml")
-    return load_settings(lay_over(demo, own))
+    """`configs/<name>.yaml` over the demo, or over the experiment that its command names before it."""
+    settings = read_config(ROOT / "config.yaml")
+    for file in (*OVER.get(name, ()), name):
+        settings = lay_over(settings, read_config(ROOT / "configs" / f"{file}.yaml"))
+    return load_settings(settings)
 
 
 @pytest.mark.parametrize("place", RECIPES, ids="-".join)
@@ -227,7 +235,42 @@ def test_every_stage_of_every_run_is_in_the_table(name: str) -> None:
     assert stages == {place for place in RECIPES if place[0] == name}
 
 
-@pytest.mark.parametrize("name", ["avion", "videomae"])
+def test_the_records_are_avions_models_with_four_gpus_and_other_evaluations() -> None:
+    avion, records = experiment("avion"), experiment("records")
+    for run in ("vit_b_llm", "vit_l_llm"):
+        for stage in ("avion_pretrain", "avion_mir_sms"):
+            assert records.stage(run, stage).recipe() == avion.stage(run, stage).recipe()
+    stage = records.stage("vit_b_llm", "avion_mir_sms")
+    assert (stage.world_size, stage.process_batch_size) == (4, 64)
+    best = records.evaluations["records_dual_softmax"]
+    assert best.recipe() == avion.evaluations["avion_mir_sms_test"].recipe() | {
+        "mirror": True,
+        "ensemble": [{"run": "vit_b_llm", "evaluation": "records_mirror"}],
+        "dual_softmax": True,
+    }
+    workflow = Workflow(records)
+    files = evaluation_files(workflow, best)
+    assert files["ensemble_1"] == "results/vit_b_llm/records_mirror/outputs.safetensors"
+    alone = Workflow(records, ("vit_l_llm",))
+    assert ("vit_b_llm", "avion_mir_sms") in {(stage.run, stage.name) for stage in alone.trained_stages()}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ensemble": [{"run": "vit_x", "evaluation": "records_mirror"}]}, "needs the evaluation"),
+        ({"ensemble": [{"run": "vit_b_llm", "evaluation": "avion_egomcq"}]}, "needs the evaluation"),
+        ({"ensemble": [{"run": "vit_l_llm", "evaluation": "records_ensemble"}]}, "has an ensemble itself"),
+    ],
+)
+def test_members_that_cannot_be_averaged_are_refused(changes: dict[str, Any], message: str) -> None:
+    settings = experiment("records").model_dump(exclude_unset=True)
+    settings["evaluations"]["records_dual_softmax"] |= changes
+    with pytest.raises(SettingsError, match=rf"evaluations.records_dual_softmax.ensemble: .*{message}"):
+        load_settings(settings)
+
+
+@pytest.mark.parametrize("name", ["avion", "videomae", "records"])
 def test_the_head_says_command_hardware_hours_and_result_with_its_source(name: str) -> None:
     head = (ROOT / "configs" / f"{name}.yaml").read_text().partition("\n\n")[0]
     words = ["snakemake --cores all", "hardware", "GPU hours", "arXiv 2309.16669"]

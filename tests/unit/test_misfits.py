@@ -72,6 +72,9 @@ OF_A_LOSS: dict[str, tuple[Any, dict[str, tuple[str, ...]]]] = {
 }
 """Settings of some losses: a value, and the tasks' losses that read them."""
 OF_A_KIND: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "mirror": (True, ("retrieval",)),
+    "ensemble": ([{"run": "llm", "evaluation": "mir"}], ("retrieval",)),
+    "dual_softmax": (True, ("retrieval",)),
     "similarity": ("dot", ("multiple_choice",)),
     "templates": (["#C C {}"], ("zero_shot_classes",)),
     "pool": ("mean", ("zero_shot_classes",)),
