@@ -228,6 +228,8 @@ def test_common_transcode_setting_out_of_range_is_reported_once() -> None:
         ("finetune_cls", {"loss": "info_nce"}, ["'classification' has no loss 'info_nce'", "leave loss out"]),
         ("pretrain", {"margin": 0.2}, ["margin", "'contrastive'", "'info_nce', which takes temperature"]),
         ("pretrain", {"logit_bias": -5}, ["logit_bias", "'info_nce', which takes"]),
+        ("pretrain", {"narrated_temperature": 0.1}, ["the stage has no narrated clips; add 'narrated'"]),
+        ("pretrain", {"tags": "verb"}, ["tags does not go with", "'info_nce'", "with the loss egonce"]),
         ("finetune_mir", {"relaxation": 0.1}, ["relaxation", "'max_margin', which takes margin"]),
         ("finetune_cls", {"margin": 0.2}, ["margin", "'classification'"]),
         (
