@@ -105,14 +105,9 @@ class BatchLoader:
             shuffle=shuffle,
             drop_last=drop_last,
         )
+        longest_hang_s = LONGEST_HANG_SECONDS if world_size > 1 else math.inf
         self._loader = DataLoader(
-            _BatchReader(
-                dataset,
-                seed,
-                clip_timeout_s,
-                LONGEST_HANG_SECONDS if world_size > 1 else math.inf,
-                neighbours,
-            ),
+            _BatchReader(dataset, seed, clip_timeout_s, longest_hang_s, neighbours),
             batch_sampler=self._steps,
             collate_fn=_as_it_is,
             num_workers=workers,
