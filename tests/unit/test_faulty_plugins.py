@@ -504,7 +504,8 @@ def test_an_architecture_of_an_odd_kind_is_one_error(tower: str) -> None:
         (
             "kinetics",
             {"class_lists": "ek100"},
-            "class_lists does not go with the layout 'kinetics'; it is a setting of ego4d, ek100, folder",
+            "class_lists does not go with the layout 'kinetics'; it is a setting of ego4d, ek100, "
+            "charades_ego, folder",
         ),
     ],
 )
