@@ -36,6 +36,7 @@ ROWS: tuple[tuple[str, str, int, int, dict[str, Any]], ...] = (
     ("dual_encoder", "lavila_tsf_l", 4, 224, {}),
     ("dual_encoder", "lavila_tsf_l_336", 4, 336, {}),
     ("dual_encoder", "egovlp_tsf_b", 4, 224, {}),
+    ("dual_encoder", "pe_core_b_16", 4, 224, {}),
     ("narrator", "narrator_gpt2", 4, 224, {}),
     ("narrator", "narrator_gpt2_xl", 4, 336, {}),
     ("videomae", "videomae_vit_b", 16, 224, {}),

@@ -41,6 +41,17 @@ def test_frozen_weights_keep_their_bits_and_the_others_move(kitchen, pretrained,
     assert {name for name in before if same(before[name], after[name])} == frozen
 
 
+def test_an_attentive_probe_of_a_frozen_tower_is_trained_and_found_again(kitchen, pretrained, tmp_path):
+    recipe = {**CLASSIFICATION, "head": "attentive", "freeze": VISION, "start": "pretrain"}
+    recipe |= {"epochs": 8, "learning_rate": 3e-3}
+    after = weights(train(kitchen, tmp_path, recipe, start=pretrained))
+    before = weights(pretrained)
+    assert "head.query" in after
+    assert "head.weight" not in after
+    assert all(same(x, before[name]) for name, x in after.items() if name.startswith("vision."))
+    assert lines(tmp_path)[-1]["loss"] < lines(tmp_path)[0]["loss"]
+
+
 def test_the_running_average_keeps_negative_zeros():
     model = make_task("contrastive").model
     with torch.no_grad():
