@@ -188,6 +188,13 @@ def test_every_figure_stands_with_its_interval_and_n(world):
     assert "95 % intervals" in table.note and "n: mAP, nDCG 120; mAP v→t" in table.note
 
 
+def test_figures_that_use_the_whole_test_set_are_marked(world):
+    change_metrics(world, "human", "zero_shot_mir", dual_softmax=True)
+    note = results_table(results_of(world).named("zero_shot_mir")).note
+    assert "Human narrations: ranked by a dual softmax over all clips and sentences of the test set" in note
+    assert "LLM narrations: ranked" not in note
+
+
 def test_a_figure_whose_interval_reaches_chance_is_not_better_than_chance(world):
     change_metrics(world, "llm", "cls", verb_top1_interval=[17.0, 70.0])
     said = next(f for f in findings(results_of(world)) if f.text.startswith("Action classification"))

@@ -57,7 +57,7 @@ def test_the_running_average_keeps_negative_zeros():
     with torch.no_grad():
         model.vision.patch.weight.fill_(-0.0)
     model.freeze(["vision.patch.weight"])
-    average = WeightAverage(model, 0.5)
+    average = WeightAverage(model, 0.9)
     average.take_in(model)
     assert same(average.weights["vision.patch.weight"], model.vision.patch.weight)
 
