@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from avion_core.config import PROVIDERS, Settings, StageSettings, run_of
 from avion_core.evaluate.bootstrap import Scores, load_scores
 from avion_core.evaluate.figures import is_number, numbers
-from avion_core.evaluations import EVALUATIONS, EvaluationKind
+from avion_core.evaluations import DUAL_SOFTMAX, EVALUATIONS, EvaluationKind
 from avion_core.files import read_json
 from avion_core.manifests import (
     MANIFEST,
@@ -342,6 +342,8 @@ def _check_types(values: Mapping[str, Any], path: Path, *, objects: Set[str], pl
             continue
         if name == "bad_clips":
             sound = are_bad_clips(value)
+        elif name == DUAL_SOFTMAX:
+            sound = value is True
         elif name.endswith("_interval"):
             sound = isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
         else:
