@@ -90,6 +90,8 @@ def _means(measured: Sequence[Mapping[str, Any]], figures: Collection[str], *, p
         values = [metrics[name] for metrics in measured]
         if isinstance(first, Mapping):
             found[name] = _means(values, figures, prefix=f"{prefix}{name}.")
+        elif all(value is True for value in values):
+            found[name] = True  # a mark of all seeds
         elif not all(value is None or is_number(value) for value in values):
             continue  # lists of clips, which each seed's metrics have
         elif not all(value is not None and math.isfinite(value) for value in values):

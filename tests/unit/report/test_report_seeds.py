@@ -15,6 +15,7 @@ from avion_core.report.differences import differences_table
 from avion_core.report.figures import Series, line_chart, mean_series
 from avion_core.report.findings import findings, tiles
 from avion_core.report.plan import ReportError
+from avion_core.report.seeds import mean_metrics
 from avion_core.report.tables import results_table
 from tests.unit.report.test_report_page import Page, build
 from tests.unit.report.test_report_truth import bold, results_of, row_of
@@ -167,3 +168,10 @@ def test_curves_of_several_seeds_are_their_mean_in_a_band():
     chart = line_chart("loss", series=[series], x_label="step", y_label="loss")
     assert chart.svg.count("<polygon") == 1 and ">6</text>" in chart.svg, "the axis holds the band"
     assert chart.legend == ((0, "run", "3"),)
+
+
+def test_a_mark_of_every_seed_is_kept():
+    figures = {"top1": 50.0, "chance": {"top1": 1.0}}
+    marked = mean_metrics({seed: {**figures, "dual_softmax": True} for seed in range(2)}, ["top1"])
+    assert marked["dual_softmax"] is True
+    assert "dual_softmax" not in mean_metrics(dict.fromkeys(range(2), figures), ["top1"])
