@@ -26,13 +26,15 @@ class EvaluationKind:
     files: tuple[str, ...]
     """Files that it needs, by their role in layouts; its evaluator gets all files that the layout lists."""
     figures: Mapping[str, tuple[str, ...]]
-    """Figure names by the label that a classifier learns; "" is the default."""
+    """Figure names by the label that a classifier learns, for other models by whether clips have `one label`
+    or `several labels`; "" is the default."""
     headlines: tuple[str, ...]
     """Figures that sum up a result; the first that was measured is used."""
     columns: Mapping[str, str]
     """Column headings by figure, in the order of the columns."""
     titles: Mapping[str, str]
-    """Titles by weights (`zero_shot`, `in_domain`, `imported`) or by label; "" is the default."""
+    """Titles by weights (`zero_shot`, `in_domain`, `imported`) or by label; "" is the default. `{dataset}`
+    stands for the data set's name."""
     settings: str = "avion_core.config.evaluations:EvaluationSettings"
     """`package.module:Name` of its settings, a subclass of the default if it has further ones."""
     optional: frozenset[str] = frozenset()
@@ -207,10 +209,10 @@ EVALUATIONS.register(
         headlines=("top1", "mAP"),
         columns={"top1": "top-1", "top5": "top-5", "class_mean_top1": "class mean", "mAP": "mAP"},
         titles={
-            "": "Classification by class names, fine-tuned",
-            "zero_shot": "Zero-shot classification",
-            "in_domain": "Classification by class names",
-            "imported": "Classification by class names",
+            "": "Classification of {dataset} by class names, fine-tuned",
+            "zero_shot": "Zero-shot classification of {dataset}",
+            "in_domain": "Classification of {dataset} by class names",
+            "imported": "Classification of {dataset} by class names",
         },
         counted="clip",
         note=(

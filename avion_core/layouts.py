@@ -51,6 +51,8 @@ class Layout:
     """Official verb and noun class lists by label, used as synonyms by the lexicon."""
     code: tuple[str, ...] = ()
     """Further files behind its tables, relative to `avion_core` or absolute, whose changes make them anew."""
+    several_labels: bool = False
+    """Whether an evaluated clip may have several classes, or none."""
     may_lack_metadata: bool = False
     """Whether a data set may allow that its list of benchmarks is missing (`allow_missing_ego4d_json`)."""
     why_nothing_to_evaluate: str = "its evaluation table is empty"
@@ -191,6 +193,7 @@ LAYOUTS.register(
         tables=("train", "test"),
         evaluations={"zero_shot_classes": {"clips": "test.arrow", "classes": CLASSES}},
         labels={"label": "label"},
+        several_labels=True,
         why_nothing_to_evaluate="none of the videos of CharadesEgo_v1_test_only1st.csv is there",
     ),
 )

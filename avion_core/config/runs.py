@@ -256,14 +256,16 @@ class Settings(Section):
             recipe, where = self.stage(run, stage), f"runs.{run}.stages.{stage}"
             if recipe.validate_with is None:
                 continue
-            kind = self.evaluations[recipe.validate_with].kind
+            validation = self.evaluations[recipe.validate_with]
+            kind, layout = validation.kind, LAYOUTS[self.datasets[validation.dataset].layout]
             if kind not in recipe.measured_by:
                 raise ValueError(
                     f"{where}.validate_with: '{recipe.validate_with}' measures {kind}; {recipe.task} is "
                     f"validated by {' or '.join(recipe.measured_by)}"
                 )
             if recipe.best_metric is not None:
-                figures = EVALUATIONS[kind].figure_names(recipe.predicts)
+                labels = recipe.predicts or ("several labels" if layout.several_labels else "one label")
+                figures = EVALUATIONS[kind].figure_names(labels)
                 known([recipe.best_metric], figures, f"{where}.best_metric")
         for name in self.runs[run].evaluations:
             entry = self.evaluations[name]

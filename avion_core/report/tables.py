@@ -13,6 +13,17 @@ from avion_core.report.published import PublishedTable, published_results
 from avion_core.report.results import EvaluationResult, StageResult, text_by
 from avion_core.report.training_log import TrainingLog
 
+COUNTED = (
+    "clips",
+    "clips_without_labels",
+    "videos",
+    "sentences",
+    "questions",
+    "classes",
+    "classes_without_sentences",
+)
+"""Counts of a result that its table's note names."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -98,7 +109,7 @@ def _weights(result: EvaluationResult) -> str:
 
 def title(result: EvaluationResult) -> str:
     """What was measured, in words."""
-    return result.kind.titles[variant(result)]
+    return result.kind.titles[variant(result)].replace("{dataset}", result.planned.dataset)
 
 
 def result_title(results: Sequence[EvaluationResult]) -> str:
@@ -202,9 +213,11 @@ def _notes(results: Sequence[EvaluationResult], names: Sequence[str]) -> str:
             "Student's t: it covers the seed and not the clips. Each seed's figures, with intervals over the "
             "clips, are in metrics.json."
         )
-    counted = [key for key in ("clips", "videos", "sentences", "questions") if key in result.metrics]
+    counted = [
+        f"{result.metrics[key]:,} {key.replace('_', ' ')}" for key in COUNTED if result.metrics.get(key)
+    ]
     if counted:
-        notes.append(", ".join(f"{result.metrics[key]:,} {key}" for key in counted) + ".")
+        notes.append(", ".join(counted) + ".")
     by_count: dict[int, list[str]] = {}
     for name in names:
         if name in result.counts:

@@ -18,7 +18,15 @@ from avion_core.evaluate.subject import Subject, measure
 from avion_core.models.base import VideoModel
 from avion_core.models.store import ModelDescription
 
-NOT_MEASURED = {"chance", "bad_clips", "clips_in_table", "videos"}
+NOT_MEASURED = {
+    "chance",
+    "bad_clips",
+    "clips_in_table",
+    "clips_without_labels",
+    "classes",
+    "classes_without_sentences",
+    "videos",
+}
 """Figures of an evaluation that do not depend on the model."""
 
 

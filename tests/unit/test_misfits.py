@@ -233,6 +233,20 @@ def test_a_kinds_own_setting_decides_the_result_unless_it_is_the_default(setting
         assert type(plain).model_validate(changed.recipe()) == changed
 
 
+@pytest.mark.parametrize(
+    ("layout", "metric", "others"), [("charades_ego", "top1", "mAP"), ("egtea", "mAP", "top1, top5")]
+)
+def test_the_best_metric_is_one_that_the_layouts_clips_have(layout: str, metric: str, others: str) -> None:
+    overlay = one_run("contrastive", "ego4d", validate_with="e", best_metric=metric)
+    overlay["evaluations"] = {"e": {"kind": "zero_shot_classes", "dataset": layout, "stage": "s"}}
+    message = said(overlay)
+    assert message.startswith(f"config: runs.r.stages.s.best_metric: unknown name '{metric}'; ")
+    assert others in message or "did you mean" in message
+    good = others.partition(",")[0]
+    overlay["stages"]["s"]["best_metric"] = good
+    assert load_settings(lay_over(copy.deepcopy(DEMO), overlay)).stage("r", "s").best_metric == good
+
+
 def test_several_misfits_of_an_evaluation_are_all_listed() -> None:
     assert said(evaluation("retrieval", similarity="dot", framse=3)).splitlines() == [
         "config: evaluations.e: similarity does not go with retrieval; it is a setting of multiple_choice",
