@@ -6,6 +6,7 @@ import argparse
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 VALIDATION = "validation_"
 """Prefix of the validation's files."""
@@ -21,8 +22,18 @@ def file_words(files: Mapping[str, str]) -> str:
 
 
 def named_files(items: Iterable[tuple[str, object]], leave_out: Sequence[str] = ()) -> dict[str, str]:
-    """A rule's inputs by name, without absent and left-out ones."""
-    return {name: str(path) for name, path in items if name not in leave_out and path}
+    """A rule's inputs by name, without absent and left-out ones; several of one name as `name`, `name_2` …"""
+    return {
+        numbered(name, place): str(path)
+        for name, paths in items
+        if name not in leave_out and paths
+        for place, path in enumerate([paths] if isinstance(paths, str) else cast(Iterable[object], paths))
+    }
+
+
+def numbered(name: str, place: int) -> str:
+    """The name of the file at this place, from 0, among several of one name."""
+    return f"{name}_{place + 1}" if place else name
 
 
 def parse_files(words: Sequence[str], *, required: Sequence[str]) -> dict[str, Path]:

@@ -36,21 +36,22 @@ def check_frozen(workflow: Workflow) -> Iterator[str]:
 def check_start_files(workflow: Workflow) -> Iterator[str]:
     """Files of third-party weights for stages still to be trained, including their content."""
     for stage in left_to_train(workflow):
-        fetched = workflow.fetched_weights(stage.recipe)
-        path = fetched or stage.recipe.start_file
-        if path is None:
-            continue
-        if not fetched and not Path(path).is_file():
-            yield f"{stage.where}: start_weights: {path}: no such file; correct the path"
+        files = workflow.weight_files(stage.recipe)
+        missing = [file.path for file in files if not Path(file.path).is_file() and not file.fetched]
+        yield from (
+            f"{stage.where}: start_weights: {path}: no such file; correct the path" for path in missing
+        )
+        if missing or not files:
             continue
         from avion_core.models.foreign import check_weights  # imports torch, which takes seconds
         from avion_core.models.open_clip_weights import check_name
 
         try:
-            if fetched:
-                check_name(str(stage.recipe.start_weights))
-            if Path(path).is_file():
-                check_weights(stage.recipe, path)
+            for file in files:
+                if file.fetched:
+                    check_name(file.source)
+            if all(Path(file.path).is_file() for file in files):
+                check_weights(stage.recipe, *(file.path for file in files))
         except (OSError, ValueError) as error:
             yield f"{stage.where}: start_weights: {error}"
 

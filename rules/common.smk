@@ -139,9 +139,9 @@ def cosines_of(wildcards):
 
 
 def start_weights(wildcards):
-    """The file of third-party weights that a stage starts from."""
-    path, age_counts = inputs.start_weights(WORKFLOW, wildcards.run, wildcards.stage)
-    return (path if age_counts else ancient(path)) if path else []
+    """The files of third-party weights that a stage starts from."""
+    files = inputs.start_weights(WORKFLOW, wildcards.run, wildcards.stage)
+    return [path if age_counts else ancient(path) for path, age_counts in files.items()]
 
 
 def slurm(name):

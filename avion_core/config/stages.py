@@ -56,9 +56,10 @@ class StageSettings(StageJob):
     """Architecture, a file in avion_core/models/architectures."""
     start: str | None = None
     """Stage of the same run to start from; null for a fresh model."""
-    start_weights: str | None = None
+    start_weights: str | Annotated[tuple[str, ...], Field(min_length=2)] | None = None
     """Third-party weights to start from: a `.pt` or `.safetensors` file, or `open_clip:<model>/<tag>`, such
-    as open_clip:ViT-B-16/openai, which `snakemake weights` downloads; `docs/models.md` lists what is read."""
+    as open_clip:ViT-B-16/openai, which `snakemake weights` downloads; `docs/models.md` lists what is read. A
+    list names several that complement each other, such as an image model and a text model."""
     start_weights_key: str | None = None
     """Entry of that file with the weights, needed where it holds several sets, such as `model` and `ema`;
     null for the only one."""
@@ -184,6 +185,8 @@ class StageSettings(StageJob):
             )
         if self.start and self.start_weights:
             raise ValueError("start and start_weights exclude each other; set one of them to null")
+        if self.start_weights_key and len(self.start_sources) > 1:
+            raise ValueError("start_weights_key goes with a single file in start_weights")
         return self
 
     @model_serializer(mode="wrap")
@@ -277,10 +280,9 @@ class StageSettings(StageJob):
         return ()
 
     @property
-    def start_file(self) -> str | None:
-        """The file of `start_weights`; None without one or for an open_clip model."""
-        downloaded = self.start_weights is None or self.start_weights.startswith(OPEN_CLIP)
-        return None if downloaded else self.start_weights
+    def start_sources(self) -> tuple[str, ...]:
+        """The entries of `start_weights`."""
+        return (self.start_weights,) if isinstance(self.start_weights, str) else self.start_weights or ()
 
 
 STAGE_TASKS.base = StageSettings  # set here, as the class is made with the registry

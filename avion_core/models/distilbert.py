@@ -119,10 +119,10 @@ class DistilBert(TextTower):
 
     @classmethod
     def names(cls, config: DistilBertConfig) -> dict[str, Names]:
-        """Names in LaViLa and EgoVLP: those of the package transformers behind a prefix."""
+        """Names in LaViLa, EgoVLP and the package transformers: the last's behind different prefixes."""
         linear = config.projection == "relu_linear"
         projection = ("projection.", "text_projection.1.") if linear else ("projection", "text_projection")
-        formats = {"lavila": (Same(*projection), *_rows("textual."))}
+        formats = {"lavila": (Same(*projection), *_rows("textual.")), "transformers": _rows("distilbert.")}
         if linear:  # EgoVLP has no other
             formats["egovlp"] = (Same("projection.", "txt_proj.1."), *_rows("text_model."))
         return formats

@@ -69,39 +69,53 @@ def _parts(model: VideoModel) -> list[Part]:
 
 def start_from_foreign(
     model: VideoModel,
-    path: str | Path,
-    *,
+    *paths: str | Path,
     source: str = "",
     key: str | None = None,
     fresh: Sequence[str] = (),
     waive_missing: Sequence[str] = (),
     waive_unexpected: Sequence[str] = (),
 ) -> LoadReport:
-    """Fill `model` with the weights of a third-party file, called `source` in errors.
+    """Fill `model` with the weights of a third-party file, or of several together, called `source` in errors.
 
     A classifier skips weights that it has no use for (`ModelKind.starts`). Such files do not record the
     activation, norm epsilon and pixel normalisation of training: the architecture must match. Raises
     ModelError as read_checkpoint and load_weights.
     """
-    tensors = read_checkpoint(path, key=key)
+    tensors = _read_all(paths, key=key)
     waived = {"fresh": fresh, "waive_missing": waive_missing, "waive_unexpected": waive_unexpected}
-    return _load_foreign(model, tensors, source=source or str(path), **waived)
+    return _load_foreign(model, tensors, source=source or _joined(paths), **waived)
 
 
-def check_weights(stage: StageSettings, path: str | Path, *, classes: int | None = None) -> None:
-    """Raise ValueError unless the stage can start from the file `path`, its `start_weights`.
+def check_weights(stage: StageSettings, *paths: str | Path, classes: int | None = None) -> None:
+    """Raise ValueError unless the stage can start from these files, its `start_weights`.
 
-    Reads the whole file with values: about a second per gigabyte. Without `classes` a classifier has as many
+    Reads the whole files with values: about a second per gigabyte. Without `classes` a classifier has as many
     as the file's own head.
     """
     kind = model_kind(stage)
-    tensors = read_checkpoint(path, key=stage.start_weights_key)
+    tensors = _read_all(paths, key=stage.start_weights_key)
     arguments = stage.model_arguments()
     if MODELS[kind].output == "classes":
         arguments["classes"] = classes or _classes_in(tensors, kind, stage.model, arguments)
     with torch.device("meta"):
         model = build_model(kind, stage.model, **arguments)
-    model.after_start(_load_foreign(model, tensors, source=str(path), **stage.waivers()).missing)
+    model.after_start(_load_foreign(model, tensors, source=_joined(paths), **stage.waivers()).missing)
+
+
+def _read_all(paths: Sequence[str | Path], *, key: str | None) -> dict[str, Tensor]:
+    """The weights of all files. Raises ModelError for a name that two of them have."""
+    tensors: dict[str, Tensor] = {}
+    for path in paths:
+        own = read_checkpoint(path, key=key)
+        if twice := sorted(own.keys() & tensors.keys()):
+            raise ModelError(f"{path}: has {twice[0]}, as another file of start_weights has; leave one out")
+        tensors |= own
+    return tensors
+
+
+def _joined(paths: Sequence[str | Path]) -> str:
+    return " and ".join(map(str, paths))
 
 
 def _classes_in(

@@ -138,7 +138,8 @@ class EvaluationResult:
     @property
     def imported(self) -> str:
         """Third-party weights that the stages started from; empty if none."""
-        return next((s.settings.start_weights for s in self.stages if s.settings.start_weights), "")
+        sources = (stage.settings.start_sources for stage in self.stages)
+        return " and ".join(next(filter(None, sources), ()))
 
     @property
     def untrained(self) -> bool:

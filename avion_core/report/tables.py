@@ -304,7 +304,7 @@ def stage_table(runs: Mapping[str, Sequence[StageResult]]) -> Table:
 
 def _stage_row(stage: StageResult) -> Row:
     recipe, log = stage.settings, stage.log
-    start = recipe.start or recipe.start_weights
+    start = recipe.start or " and ".join(recipe.start_sources)
     name = Cell(stage.name, (f"from {start}" if start else "from a fresh model") + _chosen(stage))
     row: list[str | int] = [recipe.objective, recipe.dataset, recipe.model, _narrations(stage)]
     if stage.trained:

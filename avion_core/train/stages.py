@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
-from avion_core.config import StageSettings
+from avion_core.config import OPEN_CLIP, StageSettings
 from avion_core.data.clips import ClipTable
-from avion_core.file_arguments import VALIDATION
+from avion_core.file_arguments import VALIDATION, numbered
 from avion_core.files import checksums, publish, remove_partials, write_manifest
 from avion_core.finished import forget, keep, unfinish
 from avion_core.manifests import MANIFEST
@@ -69,14 +69,19 @@ def train_stage(
     """Train a stage and publish it in the folder `out`, continuing from its checkpoints if any.
 
     `files` by role: `clips_1` …, `chunks`, what the task reads (`sentences`, `classes`), `start` (weights of
-    the stage to start from) and `start_weights` (third-party ones, needed for those of open_clip).
+    the stage to start from) and `start_weights`, `start_weights_2` … (third-party ones, needed for those of
+    open_clip).
     `validation` is the evaluation of `validate_with`. Under torchrun, every process calls this.
 
     Raises ValueError for settings that do not fit the data or the start weights, and for a loss that is
     not finite; exits with PREEMPTED_EXIT_CODE after SIGTERM or SIGUSR1, once the state is saved.
     """
-    if settings.start_file is not None:
-        files = {**files, "start_weights": files.get("start_weights", Path(settings.start_file))}
+    own = {
+        numbered("start_weights", place): Path(source)
+        for place, source in enumerate(settings.start_sources)
+        if not source.startswith(OPEN_CLIP)
+    }
+    files = {**own, **files}
     preempted: PreemptedError | None = None
     with join_world(nodes=settings.nodes, processes=settings.processes, gpus=settings.gpus) as world:
         fix_arithmetic(settings.threads, world)

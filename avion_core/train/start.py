@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from avion_core.config import StageSettings
+from avion_core.file_arguments import numbered
 from avion_core.models.base import VideoModel
 from avion_core.models.foreign import start_from_foreign
 from avion_core.models.store import start_from
@@ -23,17 +24,23 @@ def fill_from_start(
     if "start" in files:
         source = str(files["start"].parent)
         report = start_from(model, source, **settings.waivers())
-    elif settings.start_weights is not None:
-        source = settings.start_weights
-        if "start_weights" not in files:
-            raise ValueError(
-                f"{title}: {source} is not on this machine; fetch it with 'snakemake weights' where "
-                "there is a network, and give the file as '--files start_weights=PATH'"
-            )
-        path, key = files["start_weights"], settings.start_weights_key
-        report = start_from_foreign(model, path, source=source, key=key, **settings.waivers())
+    elif settings.start_sources:
+        paths = [_weight_file(files, place, settings, title) for place in range(len(settings.start_sources))]
+        source, key = " and ".join(settings.start_sources), settings.start_weights_key
+        report = start_from_foreign(model, *paths, source=source, key=key, **settings.waivers())
     else:
         model.after_start(model.state_dict())
         return
     model.after_start(report.missing)
     print(f"{title}: starts from {source}; {report}", file=sys.stderr, flush=True)
+
+
+def _weight_file(files: Mapping[str, Path], place: int, settings: StageSettings, title: str) -> Path:
+    """The file of an entry of `start_weights`. Raises ValueError if it was not given."""
+    role = numbered("start_weights", place)
+    if role not in files:
+        raise ValueError(
+            f"{title}: {settings.start_sources[place]} is not on this machine; fetch it with 'snakemake "
+            f"weights' where there is a network, and give the file as '--files {role}=PATH'"
+        )
+    return files[role]

@@ -63,18 +63,17 @@ def evaluation_files(workflow: Workflow, entry: EvaluationSettings) -> dict[str,
     )
 
 
-def start_weights(workflow: Workflow, run: str, stage: str) -> tuple[str | None, bool]:
-    """The file of third-party weights that a stage starts from, and whether its age counts.
+def start_weights(workflow: Workflow, run: str, stage: str) -> dict[str, bool]:
+    """The files of third-party weights that a stage starts from, and whether the age of each counts.
 
-    If the file is gone, it is left out for a model that was made with it. For any other, `precheck` reports
-    the problem, and the dry run's plan leaves it out.
+    For a model that was made with it, a fetched file that is gone is left out, and a file of the user's
+    stays, as another set of inputs would train again. For any other, the former is fetched, and the latter
+    left out: `precheck` reports it.
     """
     planned = workflow.stage(run, stage)
-    path, made = planned.recipe.start_file, workflow.is_made(planned)
-    fetched = workflow.fetched_weights(planned.recipe)
-    if fetched:
-        return (fetched if Path(fetched).exists() or not made else None), False
-    return (path if path and (Path(path).exists() or made) else None), True
+    made = workflow.is_made(planned)
+    files = workflow.weight_files(planned.recipe)
+    return {file.path: not file.fetched for file in files if Path(file.path).exists() or made != file.fetched}
 
 
 def class_list_words(workflow: Workflow, dataset: str) -> str:

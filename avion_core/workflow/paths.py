@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from avion_core.config import OPEN_CLIP, Settings, StageSettings, VisionSettings
 from avion_core.layouts import SUFFIX
 from avion_core.narrate.rephrase import DEAD_LETTERS, SUMMARY
 from avion_core.sources.download import DataSet
+
+
+class WeightFile(NamedTuple):
+    """A file of third-party weights."""
+
+    source: str
+    """Its entry in `start_weights`."""
+    path: str
+    fetched: bool
+    """Whether the workflow fetches it."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +65,15 @@ class Paths:
         """Weights of a trained stage."""
         return self.result(run, stage, "model.safetensors")
 
-    def fetched_weights(self, recipe: StageSettings) -> str | None:
-        """The fetched file of open_clip's weights that a stage starts from."""
-        source = recipe.start_weights or ""
-        if not source.startswith(OPEN_CLIP):
-            return None
-        return f"{self.settings.data_dir}/weights/open_clip/{source.removeprefix(OPEN_CLIP)}"
+    def weight_files(self, recipe: StageSettings) -> list[WeightFile]:
+        """The third-party files that a stage starts from, in the order of `start_weights`."""
+        folder = f"{self.settings.data_dir}/weights/open_clip"
+        return [
+            WeightFile(source, f"{folder}/{source.removeprefix(OPEN_CLIP)}", fetched=True)
+            if source.startswith(OPEN_CLIP)
+            else WeightFile(source, source, fetched=False)
+            for source in recipe.start_sources
+        ]
 
     def clip_table(self, dataset: str, table: str) -> str:
         """Path of a clip table."""

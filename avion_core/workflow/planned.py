@@ -120,15 +120,16 @@ class Workflow(Paths):
         ]
 
     def is_made(self, stage: PlannedStage) -> bool:
-        """Whether a stage has its model, made with these settings and newer than its file of weights.
+        """Whether a stage has its model, made with these settings and newer than its files of weights.
 
-        That file is then no longer needed and may be gone.
+        Those files are then no longer needed and may be gone.
         """
         folder = Path(self.settings.results_dir) / stage.run / stage.name
-        model, weights = folder / "model.safetensors", stage.recipe.start_file
+        model = folder / "model.safetensors"
         if not (model.is_file() and (folder / MANIFEST).is_file()):
             return False
-        if weights and Path(weights).is_file() and Path(weights).stat().st_mtime > model.stat().st_mtime:
+        own = [Path(file.path) for file in self.weight_files(stage.recipe) if not file.fetched]
+        if any(path.is_file() and path.stat().st_mtime > model.stat().st_mtime for path in own):
             return False
         manifest = read_manifest(folder)
         return not stage_differences(folder, manifest, self.settings, run=stage.run, stage=stage.name)

@@ -19,6 +19,7 @@ from avion_core.config import (
     load_settings,
 )
 from avion_core.configfile import lay_over
+from avion_core.workflow import Workflow
 
 ROOT = Path(__file__).parents[2]
 DEMO = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -325,13 +326,32 @@ def test_data_set_inherits_transcode_and_may_differ() -> None:
 
 
 @pytest.mark.parametrize(
-    ("start_weights", "file"),
-    [(None, None), ("open_clip:ViT-B-16/openai", None), ("weights/avion.pt", "weights/avion.pt")],
+    ("start_weights", "paths"),
+    [
+        (None, []),
+        ("open_clip:ViT-B-16/openai", [("data/weights/open_clip/ViT-B-16/openai", True)]),
+        ("weights/avion.pt", [("weights/avion.pt", False)]),
+        (
+            ["open_clip:ViT-L-14/openai", "distilbert.safetensors"],
+            [("data/weights/open_clip/ViT-L-14/openai", True), ("distilbert.safetensors", False)],
+        ),
+    ],
 )
-def test_start_weights_are_a_file_or_are_downloaded(start_weights: str | None, file: str | None) -> None:
+def test_start_weights_are_files_or_are_downloaded(
+    start_weights: str | list[str] | None, paths: list[tuple[str, bool]]
+) -> None:
     config = copy.deepcopy(DEMO)
     config["stages"]["pretrain"]["start_weights"] = start_weights
-    assert load_settings(config).stages["pretrain"].start_file == file
+    settings = load_settings(config)
+    files = Workflow(settings).weight_files(settings.stages["pretrain"])
+    assert [(file.path, file.fetched) for file in files] == paths
+
+
+def test_a_key_goes_with_one_file_of_weights() -> None:
+    config = copy.deepcopy(DEMO)
+    config["stages"]["pretrain"] |= {"start_weights": ["a.pt", "b.pt"], "start_weights_key": "ema"}
+    with pytest.raises(SettingsError, match="start_weights_key goes with a single file"):
+        load_settings(config)
 
 
 def test_recipe_and_job_part_the_settings() -> None:

@@ -19,6 +19,12 @@ def test_absent_inputs_are_left_out():
     assert named_files(inputs.items(), leave_out=["packets"]) == {"chunks": "c"}
 
 
+def test_several_inputs_of_one_name_are_numbered():
+    inputs = {"start_weights": ["vit.pt", "bert.pt"], "chunks": ["c"]}
+    files = {"start_weights": "vit.pt", "start_weights_2": "bert.pt", "chunks": "c"}
+    assert named_files(inputs.items()) == files
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

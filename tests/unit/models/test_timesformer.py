@@ -10,13 +10,16 @@ import open_clip
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from avion_core.models.architecture import DualEncoderConfig
+from avion_core.models.distilbert import DistilBert
 from avion_core.models.dual_encoder import DualEncoder
 from avion_core.models.export import _named, export_avion, export_egovlp, export_lavila, export_open_clip
 from avion_core.models.foreign import import_state_dict, start_from_foreign
 from avion_core.models.layers import compile_blocks
+from avion_core.models.names import Part, to_theirs
 from avion_core.models.store import ModelDescription, build_model, save_model
 from avion_core.models.timesformer import TimeSformer
 from avion_core.models.towers import DistilBertConfig, TextConfig, TimeSformerConfig
@@ -101,11 +104,48 @@ def test_one_frame_of_a_tower_that_starts_from_timms_image_model_is_its_image(tm
     ).eval()
     model = DualEncoder(EGOVLP, frames=1, image_size_px=16).eval()
     torch.save(theirs.state_dict(), tmp_path / "vit.pt")
-    missing = [*FROM_IMAGES, "text.*", "vision.projection.*", "logit_scale"]
-    start_from_foreign(model, tmp_path / "vit.pt", waive_missing=missing, waive_unexpected=["head.*"])
+    missing = [*FROM_IMAGES, "*.projection.*", "logit_scale"]
+    with pytest.raises(ModelError, match=r"vit\.pt: .* missing: text\."):
+        start_from_foreign(model, tmp_path / "vit.pt", waive_missing=missing, waive_unexpected=["head.*"])
+    texts = with_random_weights(DualEncoder(EGOVLP, **SIZES)).text
+    save_file(as_transformers_saves(texts), tmp_path / "bert.safetensors")
+    files, unexpected = (tmp_path / "vit.pt", tmp_path / "bert.safetensors"), ["head.*", "vocab_*"]
+    report = start_from_foreign(model, *files, waive_missing=missing, waive_unexpected=unexpected)
+    assert set(report.unexpected) == {"head.weight", "head.bias", "vocab_projector.bias"}
     frames = clips(1)
     wanted = theirs.forward_features(frames[:, :, 0])
     torch.testing.assert_close(model.vision.tokens(frames), wanted, atol=3e-6, rtol=0)
+    for name, tensor in texts.state_dict().items():
+        assert torch.equal(model.text.state_dict()[name], tensor) or name.startswith("projection."), name
+
+
+def as_transformers_saves(tower: nn.Module) -> dict[str, Tensor]:
+    """DistilBERT with the head of its pretraining, under the names of the package transformers."""
+    part = Part("", {"transformers": DistilBert.names(EGOVLP.text)["transformers"]})
+    weights = {name: t for name, t in tower.state_dict().items() if not name.startswith("projection.")}
+    return to_theirs(weights, [part], "transformers") | {"vocab_projector.bias": torch.zeros(3)}
+
+
+def test_the_names_of_transformers_are_those_of_its_files():
+    names = as_transformers_saves(DualEncoder(EGOVLP, **SIZES).text).keys()
+    assert {
+        "distilbert.embeddings.word_embeddings.weight",
+        "distilbert.embeddings.position_embeddings.weight",
+        "distilbert.embeddings.LayerNorm.bias",
+        "distilbert.transformer.layer.0.attention.q_lin.weight",
+        "distilbert.transformer.layer.0.attention.out_lin.bias",
+        "distilbert.transformer.layer.1.sa_layer_norm.weight",
+        "distilbert.transformer.layer.1.ffn.lin2.weight",
+        "distilbert.transformer.layer.1.output_layer_norm.bias",
+    } < names
+    assert all(name.startswith(("distilbert.", "vocab_")) for name in names)
+
+
+def test_two_files_with_the_same_weight_are_refused(tmp_path):
+    for name in ("a.pt", "b.pt"):
+        torch.save({"module.vid_proj.0.bias": torch.zeros(8)}, tmp_path / name)
+    with pytest.raises(ModelError, match=r"b\.pt: has module\.vid_proj\.0\.bias, as another file"):
+        start_from_foreign(DualEncoder(EGOVLP, **SIZES), tmp_path / "a.pt", tmp_path / "b.pt")
 
 
 @pytest.mark.parametrize("layers", [1, 2])

@@ -88,13 +88,13 @@ def test_what_validates_a_stage_is_read_beside_its_own_files():
 def test_start_weights_that_are_gone_count_for_models_made_with_them_only(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     own = demo(stages={"pretrain": {"start_weights": "w.pt"}})
-    assert inputs.start_weights(own, "llm", "pretrain") == (None, True)
+    assert inputs.start_weights(own, "llm", "pretrain") == {}
     Path("w.pt").touch()
-    assert inputs.start_weights(own, "llm", "pretrain") == ("w.pt", True)
+    assert inputs.start_weights(own, "llm", "pretrain") == {"w.pt": True}
     fetched = demo(stages={"pretrain": {"start_weights": "open_clip:ViT-B-16/openai"}})
     path = "data/weights/open_clip/ViT-B-16/openai"
-    assert inputs.start_weights(fetched, "llm", "pretrain") == (path, False)
-    assert inputs.start_weights(demo(), "llm", "pretrain") == (None, True)
+    assert inputs.start_weights(fetched, "llm", "pretrain") == {path: False}
+    assert inputs.start_weights(demo(), "llm", "pretrain") == {}
 
 
 def test_the_reports_plan_comes_back_from_json():
