@@ -66,7 +66,12 @@ rule download:
 
 rule weights:
     input:
-        [path for stage in WORKFLOW.trained_stages() if (path := WORKFLOW.fetched_weights(stage.recipe))],
+        [
+            file.path
+            for stage in WORKFLOW.trained_stages()
+            for file in WORKFLOW.weight_files(stage.recipe)
+            if file.fetched
+        ],
 
 
 rule transcode:
