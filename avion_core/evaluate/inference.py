@@ -104,10 +104,8 @@ def over_clips(
     ):
         readable = _readable(readers, clips, ahead=2 * threads + 1, set_aside=set_aside)
         while batch := list(islice(readable, max(1, batch_size // views))):
-            batch_rows = [row for row, _ in batch]
-            outputs.append(
-                _pooled(forward, np.stack([frames for _, frames in batch]), batch_rows, device, pool)
-            )
+            batch_rows, frames = [row for row, _ in batch], np.stack([frames for _, frames in batch])
+            outputs.append(_pooled(forward, frames, batch_rows, device, pool))
             # wait for the batch before this one only, so that reading goes on while a GPU computes
             outputs[-2:-1] = [output_BD.cpu() for output_BD in outputs[-2:-1]]
             rows += batch_rows
