@@ -309,19 +309,22 @@ SIZES: dict[str, Size] = {}
 def size_of(stage: StageSettings) -> Size:
     further = {"classes": 3806} if stage.predicts else {}
     what = repr(
-        (stage.model, stage.task, stage.model_arguments(), stage.precision, stage.dry_run_arguments())
+        (stage.model, stage.trains, stage.model_arguments(), stage.precision, stage.dry_run_arguments())
     )
     if what not in SIZES:
         SIZES[what] = stage_size(stage, **further)
     return SIZES[what]
 
 
+SMALLER = ("lavila_cls", "lavila_egtea", "lavila_charades", "egovlp_charades")
+"""Stages that take no more memory than their experiment's retrieval, on as many clips of as many frames."""
+LARGE = [place for place, (recipe, _) in RECIPES.items() if recipe.get("epochs") and place[2] not in SMALLER]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("place", RECIPES, ids="-".join)
+@pytest.mark.parametrize("place", LARGE, ids="-".join)
 def test_a_stage_fits_the_gpus_that_its_head_names(place: tuple[str, str, str]) -> None:
     stage = experiment(place[0]).stage(*place[1:])
-    if not stage.epochs:
-        return
     assert stage.gradient_checkpointing == "auto"
     size = size_of(stage)
     plain, checkpointed = (step_bytes(stage, size, checkpointing=on) for on in (False, True))
