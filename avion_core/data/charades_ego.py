@@ -94,8 +94,10 @@ def _video(row: Row, classes: int) -> Video:
 def _action(row: Row, text: str, classes: int) -> Action:
     match = re.fullmatch(r"\s*c([0-9]{3}) +([0-9.]+) +([0-9.]+)\s*", text)
     try:
-        label, start_s, end_s = int(match[1]), float(match[2]), float(match[3])  # type: ignore[index]
-    except (TypeError, ValueError):
+        if match is None:
+            raise ValueError
+        label, start_s, end_s = int(match[1]), float(match[2]), float(match[3])
+    except ValueError:
         raise row.error("actions", f"'{text}' is not a class and two times, c092 11.90 21.20") from None
     if label >= classes:
         raise row.error("actions", f"the class of '{text}' is not among the {classes} of {CLASSES}")

@@ -75,7 +75,7 @@ class TimmVision(VisionTower):
         )
 
     @property
-    def blocks(self) -> nn.ModuleList:  # type: ignore[override]
+    def blocks(self) -> nn.ModuleList:  # type: ignore[override]  # an attribute of other towers
         """timm's blocks."""
         found: nn.ModuleList = self.encoder.blocks
         return found
