@@ -83,19 +83,24 @@ def ego_nce(
     A clip's texts are its own and those of clips that share one of the `verb_tags`, bool BV, and one of the
     `noun_tags`, bool BN; of the two, one that is not given is not required, and without both only the own
     text is left. The probability is summed over them inside the logarithm. The two directions are added, not
-    averaged, as in EgoVLP's code: without tags it is twice the InfoNCE. A bias is ignored.
-
-    Every process compares all clips, as a row's place among them is known only after gathering.
+    averaged, as in EgoVLP's code: without tags it is twice the InfoNCE. A bias is ignored. A process compares
+    as in `info_nce`.
     """
+    given = [tags_BC for tags_BC in (verb_tags, noun_tags) if tags_BC is not None]
+    if not given:
+        return 2 * info_nce(video_BD, text_BD, scale=scale, gather=gather)
     with _plain_precision(video_BD):
-        _, _, video_GD, text_GD = _own_and_all(video_BD, text_BD, gather)
-        tags = [_wide(gather(tags_BC)) for tags_BC in (verb_tags, noun_tags) if tags_BC is not None]
-        scale = torch.as_tensor(scale).to(video_GD)
-        places_G = torch.arange(len(video_GD), device=video_GD.device)
-        loss = partial(_minus_log_positives, tags=tags)
-        among_clips = _sum_over_rows(loss, [text_GD, places_G], video_GD, scale)
-        among_texts = _sum_over_rows(loss, [video_GD, places_G], text_GD, scale)
-        return (among_clips + among_texts) / len(video_GD)
+        video_BD, text_BD, video_GD, text_GD = _own_and_all(video_BD, text_BD, gather)
+        scale = torch.as_tensor(scale).to(video_BD)
+        # a clip with a tag of each kind shares them with itself, any other shares none with anyone
+        tagged_B = torch.stack([tags_BC.any(dim=1) for tags_BC in given]).all(dim=0)
+        tags = [(_wide(tags_BC), _wide(gather(tags_BC))) for tags_BC in given]
+        rows = [tagged_B, torch.arange(len(tagged_B), device=tagged_B.device)]
+        loss = partial(_log_sum_exp_less_sharers, tags=tags)
+        among_clips = _sum_over_rows(loss, [text_BD, *rows], video_GD, scale)
+        among_texts = _sum_over_rows(loss, [video_BD, *rows], text_GD, scale)
+        untagged = (~tagged_B * (video_BD * text_BD).sum(dim=1)).sum()
+        return (among_clips + among_texts - 2 * scale * untagged) / len(video_BD)
 
 
 def sigmoid(
@@ -217,16 +222,24 @@ def _softplus(rows_bD: Tensor, others_GD: Tensor, scale: Tensor, bias: Tensor) -
     return F.softplus(scale * rows_bD @ others_GD.T + bias).sum()
 
 
-def _minus_log_positives(
-    rows_bD: Tensor, places_b: Tensor, others_GD: Tensor, scale: Tensor, *, tags: Sequence[Tensor]
+def _log_sum_exp_less_sharers(
+    rows_bD: Tensor,
+    tagged_b: Tensor,
+    places_b: Tensor,
+    others_GD: Tensor,
+    scale: Tensor,
+    *,
+    tags: Sequence[tuple[Tensor, Tensor]],
 ) -> Tensor:
-    """Minus the log of the probability of a row's positives: itself and those that share each kind of tag."""
+    """Log-sum-exp of a row's logits less, for a tagged row, that over those who share each kind of tag.
+
+    `tags` has for each kind BC and GC, of which `places_b` are the rows' own.
+    """
     logits_bG = scale * rows_bD @ others_GD.T
-    positive_bG = places_b[:, None] == torch.arange(len(others_GD), device=places_b.device)
-    if tags:
-        positive_bG |= torch.stack([tags_GC[places_b] @ tags_GC.T > 0 for tags_GC in tags]).all(dim=0)
-    positives_b = logits_bG.masked_fill(~positive_bG, -torch.inf).logsumexp(dim=1)
-    return (logits_bG.logsumexp(dim=1) - positives_b).sum()
+    shared_bG = torch.stack([own_BC[places_b] @ tags_GC.T > 0 for own_BC, tags_GC in tags]).all(dim=0)
+    lowest = torch.finfo(logits_bG.dtype).min  # over a row of -inf, the gradient would be NaN
+    sharers_b = logits_bG.masked_fill(~shared_bG, lowest).logsumexp(dim=1)
+    return (logits_bG.logsumexp(dim=1) - torch.where(tagged_b, sharers_b, 0)).sum()
 
 
 def _sum_over_rows(
