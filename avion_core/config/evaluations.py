@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, ModelWrapValidatorHandler, model_val
 
 from avion_core.config.base import Count, Name, Precision, Section
 from avion_core.config.jobs import EvaluationJob
-from avion_core.config.misfits import misfit, refusal, unknown_setting
+from avion_core.config.misfits import fitting
 from avion_core.evaluations import EVALUATIONS
 from avion_core.registry import load
 
@@ -66,7 +66,9 @@ class EvaluationSettings(EvaluationJob):
         if kind not in EVALUATIONS:
             return handler(raw)
         chosen = evaluation_class(str(kind))
-        return handler(_fitting(cls, raw)) if chosen is cls else chosen.model_validate(raw)
+        if chosen is not cls:
+            return chosen.model_validate(raw)
+        return handler(fitting(cls, raw, homes=_kinds_with, beside=lambda _: str(kind)))
 
     @model_validator(mode="after")
     def _views_fit(self) -> Self:
@@ -157,24 +159,6 @@ class ZeroShotClassesSettings(EvaluationSettings):
         return {name: value for name, value in own.items() if value is not None}
 
 
-def _fitting(settings: type[EvaluationSettings], raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Raw settings of this class; null stands for what it does not have.
-
-    Raises ValidationError for settings of other kinds, and for unknown ones.
-    """
-    kept, problems = {}, []
-    for name, value in raw.items():
-        fits = name in settings.model_fields
-        homes = [] if fits else [kind for kind in EVALUATIONS if name in evaluation_class(kind).model_fields]
-        if homes and value is None:
-            continue
-        kept[name] = value
-        if homes:
-            problems.append(
-                misfit(f"{name} does not go with {raw['kind']}; it is a setting of {' and '.join(homes)}")
-            )
-        elif not fits:
-            problems.append(unknown_setting(str(name), value, settings.model_fields))
-    if problems:
-        raise refusal(*problems)
-    return kept
+def _kinds_with(name: str) -> list[str]:
+    """Kinds of evaluation that have this setting."""
+    return [kind for kind in EVALUATIONS if name in evaluation_class(kind).model_fields]

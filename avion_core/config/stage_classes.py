@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from pydantic import create_model
 from pydantic_core import InitErrorDetails
 
-from avion_core.config.misfits import misfit, refusal, unknown_setting
+from avion_core.config.misfits import fitting, misfit, refusal
 from avion_core.registry import Registry
 
 if TYPE_CHECKING:
@@ -55,25 +55,21 @@ def _with_loss(settings: type[StageSettings], loss: str) -> type[StageSettings]:
     return made
 
 
-def fitting(settings: type[StageSettings], raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Raw settings of this class; null stands for a loss's published value, and for what it does not have.
+def fitting_stage(settings: type[StageSettings], raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Raw settings of this class, as in `misfits.fitting`; null stands for a loss's published value."""
+    tasks = {plain: task for task, plain in STAGE_TASKS.items()}
+    task = next(tasks[plain] for plain in settings.__mro__ if plain in tasks)
 
-    Raises ValidationError for settings of other tasks and losses, and for unknown ones.
-    """
-    kept, problems = {}, []
+    def beside(homes: list[str]) -> str:
+        """This task, and its loss for a setting of losses only."""
+        if not settings.losses or any(home in STAGE_TASKS for home in homes):
+            return f"the task '{task}'"
+        loss = settings.model_fields["loss"].default
+        own = ", ".join(settings.losses[loss].model_fields)
+        return f"the task '{task}' and the loss '{loss}', which takes {own}"
+
     of_its_losses = {"loss", *(name for own in settings.losses.values() for name in own.model_fields)}
-    for name, value in raw.items():
-        homes = [] if name in settings.model_fields else _homes(name)
-        if value is None and (homes or name in of_its_losses):
-            continue
-        kept[name] = value
-        if homes:
-            problems.append(_misfit(settings, name, homes))
-        elif name not in settings.model_fields:
-            problems.append(unknown_setting(str(name), value, settings.model_fields))
-    if problems:
-        raise refusal(*problems)
-    return kept
+    return fitting(settings, raw, homes=_homes, beside=beside, nullable=of_its_losses)
 
 
 def _homes(name: str) -> list[str]:
@@ -86,14 +82,3 @@ def _homes(name: str) -> list[str]:
         elif name in settings.model_fields:
             homes.append(task)
     return homes
-
-
-def _misfit(settings: type[StageSettings], name: str, homes: list[str]) -> InitErrorDetails:
-    """A setting that others have: which, and what this one takes where it is one of losses."""
-    tasks = {plain: task for task, plain in STAGE_TASKS.items()}
-    task = next(tasks[plain] for plain in settings.__mro__ if plain in tasks)
-    among = f"the task '{task}'"
-    if settings.losses and not any(home in STAGE_TASKS for home in homes):
-        loss = settings.model_fields["loss"].default
-        among += f" and the loss '{loss}', which takes {', '.join(settings.losses[loss].model_fields)}"
-    return misfit(f"{name} does not go with {among}; it is a setting of {' and '.join(homes)}")

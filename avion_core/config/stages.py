@@ -16,7 +16,7 @@ from pydantic import (
 from avion_core.config.base import Count, Fraction, Name, NotNegative, Positive, Precision
 from avion_core.config.jobs import StageJob
 from avion_core.config.losses import Losses
-from avion_core.config.stage_classes import STAGE_TASKS, fitting, stage_class
+from avion_core.config.stage_classes import STAGE_TASKS, fitting_stage, stage_class
 from avion_core.evaluations import EVALUATIONS
 from avion_core.registry import Registry
 
@@ -155,7 +155,7 @@ class StageSettings(StageJob):
         if not isinstance(raw, Mapping):
             return handler(raw)
         chosen = stage_class(raw)
-        return handler(fitting(cls, raw)) if chosen is cls else chosen.model_validate(raw)
+        return handler(fitting_stage(cls, raw)) if chosen is cls else chosen.model_validate(raw)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

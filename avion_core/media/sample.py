@@ -80,12 +80,7 @@ def window_frames(
         raise ValueError(f"stride must be at least 1, got {stride}")
     length = max(end_frame - start_frame, 1)
     slack = max(length - ((count - 1) * stride + 1), 0)
-    if rng is not None:
-        first = int(rng.integers(slack + 1))
-    elif views == 1:
-        first = slack // 2
-    else:
-        first = slack * view // (views - 1)
+    first = slack // 2 if rng is None and views == 1 else _window_start(slack, rng, view, views)
     offsets = first + stride * np.arange(count, dtype=np.int64)
     return start_frame + np.minimum(offsets, length - 1)
 
@@ -165,9 +160,14 @@ def padded_window_frames(
     """
     _check(count, view, views)
     slack = max(end_frame - start_frame - count * stride, 0)
-    first = int(rng.integers(slack + 1)) if rng is not None else slack * view // max(views - 1, 1)
+    first = _window_start(slack, rng, view, views)
     numbers = start_frame + first + stride * np.arange(count, dtype=np.int64)
     return np.where(numbers < max(end_frame, start_frame + 1), numbers, BLACK)
+
+
+def _window_start(slack: int, rng: np.random.Generator | None, view: int, views: int) -> int:
+    """One of the starts 0 to `slack`, with `rng` any, else those of `views` evenly from first to last."""
+    return int(rng.integers(slack + 1)) if rng is not None else slack * view // max(views - 1, 1)
 
 
 def _check(count: int, view: int, views: int) -> None:
