@@ -46,6 +46,14 @@ class Annotation:
         self.dropped.cleaned[table] += sum(map(operator.ne, given, shown))
         return shown
 
+    def write_trimmed_clips(
+        self, split: str, video_ids: Sequence[str], labels: Sequence[int], lines: Sequence[int]
+    ) -> None:
+        """Publish a split whose clips are whole videos of one class each, read from these lines of a list."""
+        length_s = [self.index.duration_s(name) if self.index.has(name) else 0.0 for name in video_ids]
+        columns = whole_videos(video_ids, length_s, [f"line {line}" for line in lines])
+        self.write_clips(split, pa.table(columns | {"label": pa.array(labels, pa.int32())}))
+
     def write_clips(self, split: str, table: pa.Table) -> None:
         """Publish a split's clips, except those without a text or without video."""
         kept, left_out, reasons = sound_clips(table, self.index)
@@ -85,6 +93,19 @@ def _without_text(table: pa.Table) -> NDArray[np.bool_]:
 def one_text_each(texts: Sequence[str]) -> pa.ListArray:
     """A column of one-text lists."""
     return pa.ListArray.from_arrays(np.arange(len(texts) + 1, dtype=np.int32), pa.array(texts, pa.string()))
+
+
+def whole_videos(
+    video_ids: Sequence[str], end_s: Seconds, narration_ids: Sequence[str]
+) -> dict[str, pa.Array]:
+    """Columns of clips that are whole videos without texts."""
+    return {
+        "video_id": pa.array(video_ids, pa.string()),
+        "start_s": pa.array(np.zeros(len(video_ids))),
+        "end_s": pa.array(end_s, pa.float64()),
+        "texts": pa.array([[] for _ in video_ids], pa.list_(pa.string())),
+        "narration_id": pa.array(narration_ids, pa.string()),
+    }
 
 
 def human_clips(

@@ -11,6 +11,7 @@ all its classes. Names are read whole; LaViLa's reader cuts them at their first 
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from dataclasses import dataclass
@@ -18,14 +19,14 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from avion_core.data.annotation import Annotation, human_clips
+from avion_core.data.annotation import Annotation, human_clips, whole_videos
 from avion_core.data.annotation_files import Row, ascii_number, read_rows, read_text
 from avion_core.data.layout_files import LayoutReader, OfficialFiles
 from avion_core.data.source_videos import (
     SourceError,
     SourceVideo,
     VideosOfClips,
-    in_parallel,
+    find_listed,
     refuse_namesakes,
     require_files,
 )
@@ -36,9 +37,9 @@ from avion_core.plain_text import plain
 CLASSES = "Charades_v1_classes.txt"
 SPLITS = {"train": "CharadesEgo_v1_train_only1st.csv", "test": "CharadesEgo_v1_test_only1st.csv"}
 FILES = (CLASSES, *SPLITS.values())
-FOLDERS = ("CharadesEgo_v1_480", ".")
-"""Where the videos may be."""
-WHAT = f"{CLASSES}, the two lists of first-person videos and the folder {FOLDERS[0]} of videos"
+PLACES = ("CharadesEgo_v1_480/", "")
+"""Folders in which the videos may be."""
+WHAT = f"{CLASSES}, the two lists of first-person videos and the folder {PLACES[0]} of videos"
 
 
 @dataclass(frozen=True)
@@ -121,11 +122,10 @@ def check(folder: Path) -> None:
 
 def find_videos(folder: Path) -> tuple[list[SourceVideo], list[SourceVideo]]:
     """Listed videos found on disk, and expected paths of missing ones."""
-    names = dict.fromkeys(video.video_id for videos in _read_lists(folder).values() for video in videos)
-    places = [[SourceVideo(name, folder / place / f"{name}.mp4") for place in FOLDERS] for name in names]
-    there = in_parallel(lambda own: [video for video in own if video.path.is_file()][:1], places)
-    missing = [own[0] for own, found in zip(places, there, strict=True) if not found]
-    return [video for found in there for video in found], missing
+    listed = itertools.chain(*_read_lists(folder).values())
+    return find_listed(
+        folder, {video.video_id: [f"{place}{video.video_id}.mp4" for place in PLACES] for video in listed}
+    )
 
 
 def clips(folder: Path) -> tuple[VideosOfClips, list[str]]:
@@ -153,14 +153,9 @@ def annotate(annotation: Annotation) -> None:
     annotation.write_clips("train", pa.table(columns))
     test = lists["test"]
     labels = [sorted({own.label for own in video.actions}) for video in test]
-    columns = {
-        "video_id": pa.array([video.video_id for video in test], pa.string()),
-        "start_s": pa.array([0.0] * len(test), pa.float64()),
-        "end_s": pa.array([video.length_s for video in test], pa.float64()),
-        "texts": pa.array([[] for _ in test], pa.list_(pa.string())),
-        "narration_id": pa.array([video.video_id for video in test], pa.string()),
-        "labels": pa.array(labels, pa.list_(pa.int32())),
-    }
+    names = [video.video_id for video in test]
+    columns = whole_videos(names, [video.length_s for video in test], names)
+    columns["labels"] = pa.array(labels, pa.list_(pa.int32()))
     annotation.write_clips("test", pa.table(columns))
     write_json(annotation.clips_dir / CLASSES_FILE, {"label": classes})
 

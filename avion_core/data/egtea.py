@@ -7,11 +7,9 @@ where the session is the first three parts of the clip's name by `-`.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-import pyarrow as pa
 
 from avion_core.data.annotation import Annotation
 from avion_core.data.annotation_files import read_text
@@ -20,7 +18,7 @@ from avion_core.data.source_videos import (
     SourceError,
     SourceVideo,
     VideosOfClips,
-    in_parallel,
+    find_listed,
     refuse_namesakes,
     require_files,
 )
@@ -43,10 +41,10 @@ class Listed:
     line: int
 
     @property
-    def path(self) -> Path:
+    def path(self) -> str:
         """Its file, relative to the data set's folder."""
         session = "-".join(self.clip_id.split("-")[:3])
-        return Path("cropped_clips") / session / f"{self.clip_id}.mp4"
+        return f"cropped_clips/{session}/{self.clip_id}.mp4"
 
 
 def read_actions(path: Path) -> dict[int, str]:
@@ -97,17 +95,13 @@ def check(folder: Path) -> None:
     splits = _read_splits(folder)
     if not splits["train"]:
         raise SourceError(f"{folder / SPLITS['train']}: it lists no clip; restore the owner's file")
-    refuse_namesakes((one.clip_id, str(one.path)) for listed in splits.values() for one in listed)
+    refuse_namesakes((one.clip_id, one.path) for listed in splits.values() for one in listed)
 
 
 def find_videos(folder: Path) -> tuple[list[SourceVideo], list[SourceVideo]]:
     """Listed clips found on disk, and expected paths of missing ones."""
-    splits = _read_splits(folder)
-    paths = {one.clip_id: folder / one.path for listed in splits.values() for one in listed}
-    videos = [SourceVideo(clip_id, path) for clip_id, path in paths.items()]
-    there = in_parallel(lambda video: video.path.is_file(), videos)
-    found = [video for video, exists in zip(videos, there, strict=True) if exists]
-    return found, [video for video, exists in zip(videos, there, strict=True) if not exists]
+    listed = itertools.chain(*_read_splits(folder).values())
+    return find_listed(folder, {one.clip_id: [one.path] for one in listed})
 
 
 def clips(folder: Path) -> tuple[VideosOfClips, list[str]]:
@@ -118,19 +112,14 @@ def clips(folder: Path) -> tuple[VideosOfClips, list[str]]:
 
 def annotate(annotation: Annotation) -> None:
     """Write whole trimmed clips with their class."""
-    actions, index = read_actions(annotation.raw_dir / ACTIONS), annotation.index
+    actions = read_actions(annotation.raw_dir / ACTIONS)
     for split, listed in _read_splits(annotation.raw_dir).items():
-        names = [one.clip_id for one in listed]
-        length_s = [index.duration_s(name) if index.has(name) else 0.0 for name in names]
-        columns = {
-            "video_id": pa.array(names, pa.string()),
-            "start_s": pa.array(np.zeros(len(listed))),
-            "end_s": pa.array(length_s, pa.float64()),
-            "texts": pa.array([[] for _ in listed], pa.list_(pa.string())),
-            "narration_id": pa.array([f"line {one.line}" for one in listed], pa.string()),
-            "label": pa.array([one.label for one in listed], pa.int32()),
-        }
-        annotation.write_clips(split, pa.table(columns))
+        annotation.write_trimmed_clips(
+            split,
+            [one.clip_id for one in listed],
+            [one.label for one in listed],
+            [one.line for one in listed],
+        )
     write_json(annotation.clips_dir / CLASSES_FILE, {"label": list(actions.values())})
 
 

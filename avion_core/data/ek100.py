@@ -17,7 +17,13 @@ from avion_core.data.annotation import Annotation, human_clips
 from avion_core.data.annotation_files import Row, ascii_number, read_rows
 from avion_core.data.clips import write_sentences
 from avion_core.data.layout_files import LayoutReader, OfficialFiles
-from avion_core.data.source_videos import SourceError, SourceVideo, VideosOfClips, require_files
+from avion_core.data.source_videos import (
+    SourceError,
+    SourceVideo,
+    VideosOfClips,
+    find_listed,
+    require_files,
+)
 from avion_core.data.tables import SUFFIX
 from avion_core.files import write_json
 from avion_core.layouts import CLASSES as CLASSES_FILE
@@ -245,14 +251,8 @@ def find_videos(folder: Path) -> tuple[list[SourceVideo], list[SourceVideo]]:
     """Annotated videos found in `<participant>/videos`, and expected paths of missing ones."""
     segments = read_annotations(folder).segments
     wanted = {segment.video_id for rows in segments.values() for segment in rows}
-    found, gone = [], []
-    for video_id in sorted(wanted):
-        stem = folder / video_id.split("_")[0] / "videos" / video_id
-        places = [SourceVideo(video_id, stem.with_suffix(suffix)) for suffix in (".MP4", ".mp4")]
-        there = [video for video in places if video.path.is_file()]
-        found += there[:1]
-        gone += [] if there else places
-    return found, gone
+    stems = {video_id: f"{video_id.split('_')[0]}/videos/{video_id}" for video_id in sorted(wanted)}
+    return find_listed(folder, {video_id: [f"{stem}.MP4", f"{stem}.mp4"] for video_id, stem in stems.items()})
 
 
 def clips(folder: Path) -> tuple[VideosOfClips, list[str]]:

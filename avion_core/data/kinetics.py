@@ -9,11 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-
-import numpy as np
-import pyarrow as pa
 
 from avion_core.data.annotation import Annotation
 from avion_core.data.annotation_files import read_rows, read_text
@@ -23,8 +19,7 @@ from avion_core.data.source_videos import (
     SourceVideo,
     VideosOfClips,
     canonical_name,
-    find_file,
-    in_parallel,
+    find_listed,
     refuse_namesakes,
     require_files,
     video_id_of,
@@ -180,20 +175,7 @@ def check(folder: Path) -> None:
 
 def find_videos(folder: Path) -> tuple[list[SourceVideo], list[SourceVideo]]:
     """Listed videos found on disk, and expected paths of missing ones."""
-    found, gone = [], []
-    entries = _read_lists(folder)
-    for entry, file in zip(entries, in_parallel(partial(_file_of, folder), entries), strict=True):
-        if file is None:
-            gone += [SourceVideo(entry.video_id, folder / path) for path in entry.paths]
-        else:
-            found.append(SourceVideo(entry.video_id, file))
-    return found, gone
-
-
-def _file_of(folder: Path, entry: Listed) -> Path | None:
-    """Path of a line's clip; None if it is in none of its places."""
-    files = (find_file(folder, path) for path in entry.paths)
-    return next((file for file in files if file is not None), None)
+    return find_listed(folder, {entry.video_id: entry.paths for entry in _read_lists(folder)})
 
 
 def clips(folder: Path) -> tuple[VideosOfClips, list[str]]:
@@ -209,19 +191,12 @@ def annotate(annotation: Annotation) -> None:
     classes = read_classes(annotation.raw_dir)
     for split in LISTS:
         entries = read_list(list_path(annotation.raw_dir, split), classes=classes)
-        watched = [entry.video_id for entry in entries]
-        length_s = [
-            annotation.index.duration_s(video) if annotation.index.has(video) else 0.0 for video in watched
-        ]
-        columns = {
-            "video_id": pa.array(watched, pa.string()),
-            "start_s": pa.array(np.zeros(len(entries))),
-            "end_s": pa.array(length_s, pa.float64()),
-            "texts": pa.array([[] for _ in entries], pa.list_(pa.string())),
-            "narration_id": pa.array([f"line {entry.line}" for entry in entries], pa.string()),
-            "label": pa.array([entry.label for entry in entries], pa.int32()),
-        }
-        annotation.write_clips(split, pa.table(columns))
+        annotation.write_trimmed_clips(
+            split,
+            [entry.video_id for entry in entries],
+            [entry.label for entry in entries],
+            [entry.line for entry in entries],
+        )
     write_json(annotation.clips_dir / CLASSES_FILE, {"label": list(map(plain, classes))})
 
 

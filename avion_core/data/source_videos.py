@@ -98,6 +98,22 @@ def find_file(folder: Path, name: str) -> Path | None:
         return None
 
 
+def find_listed(
+    folder: Path, places: Mapping[str, Sequence[str]]
+) -> tuple[list[SourceVideo], list[SourceVideo]]:
+    """Videos found in `folder`, each in the first of its places, and all places of the missing ones."""
+
+    def look(paths: Sequence[str]) -> Path | None:
+        return next((file for path in paths if (file := find_file(folder, path)) is not None), None)
+
+    files = dict(zip(places, in_parallel(look, places.values()), strict=True))
+    missing = [video_id for video_id, file in files.items() if file is None]
+    return (
+        [SourceVideo(video_id, file) for video_id, file in files.items() if file is not None],
+        [SourceVideo(video_id, folder / path) for video_id in missing for path in places[video_id]],
+    )
+
+
 def refuse_namesakes(videos: Iterable[tuple[str, str]]) -> None:
     """Raise SourceError that lists all files that would share a video's name, ignoring case.
 
