@@ -32,7 +32,7 @@ from avion_core.narrate.rephrase import estimate
 from avion_core.shards import shard_names
 from avion_core.sources.download import source_problems
 from avion_core.sources.state import SourceRecord
-from avion_core.start_checks import check_frozen, check_start_files, check_starts, check_tags
+from avion_core.start_checks import check_entries, check_frozen, check_start_files, check_starts
 from avion_core.workflow import PlannedStage, Workflow
 
 
@@ -59,6 +59,7 @@ def problems(workflow: Workflow, *, trains: bool = True, narrates: bool = True) 
             (check_clips, trains),
             (check_frozen, trains),
             (check_starts, trains),
+            (check_entries, trains),
             (check_narrations, narrates),
             (check_local_server, narrates),
         )
@@ -334,6 +335,6 @@ CHECKS: tuple[Callable[[Workflow], Iterator[str]], ...] = (
     check_layouts,
     check_evaluations,
     check_clips,
-    check_tags,
+    check_entries,
 )
 """All checks, in order of the work."""

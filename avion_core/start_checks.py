@@ -1,4 +1,4 @@
-"""Checks before any job of stages still to be trained: what they start from, freeze, and need as tags."""
+"""Checks before any job of stages still to be trained: their start, frozen weights, and facts about clips."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from avion_core.data.clips import ClipTable
 from avion_core.layouts import LAYOUTS, TAG_COLUMNS
 from avion_core.models.architecture import surely_starts
+from avion_core.train.entries import ENTRIES
 from avion_core.workflow import PlannedStage, Workflow
 
 
@@ -75,25 +76,28 @@ def check_starts(workflow: Workflow) -> Iterator[str]:
             yield f"{stage.where}: start: {error}"
 
 
-def check_tags(workflow: Workflow) -> Iterator[str]:
-    """Losses of stages still to be trained that need tags, on a data set without them, as far as known."""
+def check_entries(workflow: Workflow) -> Iterator[str]:
+    """Losses of stages still to be trained that need facts about each clip, such as tags, which the data set
+    lacks, as far as known."""
     for stage in left_to_train(workflow):
-        needed = sorted(set(stage.recipe.loss_entries) & set(TAG_COLUMNS)) if stage.recipe.epochs else []
-        for column in needed:
-            if found := _without_tags(workflow, stage.recipe.dataset, column.removesuffix("_tags")):
-                needs = f"the loss '{stage.recipe.loss_name}' needs verb and noun tags"
-                yield f"{stage.where}: {needs}, {found} (docs/ego4d.md), or set tags: none"
+        names = stage.recipe.loss_entries if stage.recipe.epochs else ()
+        lacking = filter(None, (_lacking(workflow, stage.recipe.dataset, name) for name in names))
+        if problem := next(lacking, None):
+            yield f"{stage.where}: the loss '{stage.recipe.loss_name}' {problem}"
 
 
-def _without_tags(workflow: Workflow, dataset: str, word: str) -> str | None:
-    """Why a data set's clips will have no tags, and the way out; `word` is `verb` or `noun`."""
+def _lacking(workflow: Workflow, dataset: str, entry: str) -> str | None:
+    """Why a data set's clips will lack this entry of a batch, and the way out."""
     data_set, table = workflow.data_set(dataset), Path(workflow.clip_table(dataset, "train"))
-    name, own = LAYOUTS[data_set.settings.layout].tag_file, data_set.settings.source_settings
-    if name is None:
-        return None
-    if not own.generated and name not in data_set.source().annotations():
-        return f"which are in {name}, and '{dataset}' has no such file; add it"
-    made = workflow.recorded_state(dataset) == workflow.source_state(dataset) and table.exists()
-    if made and not ClipTable.load(table).tag_classes(word):
-        return f"and no clip of '{dataset}' has any; give it the {name} of its narrations"
+    file, own = LAYOUTS[data_set.settings.layout].tag_file, data_set.settings.source_settings
+    if file and entry in TAG_COLUMNS and not own.generated and file not in data_set.source().annotations():
+        return (
+            f"needs verb and noun tags, which are in {file}, and '{dataset}' has no such file; add it "
+            "(docs/ego4d.md), or set tags: none"
+        )
+    if workflow.recorded_state(dataset) == workflow.source_state(dataset) and table.exists():
+        try:
+            ENTRIES[entry](ClipTable.load(table))
+        except ValueError as error:
+            return f"cannot be trained on '{dataset}': {error}"
     return None

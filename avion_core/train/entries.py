@@ -24,8 +24,8 @@ class Tags:
         self._classes = clips.tag_classes(word)
         if not self._classes:
             raise ValueError(
-                f"no clip has {word} tags, which this loss needs: give the data set EgoVLP's egoclip.csv "
-                "(docs/ego4d.md) and annotate it again, or set tags: none"
+                f"no clip has {word} tags, which this loss needs; give the data set EgoVLP's egoclip.csv "
+                "(docs/ego4d.md), or set tags: none"
             )
 
     def __call__(self, row: int) -> NDArray[np.bool_]:

@@ -222,13 +222,15 @@ def test_tags_that_a_data_set_cannot_have_are_listed(tmp_path: Path) -> None:
     own = {"datasets": {"ego4d": {"layout": "ego4d", "source": "ego4d", "ego4d": {}}}}
     [told] = [line for line in found(lay_over(egonce, own), "llm") if "egonce" in line]
     assert told == (
-        "runs.llm.stages.pretrain: the loss 'egonce' needs verb and noun tags, which are in egoclip.csv, and "
-        "'ego4d' has no such file; add it (docs/ego4d.md), or set tags: none"
+        "runs.llm.stages.pretrain: the loss 'egonce' needs verb and noun tags, which are in egoclip.csv, "
+        "and 'ego4d' has no such file; add it (docs/ego4d.md), or set tags: none"
     )
     file = {"datasets": {"ego4d": {"ego4d": {"egoclip": str(tmp_path / "egoclip.csv")}}}}
     for settled in (file, {"stages": {"pretrain": {"tags": "none"}}}):
         lines = found(lay_over(lay_over(egonce, own), settled), "llm")
         assert not any("needs verb and noun tags" in line for line in lines)
+    settings = load_settings(lay_over(lay_over(DEMO, egonce), own | {"selected_runs": ["llm"]}))
+    assert not any("egonce" in line for line in problems(Workflow(settings), trains=False))
     videos = {"layout": "folder", "source": "folder", "folder": {"videos": "v", "narrations": "n.csv"}}
     folder = {"datasets": {"own": videos}, "stages": {"pretrain": {"dataset": "own", "loss": "egonce"}}}
     lines = found(folder, "llm")
@@ -587,7 +589,7 @@ def test_tables_that_are_made_of_the_source_as_it_is_are_counted(tmp_path: Path)
     words = ("1 clips of 'ego4d' do not fill one batch of 32", "evaluations.egomcq", "zero_shot_mir")
     assert [any(word in line for line in lines) for word in words] == [True] * 3, lines
     tagged = lay_over(overlay, {"stages": {"pretrain": {"loss": "egonce"}}})
-    told = "needs verb and noun tags, and no clip of 'ego4d' has any; give it the egoclip.csv"
+    told = "the loss 'egonce' cannot be trained on 'ego4d': no clip has verb tags, which this loss needs"
     for change, expected in (({}, True), ({"epochs": 0}, False), ({"tags": "none"}, False)):
         settings = load_settings(lay_over(lay_over(DEMO, tagged), {"stages": {"pretrain": change}}))
         assert any(told in line for line in problems(Workflow(settings))) == expected
