@@ -87,12 +87,10 @@ def _against_guessing(top: EvaluationResult, everyone: Sequence[EvaluationResult
     not_above: dict[str, list[str]] = {"an untrained model": [], "guessing": []}
     for key in _spoken(top):
         value, chance = top.figures[key], top.chance[key]
-        beside = f"{formats.times(value, chance)} chance ({formats.percent(chance)})"
+        beside = formats.times(value, chance, "chance")
         if untrained is not None and key in untrained.figures:
             base = untrained.figures[key]
-            beside = (
-                f"{formats.times(value, base)} the untrained model ({formats.percent(base)}) and {beside}"
-            )
+            beside = f"{formats.times(value, base, 'the untrained model')} and {beside}"
             if not gap(top, untrained, key).above:
                 not_above["an untrained model"].append(labels[key])
         if not beats_chance(top, key):

@@ -63,6 +63,7 @@ def megabytes(size: float) -> str:
     return f"{size / 1e6:,.1f} MB"
 
 
-def times(value: float, base: float) -> str:
-    """`2.9×`, the ratio of `value` to `base`; a dash for a base of 0."""
-    return f"{value / base:.1f}×" if base > 0 else "–"
+def times(value: float, base: float, name: str) -> str:
+    """`2.9× chance (8.1)`, by the name of `base`, or `against 0.0 for chance` if no ratio makes sense."""
+    shown = percent(base)
+    return f"{value / base:.1f}× {name} ({shown})" if shown != "0.0" else f"against {shown} for {name}"

@@ -1,4 +1,4 @@
-"""Figures that are no shares: CIDEr reaches 10, times 100 in the report."""
+"""Figures that are no shares, such as CIDEr, which reaches 10 (times 100 in the report), and no multiples."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from avion_core.report import formats
 from avion_core.report.findings import tiles
 from avion_core.report.plan import PlannedEvaluation
 from avion_core.report.results import EvaluationResult, Results
@@ -27,3 +28,11 @@ def test_cider_is_no_share_and_its_bar_ends_at_a_thousand(captions: EvaluationRe
     assert table.note.startswith("Per cent (CIDEr of 1,000).")
     (tile,) = tiles(Results((), (captions,), ()))
     assert tile.value == "250.0" and tile.detail == "chance 50.0"
+
+
+@pytest.mark.parametrize(
+    ("base", "said"),
+    [(8.1, "2.9× chance (8.1)"), (0.0, "against 0.0 for chance"), (0.04, "against 0.0 for chance")],
+)
+def test_a_figure_is_no_multiple_of_one_that_reads_as_nothing(base: float, said: str) -> None:
+    assert formats.times(23.5, base, "chance") == said
