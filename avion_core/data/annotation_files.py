@@ -49,6 +49,12 @@ def read_text(path: Path) -> str:
     return text
 
 
+def numbered_lines(path: Path) -> list[tuple[int, str]]:
+    """Lines of a text file that are not empty, stripped, with their numbers. Raises SourceError."""
+    lines = enumerate(map(str.strip, read_text(path).splitlines()), start=1)
+    return [(number, line) for number, line in lines if line]
+
+
 def read_json(path: Path) -> Any:
     """Value of a JSON file. Raises SourceError with line and column."""
     text = read_text(path)

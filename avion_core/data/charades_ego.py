@@ -20,14 +20,14 @@ from pathlib import Path
 import pyarrow as pa
 
 from avion_core.data.annotation import Annotation, human_clips, whole_videos
-from avion_core.data.annotation_files import Row, ascii_number, read_rows, read_text
+from avion_core.data.annotation_files import Row, ascii_number, numbered_lines, read_rows
 from avion_core.data.layout_files import LayoutReader, OfficialFiles
 from avion_core.data.source_videos import (
     SourceError,
     SourceVideo,
     VideosOfClips,
     find_listed,
-    refuse_namesakes,
+    refuse_repeated,
     require_files,
 )
 from avion_core.files import write_json
@@ -63,14 +63,14 @@ class Video:
 def read_classes(path: Path) -> list[str]:
     """Names of the classes in order of their numbers, c000 first. Raises SourceError naming the bad line."""
     names: list[str] = []
-    for line in filter(None, map(str.strip, read_text(path).splitlines())):
+    for number, line in numbered_lines(path):
         code, _, name = line.partition(" ")
-        if code != f"c{len(names):03}" or not name.strip():
+        if code != f"c{len(names):03}" or not plain(name):
             raise SourceError(
-                f"{path}: line {len(names) + 1}: '{line}' is not 'c{len(names):03} name of the class'; "
-                "restore the owner's file"
+                f"{path}: line {number}: '{line}' is not 'c{len(names):03} name of the class'; restore the "
+                "owner's file"
             )
-        names.append(plain(name.strip()))
+        names.append(plain(name))
     return names
 
 
@@ -88,12 +88,12 @@ def _video(row: Row, classes: int) -> Video:
         length_s = math.nan
     if not 0 < length_s < math.inf:
         raise row.error("length", f"'{row.values['length']}' is not a number of seconds above 0")
-    listed = filter(None, row.values["actions"].split(";"))
+    listed = filter(None, map(str.strip, row.values["actions"].split(";")))
     return Video(row.values["id"], length_s, tuple(_action(row, text, classes) for text in listed))
 
 
 def _action(row: Row, text: str, classes: int) -> Action:
-    match = re.fullmatch(r"\s*c([0-9]{3}) +([0-9.]+) +([0-9.]+)\s*", text)
+    match = re.fullmatch(r"c([0-9]{3}) +([0-9.]+) +([0-9.]+)", text)
     try:
         if match is None:
             raise ValueError
@@ -114,10 +114,14 @@ def check(folder: Path) -> None:
     """Raise SourceError unless `folder` has the layout's annotation files and they can be read."""
     require_files(folder, FILES, what=WHAT)
     lists = _read_lists(folder)
-    if not any(video.actions for video in lists["train"]):
-        raise SourceError(f"{folder / SPLITS['train']}: it lists no action; restore the owner's file")
     for split, videos in lists.items():
-        refuse_namesakes((video.video_id, f"{SPLITS[split]}: {n}") for n, video in enumerate(videos, start=1))
+        if not any(video.actions for video in videos):
+            raise SourceError(f"{folder / SPLITS[split]}: it lists no action; restore the owner's file")
+    refuse_repeated(
+        (video.video_id, f"{folder / SPLITS[split]}: video {number}")
+        for split, videos in lists.items()
+        for number, video in enumerate(videos, start=1)
+    )
 
 
 def find_videos(folder: Path) -> tuple[list[SourceVideo], list[SourceVideo]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import csv
 import json
+import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -69,6 +70,8 @@ def read_egoclip(path: Path, *, videos: Collection[str] = ()) -> EgoClip:
         try:
             uid, time, text, verbs, nouns = values
             time_s, tags = ascii_number(time), (_classes(verbs), _classes(nouns))
+            if not math.isfinite(time_s):
+                raise ValueError(time)
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             found.malformed += 1
             continue

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from avion_core.data.annotation import Annotation
-from avion_core.data.annotation_files import read_text
+from avion_core.data.annotation_files import numbered_lines
 from avion_core.data.layout_files import LayoutReader, OfficialFiles
 from avion_core.data.source_videos import (
     SourceError,
     SourceVideo,
     VideosOfClips,
     find_listed,
-    refuse_namesakes,
+    refuse_repeated,
     require_files,
 )
 from avion_core.files import write_json
@@ -53,11 +53,12 @@ def read_actions(path: Path) -> dict[int, str]:
     Raises SourceError for a line of another form, and unless the numbers are consecutive, from 0 or 1.
     """
     actions: dict[int, str] = {}
-    for line, text in _lines(path):
+    for line, text in numbered_lines(path):
         name, _, number = text.rpartition(" ")
+        name = plain(name.replace("_", " ").lower())
         if not name or not number.isdecimal() or int(number) in actions:
             raise SourceError(f"{path}: line {line}: '{text}' is not 'Action_name number', each number once")
-        actions[int(number)] = plain(name.replace("_", " ").lower())
+        actions[int(number)] = name
     first = min(actions, default=1)
     if first not in (0, 1) or sorted(actions) != list(range(first, first + len(actions))):
         raise SourceError(f"{path}: the numbers of the {len(actions)} actions have gaps; restore the file")
@@ -68,7 +69,7 @@ def read_split(path: Path, actions: dict[int, str]) -> list[Listed]:
     """Lines of a split. Raises SourceError naming the bad line."""
     places = {number: place for place, number in enumerate(actions)}
     listed = []
-    for line, text in _lines(path):
+    for line, text in numbered_lines(path):
         clip_id, number, *_ = [*text.split(), "", ""]
         if clip_id.count("-") < 2 or not number.isdecimal():
             raise SourceError(f"{path}: line {line}: '{text}' is not 'clip_id action_number …'; correct it")
@@ -76,12 +77,6 @@ def read_split(path: Path, actions: dict[int, str]) -> list[Listed]:
             raise SourceError(f"{path}: line {line}: action {number} is not in {ACTIONS}")
         listed.append(Listed(clip_id, places[int(number)], line))
     return listed
-
-
-def _lines(path: Path) -> list[tuple[int, str]]:
-    """Lines that are not empty, with their numbers."""
-    lines = enumerate((line.strip() for line in read_text(path).splitlines()), start=1)
-    return [(number, line) for number, line in lines if line]
 
 
 def _read_splits(folder: Path) -> dict[str, list[Listed]]:
@@ -95,7 +90,11 @@ def check(folder: Path) -> None:
     splits = _read_splits(folder)
     if not splits["train"]:
         raise SourceError(f"{folder / SPLITS['train']}: it lists no clip; restore the owner's file")
-    refuse_namesakes((one.clip_id, one.path) for listed in splits.values() for one in listed)
+    refuse_repeated(
+        (one.clip_id, f"{folder / SPLITS[split]}: line {one.line}")
+        for split, listed in splits.items()
+        for one in listed
+    )
 
 
 def find_videos(folder: Path) -> tuple[list[SourceVideo], list[SourceVideo]]:

@@ -130,6 +130,20 @@ def refuse_namesakes(videos: Iterable[tuple[str, str]]) -> None:
         )
 
 
+def refuse_repeated(listed: Iterable[tuple[str, str]]) -> None:
+    """Raise SourceError if a video is listed twice, ignoring case: in one list, or for training and for test.
+
+    `listed` are pairs of a video's name and its place, a file and a line.
+    """
+    places: dict[str, str] = {}
+    for video_id, place in listed:
+        if (first := places.setdefault(video_id.casefold(), place)) != place:
+            raise SourceError(
+                f"{place}: '{video_id}' is there already, in {first}; a video is listed once, for training "
+                "or for test: restore the owner's files"
+            )
+
+
 def refuse_odd_names(videos: Iterable[SourceVideo]) -> None:
     """Raise SourceError that lists videos whose path is not UTF-8: no table can hold it."""
     odd = [video.path for video in videos if not is_utf8(str(video.path))]

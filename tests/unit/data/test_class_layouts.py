@@ -25,7 +25,7 @@ EGTEA = {
 HEADER = "id,subject,script,objects,actions,length,egocentric\n"
 CHARADES = {
     "Charades_v1_classes.txt": "c000 Holding some clothes\nc001 Putting a dish, or food, away\n",
-    "CharadesEgo_v1_train_only1st.csv": f'{HEADER}AEGO,x,"a, b",,c001 0.50 2.10;c000 9.00 12.00,10.5,Yes\n'
+    "CharadesEgo_v1_train_only1st.csv": f'{HEADER}AEGO,x,"a, b",,c001 0.50 2.10;c000 9.00 12.00; ,10.5,Yes\n'
     "BEGO,x,,,,4,Yes\n",
     "CharadesEgo_v1_test_only1st.csv": f"{HEADER}CEGO,x,,,c001 0.0 2.1;c000 1.0 2.0;c001 5.0 6.0,31.23,Yes\n"
     "DEGO,x,,,,4,Yes\n",
@@ -115,7 +115,32 @@ def test_charades_ego_has_actions_with_class_names_and_whole_test_videos_with_al
         ("egtea", "train_split1.txt", "OP01-R01-x 9\n", "line 1: action 9 is not in action_idx.txt"),
         ("egtea", "test_split1.txt", "\nOP01 1\n", "test_split1.txt: line 2: 'OP01 1' is not 'clip_id"),
         ("egtea", "train_split1.txt", "", "train_split1.txt: it lists no clip"),
-        ("charades_ego", "Charades_v1_classes.txt", "c000 A\nc002 B\n", "line 2: 'c002 B' is not 'c001 name"),
+        ("egtea", "action_idx.txt", "Cut 1\n_\u200b 2\n", "action_idx.txt: line 2: '_"),
+        ("egtea", "test_split1.txt", EGTEA["train_split1.txt"], "-F1-F2' is there already, in "),
+        (
+            "egtea",
+            "train_split1.txt",
+            "A-B-C 1\na-B-C 2\n",
+            "train_split1.txt: line 2: 'a-B-C' is there already",
+        ),
+        (
+            "charades_ego",
+            "Charades_v1_classes.txt",
+            "\nc000 A\nc002 B\n",
+            "line 3: 'c002 B' is not 'c001 name",
+        ),
+        (
+            "charades_ego",
+            "CharadesEgo_v1_test_only1st.csv",
+            f"{HEADER}AEGO,x,,,c001 0.0 2.1,3,Yes\n",
+            "test_only1st.csv: video 1: 'AEGO' is there already, in ",
+        ),
+        (
+            "charades_ego",
+            "CharadesEgo_v1_test_only1st.csv",
+            "id,actions,length\nA,,3\n",
+            "test_only1st.csv: it lists no action",
+        ),
         (
             "charades_ego",
             "CharadesEgo_v1_test_only1st.csv",

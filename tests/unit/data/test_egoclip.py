@@ -46,6 +46,8 @@ def test_a_narration_finds_its_tags_by_video_time_and_text(write):
     "bad",
     [
         line("soon", "#C C a"),
+        line("nan", "#C C a"),
+        line("1e400", "#C C a"),
         line(1, "#C C a", verbs="1"),
         line(1, "#C C a", verbs="['one']"),
         line(1, "#C C a", nouns="[-1]"),
