@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from avion_core.environment import FOREIGN_VARIABLES
+from tests.support import warm_python
 
 for name in ("SNAKEMAKE_PROFILE", "OPENAI_API_KEY", *FOREIGN_VARIABLES):
     os.environ.pop(name, None)
@@ -32,6 +33,10 @@ LONG_FIRST = ("workflow", "unit/train", "unit/media")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", choices=("cuda", "cpu"), default="cuda", help="where tests/gpu runs")
+
+
+def pytest_configure() -> None:
+    warm_python.begin()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,4 +1,4 @@
-"""Work for several processes: programs that torchrun starts, and functions in forks of this process."""
+"""Work for several processes: programs that torchrun starts, and functions in forks."""
 
 import gc
 import multiprocessing
@@ -15,7 +15,9 @@ import torch
 from avion_core.launch import ONE_NODE
 from avion_core.train import distributed
 from avion_core.train.distributed import World, join_world
+from tests.support.warm_python import WarmPython
 
+PYTHON = WarmPython()
 PROCESSES = 2
 PATIENCE_SECONDS = 300
 """Half of what the processes would wait for one another."""
@@ -25,7 +27,8 @@ CONTEXT = "spawn" if torch.cuda.is_available() else "fork"
 
 def start(program: Path, *arguments: object, prefix: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
     """Run a program as PROCESSES processes in a session of their own, until all of them have ended."""
-    command = [*prefix, sys.executable, "-m", "workflow_scripts.torchrun", *ONE_NODE.split()]
+    python = sys.executable if prefix else str(PYTHON.path)
+    command = [*prefix, python, "-m", "workflow_scripts.torchrun", *ONE_NODE.split()]
     command += [f"--nproc-per-node={PROCESSES}"]
     repository = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"}

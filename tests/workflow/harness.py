@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,12 @@ from uuid import uuid4
 
 import yaml
 
-from tests.support.warm_python import WarmPython
-from tests.support.warm_snakemake import WarmSnakemake
+from tests.support.warm_python import WarmPython, wait_for_forks_in
 
 ROOT = Path(__file__).parents[2]
 SMALL = ROOT / "tests/workflow/small.yaml"
-WARM, PYTHON = WarmSnakemake(), WarmPython()
+SNAKEMAKE = str(Path(sys.executable).parent / "snakemake")
+PYTHON = WarmPython()
 
 
 def environment() -> dict[str, str]:
@@ -43,7 +43,7 @@ def command(
         path = folder / f"overlay-{uuid4().hex}.yaml"
         path.write_text(yaml.safe_dump(overlay))
         configs.append(str(path))
-    snakemake = [str(Path(sys.executable).parent / "snakemake"), "--snakefile", str(code / "Snakefile")]
+    snakemake = [SNAKEMAKE, "--snakefile", str(code / "Snakefile")]
     snakemake += ["--directory", str(folder), "--cores", "2"]
     return [*snakemake, "--configfile", *configs, "--", *arguments]
 
@@ -56,13 +56,24 @@ def snakemake(
     code: Path = ROOT,
     **extra: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run to the end; Snakemake and its jobs fork from processes that have imported their packages.
+    """Run to the end, `warm`.
 
     Stdout and stderr come back together. `extra` joins the environment. `kill_when` starts as a shell does.
     """
     line = command(folder, *arguments, overlay=overlay, code=code)
-    python = sys.executable if "--dry-run" in options else str(PYTHON.path)
-    return WARM.run([*options, *line[1:]], environment() | extra, python)
+    return warm([line[0], *options, *line[1:]], environment() | extra)
+
+
+def warm(line: Sequence[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a command of Python's to the end, from packages imported before; so do a Snakemake's jobs."""
+    return subprocess.run(
+        [str(PYTHON.path), *line],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
 
 
 def finished(folder: Path, *arguments: str, **keywords: Any) -> str:
@@ -100,11 +111,12 @@ def kill_when(
 ) -> None:
     """Start the workflow, signal it as soon as `reached()` holds, and wait for its end.
 
-    All its jobs are signalled too, unless Snakemake `alone` is.
+    All its jobs are signalled too, unless Snakemake `alone` is, which then starts as a shell's does.
     """
+    python = [] if alone else [str(PYTHON.path)]
     with (folder / "killed.log").open("w") as log:
         process = subprocess.Popen(
-            command(folder, *arguments, overlay=overlay),
+            [*python, *command(folder, *arguments, overlay=overlay)],
             env=environment() | extra,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -118,6 +130,7 @@ def kill_when(
             (os.kill if alone else os.killpg)(process.pid, number)
             time.sleep(0.1)
         process.wait()
+    wait_for_forks_in(folder)
 
 
 def copy_workspace(source: Path, target: Path) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import ROOT, WARM, copy_workspace, environment, finished, snakemake
+from harness import ROOT, SNAKEMAKE, copy_workspace, environment, finished, snakemake, warm
 
 from avion_core.media.program import ffmpeg_binary
 
@@ -20,9 +20,9 @@ def folder_run(folder: Path, csv: str, *targets: str) -> subprocess.CompletedPro
     """The `folder` source over `folder/videos` and this CSV."""
     (folder / "videos").mkdir(exist_ok=True)
     (folder / "narrations.csv").write_text(csv)
-    line = ["snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
+    line = [SNAKEMAKE, "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
     line += ["--cores", "2", "--configfile", str(FOLDER), "--", *targets]
-    return WARM.run(line[1:], environment())
+    return warm(line, environment())
 
 
 def make_video(path: Path, seconds: int = 4) -> None:
@@ -95,8 +95,8 @@ def test_bad_configuration_file_is_one_line(tmp_path: Path, text: str | None, wo
     path = tmp_path / "mine.yaml"
     if text is not None:
         path.write_text(text)
-    line = ["snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(tmp_path), "--cores", "1"]
-    result = WARM.run([*line[1:], "--configfile", str(path)], environment())
+    line = [SNAKEMAKE, "--snakefile", str(ROOT / "Snakefile"), "--directory", str(tmp_path), "--cores", "1"]
+    result = warm([*line, "--configfile", str(path)], environment())
     (said,) = [line for line in result.stdout.splitlines() if not line.startswith("Using workflow")]
     assert result.returncode == 1
     assert all(word in said for word in words), said
@@ -104,18 +104,11 @@ def test_bad_configuration_file_is_one_line(tmp_path: Path, text: str | None, wo
 
 def test_a_dry_run_prints_the_plan_and_then_what_is_missing(tmp_path: Path) -> None:
     """As a first look at configs/folder.yaml, which plans nothing of the toy kitchen."""
-    line = ["snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(tmp_path), "--cores", "1"]
+    line = [SNAKEMAKE, "--snakefile", str(ROOT / "Snakefile"), "--directory", str(tmp_path), "--cores", "1"]
     over = tmp_path / "over.yaml"
     rephrased = {"stages": {"folder_pretrain": {"narrations": ["rephrased"], "start_weights": "theirs.pt"}}}
     over.write_text(json.dumps({"runs": {"folder": rephrased}}))
-    result = subprocess.run(
-        [*line, "--dry-run", "--configfile", str(FOLDER), str(over)],
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+    result = warm([*line, "--dry-run", "--configfile", str(FOLDER), str(over)], environment())
     plan, _, problems = result.stdout.partition("This would stop the run before any job:")
     assert re.search(r"^fetch_dataset +1$", plan, re.MULTILINE), plan
     assert re.search(r"^rephrase_narrations +2$", plan, re.MULTILINE), plan

@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -43,7 +42,6 @@ def start(
     home: Path,
     *,
     shard: str = "1-of-1",
-    python: str = sys.executable,
     **openai: Any,
 ) -> subprocess.Popen[str]:
     """The program of the rule, in batch mode."""
@@ -57,7 +55,7 @@ def start(
         "batch_poll_seconds": 0.05,
     }
     recipe = {"provider": "openai", "openai": usual | openai}
-    program = [python, "-m", "workflow_scripts.narrate", str(clips), "--shard", shard]
+    program = [str(PYTHON.path), "-m", "workflow_scripts.narrate", str(clips), "--shard", shard]
     program += ["--recipe", json.dumps(recipe)]
     program += ["--journal", str(home / "journal"), "--out", str(home / f"{shard}.arrow")]
     environment = {**os.environ, "OPENAI_API_KEY": "sk-test", "PYTHONPATH": str(ROOT)}
@@ -66,8 +64,8 @@ def start(
 
 
 def narrate(clips: Path, server: ChatServer, home: Path, **openai: Any) -> tuple[int, str]:
-    """Exit code and messages of a run to its end, by a fork of a process that has imported the packages."""
-    process = start(clips, server, home, python=str(PYTHON.path), **openai)
+    """Exit code and messages of a run to its end."""
+    process = start(clips, server, home, **openai)
     said = process.communicate(timeout=120)[1]
     assert "Traceback" not in said, said
     return process.returncode, said

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import yaml
-from harness import PYTHON, ROOT, WARM, environment
+from harness import ROOT, SNAKEMAKE, environment, warm
 
 
 def footage() -> list[Path]:
@@ -40,9 +40,9 @@ def test_own_videos_are_pretrained_on_and_searched(tmp_path: Path) -> None:
         "stages": {"folder_pretrain": {"epochs": 3, "batch_size": 4, "warmup_epochs": 0}},
     }
     over.write_text(yaml.safe_dump(settings))
-    line = ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(tmp_path), "--cores", "2"]
+    line = [SNAKEMAKE, "--snakefile", str(ROOT / "Snakefile"), "--directory", str(tmp_path), "--cores", "2"]
     line += ["--configfile", str(ROOT / "configs/folder.yaml"), str(over)]
-    result = WARM.run(line, environment(), str(PYTHON.path))
+    result = warm(line, environment())
     assert result.returncode == 0, result.stdout[-6000:]
     figures = json.loads((results / "report/metrics.json").read_text())["runs"]
     assert figures["folder"]["folder_retrieval"]["clips"] == 3

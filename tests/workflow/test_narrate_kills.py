@@ -6,14 +6,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness import PRICES, ChatServer, wait_until
+from harness import PRICES, PYTHON, ChatServer, wait_until
 
 from avion_core.data.clips import write_clips
 from avion_core.data.tables import map_table
@@ -55,7 +54,7 @@ def start(clips: Path, server: ChatServer, home: Path) -> subprocess.Popen[str]:
         "first_wait_seconds": 0.02,
         "max_attempts": 6,
     }
-    program = [sys.executable, str(ROOT / "workflow_scripts/narrate.py"), str(clips), "--shard", "1-of-1"]
+    program = [str(PYTHON.path), str(ROOT / "workflow_scripts/narrate.py"), str(clips), "--shard", "1-of-1"]
     program += ["--recipe", json.dumps({"provider": "openai", "openai": openai})]
     program += ["--journal", str(home / "journal"), "--out", str(home / "1-of-1.arrow")]
     environment = {**os.environ, "OPENAI_API_KEY": "sk-test", "PYTHONPATH": str(ROOT)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 from chat_server import BODIES, ERRORS
-from harness import PRICES, ChatServer
+from harness import PRICES, PYTHON, ChatServer
 
 from avion_core.data.clips import write_clips
 from avion_core.narrate.api_key import ApiKey
@@ -65,7 +64,7 @@ def narrate(
         "timeout_seconds": 3,
     }
     recipe = {"provider": "openai", "openai": usual | openai}
-    program = [sys.executable, str(ROOT / "workflow_scripts/narrate.py"), str(clips)]
+    program = [str(PYTHON.path), str(ROOT / "workflow_scripts/narrate.py"), str(clips)]
     program += ["--recipe", json.dumps(recipe), "--shard", "1-of-1"]
     program += ["--journal", str(home / "journal"), "--out", str(home / "1-of-1.arrow")]
     environment = os.environ | {"OPENAI_API_KEY": key, "PYTHONPATH": str(ROOT), "no_proxy": "127.0.0.1"}

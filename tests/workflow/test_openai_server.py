@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +46,7 @@ def command(clips: Path, server: ChatServer, home: Path, **openai: Any) -> tuple
             **openai,
         },
     }
-    program = [sys.executable, "-m", "workflow_scripts.narrate", str(clips)]
+    program = [str(PYTHON.path), "-m", "workflow_scripts.narrate", str(clips)]
     program += ["--recipe", json.dumps(settings), "--shard", "1-of-1"]
     program += ["--journal", str(home / "journal"), "--out", str(home / "1-of-1.arrow")]
     environment = {**os.environ, "OPENAI_API_KEY": "sk-test", "PYTHONPATH": str(REPOSITORY)}
@@ -58,10 +56,9 @@ def command(clips: Path, server: ChatServer, home: Path, **openai: Any) -> tuple
 def narrate(
     clips: Path, server: ChatServer, home: Path, *, key: str = "sk-test", **openai: Any
 ) -> subprocess.CompletedProcess[str]:
-    """A run to its end, by a fork of a process that has imported the packages."""
-    (_, *words), environment = command(clips, server, home, **openai)
+    """A run to its end."""
+    program, environment = command(clips, server, home, **openai)
     environment["OPENAI_API_KEY"] = key
-    program = [str(PYTHON.path), *words]
     return subprocess.run(
         program, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=300
     )
@@ -104,11 +101,11 @@ def test_a_kill_in_mid_shard_costs_only_what_was_on_its_way(start_server, clips,
 
     server = start_server("--delay", "0.5")
     program, environment = command(clips, server, tmp_path / "killed", parallel_requests=4)
-    process = subprocess.Popen(program, cwd=REPOSITORY, env=environment, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(program, cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE)
     book = tmp_path / "killed" / "journal" / "1-of-1.jsonl"
     wait_until(lambda: book.exists() and book.read_bytes().count(b'"reply"') >= 12, "answers")
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.communicate()
     assert not (tmp_path / "killed" / "1-of-1.arrow").exists()
     answered = {text for entry in journal(tmp_path / "killed") for text in entry["texts"]}
     first_leg = len(server.requests())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import harness
@@ -28,10 +27,8 @@ def test_the_demo_shows_operations_and_no_hours(tmp_path):
 def test_the_papers_table_has_hours_without_any_of_its_prerequisites(tmp_path):
     line = harness.command(tmp_path, "plan")
     line[line.index("--configfile") + 1] = str(harness.ROOT / "configs/avion.yaml")
-    done = subprocess.run(
-        line, env=harness.environment(), capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = harness.warm(line, harness.environment())
+    assert done.returncode == 0, done.stdout
     for words in (
         "vit_b_human: ",
         "vit_b_llm: ",

@@ -11,7 +11,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -23,7 +22,7 @@ import pytest
 import slurm_cluster
 import torch
 import yaml
-from harness import ROOT, SMALL, copy_workspace, environment
+from harness import PYTHON, ROOT, SMALL, SNAKEMAKE, copy_workspace, environment
 from safetensors.torch import load_file
 from slurm_cluster import SlurmCluster, SlurmUnavailableError
 
@@ -74,11 +73,17 @@ def cluster(
 
 
 @contextmanager
-def workflow(folder: Path, overlay: dict[str, Any], *options: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Snakemake at work in `folder` through profiles/slurm; its output goes to snakemake.log."""
+def workflow(
+    folder: Path, overlay: dict[str, Any], *options: str, cold: bool = False
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Snakemake at work in `folder` through profiles/slurm; its output goes to snakemake.log.
+
+    Unless the start is `cold`, the processes of its jobs are clients of the warm Python: Slurm starts,
+    signals and ends the clients, and they hand that on.
+    """
     settings = folder / "overlay.yaml"
     settings.write_text(yaml.safe_dump(overlay))
-    line = [str(Path(sys.executable).parent / "snakemake"), "--snakefile", str(ROOT / "Snakefile")]
+    line = [*([] if cold else [str(PYTHON.path)]), SNAKEMAKE, "--snakefile", str(ROOT / "Snakefile")]
     line += ["--directory", str(folder), "--profile", str(ROOT / "profiles/slurm")]
     line += ["--configfile", str(SMALL), str(settings)]
     line += ["--default-resources", "slurm_partition=main", "slurm_account=lab", "mem_mb=200", "runtime=5"]
@@ -203,7 +208,7 @@ def test_a_process_that_dies_on_the_second_node_ends_the_job_in_seconds_and_is_n
     folder = copy_workspace(annotated, tmp_path / "workspace")
     stage, logs = folder / "results/two/pretrain", logs_of(folder, cluster)
     overlay = trainings(two={"nodes": 2, "processes": 2})
-    with workflow(folder, overlay, "--retries", "0", "--", "pretrain") as process:
+    with workflow(folder, overlay, "--retries", "0", "--", "pretrain", cold=True) as process:
         wait_until(lambda: process.poll() is not None or newest_checkpoint(stage) >= 2, "checkpoint", logs)
         assert cluster.jobs("%T") == ["RUNNING"], logs()
         process_of(folder, rank=3, node=1).send_signal(signal.SIGABRT)

@@ -14,7 +14,7 @@ from typing import Any
 import harness
 import numpy as np
 import pytest
-from harness import PRICES, ROOT, ChatServer, wait_until
+from harness import PRICES, PYTHON, ROOT, ChatServer, wait_until
 
 from avion_core.data.chunks import ChunkIndex
 from avion_core.data.clips import ClipTable, write_clips
@@ -25,6 +25,7 @@ from avion_core.narrate.bill import total
 from avion_core.narrate.ledger import read_ledgers
 from avion_core.narrate.narrated import NARRATED
 from tests.support.chunk_index import chunk_index
+from tests.support.warm_python import wait_for_forks_in
 
 PARALLEL = 4
 
@@ -122,11 +123,17 @@ def start_shard(home: Path, server: ChatServer, **more: Any) -> subprocess.Popen
         **more,
     }
     recipe = {"provider": "vision", "texts_per_clip": 2, "window_seconds": 0.5, "step_seconds": 0.5}
-    command = [sys.executable, str(ROOT / "workflow_scripts/narrate_clips.py"), str(home / "train.arrow")]
+    command = [str(PYTHON.path), str(ROOT / "workflow_scripts/narrate_clips.py"), str(home / "train.arrow")]
     command += ["--chunks", str(home / "chunks.parquet"), "--shard", "1-of-1"]
     command += ["--recipe", json.dumps({**recipe, "vision": vision})]
     command += ["--journal", str(home / "journal"), "--out", str(home / "1-of-1.arrow")]
-    return subprocess.Popen(command, env={**os.environ, **SHELL, "PYTHONPATH": str(ROOT)})
+    return subprocess.Popen(command, env={**os.environ, **SHELL, "PYTHONPATH": str(ROOT)}, cwd=home)
+
+
+def kill(process: subprocess.Popen[bytes], home: Path) -> None:
+    process.kill()
+    process.wait()
+    wait_for_forks_in(home)
 
 
 @pytest.mark.parametrize("flags", [(), ("--images", "1", "--choices", "refused")], ids=["whole", "sheet"])
@@ -139,8 +146,7 @@ def test_kills_pay_for_nothing_twice(tmp_path, start_vision, flags):
     for answers in kills:
         process = start_shard(tmp_path, server)
         wait_until(lambda answers=answers: len(shown(server)) >= answers and server.requests(), "answers")
-        process.kill()
-        process.wait()
+        kill(process, tmp_path)
     assert start_shard(tmp_path, server).wait() == 0
     counts, rows = Counter(shown(server)), map_table(tmp_path / "1-of-1.arrow", NARRATED).to_pylist()
     assert len(counts) == len(rows) == 40 and all(row["texts"] for row in rows)
@@ -166,8 +172,7 @@ def test_batches_of_clips_survive_a_kill_and_cost_half(tmp_path, start_vision, s
     in_batches = {"batch": True, "batch_poll_seconds": 0.1, "batch_requests": 25}
     process = start_shard(tmp_path, server, **in_batches)
     wait_until(lambda: len(server.events("look")) > 1, "two batches")
-    process.kill()
-    process.wait()
+    kill(process, tmp_path)
     assert start_shard(tmp_path, server, **in_batches).wait() == 0
     counts, rows = Counter(shown(eyes)), map_table(tmp_path / "1-of-1.arrow", NARRATED).to_pylist()
     assert len(counts) == counts.total() == len(rows) == 40 and all(row["texts"] for row in rows)

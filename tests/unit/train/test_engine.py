@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import nn
 from avion_core.train.log import TrainingLog
 from avion_core.train.optim import Schedule, make_optimizer, parameter_groups
 from avion_core.train.preemption import PreemptedError
+from tests.support.processes import PYTHON
 from tests.unit.train.tiny_training import STEPS, TinyBatches, TinyTask, alone, tiny_training
 
 TIMES = ("clips_per_s", "data_wait_share", "elapsed_s", "memory_mb", "finish")
@@ -93,7 +93,8 @@ def test_the_last_two_states_are_kept(undisturbed):
 @pytest.mark.parametrize("killed_at", [1, 8])  # before the first state; after a line that no state holds
 def test_after_a_kill_only_the_rest_runs_and_the_bits_are_the_same(tmp_path, undisturbed, killed_at):
     program = Path(__file__).with_name("tiny_training.py")
-    killed = subprocess.run([sys.executable, str(program), str(tmp_path), str(killed_at)], env=environment())
+    command = [str(PYTHON.path), str(program), str(tmp_path), str(killed_at)]
+    killed = subprocess.run(command, env=environment())
     assert killed.returncode == -signal.SIGKILL
     assert computed(tmp_path) == list(range(killed_at))
     second = tiny_training(tmp_path)

@@ -29,9 +29,10 @@ from avion_core.train.checkpoint import CheckpointStore
 from avion_core.train.engine import Training
 from avion_core.train.preemption import PREEMPTED_EXIT_CODE
 from avion_core.train.validation import ValidationData
-from tests.support.processes import in_processes
+from tests.support.processes import PYTHON, in_processes
 from tests.support.recipes import CLASSIFICATION, CONTRASTIVE, MASKED
 from tests.support.training import equal, lines, train, weights
+from tests.support.warm_python import wait_for_forks_in
 
 PUBLISHED = ["manifest.json", "model.json", "model.safetensors", "train.jsonl"]
 
@@ -400,10 +401,11 @@ def test_after_a_kill_from_outside_the_rest_gives_the_same_bits(kitchen, tmp_pat
     recipe = {**CLASSIFICATION, "epochs": 10, "mixup": 0.8, "drop_path": 0.2, "head_dropout": 0.5}
     recipe["checkpoint_every_steps"] = 3
     undisturbed = train(kitchen, tmp_path / "undisturbed", recipe)
-    process = start_program(kitchen, tmp_path / "killed", recipe)
+    process = start_program(kitchen, tmp_path / "killed", recipe, cwd=tmp_path)
     wait_for(lambda: list((tmp_path / "killed").glob("checkpoints/*/step-*")), process)
     process.kill()
     process.wait()
+    wait_for_forks_in(tmp_path)
     reached = max(int(path.name[5:]) for path in (tmp_path / "killed").glob("checkpoints/*/step-*"))
     assert not (tmp_path / "killed" / "model.safetensors").exists()
     second_leg = count_updates(monkeypatch)
@@ -581,7 +583,7 @@ def start_program(
     home: Path, out: Path, recipe: dict, *, launcher: Sequence[str] = (), **options: Any
 ) -> subprocess.Popen:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *launcher, __file__, str(home), str(out), json.dumps(recipe)]
+    command = [str(PYTHON.path), *launcher, __file__, str(home), str(out), json.dumps(recipe)]
     return subprocess.Popen(command, env=environment, **options)
 
 

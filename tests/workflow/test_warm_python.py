@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import PYTHON, ROOT, WARM, command, environment
+from harness import PYTHON, ROOT, command, environment, warm
 
 
 def words(said: str) -> list[str]:
@@ -24,8 +24,8 @@ def test_a_warm_start_says_what_a_cold_one_says(tmp_path: Path, options: list[st
     cold = subprocess.run(
         line, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
-    warm = WARM.run(line[1:], environment())
-    assert (warm.returncode, words(warm.stdout)) == (code, words(cold.stdout))
+    quick = warm(line, environment())
+    assert (quick.returncode, words(quick.stdout)) == (code, words(cold.stdout))
     assert cold.returncode == code
 
 
@@ -44,9 +44,9 @@ def test_a_job_of_the_warm_python_is_one_of_the_real_one(
     tmp_path: Path, arguments: list[str], code: int
 ) -> None:
     shell = {**environment(), "PYTHONPATH": str(ROOT), "WORD": "ours"}
-    cold, warm = (
+    cold, quick = (
         subprocess.run([python, *arguments], env=shell, cwd=tmp_path, capture_output=True, text=True)
         for python in (sys.executable, str(PYTHON.path))
     )
-    assert (warm.returncode, warm.stdout, warm.stderr) == (code, cold.stdout, cold.stderr)
+    assert (quick.returncode, quick.stdout, quick.stderr) == (code, cold.stdout, cold.stderr)
     assert cold.returncode == code and cold.stdout + cold.stderr
