@@ -363,17 +363,26 @@ def test_the_records_are_avions_models_with_four_gpus_and_other_evaluations() ->
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("run", "evaluation", "message"),
     [
-        ({"ensemble": [{"run": "vit_x", "evaluation": "records_mirror"}]}, "needs the evaluation"),
-        ({"ensemble": [{"run": "vit_b_llm", "evaluation": "avion_egomcq"}]}, "needs the evaluation"),
-        ({"ensemble": [{"run": "vit_l_llm", "evaluation": "records_ensemble"}]}, "has an ensemble itself"),
+        ("vit_x", "records_mirror", "needs the evaluation 'records_mirror' of a run 'vit_x'"),
+        ("vit_b_llm", "avion_egomcq", "needs the evaluation 'avion_egomcq' of a run 'vit_b_llm'"),
+        ("vit_l_llm", "records_ensemble", "'records_ensemble' has an ensemble itself"),
+        ("human", "egomcq", "'egomcq' measures multiple_choice on 'ego4d', not retrieval on 'ek100'"),
     ],
 )
-def test_members_that_cannot_be_averaged_are_refused(changes: dict[str, Any], message: str) -> None:
+def test_members_that_cannot_be_averaged_are_refused(run: str, evaluation: str, message: str) -> None:
     settings = experiment("records").model_dump(exclude_unset=True)
-    settings["evaluations"]["records_dual_softmax"] |= changes
-    with pytest.raises(SettingsError, match=rf"evaluations.records_dual_softmax.ensemble: .*{message}"):
+    settings["evaluations"]["records_dual_softmax"]["ensemble"] = [{"run": run, "evaluation": evaluation}]
+    with pytest.raises(SettingsError) as caught:
+        load_settings(settings)
+    assert f"evaluations.records_dual_softmax.ensemble: {message}" in str(caught.value)
+
+
+def test_an_ensemble_validates_no_stage() -> None:
+    settings = experiment("records").model_dump(exclude_unset=True)
+    settings["stages"]["avion_mir_sms"]["validate_with"] = "records_ensemble"
+    with pytest.raises(SettingsError, match="'records_ensemble' has an ensemble; name one without"):
         load_settings(settings)
 
 

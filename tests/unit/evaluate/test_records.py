@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from avion_core.data.clips import write_clips, write_sentences
 from avion_core.evaluate import runner
 from avion_core.evaluate.relevancy import relevancy_matrix
 from avion_core.evaluate.retrieval import dual_softmax, mean_average_precision
@@ -70,11 +71,17 @@ def test_an_ensemble_averages_similarities(place):
     assert metrics["mAP"]["mean"] != pytest.approx(alone.mean, rel=1e-3)
 
 
-def test_members_of_other_clips_are_refused(place):
+@pytest.mark.parametrize("other", TABLES)
+def test_a_member_of_other_clips_or_sentences_is_refused(place, other):
     save(place / "model", "dual_encoder", DUAL_ENCODER)
-    write_ek100(place, *(f"P{k:02}" for k in range(5)))
+    rows, texts = write_ek100(place, "P00", "P01", "P02")
     measure(place, "retrieval", tables=TABLES, out="first")
-    write_ek100(place, *(f"P{k:02}" for k in range(6)))
+    if other == "clips":
+        write_clips(place / "clips.arrow", [*rows[:2], {**rows[2], "video_id": "torn"}])
+    else:
+        parts = {"verb": rows[0]["verb"], "nouns": rows[0]["nouns"]}
+        table = [{"sentence_id": k, "text": f"{text} again", **parts} for k, text in enumerate(texts)]
+        write_sentences(place / "sentences.arrow", table)
     with pytest.raises(EvaluationError, match="ensemble: other/mir has other sentences, or could read other"):
         measured_with(place, ["first"])
 
