@@ -79,11 +79,12 @@ def test_the_demo_has_no_problems() -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_settings_of_an_experiment_have_no_problems(path: Path) -> None:
-    """But for tokenizers that the user brings."""
+    """But for tokenizers that the user brings. LaViLa reads videos of 288 pixels at 336, as published."""
     workflow = Workflow(load_settings(experiment(path)))
     for check in (check_models, check_starts, check_layouts, check_evaluations):
         assert [line for line in check(workflow) if not re.search("the tokenizer '.+' needs the", line)] == []
-    assert warnings(workflow) == []
+    enlarged = path.stem == "lavila" and "larger than the chunks of 'ego4d', which are enlarged"
+    assert [line for line in warnings(workflow) if not (enlarged and enlarged in line)] == []
 
 
 def test_every_problem_is_listed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
