@@ -24,12 +24,12 @@ def left_to_train(workflow: Workflow) -> Iterator[PlannedStage]:
 def check_frozen(workflow: Workflow) -> Iterator[str]:
     """Patterns of `freeze` that match no weight, or leave none to train, in stages still to be trained."""
     for stage in left_to_train(workflow):
-        if not stage.recipe.freeze:
+        if not stage.recipe.frozen:
             continue
         from avion_core.models.store import shapes_of  # imports torch, which takes seconds
 
         try:
-            shapes_of(stage.recipe).freeze(stage.recipe.freeze)
+            shapes_of(stage.recipe).freeze(stage.recipe.frozen)
         except ValueError as error:
             yield f"{stage.where}: {error}"
 
@@ -64,7 +64,7 @@ def check_starts(workflow: Workflow) -> Iterator[str]:
             continue
         source = workflow.settings.stage(stage.run, stage.recipe.start)
         try:
-            if surely_starts(stage.recipe, source):
+            if surely_starts(stage.recipe, source) and not stage.recipe.frozen:
                 continue
         except ValueError:
             continue  # listed by check_models

@@ -214,11 +214,16 @@ class StageSettings(StageJob):
 
     def check_in_run(self) -> None:
         """Raise ValueError for what the section `stages` may leave to the runs, but no run may lack."""
-        if self.freeze and not (self.start or self.start_weights):
+        if self.frozen and not (self.start or self.start_weights):
             raise ValueError(
                 "freeze: the stage starts from nothing, and these weights would stay random; set start or "
                 "start_weights, or leave freeze out"
             )
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """`freeze`; nothing if nothing is trained."""
+        return self.freeze if self.epochs else ()
 
     def dry_run_arguments(self) -> dict[str, Any]:
         """Arguments of the model's `dry_run`, for what the task draws in a step."""

@@ -128,6 +128,7 @@ class ContrastiveStage(ComparingStage):
 
     def check_in_run(self) -> None:
         """Raise ValueError for a temperature of narrated clips where there are none."""
+        super().check_in_run()
         if "narrated" in self.loss_entries and "narrated" not in self.narrations:
             raise ValueError(
                 "narrated_temperature: the stage has no narrated clips; add 'narrated' to its narrations, or "

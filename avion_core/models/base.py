@@ -34,6 +34,8 @@ class Tower(nn.Module):
         "token_embedding.",
     )
     """Prefixes of the weights before the first block."""
+    inert: ClassVar[tuple[str, ...]] = ()
+    """Weights (fnmatch patterns) that its image model lacks: it may stay without them."""
 
     @property
     def adapters(self) -> Mapping[str, Adapter]:
@@ -201,6 +203,20 @@ class VideoModel(nn.Module):
         if not any(weight.requires_grad for weight in weights.values()):
             raise ValueError("freeze: all weights are frozen; leave out a pattern, or set epochs: 0")
         self.train(self.training)
+
+    def check_frozen(self, patterns: Sequence[str], *, fresh: Collection[str]) -> None:
+        """Raise ValueError for a weight that `freeze` would keep as it is, though no start weights fill it.
+
+        Those of `Tower.inert` may stay fresh.
+        """
+        inert = [f"{prefix}.{name}" for prefix, tower in self._towers().items() for name in tower.inert]
+        for name in sorted(fresh):
+            frozen, harmless = (any(fnmatchcase(name, each) for each in own) for own in (patterns, inert))
+            if frozen and not harmless:
+                raise ValueError(
+                    f"freeze: {name} gets no value from the start weights and would stay random; leave it out, "
+                    "or start from weights that have it"
+                )
 
     def train(self, mode: bool = True) -> Self:
         """Training or evaluation mode; frozen towers stay in evaluation mode."""

@@ -39,6 +39,8 @@ class ClipVision(VisionTower):
         "positional_embedding": interpolate_places,
     }
 
+    inert: ClassVar[tuple[str, ...]] = ("temporal_embedding",)
+
     def __init__(
         self,
         config: VisionConfig,

@@ -100,7 +100,9 @@ def check_weights(stage: StageSettings, *paths: str | Path, classes: int | None 
         arguments["classes"] = classes or _classes_in(tensors, kind, stage.model, arguments)
     with torch.device("meta"):
         model = build_model(kind, stage.model, **arguments)
-    model.after_start(_load_foreign(model, tensors, source=_joined(paths), **stage.waivers()).missing)
+    report = _load_foreign(model, tensors, source=_joined(paths), **stage.waivers())
+    model.check_frozen(stage.frozen, fresh=report.missing)
+    model.after_start(report.missing)
 
 
 def _read_all(paths: Sequence[str | Path], *, key: str | None) -> dict[str, Tensor]:

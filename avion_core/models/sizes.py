@@ -98,14 +98,14 @@ def stage_size(stage: StageSettings, **further: Any) -> Size:
     """The size of the model that a stage trains; `further` arguments build it, such as `classes`."""
     arguments = {**stage.model_arguments(), **further}
     bf16, step = stage.precision != "fp32", stage.dry_run_arguments()
-    kind, freeze = model_kind(stage), stage.freeze
+    kind, freeze = model_kind(stage), stage.frozen
     return measure(kind, stage.model, bf16=bf16, dry_run=step, freeze=freeze, **arguments)
 
 
 def training_flops(stage: StageSettings, **further: Any) -> int:
     """Operations of a clip in a stage, as `train.meter` counts them."""
     arguments = {**stage.model_arguments(), **further}
-    with _without_contents(model_kind(stage), stage.model, freeze=stage.freeze, **arguments) as model:
+    with _without_contents(model_kind(stage), stage.model, freeze=stage.frozen, **arguments) as model:
         return training_operations(lambda: _forward(model, stage.dry_run_arguments(), clips=1))
 
 

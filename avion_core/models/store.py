@@ -182,6 +182,7 @@ def check_stage_start(stage: StageSettings, source: StageSettings) -> None:
         source=str(stage.start),
         **stage.waivers(),
     )
+    model.check_frozen(stage.frozen, fresh=report.missing)
     model.after_start(report.missing)
 
 

@@ -8,6 +8,7 @@ Bain et al., "Frozen in Time", ICCV 2021. Shapes: B clips, T frames, P patches o
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -106,6 +107,8 @@ class TimeSformer(VisionTower):
     spatial table and no temporal embedding. A fresh tower has no time attention yet: `timeattn.qkv` is zero
     and `timeattn.proj` all ones, as published.
     """
+
+    inert: ClassVar[tuple[str, ...]] = ("temporal_embedding", "blocks.*.timeattn.*", "blocks.*.norm3.*")
 
     def __init__(
         self,

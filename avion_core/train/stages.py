@@ -155,7 +155,7 @@ class _Stage:
         """The initial model: from the seed, on rank 0 with the start weights."""
         torch.manual_seed(self.seed)
         model = build_model(self.kind, self.settings.model, **self.setup.model_arguments())
-        model.freeze(self.settings.freeze)
+        model.freeze(self.settings.frozen)
         if self.world.leads:  # one download, one error; `World.same_weights` broadcasts them
             fill_from_start(model, self.settings, self.files, title=self.title)
         return model

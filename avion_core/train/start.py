@@ -31,6 +31,7 @@ def fill_from_start(
     else:
         model.after_start(model.state_dict())
         return
+    model.check_frozen(settings.frozen, fresh=report.missing)
     model.after_start(report.missing)
     print(f"{title}: starts from {source}; {report}", file=sys.stderr, flush=True)
 

@@ -63,7 +63,7 @@ def trainings(workflow: Workflow, flops_per_clip: Callable[..., int]) -> list[Tr
         further = {"classes": _classes(workflow, recipe)} if recipe.trains == "classes" else {}
         same = repr(
             (
-                *(recipe.model, recipe.trains, recipe.freeze),
+                *(recipe.model, recipe.trains, recipe.frozen),
                 *(recipe.model_arguments(), recipe.dry_run_arguments(), further),
             )
         )

@@ -102,20 +102,25 @@ def test_every_problem_is_listed_at_once(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("patterns", "start", "message"),
+    ("stage", "pattern", "changes", "message"),
     [
-        (["visual.*"], "pretrain", "freeze: no weight of this video_classifier matches 'visual.*'"),
-        (["*"], "pretrain", "freeze: all weights are frozen"),
-        (["vision.*"], None, "freeze: the stage starts from nothing"),
-        (["vision.*"], "pretrain", ""),
+        ("finetune_cls", "visual.*", {}, "freeze: no weight of this video_classifier matches 'visual.*'"),
+        ("finetune_mir", "*", {}, "freeze: all weights are frozen"),
+        ("finetune_cls", "vision.*", {"start": None}, "freeze: the stage starts from nothing"),
+        ("pretrain", "vision.*", {}, "freeze: the stage starts from nothing"),
+        ("finetune_cls", "head.*", {}, "start: freeze: head.bias gets no value from the start weights"),
+        ("finetune_mir", "vision.*", {"start_fresh": ["vision.p*"]}, "start: freeze: vision.patch.weight gets"),
+        ("finetune_mir", "vision.*", {"start_fresh": ["vision.temporal_embedding"]}, ""),
+        ("finetune_cls", "vision.*", {}, ""),
+        ("finetune_mir", "*", {"epochs": 0}, ""),
     ],
 )
 def test_what_cannot_be_frozen_is_said_before_any_job(
-    patterns: list[str], start: str | None, message: str
+    stage: str, pattern: str, changes: dict[str, Any], message: str
 ) -> None:
-    lines = found({"stages": {"finetune_cls": {"freeze": patterns, "start": start}}}, "llm")
+    lines = found({"stages": {stage: {"freeze": [pattern], **changes}}}, "llm")
     assert [line for line in lines if "freeze" in line] == ([lines[0]] if message else [])
-    assert not message or f"finetune_cls: {message}" in lines[0]
+    assert not message or f"{stage}: {message}" in lines[0]
 
 
 def test_all_that_the_papers_data_need_is_listed_at_once(
