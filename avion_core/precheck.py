@@ -20,6 +20,7 @@ from avion_core.data.tokenizer import check_tokenizer
 from avion_core.evaluations import EVALUATIONS
 from avion_core.layouts import LAYOUTS
 from avion_core.media.program import ffmpeg_program
+from avion_core.media.sample import Sampling
 from avion_core.media.source_file import returned_sources
 from avion_core.media.transcode import have_other_settings
 from avion_core.models.architecture import check_start, load_architecture, model_kind
@@ -188,6 +189,11 @@ def check_evaluations(workflow: Workflow) -> Iterator[str]:
                 f"classes of '{stage.recipe.dataset}'"
             )
         yield from _wrong_length(where, entry, stage)
+        sampling = {"sampling": stage.recipe.sampling, "stride": stage.recipe.stride} | entry.own_sampling
+        try:
+            Sampling(frames=entry.frames, clips=entry.clips, **sampling)
+        except ValueError as error:
+            yield f"{where}: {error}"
 
 
 def _wrong_length(where: str, entry: EvaluationSettings, stage: PlannedStage) -> Iterator[str]:

@@ -129,9 +129,9 @@ class MultipleChoiceSettings(EvaluationSettings):
 
 
 def _template(text: str) -> str:
-    """A sentence with a place for the class's name."""
-    if "{}" not in text:
-        raise ValueError(f"'{text}' has no {{}}, the place of the class's name")
+    """A sentence with one place for the class's name."""
+    if text.count("{}") != 1:
+        raise ValueError(f"'{text}' needs one {{}}, the place of the class's name")
     return text
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from avion_core.config.datasets import DatasetSettings
 from avion_core.config.evaluations import EnsembleMember, EvaluationSettings, ensemble_of
@@ -52,12 +52,15 @@ def unserved(settings: Settings, run: str) -> Iterator[str]:
                 yield f"{where}.validate_with: '{recipe.validate_with}' has an ensemble; name one without"
     for name in settings.runs[run].evaluations:
         yield from _unmeasured(settings.evaluations[name], settings.datasets, f"evaluations.{name}")
-        for member in ensemble_of(settings.evaluations[name]):
-            yield from _unfit_member(settings, name, member)
+        members = ensemble_of(settings.evaluations[name])
+        if len(set(members)) < len(members):
+            yield f"evaluations.{name}.ensemble: names an evaluation twice; leave one out"
+        for member in members:
+            yield from _unfit_member(settings, run, name, member)
 
 
-def _unfit_member(settings: Settings, name: str, member: EnsembleMember) -> Iterator[str]:
-    """Why an evaluation cannot be averaged with another."""
+def _unfit_member(settings: Settings, run: str, name: str, member: EnsembleMember) -> Iterator[str]:
+    """Why a run's evaluation cannot be averaged with another."""
     where, entry = f"evaluations.{name}.ensemble", settings.evaluations[name]
     if member.run not in settings.runs or member.evaluation not in settings.runs[member.run].evaluations:
         yield f"{where}: needs the evaluation '{member.evaluation}' of a run '{member.run}'"
@@ -70,6 +73,16 @@ def _unfit_member(settings: Settings, name: str, member: EnsembleMember) -> Iter
         )
     elif ensemble_of(other):
         yield f"{where}: '{member.evaluation}' has an ensemble itself; name its members instead"
+    elif member.run == run and _similarities(other) == _similarities(entry):
+        yield (
+            f"{where}: '{member.evaluation}' of the run '{run}' has the model and clips of this evaluation "
+            "itself; name those of other models"
+        )
+
+
+def _similarities(entry: EvaluationSettings) -> dict[str, Any]:
+    """The settings of a retrieval evaluation that decide its own similarities of clips and sentences."""
+    return {name: value for name, value in entry.recipe().items() if name not in ("ensemble", "dual_softmax")}
 
 
 def _without_narrator(settings: Settings) -> Iterator[str]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, get_args
+
+import yaml
 
 from avion_core.config.base import Section
 from avion_core.registry import nearest
@@ -31,7 +34,7 @@ def explain(problem: Mapping[str, Any], settings: type[Section]) -> str:
         return f"setting '{where}' is missing{_why_missing(problem['loc'], problem['input'])}"
     if problem["type"] in ("tuple_type", "list_type"):
         value = problem["input"]
-        write = f"; write [{value}]" if isinstance(value, str) else ""
+        write = f"; write {_yaml_list(value)}" if isinstance(value, str) else ""
         return f"{where}: a list is expected{write} (got {value!r})"
     if problem["type"] in ("dict_type", "model_type", "mapping_type"):
         return f"{where}: a mapping is expected, `name: value` (got {problem['input']!r})"
@@ -39,6 +42,11 @@ def explain(problem: Mapping[str, Any], settings: type[Section]) -> str:
     if problem["type"] == "value_error":
         return f"{where}: {message}" if where else message
     return f"{where}: {message} (got {problem['input']!r})"
+
+
+def _yaml_list(value: str) -> str:
+    """A list of one text, quoted where YAML would read something else."""
+    return str(yaml.safe_dump([value], default_flow_style=True, width=math.inf, allow_unicode=True)).strip()
 
 
 def _why_missing(location: tuple[int | str, ...], entry: Mapping[str, Any]) -> str:

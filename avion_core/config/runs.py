@@ -295,7 +295,8 @@ def load_settings(raw: Mapping[str, Any]) -> Settings:
         _load_plugins(raw.get("plugins", ()))
         return Settings.model_validate(raw)
     except ValidationError as error:
-        problems = [problem for problem in error.errors() if not _is_inherited(problem, error.errors())]
+        found = error.errors()
+        problems = [p for p in found if not (_is_inherited(p, found) or _is_consequence(p, found))]
         lines = [without_passwords(explain(problem, Settings)) for problem in problems]
         raise SettingsError("config: " + "\nconfig: ".join(lines)) from None
 
@@ -313,6 +314,14 @@ def _load_plugins(named: Any) -> None:
             load_plugins(named)
         except ValueError as error:
             raise SettingsError(f"config: plugins: {error}") from None
+
+
+def _is_consequence(problem: Any, problems: list[Any]) -> bool:
+    """Whether a list only seems too short, as pydantic leaves out its bad items."""
+    place = problem["loc"]
+    return problem["type"] == "too_short" and any(
+        len(place) < len(other["loc"]) and other["loc"][: len(place)] == place for other in problems
+    )
 
 
 def _is_inherited(problem: Any, problems: list[Any]) -> bool:

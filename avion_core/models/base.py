@@ -214,7 +214,7 @@ class VideoModel(nn.Module):
             frozen, harmless = (any(fnmatchcase(name, each) for each in own) for own in (patterns, inert))
             if frozen and not harmless:
                 raise ValueError(
-                    f"freeze: {name} gets no value from the start weights and would stay random; leave it out, "
+                    f"freeze: {name} has no value in the start weights and would stay random; leave it out "
                     "or start from weights that have it"
                 )
 

@@ -369,6 +369,7 @@ def test_the_records_are_avions_models_with_four_gpus_and_other_evaluations() ->
         ("vit_b_llm", "avion_egomcq", "needs the evaluation 'avion_egomcq' of a run 'vit_b_llm'"),
         ("vit_l_llm", "records_ensemble", "'records_ensemble' has an ensemble itself"),
         ("human", "egomcq", "'egomcq' measures multiple_choice on 'ego4d', not retrieval on 'ek100'"),
+        ("vit_l_llm", "records_mirror", "'records_mirror' of the run 'vit_l_llm' has the model and"),
     ],
 )
 def test_members_that_cannot_be_averaged_are_refused(run: str, evaluation: str, message: str) -> None:
@@ -377,6 +378,13 @@ def test_members_that_cannot_be_averaged_are_refused(run: str, evaluation: str, 
     with pytest.raises(SettingsError) as caught:
         load_settings(settings)
     assert f"evaluations.records_dual_softmax.ensemble: {message}" in str(caught.value)
+
+
+def test_a_member_is_named_once() -> None:
+    settings = experiment("records").model_dump(exclude_unset=True)
+    settings["evaluations"]["records_dual_softmax"]["ensemble"] *= 2
+    with pytest.raises(SettingsError, match="ensemble: names an evaluation twice"):
+        load_settings(settings)
 
 
 def test_an_ensemble_validates_no_stage() -> None:

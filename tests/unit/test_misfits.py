@@ -247,6 +247,19 @@ def test_the_best_metric_is_one_that_the_layouts_clips_have(layout: str, metric:
     assert load_settings(lay_over(copy.deepcopy(DEMO), overlay)).stage("r", "s").best_metric == good
 
 
+@pytest.mark.parametrize(
+    ("templates", "message"),
+    [
+        (["{}", "x"], "e.templates.1: 'x' needs one {}, the place of the class's name"),
+        (["{} {}"], "e.templates.0: '{} {}' needs one {}, the place of the class's name"),
+        ("{}", "e.templates: a list is expected; write ['{}'] (got '{}')"),
+    ],
+)
+def test_a_template_has_one_place_for_the_name(templates: Any, message: str) -> None:
+    overlay = evaluation("zero_shot_classes", templates=templates)
+    assert said(overlay) == f"config: evaluations.{message}"
+
+
 def test_several_misfits_of_an_evaluation_are_all_listed() -> None:
     assert said(evaluation("retrieval", similarity="dot", framse=3)).splitlines() == [
         "config: evaluations.e: similarity does not go with retrieval; it is a setting of multiple_choice",

@@ -108,8 +108,13 @@ def test_every_problem_is_listed_at_once(tmp_path: Path, monkeypatch: pytest.Mon
         ("finetune_mir", "*", {}, "freeze: all weights are frozen"),
         ("finetune_cls", "vision.*", {"start": None}, "freeze: the stage starts from nothing"),
         ("pretrain", "vision.*", {}, "freeze: the stage starts from nothing"),
-        ("finetune_cls", "head.*", {}, "start: freeze: head.bias gets no value from the start weights"),
-        ("finetune_mir", "vision.*", {"start_fresh": ["vision.p*"]}, "start: freeze: vision.patch.weight gets"),
+        ("finetune_cls", "head.*", {}, "start: freeze: head.bias has no value in the start weights"),
+        (
+            "finetune_mir",
+            "vision.*",
+            {"start_fresh": ["vision.p*"]},
+            "start: freeze: vision.patch.weight has",
+        ),
         ("finetune_mir", "vision.*", {"start_fresh": ["vision.temporal_embedding"]}, ""),
         ("finetune_cls", "vision.*", {}, ""),
         ("finetune_mir", "*", {"epochs": 0}, ""),
@@ -121,6 +126,18 @@ def test_what_cannot_be_frozen_is_said_before_any_job(
     lines = found({"stages": {stage: {"freeze": [pattern], **changes}}}, "llm")
     assert [line for line in lines if "freeze" in line] == ([lines[0]] if message else [])
     assert not message or f"{stage}: {message}" in lines[0]
+
+
+@pytest.mark.parametrize(("clips", "own"), [(1, {}), (2, {}), (2, {"sampling": "window"})])
+def test_a_sampling_without_several_views_is_refused_before_any_job(clips: int, own: dict[str, str]) -> None:
+    entry = {"kind": "zero_shot_classes", "dataset": "ek100", "stage": "finetune_mir", "clips": clips, **own}
+    overlay = {
+        "stages": {"finetune_mir": {"sampling": "lavila_segments"}},
+        "evaluations": {"views": {**entry, "frames": 8}},
+        "runs": {"llm": {"evaluations": ["views"]}},
+    }
+    words = "evaluations.views: lavila_segments take one temporal view"
+    assert [words in line for line in found(overlay, "llm")] == ([True] if clips == 2 and not own else [])
 
 
 def test_all_that_the_papers_data_need_is_listed_at_once(
