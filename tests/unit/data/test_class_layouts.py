@@ -111,6 +111,8 @@ def test_charades_ego_has_actions_with_class_names_and_whole_test_videos_with_al
             "Cut 1\nOpen 3\n",
             "action_idx.txt: the numbers of the 2 actions have gaps",
         ),
+        ("egtea", "action_idx.txt", "Cut 2\nOpen 3\n", "the numbers of the 2 actions have gaps"),
+        ("egtea", "action_idx.txt", "Cut 1\nOpen 1\n", "line 2: 'Open 1' is not 'Action_name number'"),
         ("egtea", "action_idx.txt", "Cut\n", "action_idx.txt: line 1: 'Cut' is not 'Action_name number'"),
         ("egtea", "train_split1.txt", "OP01-R01-x 9\n", "line 1: action 9 is not in action_idx.txt"),
         ("egtea", "test_split1.txt", "\nOP01 1\n", "test_split1.txt: line 2: 'OP01 1' is not 'clip_id"),
@@ -150,8 +152,14 @@ def test_charades_ego_has_actions_with_class_names_and_whole_test_videos_with_al
         (
             "charades_ego",
             "CharadesEgo_v1_test_only1st.csv",
-            "id,actions,length\nA,c157 0.0 1.0,3\n",
-            "the class of 'c157 0.0 1.0' is not among the 2",
+            "id,actions,length\nA,c002 0.0 1.0,3\n",
+            "the class of 'c002 0.0 1.0' is not among the 2",
+        ),
+        (
+            "charades_ego",
+            "CharadesEgo_v1_train_only1st.csv",
+            "id,actions,length\n,c001 0.0 1.0,3\n",
+            "line 2: column 'id': it is empty",
         ),
         (
             "charades_ego",

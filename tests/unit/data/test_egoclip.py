@@ -31,13 +31,17 @@ def write(tmp_path):
 
 def test_a_narration_finds_its_tags_by_video_time_and_text(write):
     path = write(
-        line(1.2345, "#C C cuts"), line(1.2345, "#C C cuts", "[4]", "[]", "b"), line(8, "#C C cuts", "[5]")
+        line(1.2345, "#C C cuts"),
+        line(1.2345, "#C C cuts", "[4]", "[]", "b"),
+        line(8, "#C C cuts", "[5]"),
+        line(8.04, "#C C cuts", "[6]"),
     )
     found = read_egoclip(path, videos=["a"])
-    assert (found.rows, found.malformed) == (3, 0)
+    assert (found.rows, found.malformed) == (4, 0)
     assert found.tags("a", 1.2345, "#C C cuts") == ((1,), (2, 3))
     assert found.tags("a", 1.2, "#C C cuts ") == ((1,), (2, 3))  # rounded, with a space
-    assert found.tags("a", 8.0, "#C C cuts") == ((5,), (2, 3))
+    for near in (7.9, 8.0, 8.1):
+        assert found.tags("a", near, "#C C cuts") == ((5,), (2, 3))  # the first line with this narration
     for other in (("b", 1.2345, "#C C cuts"), ("a", 4.0, "#C C cuts"), ("a", 1.2345, "#C C takes")):
         assert found.tags(*other) == ((), ())
 
