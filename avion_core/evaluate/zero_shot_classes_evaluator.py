@@ -7,9 +7,10 @@ embedding; A all clips or questions of a table, readable or not.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -54,7 +55,9 @@ class ZeroShotClasses:
     def run(self) -> Measurement:
         encoder = self.subject.embedder()
         clips = ClipTable.load(self.subject.files["clips"])
-        sentences = self._sentences(clips)
+        names = self._class_names()
+        labels = self._labels(clips, classes=len(names))
+        sentences = self._sentences(names, clips)
         class_embed_KD = self._class_embeddings(sentences, encoder)
         found = self._cosines(clips, class_embed_KD, encoder)
         scores_NK = found.outputs
@@ -62,9 +65,8 @@ class ZeroShotClasses:
         views = self.settings.clips * self.settings.crops
         if self.settings.softmax is True or (self.settings.softmax == "auto" and views > 1):
             scores_NK = probabilities(scores_NK)
-        several = clips.has("labels")
-        measure = self._several_labels if several else self._one_label
-        measured = measure(clips, found, scores_NK)
+        measure = self._several_labels if labels.ndim == 2 else self._one_label
+        measured = measure(clips, found, scores_NK, labels)
         measured.figures.update(
             {
                 **clip_counts(clips, found),
@@ -75,23 +77,49 @@ class ZeroShotClasses:
         )
         return measured
 
-    def _sentences(self, clips: ClipTable) -> list[list[str]]:
-        """The sentences of each class: of its name, or with a table of narrations of each of its narrations.
-
-        Raises EvaluationError for a class list of another label.
-        """
+    def _class_names(self) -> list[str]:
+        """The names of the classes. Raises EvaluationError for a class list of another label."""
         path = self.subject.files["classes"]
         lists, columns = read_json(path), label_columns()
         label = next((name for name in lists if columns.get(name) == "label"), None)
-        if label is None:
+        if label is None or not lists[label]:
             raise EvaluationError(f"{path}: it lists no classes of the column 'label'; annotate again")
-        names: list[list[str]] = [[str(name)] for name in lists[label]]
+        return [str(name) for name in lists[label]]
+
+    def _labels(self, clips: ClipTable, *, classes: int) -> npt.NDArray[Any]:
+        """Each clip's class, integers A, or where it may have several whether it has each, bool A,K.
+
+        Raises EvaluationError for a class that is not listed, and if no clip has any.
+        """
+        several = clips.has("labels")
+        labels = (
+            [clips.labels(row) for row in range(len(clips))] if several else clips.column("label")[:, None]
+        )
+        numbers = np.concatenate([np.asarray(own, np.int64) for own in [[], *labels]])
+        if not len(numbers):
+            raise EvaluationError(
+                f"{self.subject.title}: no clip in {self.subject.files['clips']} has a class"
+            )
+        if numbers.min() < 0 or numbers.max() >= classes:
+            raise EvaluationError(
+                f"{self.subject.title}: the clips' classes go from {numbers.min()} to {numbers.max()}, but "
+                f"{self.subject.files['classes']} lists {classes}; annotate again"
+            )
+        if not several:
+            return numbers
+        labels_AK = np.zeros((len(clips), classes), np.bool_)
+        labels_AK[np.repeat(np.arange(len(clips)), [len(own) for own in labels]), numbers] = True
+        return labels_AK
+
+    def _sentences(self, names: list[str], clips: ClipTable) -> list[list[str]]:
+        """The sentences of each class: of its name, or of its narrations if there is a table of them."""
+        texts = [[name] for name in names]
         if "narrations" in self.subject.files:
-            names = [[] for _ in names]
+            texts = [[] for _ in names]
             for table in (ClipTable.load(self.subject.files["narrations"]), clips):
                 for row, number in enumerate(table.column("label")):
-                    names[number].append(table.texts(row)[0])
-        return [class_sentences(own, self.settings.templates) for own in names]
+                    texts[number].append(table.texts(row)[0])
+        return [class_sentences(own, self.settings.templates) for own in texts]
 
     def _class_embeddings(self, sentences: list[list[str]], encoder: Embedder) -> Floats:
         every = [text for own in sentences for text in own]
@@ -104,12 +132,16 @@ class ZeroShotClasses:
         classes_DK = torch.from_numpy(class_embed_KD.T).to(self.subject.device)
 
         def forward(frames_BTHWC: Tensor, _: Sequence[int]) -> Tensor:
-            return encoder.encode_video(encoder.normalise(frames_BTHWC)).float() @ classes_DK
+            embed_BD = encoder.encode_video(encoder.normalise(frames_BTHWC)).float()
+            with torch.autocast(embed_BD.device.type, enabled=False):  # half precision would make ties
+                return embed_BD @ classes_DK
 
         return self.subject.over_clips(clips, forward, pool=self.settings.pool)
 
-    def _one_label(self, clips: ClipTable, found: Inference, scores_NK: Floats) -> Measurement:
-        labels_A, rows = clips.column("label"), found.rows
+    def _one_label(
+        self, clips: ClipTable, found: Inference, scores_NK: Floats, labels_A: npt.NDArray[Any]
+    ) -> Measurement:
+        rows = found.rows
         right = class_right(scores_NK, labels_A[rows])
         scores, strict = (
             clip_scores(clips, rows, right, {"top1": labels_A}, unread) for unread in (np.nan, 0)
@@ -121,10 +153,9 @@ class ZeroShotClasses:
         outputs: Arrays = {"rows_N": rows, "scores_NK": scores_NK, "labels_N": labels_A[rows]}
         return Measurement(figures, outputs, scores, strict)
 
-    def _several_labels(self, clips: ClipTable, found: Inference, scores_NK: Floats) -> Measurement:
-        labels_AK = np.zeros((len(clips), scores_NK.shape[1]), bool)
-        for row in range(len(clips)):
-            labels_AK[row, clips.labels(row)] = True
+    def _several_labels(
+        self, clips: ClipTable, found: Inference, scores_NK: Floats, labels_AK: npt.NDArray[Any]
+    ) -> Measurement:
         rows, labels_NK = found.rows, labels_AK[found.rows]
         ranked = precisions(scores_NK, labels_NK)
         precision_AK = np.full(labels_AK.shape, np.nan)

@@ -51,8 +51,9 @@ DATA_MODULES = {
 DATA_BUILTINS = {
     *("bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list", "object"),
     *("range", "set", "slice", "str", "tuple", "type"),
+    *("long", "unicode", "xrange"),
 }
-"""The same for builtins."""
+"""The same for builtins; the last three are int, str and range in pickle's protocol 2, torch's default."""
 
 
 class Inert(dict[Any, Any]):

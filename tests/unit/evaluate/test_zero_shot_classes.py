@@ -20,7 +20,7 @@ from avion_core.evaluate.zero_shot_classes import (
 )
 from avion_core.models.architecture import DualEncoderConfig
 from avion_core.models.store import load_model
-from tests.support.evaluated import TOWER, NoVideos, measure, pixels, save
+from tests.support.evaluated import TOWER, NoVideos, computed_batches, measure, pixels, save
 
 NAMES = ["open box", "close box", "wash cup"]
 
@@ -215,8 +215,41 @@ def test_the_evaluations_own_sampling_comes_before_the_stages(place):
     assert (NoVideos.seen[-1].sampling, NoVideos.seen[-1].stride) == ("segments", 4)
 
 
-def test_a_class_list_of_another_label_is_refused(place):
+def test_scores_are_not_rounded_to_the_models_precision(place):
+    """Half precision has few numbers, and equal scores count as wrong."""
     write_clips(place / "clips.arrow", clip_rows())
-    (place / "classes.json").write_text(json.dumps({"verb": NAMES}))
-    with pytest.raises(subject.EvaluationError, match="no classes of the column 'label'"):
+    _, outputs = measure(place, "zero_shot_classes", tables=("clips", "classes"), precision="bf16")
+    scores_NK = torch.from_numpy(outputs["scores_NK"])
+    assert (scores_NK != scores_NK.bfloat16().float()).float().mean() > 0.9
+
+
+WRONG = {
+    "a class list of another label": ({"verb": NAMES}, clip_rows(), "no classes of the column 'label'"),
+    "no classes": ({"label": []}, clip_rows(), "no classes of the column 'label'"),
+    "a short list": (
+        {"label": NAMES[:2]},
+        clip_rows(),
+        "go from 0 to 2, but .*classes.json lists 2; annotate",
+    ),
+    "an unknown class": (
+        {"label": NAMES},
+        [{**row, "labels": [-1]} for row in clip_rows(several=True)],
+        "go from -1 to -1, but .* lists 3",
+    ),
+    "no labels": (
+        {"label": NAMES},
+        [{**row, "labels": []} for row in clip_rows(several=True)],
+        r"no clip in .*clips\.arrow has a class",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_labels_that_do_not_fit_are_refused_before_a_clip_is_read(place, monkeypatch, name):
+    classes, rows, message = WRONG[name]
+    computed = computed_batches(monkeypatch)
+    write_clips(place / "clips.arrow", rows)
+    (place / "classes.json").write_text(json.dumps(classes))
+    with pytest.raises(subject.EvaluationError, match=message):
         measure(place, "zero_shot_classes", tables=("clips", "classes"))
+    assert computed == []

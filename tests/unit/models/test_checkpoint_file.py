@@ -54,7 +54,7 @@ def test_objects_of_unknown_classes_beside_the_weights_are_passed_over(
     tmp_path, monkeypatch, protocol, zipped
 ):
     theirs = foreign_module(monkeypatch)
-    counts = defaultdict(list, {"x": [1]})
+    counts = {"x": defaultdict(list, {"x": [1]}), "y": defaultdict(int), "types": [str, range, float]}
     content = {
         "state_dict": OrderedDict(WEIGHTS),
         "config": theirs.Config(),
