@@ -63,7 +63,7 @@ def _key(video_uid: str, cell: int, text: str) -> int:
 def read_egoclip(path: Path, *, videos: Collection[str] = ()) -> EgoClip:
     """Read the whole file and keep the tags of these videos.
 
-    Raises SourceError without the file, the columns that are read, or any line that can be read.
+    Raises SourceError without the file or a column that is read, and unless most lines can be read.
     """
     found = EgoClip()
     for values in _lines(path):
@@ -78,8 +78,9 @@ def read_egoclip(path: Path, *, videos: Collection[str] = ()) -> EgoClip:
         found.rows += 1
         if uid in videos:
             found.add(uid, time_s, text, tags)
-    if not found.rows:
-        raise SourceError(f"{path}: none of its {found.malformed} rows can be read; fetch the file again")
+    if found.malformed > found.rows or not found.rows:
+        lines = found.rows + found.malformed
+        raise SourceError(f"{path}: {found.malformed} of its {lines} rows cannot be read; fetch the file again")
     return found
 
 

@@ -137,6 +137,7 @@ def lavila_range(
 
     Training clips have whole frames, at least `count`; those of evaluation keep the fraction.
     """
+    start_s = max(start_s, 0.0)
     start = min(round(start_s * fps), frame_count - 1)
     length = (end_s - start_s) * fps
     length = max(int(length), count) if training else max(length, 1.0)

@@ -82,8 +82,12 @@ def test_a_file_of_another_kind_is_one_clear_error(write, tmp_path):
         check_header(write(header=HEADER.replace("tag_verb", "verbs")))
     with pytest.raises(SourceError, match="column 'video_uid' is missing"):
         read_egoclip(write(header=HEADER.replace("\t", ",")))
-    with pytest.raises(SourceError, match="none of its 1 rows can be read"):
+    with pytest.raises(SourceError, match="1 of its 1 rows cannot be read"):
         read_egoclip(write("nothing\n"))
+    with pytest.raises(SourceError, match="0 of its 0 rows cannot be read"):
+        read_egoclip(write())
+    with pytest.raises(SourceError, match="2 of its 3 rows cannot be read"):
+        read_egoclip(write(line(1, "a"), line(2, "a", verbs="[1.0]"), line(3, "a", nouns="[2.0]")))
     with pytest.raises(SourceError, match=r"none\.csv: cannot be read"):
         check_header(tmp_path / "none.csv")
 

@@ -4,6 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avion_core.media.sample import (
+    BLACK,
+    SAMPLINGS,
+    Sampling,
     jittered_window_frames,
     segment_frames,
     spread_window_frames,
@@ -119,3 +122,15 @@ def test_impossible_requests_are_refused():
         window_frames(0, 10, 4, stride=1, view=2, views=2)
     with pytest.raises(ValueError, match="stride"):
         window_frames(0, 10, 4, stride=0)
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize(
+    ("start_s", "end_s"), [(-0.4, 0.1), (-2.0, -1.0), (0.9, 9.0), (1.5, 2.0), (0.5, 0.501)]
+)
+def test_frames_are_within_the_video_even_if_the_clip_is_not(sampling, start_s, end_s):
+    rule = Sampling(frames=5, sampling=sampling, stride=2)
+    for rng in (None, np.random.default_rng(0)):
+        frames = rule.numbers(start_s, end_s, fps=29.97, frame_count=30, rng=rng)
+        shown = frames[frames != BLACK] if sampling == "padded_window" else frames
+        assert len(shown) and (shown >= 0).all() and (shown < 30).all()
