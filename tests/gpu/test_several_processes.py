@@ -3,11 +3,9 @@
 The sharded optimiser runs as two processes over gloo on one device, so that a single GPU is enough.
 """
 
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,8 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from avion_core.train.accumulation import Accumulation
 from avion_core.train.averaging import averaged
-from avion_core.train.distributed import World, alone, join_world
+from avion_core.train.distributed import World, alone
 from avion_core.train.tasks.contrastive import ContrastiveTask
+from tests.support.processes import exit_codes
 from tests.unit.train.tiny_tasks import CLIPS, STEPS, make_batch, make_task, make_training
 
 
@@ -61,31 +60,35 @@ def sharded_trainings(world: World, folder: Path) -> dict[str, torch.Tensor]:
     return found | run("again")
 
 
-def start(device: str, processes: int, work: str, folder: Path) -> dict[str, torch.Tensor]:
-    """What `work` found on rank 0, as this many processes."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    subprocess.run(
-        [*command, f"--nproc-per-node={processes}", __file__, work, str(folder), str(processes), device],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
-        check=True,
-        timeout=300,
-    )
-    return load_file(folder / "found.safetensors")
+def leave_gradient(folder: Path, world: World) -> None:
+    found = world_gradient(world)
+    if world.leads:
+        save_file(found, folder / "found.safetensors")
+
+
+def leave_sharded_trainings(folder: Path, device: str, world: World) -> None:
+    through_the_cpu()
+    found = sharded_trainings(replace(world, device=torch.device(device)), folder)
+    if world.leads:
+        save_file(found, folder / "found.safetensors")
 
 
 def test_several_processes_have_the_gradient_of_one(device, tmp_path):
-    gpus = next((count for count in (8, 4, 2, 1) if count <= torch.cuda.device_count()), 0)
+    gpus = 0 if device == "cpu" else max(n for n in (0, 1, 2, 4, 8) if n <= torch.cuda.device_count())
     if device == "cuda" and gpus == 1:
         pytest.skip("needs two GPUs")
     processes = 2 if device == "cpu" else gpus
-    many, one = start(device, processes, "gradient", tmp_path), world_gradient(alone(device))
+    codes = exit_codes(partial(leave_gradient, tmp_path), processes=processes, gpus=gpus)
+    assert codes == [0] * processes
+    many, one = load_file(tmp_path / "found.safetensors"), world_gradient(alone(device))
     torch.testing.assert_close(many["loss"], one["loss"], rtol=1e-4, atol=0)
     largest = one["gradient"].abs().max().item()
     torch.testing.assert_close(many["gradient"], one["gradient"], rtol=1e-4, atol=1e-4 * largest)
 
 
 def test_a_sharded_optimizer_resumes_on_the_device(device, tmp_path):
-    found = start(device, 2, "sharded", tmp_path)
+    assert exit_codes(partial(leave_sharded_trainings, tmp_path, device)) == [0, 0]
+    found = load_file(tmp_path / "found.safetensors")
     assert found["whole.updates"].tolist() == list(range(STEPS))
     assert found["again.updates"].tolist() == list(range(STEPS // 2, STEPS))
     weights = [name for name in found if name.startswith("whole.") and name != "whole.updates"]
@@ -105,20 +108,3 @@ def through_the_cpu() -> None:
         tensor.copy_(here)
 
     dist.send, dist.recv = lambda tensor, dst: send(tensor.cpu(), dst=dst), receive_there
-
-
-def main() -> None:
-    work, folder, processes, device = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-    gpus = processes if device == "cuda" and work == "gradient" else 0
-    with join_world(processes=processes, gpus=gpus) as world:
-        if work == "gradient":
-            found = world_gradient(world)
-        else:
-            through_the_cpu()
-            found = sharded_trainings(replace(world, device=torch.device(device)), folder)
-        if world.leads:
-            save_file(found, folder / "found.safetensors")
-
-
-if __name__ == "__main__":
-    main()

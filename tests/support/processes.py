@@ -46,6 +46,7 @@ def exit_codes(
     work: Callable[[World], None],
     *,
     processes: int = PROCESSES,
+    gpus: int = 0,
     context: str = CONTEXT,
     timeout_s: int = distributed.TIMEOUT_SECONDS,
 ) -> list[int | None]:
@@ -53,7 +54,7 @@ def exit_codes(
 
     They wait `timeout_s` for one another within a step. In the context `spawn` they have imported little.
     """
-    return in_processes(partial(_meet, timeout_s, work), processes=processes, context=context)
+    return in_processes(partial(_meet, timeout_s, gpus, work), processes=processes, context=context)
 
 
 def in_processes(
@@ -70,6 +71,7 @@ def in_processes(
     places = [
         {
             "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
             "WORLD_SIZE": str(processes),
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
@@ -92,9 +94,9 @@ def _take(place: dict[str, str], work: Callable[[], object]) -> None:
     work()
 
 
-def _meet(timeout_s: int, work: Callable[[World], None]) -> None:
+def _meet(timeout_s: int, gpus: int, work: Callable[[World], None]) -> None:
     distributed.TIMEOUT_SECONDS = timeout_s
-    with join_world(processes=int(os.environ["WORLD_SIZE"]), gpus=0) as world:
+    with join_world(processes=int(os.environ["WORLD_SIZE"]), gpus=gpus) as world:
         work(world)
     del world
     gc.collect()
