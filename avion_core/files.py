@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,7 @@ def code_fingerprint(paths: Iterable[str | Path]) -> str:
     return fingerprint({name: _bare(text) if name.endswith(".py") else text for name, text in texts.items()})
 
 
+@cache
 def _bare(source: str) -> str:
     """A Python source's syntax tree without docstrings, as text."""
     tree = ast.parse(source)

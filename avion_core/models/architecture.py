@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -338,7 +339,11 @@ def load_architecture(name: str) -> Architecture:
     """Read `architectures/<name>.yaml`. Raises ValueError with the nearest name if there is none."""
     known([name], architecture_names(), "model")
     path = _files()[name]
-    return parse_architecture(yaml.safe_load(path.read_text(encoding="utf-8")), where=path.name)
+    return parse_architecture(_values(path.read_text(encoding="utf-8")), where=path.name)
+
+
+_values = cache(yaml.safe_load)
+"""What a YAML text holds; not to be changed."""
 
 
 def _files() -> dict[str, Path]:

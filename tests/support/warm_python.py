@@ -375,6 +375,10 @@ if __name__ == "__main__":
     scripts = (f"workflow_scripts.{script.stem}" for script in ROOT.glob("workflow_scripts/[a-z]*.py"))
     for imported in (*PACKAGES, *scripts):
         importlib.import_module(imported)
+    from avion_core.files import code_fingerprint
+
+    for path in (ROOT / "avion_core").rglob("*.py"):
+        code_fingerprint([path])  # remembers what it has parsed
     gc.freeze()  # its memory stays shared with the forks
     if order := serve(sys.argv[1], int(sys.argv[2])):
         if order.is_torchrun:
