@@ -33,7 +33,7 @@ from avion_core.narrate.rephrase import estimate
 from avion_core.shards import shard_names
 from avion_core.sources.download import source_problems
 from avion_core.sources.state import SourceRecord
-from avion_core.start_checks import check_entries, check_frozen, check_start_files, check_starts
+from avion_core.start_checks import check_entries, check_patterns, check_start_files, check_starts
 from avion_core.workflow import PlannedStage, Workflow
 
 
@@ -58,7 +58,7 @@ def problems(workflow: Workflow, *, trains: bool = True, narrates: bool = True) 
         check
         for check, needed in (
             (check_clips, trains),
-            (check_frozen, trains),
+            (check_patterns, trains),
             (check_starts, trains),
             (check_entries, trains),
             (check_narrations, narrates),
@@ -335,7 +335,7 @@ CHECKS: tuple[Callable[[Workflow], Iterator[str]], ...] = (
     check_narrations,
     check_local_server,
     check_models,
-    check_frozen,
+    check_patterns,
     check_starts,
     check_start_files,
     check_layouts,

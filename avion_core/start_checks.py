@@ -1,15 +1,17 @@
-"""Checks before any job of stages still to be trained: their start, frozen weights, and facts about clips."""
+"""Checks before any job of stages still to be trained: starts, patterns of weights, facts about clips."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
+from avion_core.config import StageSettings
 from avion_core.data.clips import ClipTable
 from avion_core.layouts import LAYOUTS, TAG_COLUMNS
 from avion_core.models.architecture import surely_starts
 from avion_core.train.entries import ENTRIES
 from avion_core.workflow import PlannedStage, Workflow
+from avion_core.workflow.trainings import class_counts
 
 
 def left_to_train(workflow: Workflow) -> Iterator[PlannedStage]:
@@ -21,15 +23,22 @@ def left_to_train(workflow: Workflow) -> Iterator[PlannedStage]:
             yield stage
 
 
-def check_frozen(workflow: Workflow) -> Iterator[str]:
-    """Patterns of `freeze` that match no weight, or leave none to train, in stages still to be trained."""
+def check_patterns(workflow: Workflow) -> Iterator[str]:
+    """Patterns of `freeze` and of weight decay that match no weight, or leave none to train, in stages still
+    to be trained."""
     for stage in left_to_train(workflow):
-        if not stage.recipe.frozen:
+        recipe = stage.recipe
+        decay = (*recipe.no_weight_decay, *recipe.force_weight_decay) if recipe.epochs else ()
+        if not (recipe.frozen or decay):
             continue
         from avion_core.models.store import shapes_of  # imports torch, which takes seconds
+        from avion_core.train.parts import groups_of
 
         try:
-            shapes_of(stage.recipe).freeze(stage.recipe.frozen)
+            model = shapes_of(recipe)
+            model.freeze(recipe.frozen)
+            if decay:
+                groups_of(recipe, model)
         except ValueError as error:
             yield f"{stage.where}: {error}"
 
@@ -52,7 +61,8 @@ def check_start_files(workflow: Workflow) -> Iterator[str]:
                 if file.fetched:
                     check_name(file.source)
             if all(Path(file.path).is_file() for file in files):
-                check_weights(stage.recipe, *(file.path for file in files))
+                paths = (file.path for file in files)
+                check_weights(stage.recipe, *paths, classes=_annotated_classes(workflow, stage.recipe))
         except (OSError, ValueError) as error:
             yield f"{stage.where}: start_weights: {error}"
 
@@ -70,10 +80,24 @@ def check_starts(workflow: Workflow) -> Iterator[str]:
             continue  # listed by check_models
         from avion_core.models.store import check_stage_start  # imports torch, which takes seconds
 
+        recipes = (stage.recipe, source)
+        counts = [_annotated_classes(workflow, recipe) for recipe in recipes]
+        known = all(recipe.labels == tuple(own) for recipe, own in zip(recipes, counts, strict=True))
+        classes, source_classes = counts if known else ({}, {})
         try:
-            check_stage_start(stage.recipe, source)
+            check_stage_start(stage.recipe, source, classes=classes, source_classes=source_classes)
         except ValueError as error:
             yield f"{stage.where}: start: {error}"
+
+
+def _annotated_classes(workflow: Workflow, recipe: StageSettings) -> dict[str, int]:
+    """Numbers of classes of a classifier's labels, as far as annotated from the present source."""
+    if workflow.recorded_state(recipe.dataset) != workflow.source_state(recipe.dataset):
+        return {}
+    try:
+        return class_counts(workflow, recipe)
+    except ValueError:
+        return {}  # remade by annotate
 
 
 def check_entries(workflow: Workflow) -> Iterator[str]:

@@ -31,9 +31,10 @@ def unserved(settings: Settings, run: str) -> Iterator[str]:
                 f"{where}: the task '{recipe.task}' cannot be trained on the data set "
                 f"'{recipe.dataset}': the layout {layout} serves {' and '.join(served)}"
             )
-        elif recipe.predicts and recipe.predicts not in record.labels:
+        elif unknown := [label for label in recipe.labels if label not in record.labels]:
+            setting = "label" if unknown[0] == recipe.predicts else "further_labels"
             yield (
-                f"{where}: label: the data set '{recipe.dataset}' has no '{recipe.predicts}'; "
+                f"{where}: {setting}: the data set '{recipe.dataset}' has no '{unknown[0]}'; "
                 f"the layout {layout} has {', '.join(record.labels)}"
             )
         if recipe.epochs and set(recipe.loss_entries) & set(TAG_COLUMNS) and not record.tags:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -41,7 +41,7 @@ class StageSettings(StageJob):
     the kinds of evaluation."""
     pretrains: ClassVar[bool] = False
     """Whether the stage is pretraining rather than fine-tuning."""
-    added: ClassVar[tuple[str, ...]] = ("freeze",)
+    added: ClassVar[tuple[str, ...]] = ("freeze", "force_weight_decay")
     """Settings that the first recipes did not have; not written where they have their default."""
     compares_texts: ClassVar[bool] = False
     """Whether clips are compared with texts."""
@@ -124,6 +124,9 @@ class StageSettings(StageJob):
     """Decay of weights with two or more dimensions: decoupled in AdamW and Lion, in the gradient in SGD."""
     no_weight_decay: tuple[str, ...] = ()
     """Further weights (fnmatch patterns) without decay: mask_token in VideoMAE's original, none in AVION."""
+    force_weight_decay: tuple[str, ...] = ()
+    """Vectors and position tables (fnmatch patterns) with decay all the same: position tables and class token
+    in LaViLa."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     """AdamW's and Lion's averages."""
     momentum: Fraction = 0.9
@@ -203,6 +206,10 @@ class StageSettings(StageJob):
         sizes = {"frames": self.frames, "image_size_px": self.image_size_px}
         return {**sizes, "drop_path": self.drop_path}
 
+    def class_arguments(self, count: Callable[[str], int]) -> dict[str, Any]:
+        """Arguments for building a classifier's heads, by the number of classes of each label."""
+        return {"classes": count(self.predicts)} if self.trains == "classes" else {}
+
     def waivers(self) -> dict[str, tuple[str, ...]]:
         """Arguments for loading the start weights: what they may lack or have besides."""
         names = {
@@ -258,6 +265,11 @@ class StageSettings(StageJob):
     def predicts(self) -> str:
         """Label predicted by a classifier; empty for other tasks."""
         return ""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Labels that a classifier has heads for, the predicted one first."""
+        return (self.predicts,) if self.predicts else ()
 
     @property
     def process_batch_size(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -176,12 +177,15 @@ class ClassificationStage(StageSettings):
     setup: ClassVar[str] = "avion_core.train.tasks.classification:ClassificationSetup"
     files: ClassVar[tuple[str, ...]] = ("classes",)
     trains: ClassVar[str] = "classes"
-    added: ClassVar[tuple[str, ...]] = (*StageSettings.added, "head")
+    added: ClassVar[tuple[str, ...]] = (*StageSettings.added, "head", "further_labels")
 
     task: Literal["classification"]
     """What is learned."""
     label: Label = "label"
     """Column to predict; `action` is the pair of verb and noun."""
+    further_labels: tuple[Label, ...] = ()
+    """Labels with a head each of their own, whose losses are added: [verb, noun] beside `action` in LaViLa,
+    where the evaluation takes verbs and nouns from their own heads instead of from the actions."""
     mixup: NotNegative = 0.0
     """Mixup alpha; 0 for none."""
     cutmix: NotNegative = 0.0
@@ -198,6 +202,12 @@ class ClassificationStage(StageSettings):
     """Share of each clip's patches that a dual encoder's video tower drops in training (FLIP)."""
 
     @model_validator(mode="after")
+    def _each_label_once(self) -> Self:
+        if len(set(self.labels)) < len(self.labels):
+            raise ValueError(f"further_labels: a label is named twice: {', '.join(self.labels)}; remove one")
+        return self
+
+    @model_validator(mode="after")
     def _clips_pair(self) -> Self:
         if (self.mixup or self.cutmix) and self.process_batch_size % 2:
             raise ValueError(
@@ -212,10 +222,20 @@ class ClassificationStage(StageSettings):
         head = {"head": self.head} if self.head != "linear" else {}
         return {**super().model_arguments(), "head_dropout": self.head_dropout, **patches, **head}
 
+    def class_arguments(self, count: Callable[[str], int]) -> dict[str, Any]:
+        """Arguments for building the heads, by the number of classes of each label."""
+        further = {"further_classes": {label: count(label) for label in self.further_labels}}
+        return {**super().class_arguments(count), **(further if self.further_labels else {})}
+
     @property
     def predicts(self) -> str:
         """The predicted label."""
         return self.label
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The predicted label and the further ones."""
+        return (self.label, *self.further_labels)
 
 
 class ReconstructionStage(StageSettings):

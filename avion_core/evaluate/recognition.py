@@ -1,7 +1,8 @@
 """Top-k accuracy of classification, in per cent, and that of a constant answer.
 
 On EPIC-KITCHENS-100 one head predicts the action, a pair of verb and noun; the probability of a verb
-(or noun) is the sum over the actions that contain it (LaViLa, AVION).
+(or noun) is the sum over the actions that contain it (LaViLa, AVION), unless the model has a head for it
+(LaViLa's of three heads).
 
 Shapes: N clips, K classes, G groups (verbs or nouns).
 """
@@ -78,22 +79,27 @@ def action_right(
     labels_N: npt.NDArray[np.integer],
     verbs_N: npt.NDArray[np.integer],
     nouns_N: npt.NDArray[np.integer],
+    own_heads: Mapping[str, npt.NDArray[np.floating]] | None = None,
 ) -> dict[str, npt.NDArray[np.bool_]]:
     """Whether each clip is right, by figure: `verb_top1`, `noun_top1`, `action_top1`.
 
-    A clip whose action the model does not have (`UNKNOWN`) is wrong as an action and still counts for its
-    verb and noun. Raises ValueError when the model's classes are not these actions.
+    `own_heads` are the probabilities of heads for `verb` and `noun`, where the model has them. A clip whose
+    action the model does not have (`UNKNOWN`) is wrong as an action and still counts for its verb and noun.
+    Raises ValueError when the model's classes are not these actions.
     """
     if probabilities_NK.shape[1:] != (len(actions),):
         raise ValueError(
             f"the model has {probabilities_NK.shape[1]} classes, the data {len(actions)} actions"
         )
-    verb_of_K, noun_of_K = parse_actions(actions)
-    return {
-        "verb_top1": among_top(marginal(probabilities_NK, verb_of_K), verbs_N),
-        "noun_top1": among_top(marginal(probabilities_NK, noun_of_K), nouns_N),
-        "action_top1": among_top(probabilities_NK, labels_N),
-    }
+    right = {}
+    for name, labels, group_of_K in zip(
+        ("verb", "noun"), (verbs_N, nouns_N), parse_actions(actions), strict=True
+    ):
+        own = (own_heads or {}).get(name)
+        right[f"{name}_top1"] = among_top(
+            marginal(probabilities_NK, group_of_K) if own is None else own, labels
+        )
+    return {**right, "action_top1": among_top(probabilities_NK, labels_N)}
 
 
 def class_right(

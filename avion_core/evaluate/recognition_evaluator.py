@@ -40,7 +40,7 @@ from avion_core.layouts import label_columns
 class Recognition:
     """Top-1 of verb, noun and action (EPIC-KITCHENS), or top-1 and top-5 of one label.
 
-    Outputs: `probabilities_NK, labels_N`.
+    Outputs: `probabilities_NK, labels_N`, and `verb_probabilities_NK` … of heads for further labels.
     """
 
     def __init__(self, subject: Subject) -> None:
@@ -50,20 +50,28 @@ class Recognition:
         model = self.subject.classifier()
         clips = ClipTable.load(self.subject.files["clips"])
         label = self.subject.description.label
-        names = self._class_names(label)
+        names = {name: self._class_names(name) for name in self.subject.description.heads}
         found = self.subject.classify_clips(clips, model)
         rows = found.rows
+        borders = np.cumsum([len(own) for own in names.values()])[:-1]
+        heads = dict(zip(names, np.split(found.outputs, borders, axis=1), strict=True))
+        probabilities_NK = heads.pop(label)
         labels_A = clips.column(label_columns()[label])
         if label == "action":
             verbs_A, nouns_A = clips.column("verb"), clips.column("noun")
             verbs_N, nouns_N = verbs_A[rows], nouns_A[rows]
             right = action_right(
-                found.outputs, names, labels_N=labels_A[rows], verbs_N=verbs_N, nouns_N=nouns_N
+                probabilities_NK,
+                names[label],
+                labels_N=labels_A[rows],
+                verbs_N=verbs_N,
+                nouns_N=nouns_N,
+                own_heads=heads,
             )
             chance = action_chance(verbs_N, nouns_N)
             classes = action_classes(verbs_A, nouns_A)
         else:
-            right = class_right(found.outputs, labels_A[rows])
+            right = class_right(probabilities_NK, labels_A[rows])
             chance = class_chance(labels_A[rows])
             classes = {"top1": labels_A}
         scores, strict = (clip_scores(clips, rows, right, classes, unread) for unread in (np.nan, 0))
@@ -74,17 +82,18 @@ class Recognition:
             **clip_counts(clips, found),
             "bad_clips": found.bad_clips(),
         }
-        outputs: Arrays = {"rows_N": rows, "probabilities_NK": found.outputs, "labels_N": labels_A[rows]}
+        outputs: Arrays = {"rows_N": rows, "probabilities_NK": probabilities_NK, "labels_N": labels_A[rows]}
+        outputs |= {f"{name}_probabilities_NK": own_NK for name, own_NK in heads.items()}
         return Measurement(figures, outputs, scores, strict)
 
     def _class_names(self, label: str) -> list[str]:
-        """Class names of the label. Raises EvaluationError unless the head has as many outputs."""
+        """Class names of a label. Raises EvaluationError unless its head has as many outputs."""
         path, description = self.subject.files["classes"], self.subject.description
         classes = read_json(path)
         known([label], classes, f"{path}: classes of the stage's label")
-        if len(classes[label]) != description.classes:
+        if len(classes[label]) != description.heads[label]:
             raise EvaluationError(
-                f"{self.subject.title}: the model has {description.classes} classes of '{label}', "
+                f"{self.subject.title}: the model has {description.heads[label]} classes of '{label}', "
                 f"{path} has {len(classes[label])}; were they made from other data?"
             )
         return [str(name) for name in classes[label]]

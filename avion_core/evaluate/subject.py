@@ -112,8 +112,14 @@ class Subject:
         return replace(found, outputs=unit_length(found.outputs)) if normalize else found
 
     def classify_clips(self, clips: ClipTable, model: VideoModel) -> Inference:
-        """Class probabilities of clips, averaged over views."""
-        return self.over_clips(clips, lambda frames, _: model(model.normalise(frames)).float().softmax(-1))
+        """Class probabilities of clips, of each head after another, averaged over views."""
+        heads = list(self.description.heads.values())
+
+        def forward(frames_BTHWC: Tensor, _: Sequence[int]) -> Tensor:
+            logits_BK = model(model.normalise(frames_BTHWC)).float()
+            return torch.cat([own.softmax(-1) for own in logits_BK.split(heads, dim=1)], dim=1)
+
+        return self.over_clips(clips, forward)
 
     def embed_texts(
         self, texts: list[str], encoder: Embedder, *, normalize: bool = True

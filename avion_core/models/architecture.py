@@ -398,7 +398,8 @@ def surely_starts(stage: StageSettings, source: StageSettings) -> bool:
     if stage.model != source.model:
         return False
     if kind == theirs:
+        alike = not stage.labels or (stage.dataset, stage.labels) == (source.dataset, source.labels)
         ours, others = stage.model_arguments(), source.model_arguments()
-        return all((name in ours) == (name in others) for name in MODELS[kind].optional)
+        return alike and all((name in ours) == (name in others) for name in MODELS[kind].optional)
     fresh = MODELS[kind].fresh
-    return bool(fresh) and {*fresh} <= {*stage.waive_missing, *stage.start_fresh}
+    return bool(fresh) and len(stage.labels) < 2 and {*fresh} <= {*stage.waive_missing, *stage.start_fresh}

@@ -5,9 +5,6 @@ Shapes: B clips, N tokens of the tower, D their width, h heads, d width of a hea
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -46,15 +43,3 @@ class AttentiveHead(AttentionLayer):
         x_B1D = x_B1D + self.mlp(self.norm2(x_B1D))
         logits_BK: Tensor = self.linear(self.dropout(x_B1D[:, 0]))
         return logits_BK
-
-
-def attentive_arguments(weights: Iterable[str]) -> dict[str, Any]:
-    """Arguments that build a classifier with the head among these weights."""
-    return {"head": "attentive"} if "head.query" in weights else {}
-
-
-def no_foreign_head(head: nn.Module) -> dict[str, Tensor]:
-    """Nothing. Raises ValueError for an attentive head, for which other projects' files have no names."""
-    if isinstance(head, AttentiveHead):
-        raise ValueError("no format has names for an attentive head; the model's own folder keeps it")
-    return {}

@@ -120,6 +120,10 @@ class VideoModel(nn.Module):
         """The parts of its weights with their third-party names."""
         raise NotImplementedError
 
+    def parts(self) -> tuple[Part, ...]:
+        """The parts of this model, with arguments that change the third-party names of its weights."""
+        return self.names(self.config)
+
     def check_foreign(self, weights: Mapping[str, Tensor]) -> None:
         """Raise ValueError if third-party weights, under our names, do not fit this model."""
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from avion_core.models.architecture import DualEncoderConfig
-from avion_core.models.attentive_head import AttentiveHead, attentive_arguments, no_foreign_head
-from avion_core.models.base import VideoModel, vision_class
+from avion_core.models.attentive_head import AttentiveHead
+from avion_core.models.base import vision_class
+from avion_core.models.class_heads import Classifier, Head
 from avion_core.models.names import Part, Same
 
 HEAD_STD = 0.01
 """Standard deviation of a fresh head, as in AVION."""
 
 
-class VideoClassifier(VideoModel):
+class VideoClassifier(Classifier):
     """The tower's embedding (CLIP's: the class token after `ln_post`), dropout, linear head (AVION).
 
     An attentive head reads all tokens of the tower instead.
@@ -31,6 +32,7 @@ class VideoClassifier(VideoModel):
         config: DualEncoderConfig,
         *,
         classes: int,
+        further_classes: Mapping[str, int] | None = None,
         frames: int,
         image_size_px: int,
         drop_path: float = 0.0,
@@ -49,29 +51,31 @@ class VideoClassifier(VideoModel):
         )
         self.dropout = nn.Dropout(head_dropout)
         width, heads = config.vision.width, config.vision.heads
-        self.head: nn.Linear | AttentiveHead
-        if head == "attentive":
-            self.head = AttentiveHead(width, heads=heads, classes=classes, dropout=head_dropout, std=HEAD_STD)
-            return
-        self.head = nn.Linear(width, classes)
-        nn.init.normal_(self.head.weight, std=HEAD_STD)
-        nn.init.zeros_(self.head.bias)
 
-    @classmethod
-    def optional_arguments(cls, weights: Iterable[str]) -> dict[str, Any]:
-        return attentive_arguments(weights)
+        def make(classes: int) -> Head:
+            if head == "attentive":
+                return AttentiveHead(width, heads=heads, classes=classes, dropout=head_dropout, std=HEAD_STD)
+            linear = nn.Linear(width, classes)
+            nn.init.normal_(linear.weight, std=HEAD_STD)
+            nn.init.zeros_(linear.bias)
+            return linear
+
+        self.make_heads(make, classes=classes, further_classes=further_classes)
 
     def forward(self, frames_BCTHW: Tensor) -> Tensor:
-        """Normalised frames to logits_BK."""
+        """Normalised frames to logits_BK of all heads, the label's first."""
         self.check_frames(frames_BCTHW)
-        if isinstance(self.head, AttentiveHead):
-            logits_BK: Tensor = self.head(self.vision.tokens(frames_BCTHW))
-        else:
-            logits_BK = self.head(self.dropout(self.vision(frames_BCTHW)))
-        return logits_BK
+        attentive = isinstance(self.head, AttentiveHead)
+        return self.classify(self.vision.tokens(frames_BCTHW) if attentive else self.vision(frames_BCTHW))
 
-    def foreign_copies(self) -> dict[str, Tensor]:
-        return no_foreign_head(self.head)
+    def parts(self) -> tuple[Part, ...]:
+        """With further labels the heads are numbered in LaViLa's files, the label's last; AVION has one."""
+        tower, head = self.names(self.config)
+        if not self.further_heads:
+            return tower, head
+        prefixes = [*(f"further_heads.{label}." for label in self.further_heads), "head."]
+        rows = [(Same("", f"fc_cls.{place}."),) for place in range(len(prefixes))]
+        return tower, *(Part(prefix, {"lavila": row}) for prefix, row in zip(prefixes, rows, strict=True))
 
     @classmethod
     def names(cls, config: DualEncoderConfig) -> tuple[Part, ...]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from avion_core.files import publish, write_json
-from avion_core.models.architecture import Architecture, DualEncoderConfig, NarratorConfig
+from avion_core.models.architecture import DualEncoderConfig, NarratorConfig
 from avion_core.models.base import VideoModel, model_class
 from avion_core.models.names import Part, formats, to_theirs
 from avion_core.models.store import (
@@ -149,6 +149,8 @@ def avion_options(
 
 def lavila_options(config: DualEncoderConfig, description: ModelDescription) -> argparse.Namespace:
     """LaViLa's command-line options, which its scripts read from a checkpoint."""
+    further = description.further_classes
+    heads = {"num_classes": [*further.values(), description.classes], "use_vn_classifier": True}
     return argparse.Namespace(
         model=LAVILA_MODELS.get(description.architecture, description.architecture),
         project_embed_dim=config.embed_dim,
@@ -156,7 +158,7 @@ def lavila_options(config: DualEncoderConfig, description: ModelDescription) -> 
         norm_embed=True,  # compares cosines
         use_cls_token=False,
         load_visual_pretrained=None,
-        num_classes=description.classes,
+        **(heads if further else {"num_classes": description.classes}),
     )
 
 
@@ -195,17 +197,17 @@ def avion_state_dict(model: VideoModel, *, flash: bool = False) -> dict[str, Ten
 def _named(model: VideoModel, form: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights of `model` in a format. Raises ModelError if the format has no such model."""
     tensors = {name: x for name, x in tensors.items() if name != "logit_scale_narrated"}  # only for training
-    named = to_theirs(tensors, _parts(model.kind, model.config, form), form) | model.foreign_copies()
+    parts = model.parts()
+    _check_format(model.kind, parts, form)
+    named = to_theirs(tensors, parts, form) | model.foreign_copies()
     return {name: x.detach().cpu().clone() for name, x in named.items()}
 
 
-def _parts(kind: str, config: Architecture, form: str) -> tuple[Part, ...]:
-    """A model's parts. Raises ModelError if the format has no names for them."""
-    parts = model_class(kind).names(config)
+def _check_format(kind: str, parts: Sequence[Part], form: str) -> None:
+    """Raise ModelError if the format has no names for a model's parts."""
     if form not in formats(parts):
         others = ", ".join(sorted(formats(parts) & EXPORTS.keys())) or "no format"
         raise ModelError(f"{form} has no names for this {kind}; it can be written as: {others}")
-    return parts
 
 
 def export_open_clip(folder: str | Path, out: str | Path) -> None:
@@ -215,7 +217,7 @@ def export_open_clip(folder: str | Path, out: str | Path) -> None:
     """
     _refuse_existing(out)
     description, architecture = read_description(folder)
-    _parts(description.kind, architecture, "open_clip")
+    _check_format(description.kind, model_class(description.kind).names(architecture), "open_clip")
     config, size = cast(DualEncoderConfig, architecture), description.image_size_px
     card = CARD.format(title=description.architecture, frames=description.frames, size=size)
     model, _ = load_model(folder, frames=1)

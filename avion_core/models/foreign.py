@@ -8,17 +8,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from avion_core.config import StageSettings
-from avion_core.models.architecture import MODELS, model_kind
+from avion_core.models.architecture import MODELS
 from avion_core.models.base import VideoModel, model_class
 from avion_core.models.checkpoint_file import read_checkpoint
 from avion_core.models.names import Part, Reader, to_ours
-from avion_core.models.store import build_model
+from avion_core.models.store import shapes_of
 from avion_core.models.weights import LoadReport, ModelError, load_weights, without
 
 NO_WEIGHTS = ("attn_mask", "input_resolution", "context_length", "vocab_size", "n_averaged")
@@ -62,9 +60,9 @@ def _with_one_head(named: Mapping[str, Tensor], *, outputs: int) -> dict[str, Te
 
 def _parts(model: VideoModel) -> list[Part]:
     """The model's own, and those of the kinds of its architecture that it may start from."""
-    kinds = (model.kind, *MODELS[model.kind].starts)
-    alike = (kind for kind in kinds if MODELS[kind].architecture == model.config.kind)
-    return [part for kind in alike for part in model_class(kind).names(model.config)]
+    alike = (kind for kind in MODELS[model.kind].starts if MODELS[kind].architecture == model.config.kind)
+    starts = [part for kind in alike for part in model_class(kind).names(model.config)]
+    return [*model.parts(), *starts]
 
 
 def start_from_foreign(
@@ -87,19 +85,14 @@ def start_from_foreign(
     return _load_foreign(model, tensors, source=source or _joined(paths), **waived)
 
 
-def check_weights(stage: StageSettings, *paths: str | Path, classes: int | None = None) -> None:
+def check_weights(stage: StageSettings, *paths: str | Path, classes: Mapping[str, int] | None = None) -> None:
     """Raise ValueError unless the stage can start from these files, its `start_weights`.
 
-    Reads the whole files with values: about a second per gigabyte. Without `classes` a classifier has as many
-    as the file's own head.
+    Reads the whole files with values: about a second per gigabyte. Labels without a number of `classes` have
+    as many as the file's own head.
     """
-    kind = model_kind(stage)
     tensors = _read_all(paths, key=stage.start_weights_key)
-    arguments = stage.model_arguments()
-    if MODELS[kind].output == "classes":
-        arguments["classes"] = classes or _classes_in(tensors, kind, stage.model, arguments)
-    with torch.device("meta"):
-        model = build_model(kind, stage.model, **arguments)
+    model = shapes_of(stage, {**_classes_in(tensors, stage), **(classes or {})})
     report = _load_foreign(model, tensors, source=_joined(paths), **stage.waivers())
     model.check_frozen(stage.frozen, fresh=report.missing)
     model.after_start(report.missing)
@@ -120,15 +113,17 @@ def _joined(paths: Sequence[str | Path]) -> str:
     return " and ".join(map(str, paths))
 
 
-def _classes_in(
-    tensors: Mapping[str, Tensor], kind: str, architecture: str, arguments: Mapping[str, Any]
-) -> int:
-    """Number of outputs of a file's head, of several the last (LaViLa's for actions); 1 if it has none."""
-    with torch.device("meta"):
-        reader = Reader(_parts(build_model(kind, architecture, classes=1, **arguments)))
+def _classes_in(tensors: Mapping[str, Tensor], stage: StageSettings) -> dict[str, int]:
+    """Outputs of a file's heads by label; one head has those of the label, of several the last (LaViLa's for
+    actions)."""
+    if stage.trains != "classes":
+        return {}
+    reader = Reader(_parts(shapes_of(stage)))
     named = {reader.place(name).name: tensor for name, tensor in tensors.items() if tensor.ndim}
     heads = sorted(name for name in named if name == "head.weight" or re.fullmatch(SEVERAL_HEADS, name))
-    return len(named[heads[-1]]) if heads else 1
+    found = {stage.predicts: heads[-1]} if heads else {}
+    found |= {label: f"further_heads.{label}.weight" for label in stage.labels[1:]}
+    return {label: len(named[name]) for label, name in found.items() if name in named}
 
 
 def _load_foreign(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,8 @@ class ModelDescription:
     """Side of the square input."""
     classes: int = 0
     """Outputs of a classifier's head; 0 for other models."""
+    further_classes: Mapping[str, int] = field(default_factory=dict)
+    """Outputs of its heads for further labels, by label; not written if there are none."""
     label: str = ""
     """What a classifier predicts: action, verb, noun or label."""
     task: str = ""
@@ -51,6 +53,17 @@ class ModelDescription:
     """Sampling rule of its frames (`media.sample`); None if unknown."""
     stride: int | None = None
     """Distance of a window's frames; None if unknown."""
+
+    @property
+    def heads(self) -> dict[str, int]:
+        """Outputs of a classifier's heads by label, in the order of its logits."""
+        return {self.label: self.classes, **self.further_classes}
+
+    @property
+    def class_arguments(self) -> dict[str, Any]:
+        """Arguments that build a classifier's heads."""
+        further = {"further_classes": self.further_classes} if self.further_classes else {}
+        return {"classes": self.classes, **further} if self.classes else {}
 
 
 def build_model(kind: str, architecture: str | Architecture, **arguments: Any) -> VideoModel:
@@ -73,7 +86,10 @@ def save_model(folder: str | Path, model: VideoModel, description: ModelDescript
     with publish(Path(folder) / WEIGHTS_FILE) as draft:
         write_tensors(model.state_dict(), draft, kind=model.kind)
     config = model.config.model_dump(mode="json")
-    write_json(Path(folder) / DESCRIPTION_FILE, {**asdict(description), "config": config})
+    written = asdict(description)
+    if not description.further_classes:  # as in files from before this field
+        del written["further_classes"]
+    write_json(Path(folder) / DESCRIPTION_FILE, {**written, "config": config})
 
 
 def load_model(
@@ -92,9 +108,8 @@ def load_model(
     )
     sizes = {"frames": description.frames, "image_size_px": description.image_size_px}
     tensors = read_tensors(Path(folder) / WEIGHTS_FILE)
-    classes: dict[str, Any] = {"classes": description.classes} if description.classes else {}
     optional = model_class(description.kind).optional_arguments(tensors)
-    model = build_model(description.kind, config, **sizes, **classes, **optional)
+    model = build_model(description.kind, config, **sizes, **description.class_arguments, **optional)
     load_weights(model, tensors, source=str(folder))
     return model.eval(), description
 
@@ -168,12 +183,18 @@ def start_from(
     )
 
 
-def check_stage_start(stage: StageSettings, source: StageSettings) -> None:
+def check_stage_start(
+    stage: StageSettings,
+    source: StageSettings,
+    *,
+    classes: Mapping[str, int] | None = None,
+    source_classes: Mapping[str, int] | None = None,
+) -> None:
     """Raise ValueError unless a stage can start from the model that `source` trains, by names and shapes.
 
-    Numbers of classes are left out: they are known once the data are.
+    Numbers of classes are by label; without them, both have one class of each label.
     """
-    model, start = shapes_of(stage), shapes_of(source)
+    model, start = shapes_of(stage, classes), shapes_of(source, source_classes)
     report = _fill(
         model,
         start.state_dict(),
@@ -186,12 +207,11 @@ def check_stage_start(stage: StageSettings, source: StageSettings) -> None:
     model.after_start(report.missing)
 
 
-def shapes_of(stage: StageSettings) -> VideoModel:
-    """The model that a stage trains, on the device "meta"; a classifier has one class."""
-    kind = model_kind(stage)
-    classes = {"classes": 1} if MODELS[kind].output == "classes" else {}
+def shapes_of(stage: StageSettings, classes: Mapping[str, int] | None = None) -> VideoModel:
+    """The model that a stage trains, on the device "meta"; labels without a number have one class."""
+    heads = stage.class_arguments(lambda label: (classes or {}).get(label, 1))
     with torch.device("meta"):
-        return build_model(kind, stage.model, **stage.model_arguments(), **classes)
+        return build_model(model_kind(stage), stage.model, **stage.model_arguments(), **heads)
 
 
 def _fill(

@@ -10,15 +10,16 @@ the encoder, 1 predicted by the decoder, 2 neither; without decoder masking it i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from avion_core.models.architecture import VideoMAEConfig
-from avion_core.models.attentive_head import AttentiveHead, attentive_arguments, no_foreign_head
+from avion_core.models.attentive_head import AttentiveHead
 from avion_core.models.base import Tower, VideoModel
+from avion_core.models.class_heads import Classifier, Head
 from avion_core.models.layers import Block, patchify, pick, run_blocks
 from avion_core.models.names import Names, Part, Same
 
@@ -210,7 +211,7 @@ class VideoMAE(VideoModel):
         return (_part(config, norm, patch="encoder.patch_embed.proj."),)
 
 
-class VideoMAEClassifier(VideoModel):
+class VideoMAEClassifier(Classifier):
     """VideoMAE's encoder over all tubelets, mean over tokens, LayerNorm, dropout, linear head."""
 
     kind: ClassVar[str] = "videomae_classifier"
@@ -222,6 +223,7 @@ class VideoMAEClassifier(VideoModel):
         config: VideoMAEConfig,
         *,
         classes: int,
+        further_classes: Mapping[str, int] | None = None,
         frames: int,
         image_size_px: int,
         drop_path: float = 0.0,
@@ -235,38 +237,39 @@ class VideoMAEClassifier(VideoModel):
         )
         self.fc_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.dropout = nn.Dropout(head_dropout)
-        self.head: nn.Linear | AttentiveHead
-        if head == "attentive":
-            dropout, std = head_dropout, 0.02 * HEAD_SCALE
-            self.head = AttentiveHead(
-                config.width, heads=config.heads, classes=classes, dropout=dropout, std=std
-            )
-        else:
-            self.head = nn.Linear(config.width, classes)
-        for layer in (*self.encoder.modules(), self.head):
+
+        def make(classes: int) -> Head:
+            if head == "attentive":
+                std, heads = 0.02 * HEAD_SCALE, config.heads
+                return AttentiveHead(
+                    config.width, heads=heads, classes=classes, dropout=head_dropout, std=std
+                )
+            return nn.Linear(config.width, classes)
+
+        heads = self.make_heads(make, classes=classes, further_classes=further_classes)
+        for layer in (*self.encoder.modules(), *heads):
             if isinstance(layer, nn.Linear):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)
-        if isinstance(self.head, nn.Linear):
-            with torch.no_grad():
-                self.head.weight.mul_(HEAD_SCALE)
+        for layer in heads:
+            if isinstance(layer, nn.Linear):
+                with torch.no_grad():
+                    layer.weight.mul_(HEAD_SCALE)
 
     def forward(self, frames_BCTHW: Tensor) -> Tensor:
-        """Normalised frames to logits_BK."""
+        """Normalised frames to logits_BK of all heads, the label's first."""
         self.check_frames(frames_BCTHW)
         x_BND = self.encoder(frames_BCTHW)
-        if isinstance(self.head, AttentiveHead):
-            logits_BK: Tensor = self.head(self.fc_norm(x_BND))
-        else:
-            logits_BK = self.head(self.dropout(self.fc_norm(x_BND.mean(dim=1))))
-        return logits_BK
-
-    @classmethod
-    def optional_arguments(cls, weights: Iterable[str]) -> dict[str, Any]:
-        return attentive_arguments(weights)
+        attentive = isinstance(self.head, AttentiveHead)
+        return self.classify(self.fc_norm(x_BND if attentive else x_BND.mean(dim=1)))
 
     def foreign_copies(self) -> dict[str, Tensor]:
-        return no_foreign_head(self.head)
+        """Nothing. Raises ValueError for heads for which third-party files have no names."""
+        if self.further_heads:
+            raise ValueError(
+                "no format has names for heads of several labels; the model's own folder keeps them"
+            )
+        return super().foreign_copies()
 
     @classmethod
     def names(cls, config: VideoMAEConfig) -> tuple[Part, ...]:

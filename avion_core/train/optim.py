@@ -33,22 +33,28 @@ class LayeredModel(Protocol):
 
 
 def parameter_groups(
-    model: LayeredModel, *, weight_decay: float, layer_decay: float, no_decay: Sequence[str] = ()
+    model: LayeredModel,
+    *,
+    weight_decay: float,
+    layer_decay: float,
+    no_decay: Sequence[str] = (),
+    force_decay: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """The trained parameters, grouped by (layer, decay); each group carries its `names` and `rate_scale`.
 
-    The model names parameters without decay; the fnmatch patterns `no_decay` add to them. Raises ValueError
-    for a pattern without a match. The rate of a layer is `layer_decay` to the power of its
-    distance from the last one (BEiT, arXiv 2106.08254).
+    The model names parameters without decay; the fnmatch patterns `no_decay` add to them, `force_decay` take
+    away. Raises ValueError for a pattern without a match, and for a parameter that matches both. The rate of
+    a layer is `layer_decay` to the power of its distance from the last one (BEiT, arXiv 2106.08254).
     """
     trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     top = max(model.layer_of(name) for name, _ in model.named_parameters())
-    exempt = model.no_decay()
-    for pattern in no_decay:
-        matching = {name for name, _ in trained if fnmatchcase(name, pattern)}
-        if not matching:
-            raise ValueError(f"no_weight_decay: no weight of this model matches '{pattern}'")
-        exempt = exempt | matching
+    without, forced = (
+        _matching(patterns, [name for name, _ in trained], setting)
+        for patterns, setting in ((no_decay, "no_weight_decay"), (force_decay, "force_weight_decay"))
+    )
+    if both := sorted(without & forced):
+        raise ValueError(f"no_weight_decay and force_weight_decay both match {both[0]}; leave out one")
+    exempt = (model.no_decay() | without) - forced
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
     for name, weight in trained:
         decays = name not in exempt
@@ -65,6 +71,15 @@ def parameter_groups(
         group["params"].append(weight)
         group["names"].append(name)
     return list(groups.values())
+
+
+def _matching(patterns: Sequence[str], names: Sequence[str], setting: str) -> set[str]:
+    """Names that match any of the patterns of a setting. Raises ValueError for one that matches none."""
+    found = {pattern: {name for name in names if fnmatchcase(name, pattern)} for pattern in patterns}
+    for pattern, matching in found.items():
+        if not matching:
+            raise ValueError(f"{setting}: no weight of this model matches '{pattern}'")
+    return set().union(*found.values())
 
 
 def make_optimizer(

@@ -130,17 +130,22 @@ def loader_of(settings: StageSettings, dataset: ClipDataset, *, seed: int, world
     )
 
 
-def optimizer_of(settings: StageSettings, model: VideoModel, world: World) -> torch.optim.Optimizer:
-    """The optimizer of the model's trainable weights."""
-    groups = parameter_groups(
+def groups_of(settings: StageSettings, model: VideoModel) -> list[dict[str, Any]]:
+    """The model's trainable weights by rate and decay. Raises ValueError for a pattern without a match."""
+    return parameter_groups(
         model,
         weight_decay=settings.weight_decay,
         layer_decay=settings.layer_decay,
         no_decay=settings.no_weight_decay,
+        force_decay=settings.force_weight_decay,
     )
+
+
+def optimizer_of(settings: StageSettings, model: VideoModel, world: World) -> torch.optim.Optimizer:
+    """The optimizer of the model's trainable weights."""
     return make_optimizer(
         settings.optimizer,
-        groups,
+        groups_of(settings, model),
         betas=settings.betas,
         momentum=settings.momentum,
         shard=settings.shard_optimizer and world.size > 1,

@@ -245,6 +245,7 @@ class _Stage:
             frames=settings.frames,
             image_size_px=settings.image_size_px,
             classes=self.setup.classes,
+            further_classes=dict(self.setup.further_classes),
             label=settings.predicts,
             task=settings.task,
             sampling=settings.sampling,

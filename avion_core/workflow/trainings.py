@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from avion_core.config import StageSettings
 from avion_core.data.tables import row_count
@@ -60,7 +61,7 @@ def trainings(workflow: Workflow, flops_per_clip: Callable[..., int]) -> list[Tr
     found = []
     for stage in workflow.trained_stages():
         recipe = stage.recipe
-        further = {"classes": _classes(workflow, recipe)} if recipe.trains == "classes" else {}
+        further = _class_arguments(workflow, recipe)
         same = repr(
             (
                 *(recipe.model, recipe.trains, recipe.frozen),
@@ -90,10 +91,20 @@ def _clips(workflow: Workflow, recipe: StageSettings) -> int | None:
     return sum(row_count(table if table.exists() else human) for table in tables)
 
 
-def _classes(workflow: Workflow, recipe: StageSettings) -> int:
+def _class_arguments(workflow: Workflow, recipe: StageSettings) -> dict[str, Any]:
+    counts = class_counts(workflow, recipe)
+    return recipe.class_arguments(lambda label: counts.get(label, STAND_IN_CLASSES))
+
+
+def class_counts(workflow: Workflow, recipe: StageSettings) -> dict[str, int]:
+    """Numbers of classes of a classifier's labels, as far as annotated.
+
+    Raises ValueError for a damaged file.
+    """
     path = Path(workflow.clips(recipe.dataset, CLASSES))
-    classes = read_json(path) if path.exists() else {}
-    names = classes.get(recipe.predicts, []) if isinstance(classes, Mapping) else None
-    if not isinstance(names, list):
+    classes = read_json(path) if recipe.labels and path.exists() else {}
+    lists = classes if isinstance(classes, Mapping) else dict.fromkeys(recipe.labels)
+    names = {label: lists.get(label, []) for label in recipe.labels}
+    if not all(isinstance(own, list) for own in names.values()):
         raise ValueError(f"{path}: not lists of class names by label; delete it and run annotate")
-    return len(names) or STAND_IN_CLASSES
+    return {label: len(own) for label, own in names.items() if own}

@@ -12,10 +12,12 @@ from torch import Tensor
 from avion_core.models.architecture import DualEncoderConfig
 from avion_core.models.classifier import VideoClassifier
 from avion_core.models.dual_encoder import DualEncoder
+from avion_core.models.export import export_avion, export_lavila
 from avion_core.models.foreign import import_state_dict, our_name
 from avion_core.models.positions import lengthen_linearly, lengthen_with_zeros
+from avion_core.models.store import ModelDescription, save_model
 from avion_core.models.towers import DistilBertConfig, TextConfig, TimeSformerConfig
-from avion_core.models.weights import load_weights
+from avion_core.models.weights import ModelError, load_weights
 from avion_core.train.losses import ego_nce
 
 DATA = Path(__file__).parent / "data"
@@ -196,3 +198,38 @@ def test_classifiers_logits_are_the_recorded_ones(label, classes):
     load_weights(model, import_state_dict(weights, model))
     logits = model(part(tensors, "inputs.")["frames_BCTHW"])
     assert_near(logits, tensors[f"outputs.logits_{label}_BC"])
+
+
+@pytest.fixture
+def three_heads() -> tuple[dict[str, Tensor], VideoClassifier]:
+    """The recorded tensors, and our model with all three recorded heads."""
+    tensors = load_file(DATA / "lavila_classifiers.safetensors")
+    sizes = {"frames": 4, "image_size_px": 32}
+    classes = {"classes": 11, "further_classes": {"verb": 5, "noun": 7}}
+    model = VideoClassifier(CONFIGS["lavila_dual"], **sizes, **classes).eval()
+    report = load_weights(model, import_state_dict(part(tensors, "module."), model))
+    assert report.missing == report.unexpected == ()
+    return tensors, model
+
+
+def test_the_logits_of_three_heads_are_the_recorded_ones_the_actions_first(three_heads):
+    tensors, model = three_heads
+    logits = model(part(tensors, "inputs.")["frames_BCTHW"]).split([11, 5, 7], dim=1)
+    for name, own in zip(("action", "verb", "noun"), logits, strict=True):
+        assert_near(own, tensors[f"outputs.logits_{name}_BC"])
+
+
+def test_a_file_of_three_heads_goes_out_as_it_came_in(three_heads, tmp_path):
+    tensors, model = three_heads
+    further = {"verb": 5, "noun": 7}
+    description = ModelDescription(model.kind, "lavila_tsf_b", 4, 32, 11, further, label="action")
+    save_model(tmp_path / "m", model, description)
+    export_lavila(tmp_path / "m", tmp_path / "out.pt")
+    content = torch.load(tmp_path / "out.pt", weights_only=False)
+    theirs = {name: t for name, t in tensors.items() if name.startswith("module.")}
+    assert content["state_dict"].keys() == theirs.keys()
+    assert all(torch.equal(content["state_dict"][name], t) for name, t in theirs.items())
+    assert vars(content["args"])["num_classes"] == [5, 7, 11]
+    assert vars(content["args"])["use_vn_classifier"]
+    with pytest.raises(ModelError, match=r"avion has no names for this video_classifier; .*: lavila"):
+        export_avion(tmp_path / "m", tmp_path / "other.pt")

@@ -41,14 +41,16 @@ class NoVideos:
         return {"frames": np.concatenate(views)}
 
 
-def save(folder, kind, config, *, frames=4, label="", classes=0, seen=SEGMENTS, change=None):
+def save(folder, kind, config, *, frames=4, label="", classes=0, further=None, seen=SEGMENTS, change=None):
     """A fresh model, saved in a folder; `change` is called with it before."""
     torch.manual_seed(0)
     heads = {"classes": classes} if classes else {}
+    heads |= {"further_classes": further} if further else {}
     model = build_model(kind, config, frames=frames, image_size_px=16, **heads)
-    description = ModelDescription(kind, "test", frames, 16, classes, label, **seen)
+    description = ModelDescription(kind, "test", frames, 16, classes, further or {}, label, **seen)
     if classes:  # a fresh head knows nothing; make its answers differ
-        torch.nn.init.normal_(model.head.weight)
+        for head in (model.head, *model.further_heads.values()):
+            torch.nn.init.normal_(head.weight)
     if change is not None:
         change(model)
     save_model(folder, model, description)

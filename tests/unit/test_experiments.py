@@ -178,8 +178,10 @@ EGOVLP: dict[str, tuple[dict[str, Any], tuple[float, float, float]]] = {
     ),
     "egovlp_charades": (EGOVLP_CHARADES, (3e-5, 1e-6, 1e-5)),
 }
+DECAYED = {"force_weight_decay": ("*.positional_embedding", "*.class_embedding")}
 LAVILA_PRETRAIN = {
     **PRETRAIN,
+    **DECAYED,
     "batch_size": 1024,
     "sampling": "lavila_segments",
     "validate_with": "lavila_zero_shot_mir",
@@ -187,6 +189,7 @@ LAVILA_PRETRAIN = {
 }
 LAVILA_MIR = {
     **MIR,
+    **DECAYED,
     "drop_path": 0.1,
     "sampling": "lavila_segments",
     "start": "lavila_pretrain",
@@ -194,6 +197,7 @@ LAVILA_MIR = {
 }
 LAVILA_CLS = {
     **CROP,
+    **DECAYED,
     "optimizer": "sgd",
     "momentum": 0.9,
     "schedule": "cosine",
@@ -212,10 +216,13 @@ LAVILA_CLS = {
 LAVILA: dict[str, tuple[dict[str, Any], tuple[float, float, float]]] = {
     "lavila_pretrain": (LAVILA_PRETRAIN, (3e-5, 1e-6, 1e-5)),
     "lavila_mir": (LAVILA_MIR, (3e-5, 1e-6, 1e-5)),
-    "lavila_cls": ({**LAVILA_CLS, "label": "action"}, (3e-4, 1e-6, 1e-6)),
+    "lavila_cls": ({**LAVILA_CLS, "label": "action", "further_labels": ("verb", "noun")}, (3e-4, 1e-6, 1e-6)),
     "lavila_egtea": ({**LAVILA_CLS, "sampling": "padded_window", "stride": 2}, (3e-4, 1e-6, 1e-6)),
     "lavila_charades": (
-        {"task": "contrastive", "epochs": 10, "loss_name": "info_nce", "drop_path": 0.1, "frames": 16},
+        {
+            **DECAYED,
+            **{"task": "contrastive", "epochs": 10, "loss_name": "info_nce", "drop_path": 0.1, "frames": 16},
+        },
         (3e-5, 1e-6, 1e-5),
     ),
 }

@@ -47,6 +47,7 @@ OF_A_TASK: dict[str, tuple[Any, tuple[str, ...]]] = {
     "min_relevancy": (0.5, ("relevancy",)),
     "patch_dropout": (0.5, ("contrastive", "relevancy", "classification")),
     "label": ("verb", ("classification",)),
+    "further_labels": (["noun"], ("classification",)),
     "mixup": (0.8, ("classification",)),
     "cutmix": (1.0, ("classification",)),
     "label_smoothing": (0.1, ("classification",)),

@@ -24,7 +24,8 @@ from avion_core.media.source_file import FileMark
 from avion_core.models import foreign
 from avion_core.models.architecture import MODELS, model_kind, surely_starts
 from avion_core.models.checkpoint_file import read_checkpoint
-from avion_core.models.store import check_stage_start
+from avion_core.models.export import avion_state_dict
+from avion_core.models.store import build_model, check_stage_start
 from avion_core.narrate.journal import Entry, Journal
 from avion_core.narrate.rephrase import rephrase_shard
 from avion_core.narrate.rephrase_questions import PARSER, key_texts
@@ -32,6 +33,8 @@ from avion_core.precheck import (
     check_evaluations,
     check_layouts,
     check_models,
+    check_patterns,
+    check_start_files,
     check_starts,
     missing_gpus,
     problems,
@@ -497,12 +500,16 @@ def test_what_surely_fits_its_start_does_fit_it() -> None:
     for settings in map(load_settings, experiments):
         for stage in Workflow(settings, tuple(settings.runs)).trained_stages():
             source = stage.recipe.start and settings.stage(stage.run, stage.recipe.start)
-            if source and surely_starts(stage.recipe, source):
-                found.add((stage.recipe.task, stage.recipe.model))
+            if not source or not surely_starts(stage.recipe, source):
+                continue
+            models = (stage.recipe.task, stage.recipe.model, source.task, source.model)
+            if models not in found:
+                found.add(models)
                 fresh = MODELS[model_kind(stage.recipe)].fresh  # what the rule goes by, and no more
                 check_stage_start(stage.recipe.model_copy(update={"waive_missing": fresh}), source)
-    assert {("classification", "toy_dual_encoder"), ("classification", "toy_videomae")} < found
-    assert ("relevancy", "toy_dual_encoder") in found
+    dual = ("toy_dual_encoder", "contrastive", "toy_dual_encoder")
+    assert {("classification", *dual), ("relevancy", *dual)} < found
+    assert ("classification", "toy_videomae", "reconstruction", "toy_videomae") in found
 
 
 def test_a_stage_that_may_not_fit_its_start_is_looked_at() -> None:
@@ -516,6 +523,84 @@ def test_a_stage_that_may_not_fit_its_start_is_looked_at() -> None:
             ValueError, match=r"pretrain: its weights do not fit this .*(logit_bias|head\.weight)"
         ):
             check_stage_start(stage, pretrain)
+
+
+def classifiers(tmp_path: Path, **second: Any) -> Workflow:
+    """A run of two classifiers, the second started from the first, with 7 and 5 classes as annotated."""
+    first = {
+        "task": "classification",
+        "dataset": "kinetics",
+        "model": "toy_dual_encoder",
+        "image_size_px": 64,
+    }
+    overlay = {
+        **{name: str(tmp_path / name) for name in ("data_dir", "results_dir")},
+        "stages": {"a": first, "b": {**first, "dataset": "ek100", "label": "action", "start": "a", **second}},
+        "runs": {"r": {"title": "R", "stages": {"a": {}, "b": {}}, "evaluations": []}},
+    }
+    workflow = Workflow(load_settings(lay_over(DEMO, overlay)), ("r",))
+    classes = {"kinetics": {"label": ["x"] * 7}, "ek100": {"action": ["0:0"] * 5, "verb": ["v"], "noun": []}}
+    for dataset, lists in classes.items():
+        path = Path(workflow.clips(dataset, "classes.json"))
+        path.parent.mkdir(parents=True)
+        write_json(path, lists)
+        SourceRecord(state=workflow.source_state(dataset)).write(workflow.data_set(dataset).home)
+    return workflow
+
+
+def test_another_number_of_classes_than_the_start_has_is_listed_once_annotated(tmp_path: Path) -> None:
+    workflow = classifiers(tmp_path)
+    [line] = check_starts(workflow)
+    assert line.startswith("runs.r.stages.b: start: a: its weights do not fit this video_classifier: ")
+    assert "head.weight (7×192 for 5×192)" in line and "waive_missing" in line
+    SourceRecord().write(workflow.data_set("ek100").home)  # of another source, so that they will change
+    assert list(check_starts(Workflow(workflow.settings, ("r",)))) == []
+
+
+def test_another_number_of_classes_than_a_file_has_is_listed_once_annotated(tmp_path: Path) -> None:
+    model = build_model("video_classifier", "toy_dual_encoder", frames=4, image_size_px=64, classes=7)
+    tensors = {name: tensor.detach().numpy() for name, tensor in avion_state_dict(model).items()}
+    save_file(tensors, tmp_path / "x.safetensors")
+    weights = {"start": None, "start_weights": str(tmp_path / "x.safetensors")}
+    [line] = check_start_files(classifiers(tmp_path, **weights))
+    assert line.startswith("runs.r.stages.b: start_weights: ")
+    assert "head.weight (7×192 for 5×192)" in line
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"further_labels": ["verb"]}, "start: a: .* 2 missing: further_heads.verb.weight, further"),
+        ({"further_labels": ["verb"], "waive_missing": ["*head*"]}, ""),
+        ({"no_weight_decay": ["haed.*"]}, "no_weight_decay: no weight of this model matches 'haed.*'"),
+        ({"force_weight_decay": ["text.*"]}, "force_weight_decay: no weight of this model matches 'text.*'"),
+        ({"force_weight_decay": ["*_embedding"]}, ""),
+    ],
+)
+def test_heads_and_patterns_of_decay_that_do_not_fit_are_listed(
+    tmp_path: Path, changes: dict[str, Any], problem: str
+) -> None:
+    workflow = classifiers(tmp_path, **{"waive_missing": ["head.*"], **changes})
+    lines = [*check_starts(workflow), *check_patterns(workflow)]
+    assert len(lines) == bool(problem)
+    assert all(re.match(f"runs.r.stages.b: {problem.replace('*.', '.*')}", line) for line in lines), lines
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"dataset": "kinetics", "label": "label", "further_labels": ["verb"]},
+            "further_labels: the data set",
+        ),
+        ({"further_labels": ["verb", "action"]}, "a label is named twice: action, verb, action; remove one"),
+    ],
+)
+def test_further_labels_that_cannot_be_learned_are_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SettingsError, match=message):
+        classifiers(tmp_path, **changes)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from avion_core.config import StageSettings
@@ -20,6 +21,8 @@ class TaskSetup:
     settings: StageSettings
     classes: int = 0
     """Outputs of a classifier's head; 0 for other tasks."""
+    further_classes: Mapping[str, int] = MappingProxyType({})
+    """Outputs of its heads for further labels, by label."""
 
     def __init__(self, settings: Any, files: Mapping[str, Path]) -> None:
         """`files` by their role on the command line: `chunks`, and those of `StageSettings.files`."""

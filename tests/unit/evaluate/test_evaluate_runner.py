@@ -261,6 +261,27 @@ def test_actions_give_verbs_and_nouns(place):
         assert metrics["chance"][f"{name}_class_mean_top1"] == pytest.approx(100 / len(by_class))
 
 
+def test_verbs_and_nouns_come_from_their_own_heads_where_there_are_any(place):
+    heads = {"label": "action", "classes": 6, "further": {"verb": 3, "noun": 5}}
+    model = save(place / "model", "video_classifier", DUAL_ENCODER, **heads)
+    rows, _ = write_ek100(place, *(f"P{k:02}" for k in range(30)))
+    (place / "classes.json").write_text(
+        json.dumps({"action": ACTIONS, "verb": ["v"] * 3, "noun": ["n"] * 5, "label": []})
+    )
+    metrics, outputs = measure(place, "recognition", tables=("clips", "classes"))
+    clips = torch.from_numpy(np.concatenate([pixels(row["video_id"], row["start_s"], 4) for row in rows]))
+    with torch.inference_mode():
+        logits = model(model.normalise(clips)).split([6, 3, 5], dim=1)
+    for name, column, own in zip(("action", "verb", "noun"), ("label", "verb", "noun"), logits, strict=True):
+        right = own.argmax(1).numpy() == [row[column] for row in rows]
+        assert metrics[f"{name}_top1"] == pytest.approx(100 * right.mean())
+        stored = outputs["probabilities_NK" if name == "action" else f"{name}_probabilities_NK"]
+        np.testing.assert_allclose(stored, own.softmax(-1).numpy(), atol=1e-6)
+    (place / "classes.json").write_text(json.dumps({"action": ACTIONS, "verb": ["v"] * 4, "noun": ["n"] * 5}))
+    with pytest.raises(ValueError, match=r"3 classes of 'verb'.* has 4"):
+        measure(place, "recognition", tables=("clips", "classes"), out="other")
+
+
 def test_a_label_is_read_from_the_column_that_its_layout_names(place, monkeypatch):
     record = replace(LAYOUTS["ek100"], labels={**LAYOUTS["ek100"].labels, "tool": "noun"})
     monkeypatch.setitem(LAYOUTS._records, "ek100", record)

@@ -52,6 +52,14 @@ def test_a_verb_is_the_sum_over_its_actions_even_when_another_action_is_likelier
     np.testing.assert_allclose(marginal(probabilities, np.array([1, 1, 2, 2])), [[0, 0.55, 0.45]])
 
 
+def test_a_verb_with_a_head_of_its_own_is_not_summed_and_a_noun_without_one_is():
+    given = {"labels_N": np.array([2]), "verbs_N": np.array([1]), "nouns_N": np.array([5])}
+    actions, probabilities = ["1:5", "1:6", "2:0", "2:5"], np.array([[0.3, 0.25, 0.35, 0.1]])
+    heads = {"verb": np.array([[0.2, 0.3, 0.5]])}
+    right = action_right(probabilities, actions, **given, own_heads=heads)
+    assert right == {"verb_top1": [False], "noun_top1": [True], "action_top1": [True]}
+
+
 def test_an_action_outside_the_classes_still_counts_for_verb_and_noun():
     verbs_N, nouns_N = np.array([0, 0]), np.array([1, 0])
     right = action_right(

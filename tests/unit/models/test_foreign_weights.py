@@ -321,7 +321,7 @@ def test_the_check_knows_position_tables_biases_and_heads(tmp_path):
     path = published(tmp_path / "c.pt", kind="video_classifier", classes=7)
     check_weights(stage(task="classification"), path)
     with pytest.raises(ModelError, match=r"head\.weight \(7×192 for 5×192\)"):
-        check_weights(stage(task="classification"), path, classes=5)
+        check_weights(stage(task="classification"), path, classes={"label": 5})
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -10,6 +10,7 @@ import open_clip
 import pytest
 import timm
 import torch
+import yaml
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -17,14 +18,17 @@ from avion_core.models.architecture import DualEncoderConfig
 from avion_core.models.distilbert import DistilBert
 from avion_core.models.dual_encoder import DualEncoder
 from avion_core.models.export import _named, export_avion, export_egovlp, export_lavila, export_open_clip
-from avion_core.models.foreign import import_state_dict, start_from_foreign
+from avion_core.models.foreign import import_state_dict, our_name, start_from_foreign
 from avion_core.models.layers import compile_blocks
 from avion_core.models.names import Part, to_theirs
 from avion_core.models.store import ModelDescription, build_model, save_model
 from avion_core.models.timesformer import TimeSformer
 from avion_core.models.towers import DistilBertConfig, TextConfig, TimeSformerConfig
 from avion_core.models.weights import ModelError, load_weights
+from avion_core.train.optim import parameter_groups
 from tests.support.compiling import trace_only
+
+ROOT = Path(__file__).parents[3]
 
 VISION = TimeSformerConfig(width=32, layers=2, heads=2, patch_px=8)
 LAVILA = DualEncoderConfig(
@@ -249,6 +253,20 @@ def test_lavilas_layout_comes_back_exactly(tmp_path, config, kind):
     report = start_from_foreign(again, tmp_path / "out.pt")
     assert report.missing == report.unexpected == report.adapted == ()
     assert all(torch.equal(again.state_dict()[name], t) for name, t in model.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", ["dual_encoder", "video_classifier"])
+def test_the_experiment_decays_what_lavila_does(kind):
+    """LaViLa decays whatever has two dimensions or more in its files, also tables and the class token."""
+    heads = {"classes": 5, "further_classes": {"verb": 3}} if kind == "video_classifier" else {}
+    model = build_model(kind, LAVILA, **SIZES, **heads)
+    recipe = yaml.safe_load((ROOT / "configs/lavila.yaml").read_text())["stages"]["lavila_pretrain"]
+    force = recipe["force_weight_decay"]
+    groups = parameter_groups(model, weight_decay=0.01, layer_decay=1.0, force_decay=force)
+    decayed = {name for group in groups if group["weight_decay"] for name in group["names"]}
+    theirs = _named(model, "lavila", model.state_dict())
+    assert decayed == {our_name(name, model) for name, tensor in theirs.items() if tensor.ndim >= 2}
+    assert {"vision.class_embedding", "vision.positional_embedding", "vision.temporal_embedding"} < decayed
 
 
 def test_the_exported_names_and_shapes_are_lavilas(tmp_path):

@@ -76,6 +76,17 @@ def test_a_recipe_exempts_further_weights_from_decay():
         parameter_groups(Layered(), weight_decay=0.05, layer_decay=1.0, no_decay=["heads"])
 
 
+def test_a_recipe_forces_decay_on_tables_and_vectors():
+    options = {"weight_decay": 0.05, "layer_decay": 1.0}
+    forced = by_name(parameter_groups(Layered(), **options, force_decay=["table", "block.*"]))
+    decay = {name for name, group in forced.items() if group["weight_decay"]}
+    assert decay == {"table", "block.weight", "block.bias", "head.weight"}
+    with pytest.raises(ValueError, match="force_weight_decay: no weight of this model matches 'frozen'"):
+        parameter_groups(Layered(), **options, force_decay=["frozen"])
+    with pytest.raises(ValueError, match=r"both match head\.bias; leave out one"):
+        parameter_groups(Layered(), **options, no_decay=["head.*"], force_decay=["head.bias"])
+
+
 def test_cosine_schedule_has_the_recorded_values():
     recorded = REFERENCE["cosine_schedule"]
     args = recorded["args"]

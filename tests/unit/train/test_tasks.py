@@ -21,7 +21,7 @@ from avion_core.models.videomae import VideoMAE
 from avion_core.registry import load
 from avion_core.train.losses import ego_nce, info_nce, local, sigmoid
 from avion_core.train.tasks.captioning import CaptioningTask
-from avion_core.train.tasks.classification import ClassificationTask, mix
+from avion_core.train.tasks.classification import ClassificationTask, Labels, mix
 from avion_core.train.tasks.contrastive import ContrastiveTask
 from avion_core.train.tasks.reconstruction import ReconstructionTask
 from avion_core.train.tasks.relevancy import RelevancyTask
@@ -159,6 +159,39 @@ def test_classification_takes_the_labels_of_the_rows(batch):
     assert result.metrics["accuracy"].item() == (logits.argmax(1) == labels).float().mean().item()
 
 
+def test_the_losses_of_several_labels_are_added_each_over_its_own_outputs(batch):
+    labels, verbs = torch.tensor([1, 0, 1, 1]), torch.tensor([0, 0, 0, 0])
+    further = {"verb": Labels(verbs, 1)}
+    task = ClassificationTask(Pixels(), labels=labels, classes=2, further=further, label_smoothing=0.1)
+    result, model = task.loss(task.prepare(batch)), Pixels()
+    logits, own = model(model.normalise(batch["frames"])), labels[batch["rows"]]
+    expected = F.cross_entropy(logits[:, :2], own, label_smoothing=0.1)
+    expected += F.cross_entropy(logits[:, 2:], verbs, label_smoothing=0.1)
+    assert result.loss.item() == pytest.approx(expected.item())
+    assert result.metrics.keys() == {"accuracy", "verb_accuracy"}
+    assert result.metrics["accuracy"].item() == (logits[:, :2].argmax(1) == own).float().mean().item()
+    with pytest.raises(ValueError, match="go from 0 to 0, the class list has 0"):
+        ClassificationTask(Pixels(), labels=labels, classes=2, further={"verb": Labels(verbs, 0)})
+
+
+@pytest.mark.parametrize("cutmix", [0.0, 1.0])
+def test_all_labels_of_a_clip_are_mixed_by_the_same_share(cutmix):
+    frames, labels = torch.rand(4, 3, 2, 8, 8), torch.tensor([[0, 1], [1, 0], [2, 2], [0, 3]])
+    mixups = [
+        Mixup(mixup_alpha=0.8 - 0.8 * cutmix, cutmix_alpha=cutmix, label_smoothing=0.1, num_classes=count)
+        for count in (3, 4)
+    ]
+    torch.manual_seed(7)
+    alone, first = mix(frames, labels[:, :1], mixups[:1])
+    torch.manual_seed(7)
+    mixed, targets = mix(frames, labels, mixups)
+    assert torch.equal(mixed, alone)
+    assert torch.equal(targets[:, :3], first)
+    share = (targets[1, 1] - 0.1 / 3).item()  # of clip 1, whose partner is clip 2
+    assert 0 < share < 0.9
+    assert targets[1].split([3, 4])[1][0].item() - 0.1 / 4 == pytest.approx(share)
+
+
 def test_a_label_beyond_the_class_list_is_refused():
     with pytest.raises(ValueError, match="go from 0 to 4, the class list has 3"):
         ClassificationTask(Pixels(), labels=torch.tensor([0, 4]), classes=3)
@@ -169,7 +202,7 @@ def test_cutmix_cuts_the_same_box_from_all_frames_and_weighs_labels_by_its_area(
     frames[1] = 1
     cutmix = Mixup(mixup_alpha=0, cutmix_alpha=1, label_smoothing=0, num_classes=2)
     torch.manual_seed(1)
-    mixed, targets = mix(frames, torch.tensor([0, 1]), cutmix)
+    mixed, targets = mix(frames, torch.tensor([[0], [1]]), [cutmix])
     assert (mixed == mixed[:, :1, :1]).all()
     foreign = mixed[0].mean().item()
     assert 0 < foreign < 1
@@ -178,13 +211,13 @@ def test_cutmix_cuts_the_same_box_from_all_frames_and_weighs_labels_by_its_area(
 
 
 def test_mixing_repeats_with_torchs_seed_and_leaves_numpys_generator_alone():
-    frames, labels = torch.rand(4, 3, 2, 8, 8), torch.tensor([0, 1, 2, 0])
+    frames, labels = torch.rand(4, 3, 2, 8, 8), torch.tensor([[0], [1], [2], [0]])
     mixup = Mixup(mixup_alpha=0.8, cutmix_alpha=1, label_smoothing=0.1, num_classes=3)
     drawn = []
     for seed in (7, 7, 8):
         torch.manual_seed(seed)
         np.random.seed(123)
-        drawn.append(mix(frames, labels, mixup))
+        drawn.append(mix(frames, labels, [mixup]))
         assert np.random.rand() == np.random.RandomState(123).rand()
     assert torch.equal(drawn[0][0], drawn[1][0])
     assert torch.equal(drawn[0][1], drawn[1][1])

@@ -1,4 +1,4 @@
-"""A TimeSformer with DistilBERT is trained as a dual encoder and as a classifier."""
+"""A TimeSformer with DistilBERT is trained as a dual encoder and as a classifier of three labels."""
 
 import pytest
 import yaml
@@ -6,7 +6,7 @@ import yaml
 from avion_core.data import wordpiece
 from avion_core.models import architecture
 from avion_core.models.store import load_model
-from tests.support.training import train
+from tests.support.training import lines, train
 
 ARCHITECTURE = {
     "kind": "dual_encoder",
@@ -39,7 +39,8 @@ CLASSIFICATION = {
     **RECIPE,
     "task": "classification",
     "label": "action",
-    "waive_missing": ["head.*"],
+    "further_labels": ["verb", "noun"],
+    "waive_missing": ["head.*", "further_heads.*"],
     "frames": 4,
 }
 
@@ -69,8 +70,12 @@ def test_both_models_are_trained_and_time_attention_stays_at_its_saddle(kitchen,
     )
     assert all((norm.weight != 1).any() for norm in trained)  # as they are in a fresh model
     assert model.vision.temporal_embedding.any()
-    classifier, description = load_model(
-        train(kitchen, tmp_path / "classify", CLASSIFICATION, start=pretrained)
-    )
+    classified = train(kitchen, tmp_path / "classify", CLASSIFICATION, start=pretrained)
+    classifier, description = load_model(classified)
     assert (description.kind, description.frames) == ("video_classifier", 4)
+    assert description.heads == {"action": 9, "verb": 3, "noun": 3}
+    assert list(classifier.further_heads) == ["verb", "noun"]
+    assert all(head.bias.all() for head in classifier.further_heads.values())  # fresh ones have zeros
+    accuracies = {"accuracy", "verb_accuracy", "noun_accuracy"}
+    assert accuracies < lines(classified)[-1].keys()
     assert classifier.vision.temporal_embedding.shape == (4, 32)
