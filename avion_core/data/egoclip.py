@@ -80,7 +80,9 @@ def read_egoclip(path: Path, *, videos: Collection[str] = ()) -> EgoClip:
             found.add(uid, time_s, text, tags)
     if found.malformed > found.rows or not found.rows:
         lines = found.rows + found.malformed
-        raise SourceError(f"{path}: {found.malformed} of its {lines} rows cannot be read; fetch the file again")
+        raise SourceError(
+            f"{path}: {found.malformed} of its {lines} rows cannot be read; fetch the file again"
+        )
     return found
 
 
