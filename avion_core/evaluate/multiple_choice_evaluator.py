@@ -1,7 +1,6 @@
 """EgoMCQ evaluator: inter-video and intra-video accuracy.
 
-Shapes: N clips that could be read, M sentences, Q questions of C choices, K classes, D numbers in an
-embedding; A all clips or questions of a table, readable or not.
+Shapes: Q questions of C choices, D numbers in an embedding; A all questions of a table, readable or not.
 """
 
 from __future__ import annotations

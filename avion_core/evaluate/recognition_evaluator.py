@@ -1,7 +1,6 @@
 """Classification evaluator: top-1 of verb, noun and action, or top-1 and top-5 of one label.
 
-Shapes: N clips that could be read, M sentences, Q questions of C choices, K classes, D numbers in an
-embedding; A all clips or questions of a table, readable or not.
+Shapes: N clips that could be read, K classes; A all clips of a table, readable or not.
 """
 
 from __future__ import annotations

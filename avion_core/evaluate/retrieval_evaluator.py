@@ -1,7 +1,7 @@
 """Multi-instance retrieval evaluator: mAP and nDCG.
 
-Shapes: N clips that could be read, M sentences, Q questions of C choices, K classes, D numbers in an
-embedding; A all clips or questions of a table, readable or not.
+Shapes: N clips that could be read, M sentences, D numbers in an embedding; A all clips of a table, readable
+or not; Q queries, the A clips and then the M sentences.
 """
 
 from __future__ import annotations

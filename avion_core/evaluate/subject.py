@@ -1,7 +1,6 @@
 """Input and result of an evaluator: a model with its evaluation data, and the measured figures.
 
-Shapes: N clips that could be read, M sentences, Q questions of C choices, K classes, D numbers in an
-embedding; A all clips or questions of a table, readable or not.
+Shapes: B clips of T frames, N clips that could be read, M sentences, D numbers out of the model.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Zero-shot classification evaluator: top-1, top-5 and class mean, or mAP for clips with several labels.
 
-Shapes: N clips that could be read, M sentences, Q questions of C choices, K classes, D numbers in an
-embedding; A all clips or questions of a table, readable or not.
+Shapes: B clips of T frames, N clips that could be read, M sentences, K classes, D numbers in an embedding;
+A all clips of a table, readable or not; P pairs of a clip and one of its classes.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class TimmBlock(TransformerBlock, EvaBlock):
 
 
 class TimmVision(VisionTower):
-    """timm's model on each frame; a clip's embedding is the mean over its frames, in whatever order."""
+    """timm's model on each frame; a clip's embedding is the mean over its frames, in any order."""
 
     blocks_name: ClassVar[str] = "encoder.blocks."
     embeddings: ClassVar[tuple[str, ...]] = tuple(
