@@ -237,8 +237,7 @@ def _log_sum_exp_less_sharers(
     """
     logits_bG = scale * rows_bD @ others_GD.T
     shared_bG = torch.stack([own_BC[places_b] @ tags_GC.T > 0 for own_BC, tags_GC in tags]).all(dim=0)
-    lowest = torch.finfo(logits_bG.dtype).min  # over a row of -inf, the gradient would be NaN
-    sharers_b = logits_bG.masked_fill(~shared_bG, lowest).logsumexp(dim=1)
+    sharers_b = logits_bG.masked_fill(~shared_bG, -torch.inf).logsumexp(dim=1)
     return (logits_bG.logsumexp(dim=1) - torch.where(tagged_b, sharers_b, 0)).sum()
 
 

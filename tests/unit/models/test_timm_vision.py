@@ -99,6 +99,11 @@ def test_layers_are_counted_as_in_other_towers():
     assert {"vision.encoder.pos_embed", "vision.encoder.cls_token"} <= model.no_decay()
 
 
+def test_deeper_blocks_are_dropped_more_often():
+    model = build_model("video_classifier", DUAL, **SIZES, classes=4, drop_path=0.4)
+    assert [getattr(block.drop_path1, "drop_prob", 0.0) for block in model.vision.blocks] == [0.0, 0.4]
+
+
 def test_the_base_model_is_timms():
     with torch.device("meta"):
         ours = build_model("video_classifier", "pe_core_b_16", frames=2, image_size_px=224, classes=1)
