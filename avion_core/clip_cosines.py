@@ -185,13 +185,15 @@ def _cosines(
     """Of each clip the cosines of its texts. Raises EvaluationError for embeddings that are not finite."""
     import torch
 
+    from avion_core.models.precision import products
+
     subject.check_finite(embed_BD.cpu().numpy())
     every = list(dict.fromkeys(text for own in texts for text in own))
     text_MD = torch.from_numpy(subject.embed_texts(every, encoder)).to(embed_BD)
     unit_BD = embed_BD / embed_BD.norm(dim=-1, keepdim=True)
     unit_MD = text_MD / text_MD.norm(dim=-1, keepdim=True)
     number = {text: place for place, text in enumerate(every)}
-    for own, cosine_M in zip(texts, (unit_BD @ unit_MD.T).tolist(), strict=True):
+    for own, cosine_M in zip(texts, products(unit_BD, unit_MD.T).tolist(), strict=True):
         yield [cosine_M[number[text]] for text in own]
 
 

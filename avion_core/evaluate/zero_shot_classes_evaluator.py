@@ -40,6 +40,7 @@ from avion_core.evaluate.zero_shot_classes import (
 from avion_core.files import read_json
 from avion_core.layouts import label_columns
 from avion_core.models.base import Embedder
+from avion_core.models.precision import products
 
 
 class ZeroShotClasses:
@@ -132,9 +133,7 @@ class ZeroShotClasses:
         classes_DK = torch.from_numpy(class_embed_KD.T).to(self.subject.device)
 
         def forward(frames_BTHWC: Tensor, _: Sequence[int]) -> Tensor:
-            embed_BD = encoder.encode_video(encoder.normalise(frames_BTHWC)).float()
-            with torch.autocast(embed_BD.device.type, enabled=False):  # half precision would make ties
-                return embed_BD @ classes_DK
+            return products(encoder.encode_video(encoder.normalise(frames_BTHWC)).float(), classes_DK)
 
         return self.subject.over_clips(clips, forward, pool=self.settings.pool)
 

@@ -110,6 +110,11 @@ def values(rows: list[dict[str, Any]]) -> list[float]:
     return [cosine for row in rows for cosine in row["cosines"]]
 
 
+def test_cosines_are_not_rounded_to_the_model_s_precision(made: Path, tmp_path: Path) -> None:
+    found = torch.tensor(values(measure(made, tmp_path, precision="bf16")))
+    assert (found != found.bfloat16()).float().mean() > 0.9
+
+
 @pytest.mark.parametrize("looks", [False, True])
 def test_shards_are_ranges_of_the_clips_and_change_nothing(
     made: Path, whole: list[dict[str, Any]], tmp_path: Path, looks: bool
