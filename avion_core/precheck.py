@@ -23,7 +23,8 @@ from avion_core.media.program import ffmpeg_program
 from avion_core.media.sample import Sampling
 from avion_core.media.source_file import returned_sources
 from avion_core.media.transcode import have_other_settings
-from avion_core.models.architecture import check_start, load_architecture, model_kind
+from avion_core.models.architecture import load_architecture, model_kind
+from avion_core.models.starts import check_start
 from avion_core.narrate.clip_provider import clip_provider_of
 from avion_core.narrate.exchange import ProviderError
 from avion_core.narrate.local_programs import server_problems

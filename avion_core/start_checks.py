@@ -8,7 +8,7 @@ from pathlib import Path
 from avion_core.config import StageSettings
 from avion_core.data.clips import ClipTable
 from avion_core.layouts import LAYOUTS, TAG_COLUMNS
-from avion_core.models.architecture import surely_starts
+from avion_core.models.starts import surely_starts
 from avion_core.train.entries import ENTRIES
 from avion_core.workflow import PlannedStage, Workflow
 from avion_core.workflow.trainings import class_counts

@@ -17,12 +17,12 @@ from avion_core.files import publish, read_json, write_json
 from avion_core.models.architecture import (
     MODELS,
     Architecture,
-    check_start,
     load_architecture,
     model_kind,
     parse_architecture,
 )
 from avion_core.models.base import VideoModel, model_class
+from avion_core.models.starts import check_start
 from avion_core.models.weights import LoadReport, ModelError, load_weights, without
 
 WEIGHTS_FILE = "model.safetensors"

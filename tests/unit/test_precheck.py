@@ -22,9 +22,10 @@ from avion_core.files import fingerprint, sha256, write_json
 from avion_core.layouts import LAYOUTS
 from avion_core.media.source_file import FileMark
 from avion_core.models import foreign
-from avion_core.models.architecture import MODELS, model_kind, surely_starts
+from avion_core.models.architecture import MODELS, model_kind
 from avion_core.models.checkpoint_file import read_checkpoint
 from avion_core.models.export import avion_state_dict
+from avion_core.models.starts import surely_starts
 from avion_core.models.store import build_model, check_stage_start
 from avion_core.narrate.journal import Entry, Journal
 from avion_core.narrate.rephrase import rephrase_shard
