@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from avion_core.models.layers import MLP, AttentionLayer
+from avion_core.models.layers import MLP, AttentionLayer, ClassLayer
 
 MLP_RATIO = 4
 NORM_EPS = 1e-6
@@ -28,7 +28,7 @@ class AttentiveHead(AttentionLayer):
         self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
         self.mlp = MLP(width, hidden=MLP_RATIO * width, activation="gelu")
         self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(width, classes)
+        self.linear = ClassLayer(width, classes)
         nn.init.trunc_normal_(self.query, std=0.02)
         for layer in (self.to_q, self.to_kv, self.mlp.fc1, self.mlp.fc2, self.linear):
             nn.init.trunc_normal_(layer.weight, std=std if layer is self.linear else 0.02)

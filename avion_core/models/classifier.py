@@ -11,6 +11,7 @@ from avion_core.models.architecture import DualEncoderConfig
 from avion_core.models.attentive_head import AttentiveHead
 from avion_core.models.base import vision_class
 from avion_core.models.class_heads import Classifier, Head
+from avion_core.models.layers import ClassLayer
 from avion_core.models.names import Part, Same
 
 HEAD_STD = 0.01
@@ -55,7 +56,7 @@ class VideoClassifier(Classifier):
         def make(classes: int) -> Head:
             if head == "attentive":
                 return AttentiveHead(width, heads=heads, classes=classes, dropout=head_dropout, std=HEAD_STD)
-            linear = nn.Linear(width, classes)
+            linear = ClassLayer(width, classes)
             nn.init.normal_(linear.weight, std=HEAD_STD)
             nn.init.zeros_(linear.bias)
             return linear

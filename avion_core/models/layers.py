@@ -218,6 +218,17 @@ class MLP(nn.Module):
         return out
 
 
+class ClassLayer(nn.Linear):
+    """The last layer of a classifier: in evaluation not under autocast, as half precision makes ties of close
+    classes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.to(self.weight.dtype))
+
+
 class TransformerBlock(nn.Module):
     """A block of any form: the unit that is recomputed, compiled and measured."""
 

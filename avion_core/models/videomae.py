@@ -20,7 +20,7 @@ from avion_core.models.architecture import VideoMAEConfig
 from avion_core.models.attentive_head import AttentiveHead
 from avion_core.models.base import Tower, VideoModel
 from avion_core.models.class_heads import Classifier, Head
-from avion_core.models.layers import Block, patchify, pick, run_blocks
+from avion_core.models.layers import Block, ClassLayer, patchify, pick, run_blocks
 from avion_core.models.names import Names, Part, Same
 
 HEAD_SCALE = 0.001
@@ -244,7 +244,7 @@ class VideoMAEClassifier(Classifier):
                 return AttentiveHead(
                     config.width, heads=heads, classes=classes, dropout=head_dropout, std=std
                 )
-            return nn.Linear(config.width, classes)
+            return ClassLayer(config.width, classes)
 
         heads = self.make_heads(make, classes=classes, further_classes=further_classes)
         for layer in (*self.encoder.modules(), *heads):

@@ -53,3 +53,15 @@ def test_each_head_has_its_own_dropout():
     model.eval()
     logits = model(torch.randn(2, 3, 2, 64, 64))
     assert torch.equal(logits[:, :5], logits[:, 5:])
+
+
+@pytest.mark.parametrize("head", ["linear", "attentive"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_logits_of_an_evaluation_are_not_rounded_to_half_precision(kind, head):
+    """They would tie, and ties count as wrong; a training keeps its arithmetic."""
+    model, frames = fresh(kind, head=head, further_classes=FURTHER), torch.randn(2, 3, 2, 64, 64)
+    for training in (False, True):
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            logits = model.train(training)(frames).float()
+        rounded = (logits == logits.bfloat16()).float().mean()
+        assert rounded == 1 if training else rounded < 0.5
