@@ -324,6 +324,22 @@ def test_the_check_knows_position_tables_biases_and_heads(tmp_path):
         check_weights(stage(task="classification"), path, classes={"label": 5})
 
 
+def test_the_check_reads_all_heads_of_a_file_for_several_labels_and_one_for_a_single_label(tmp_path):
+    def numbered(tensors):
+        tower = {name: t for name, t in tensors.items() if "fc_cls" not in name}
+        heads = {f"fc_cls.{place}.weight": torch.ones(count, 192) for place, count in enumerate((2, 3, 7))}
+        return tower | heads | {name.replace("weight", "bias"): t[:, 0] for name, t in heads.items()}
+
+    path = published(tmp_path / "c.pt", numbered, kind="video_classifier", classes=7)
+    several = stage(task="classification", label="action", further_labels=["verb", "noun"])
+    check_weights(several, path)
+    check_weights(several, path, classes={"action": 7, "verb": 2, "noun": 3})
+    with pytest.raises(ModelError, match=r"further_heads\.noun\.weight \(3×192 for 4×192\)"):
+        check_weights(several, path, classes={"action": 7, "verb": 2, "noun": 4})
+    check_weights(stage(task="classification", label="verb"), path, classes={"verb": 2})
+    check_weights(stage(task="classification", label="action"), path)
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_weights_that_are_not_numbers_are_refused_by_name(tmp_path, bad):
     path = published(tmp_path / "x.pt", lambda t: {**t, "logit_scale": torch.tensor(bad)})
