@@ -77,7 +77,7 @@ PAIRS = [
     (lean_sigmoid, plain_sigmoid),
     (lean_ego_nce, plain_ego_nce),
 ]
-TOLERANCES = {torch.float64: {"rtol": 1e-12, "atol": 1e-12}, torch.float32: {"rtol": 2e-5, "atol": 1e-5}}
+TOLERANCES = {torch.float64: {"rtol": 1e-12, "atol": 1e-12}, torch.float32: {"rtol": 2e-5, "atol": 3e-5}}
 
 
 @pytest.mark.parametrize(("lean", "plain"), PAIRS)
