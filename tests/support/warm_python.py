@@ -88,7 +88,7 @@ with socket.socket(socket.AF_UNIX) as server:
     order = dict(arguments=sys.argv[1:], environment=dict(os.environ), folder=os.getcwd(), ignored=ignored)
     server.sendmsg([b"."], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", (0, 1, 2)))])
     server.sendall(json.dumps(order).encode() + b"\\n")
-    for number in set(signals) - set(ignored):
+    for number in signals:  # the program may hear one that its parent ignored
         signal.signal(number, hand_on)
     code = int(server.makefile().readline())
     for number in signals:
