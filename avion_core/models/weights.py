@@ -102,8 +102,9 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    """Whether all values are finite; True without contents (on the device "meta")."""
-    return tensor.is_meta or bool(torch.isfinite(tensor).all())
+    """Whether all values are finite as 32-bit floats; True without contents (on the device "meta")."""
+    values = tensor.float() if tensor.is_floating_point() else tensor
+    return tensor.is_meta or bool(torch.isfinite(values).all())
 
 
 def _shape(tensor: Tensor) -> str:

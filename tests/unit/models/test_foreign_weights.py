@@ -128,6 +128,14 @@ def test_two_weights_for_one_place_are_refused():
         import_state_dict({"visual.proj": tensor, "visual.image_projection": tensor}, tiny())
 
 
+def test_weights_of_eight_bits_are_read(tmp_path):
+    tensors = {name: tensor.to(torch.float8_e4m3fn) for name, tensor in tiny().state_dict().items()}
+    save_file(tensors, tmp_path / "c.safetensors")
+    model = tiny()
+    start_from_foreign(model, tmp_path / "c.safetensors")
+    assert torch.equal(model.vision.projection, tensors["vision.projection"].float())
+
+
 def publish_clip(path: Path, form: str) -> None:
     """The open_clip model above in one of the forms in which such models are published."""
     model = open_clip_model()
@@ -270,6 +278,10 @@ CHANGES = {
     ),
     "not a number": (
         lambda t: {**t, "visual.ln_pre.bias": t["visual.ln_pre.bias"] * float("nan")},
+        r"1 with nan or inf in them: vision\.ln_pre\.bias",
+    ),
+    "too large": (
+        lambda t: {**t, "visual.ln_pre.bias": torch.full((192,), 1e300, dtype=torch.float64)},
         r"1 with nan or inf in them: vision\.ln_pre\.bias",
     ),
     "another model": (
