@@ -52,8 +52,9 @@ def check(workflow: Workflow, *, trains: bool, narrates: bool) -> str:
 def problems(workflow: Workflow, *, trains: bool = True, narrates: bool = True) -> list[str]:
     """Everything known now that would make a job fail, in order of the work.
 
-    Too few clips are a problem only if something is trained; otherwise a warning. Starts, patterns of
-    weights and what losses need are checked if something is trained. A provider and its key are needed only if narrations are rephrased.
+    Too few clips are a problem only if something is trained; otherwise a warning. Starts, patterns of weights
+    and what losses need are checked only then. A provider and its key are needed only if narrations are
+    rephrased.
     """
     spared = [
         check
