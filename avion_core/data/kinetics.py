@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from avion_core.data.annotation import Annotation
-from avion_core.data.annotation_files import read_rows, read_text
+from avion_core.data.annotation_files import numbered_lines, read_rows, read_text
 from avion_core.data.layout_files import LayoutReader, OfficialFiles
 from avion_core.data.source_videos import (
     SourceError,
@@ -107,8 +107,7 @@ def _without_ids(path: Path, lines: list[str]) -> list[str]:
 
 def read_list(path: Path, *, classes: list[str]) -> list[Listed]:
     """Lines of a list. Raises SourceError naming the bad line."""
-    lines = [(number, line.strip()) for number, line in enumerate(read_text(path).splitlines(), start=1)]
-    lines = [(number, line) for number, line in lines if line]
+    lines = numbered_lines(path)
     first = lines[0][1] if lines else ""
     if "youtube_id" in first:
         listed = _read_owners_list(path, classes)

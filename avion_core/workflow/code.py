@@ -34,7 +34,7 @@ FILTER_CODE = (
 SAME_RESULTS: Mapping[str, str] = {
     "2594a60f020d44fb": "def7eee8f0db1aca",  # ego4d
     "06b467da63138937": "13853457a071ad5f",  # ek100
-    "f4067f0b269c57c1": "e7feffa5410dcb8c",  # kinetics
+    "c6bab29208237f34": "e7feffa5410dcb8c",  # kinetics
     "9d4435a2a0e7e414": "6a6c53187f0b1367",  # folder
     "1154a731f986c028": "7068e9ba846fce99",  # lexicon
 }
