@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -84,6 +84,14 @@ class TowerArchitecture(Architecture):
 
     if TYPE_CHECKING:  # as above
         vision: AnyVision
+        activation: str
+
+    @model_validator(mode="after")
+    def _activation_fits(self) -> Self:
+        able = self.vision.activations
+        if self.activation not in able:
+            raise ValueError(f"activation: the tower {self.vision.kind} has {', '.join(able)} only")
+        return self
 
     @property
     def fixed_frames(self) -> bool:

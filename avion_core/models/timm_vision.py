@@ -47,15 +47,12 @@ class TimmVision(VisionTower):
     ) -> None:
         """Drop path grows linearly from 0 in the first block to `drop_path` in the last.
 
-        Raises ValueError for a model that timm does not have, for another activation than GELU, and for patch
-        dropout.
+        Its activation is GELU. Raises ValueError for a model that timm does not have, and for patch dropout.
         """
         super().__init__()
         known = timm.list_models("vit_pe_*")
         if config.name not in known:
             raise ValueError(f"timm has no model '{config.name}'{nearest(config.name, known)}")
-        if activation != "gelu":
-            raise ValueError(f"activation: timm's {config.name} has gelu, not {activation}")
         if patch_dropout:
             raise ValueError("patch_dropout: timm's models run without it here; set it to 0")
         self.encoder = timm.create_model(

@@ -64,6 +64,8 @@ class VisionTowerConfig(TowerConfig):
     """Whether it needs as many frames per clip as it was trained with."""
     drops_patches: ClassVar[bool] = False
     """Whether it can leave out patches in training."""
+    activations: ClassVar[tuple[str, ...]] = ("gelu", "quick_gelu")
+    """Activations that it can have."""
 
     patch_px: Count
     """Side of a patch."""
@@ -167,6 +169,7 @@ class TimmVisionConfig(VisionTowerConfig):
 
     kind: ClassVar[str] = "timm"
     silent: ClassVar[tuple[str, ...]] = ("heads", "name")
+    activations: ClassVar[tuple[str, ...]] = ("gelu",)
 
     name: str
     """timm's name of the model, such as vit_pe_core_base_patch16_224."""

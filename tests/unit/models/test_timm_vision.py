@@ -5,7 +5,12 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from avion_core.models.architecture import DualEncoderConfig, NarratorConfig, load_architecture
+from avion_core.models.architecture import (
+    DualEncoderConfig,
+    NarratorConfig,
+    load_architecture,
+    parse_architecture,
+)
 from avion_core.models.foreign import start_from_foreign
 from avion_core.models.layers import set_checkpointing
 from avion_core.models.names import to_theirs
@@ -122,14 +127,15 @@ def test_the_base_model_is_timms():
     [
         ({"name": "vit_pe_core_bse_patch16_224"}, {}, "timm has no model.*vit_pe_core_base_patch16_224"),
         ({}, {"patch_dropout": 0.5}, "patch_dropout"),
-        ({"activation": "quick_gelu"}, {}, "activation: .* has gelu, not quick_gelu"),
     ],
 )
 def test_what_it_cannot_do_is_refused(vision, changes, message):
-    activation = vision.get("activation", "gelu")
-    own = {**VISION, **{name: value for name, value in vision.items() if name != "activation"}}
-    config = DualEncoderConfig.model_validate(
-        {"vision": own, "text": TEXT, "embed_dim": 8, "activation": activation}
-    )
+    config = DualEncoderConfig.model_validate({"vision": {**VISION, **vision}, "text": TEXT, "embed_dim": 8})
     with pytest.raises(ValueError, match=message):
         build_model("dual_encoder", config, **SIZES, **changes)
+
+
+def test_another_activation_is_refused_with_its_architecture():
+    raw = {"kind": "dual_encoder", "vision": VISION, "text": TEXT, "embed_dim": 8, "activation": "quick_gelu"}
+    with pytest.raises(ValueError, match=r"^mine: .*: the tower timm has gelu only"):
+        parse_architecture(raw, where="mine")
