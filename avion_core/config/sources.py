@@ -96,7 +96,10 @@ class LocalSource(SourceSettings):
     official = True
 
     path: str
-    """Folder with the layout described in `docs/` for this data set."""
+    """Folder of the videos, and of the annotations unless they are elsewhere; its layout is described in
+    `docs/` for this data set."""
+    annotations: str | None = None
+    """Folder of the annotations if they are not in `path`."""
 
     def recipe(self) -> dict[str, Any]:
         """Nothing: the files are compared themselves."""

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from avion_core.data.annotation import Annotation, human_clips, whole_videos
 from avion_core.data.annotation_files import Row, ascii_number, numbered_lines, read_rows
-from avion_core.data.layout_files import LayoutReader, OfficialFiles
+from avion_core.data.layout_files import LayoutReader, OfficialFiles, in_folder
 from avion_core.data.source_videos import (
     SourceError,
     SourceVideo,
@@ -124,20 +124,20 @@ def check(folder: Path) -> None:
     )
 
 
-def find_videos(folder: Path) -> tuple[list[SourceVideo], list[SourceVideo]]:
+def find_videos(folder: Path, videos: Path) -> tuple[list[SourceVideo], list[SourceVideo]]:
     """Listed videos found on disk, and expected paths of missing ones."""
     listed = itertools.chain(*_read_lists(folder).values())
     return find_listed(
-        folder, {video.video_id: [f"{place}{video.video_id}.mp4" for place in PLACES] for video in listed}
+        videos, {video.video_id: [f"{place}{video.video_id}.mp4" for place in PLACES] for video in listed}
     )
 
 
-def clips(folder: Path) -> tuple[VideosOfClips, list[str]]:
+def clips(folder: Path, videos: Path) -> tuple[VideosOfClips, list[str]]:
     """The video of each clip, by table, and the videos on disk."""
     lists = _read_lists(folder)
     train = [(video.video_id,) for video in lists["train"] for _ in video.actions]
     test = [(video.video_id,) for video in lists["test"]]
-    return {"train": train, "test": test}, [video.video_id for video in find_videos(folder)[0]]
+    return {"train": train, "test": test}, [video.video_id for video in find_videos(folder, videos)[0]]
 
 
 def annotate(annotation: Annotation) -> None:
@@ -168,7 +168,7 @@ READER = LayoutReader(
     annotate=annotate,
     official=OfficialFiles(
         check=lambda folder, _: check(folder),
-        annotation_files=lambda _: FILES,
+        annotation_files=lambda folder: in_folder(folder, FILES),
         find_videos=find_videos,
         clips=clips,
     ),

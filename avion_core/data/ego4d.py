@@ -312,19 +312,19 @@ def list_videos(folder: Path) -> list[SourceVideo]:
     return [SourceVideo(uid, file) for uid, file in sorted(videos.items())]
 
 
-def find_videos(folder: Path) -> tuple[list[SourceVideo], list[SourceVideo]]:
+def find_videos(folder: Path, videos: Path) -> tuple[list[SourceVideo], list[SourceVideo]]:
     """Downloaded videos in either rendition, and expected paths of missing narrated ones."""
-    found = list_videos(folder)
+    found = list_videos(videos)
     narrated = {entry.video_uid for entry in read_all(folder, allow_missing_metadata=True)}
     gone = sorted(narrated - {video.video_id for video in found})
-    place = narration_path(folder).parent.parent / RENDITIONS[0]
+    place = narration_path(videos).parent.parent / RENDITIONS[0]
     return found, [SourceVideo(uid, place / f"{uid}.mp4") for uid in gone]
 
 
-def clips_of_questions(folder: Path) -> tuple[VideosOfClips, list[str]]:
+def clips_of_questions(folder: Path, videos: Path) -> tuple[VideosOfClips, list[str]]:
     """Videos of each EgoMCQ question, unless its file is huge, and the videos on disk."""
     path = folder / EGOMCQ
     if path.is_file() and path.stat().st_size > CHECKED_AT_ONCE_BYTES:
         return {}, []
     questions = [question.video_ids for question in read_egomcq(folder)]
-    return {"egomcq": questions}, [video.video_id for video in list_videos(folder)] if questions else []
+    return {"egomcq": questions}, [video.video_id for video in list_videos(videos)] if questions else []

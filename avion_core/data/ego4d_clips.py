@@ -16,7 +16,7 @@ from avion_core.data.chunks import VideoLengths
 from avion_core.data.clips import Question, write_questions
 from avion_core.data.dropped import HELD_OUT, NOT_A_TIME, OUTSIDE, QUESTION, QUESTION_OUTSIDE
 from avion_core.data.egoclip import EGOCLIP, read_egoclip
-from avion_core.data.layout_files import LayoutReader, OfficialFiles
+from avion_core.data.layout_files import LayoutReader, OfficialFiles, in_folder
 from avion_core.data.tables import SUFFIX
 
 
@@ -141,7 +141,7 @@ READER = LayoutReader(
     annotate=annotate,
     official=OfficialFiles(
         check=lambda folder, allow_missing: ego4d.check(folder, allow_missing_metadata=allow_missing),
-        annotation_files=ego4d.annotation_files,
+        annotation_files=lambda folder: in_folder(folder, ego4d.annotation_files(folder)),
         find_videos=ego4d.find_videos,
         clips=ego4d.clips_of_questions,
         list_videos=ego4d.list_videos,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from avion_core.data.annotation import Annotation
 from avion_core.data.annotation_files import numbered_lines
-from avion_core.data.layout_files import LayoutReader, OfficialFiles
+from avion_core.data.layout_files import LayoutReader, OfficialFiles, in_folder
 from avion_core.data.source_videos import (
     SourceError,
     SourceVideo,
@@ -97,16 +97,16 @@ def check(folder: Path) -> None:
     )
 
 
-def find_videos(folder: Path) -> tuple[list[SourceVideo], list[SourceVideo]]:
+def find_videos(folder: Path, videos: Path) -> tuple[list[SourceVideo], list[SourceVideo]]:
     """Listed clips found on disk, and expected paths of missing ones."""
     listed = itertools.chain(*_read_splits(folder).values())
-    return find_listed(folder, {one.clip_id: [one.path] for one in listed})
+    return find_listed(videos, {one.clip_id: [one.path] for one in listed})
 
 
-def clips(folder: Path) -> tuple[VideosOfClips, list[str]]:
+def clips(folder: Path, videos: Path) -> tuple[VideosOfClips, list[str]]:
     """The video of each clip, by split, and the videos on disk."""
-    videos = {split: [(one.clip_id,) for one in listed] for split, listed in _read_splits(folder).items()}
-    return videos, [video.video_id for video in find_videos(folder)[0]]
+    rows = {split: [(one.clip_id,) for one in listed] for split, listed in _read_splits(folder).items()}
+    return rows, [video.video_id for video in find_videos(folder, videos)[0]]
 
 
 def annotate(annotation: Annotation) -> None:
@@ -126,7 +126,7 @@ READER = LayoutReader(
     annotate=annotate,
     official=OfficialFiles(
         check=lambda folder, _: check(folder),
-        annotation_files=lambda _: FILES,
+        annotation_files=lambda folder: in_folder(folder, FILES),
         find_videos=find_videos,
         clips=clips,
     ),

@@ -16,30 +16,24 @@ import pyarrow as pa
 from avion_core.data.annotation import Annotation, human_clips
 from avion_core.data.annotation_files import Row, ascii_number, read_rows
 from avion_core.data.clips import write_sentences
-from avion_core.data.layout_files import LayoutReader, OfficialFiles
-from avion_core.data.source_videos import (
-    SourceError,
-    SourceVideo,
-    VideosOfClips,
-    find_listed,
-    require_files,
+from avion_core.data.ek100_files import (
+    CLASSES,
+    SENTENCES,
+    SPLITS,
+    annotation_files,
+    require_annotations,
+    require_videos,
 )
+from avion_core.data.ek100_files import find_videos as find_wanted
+from avion_core.data.layout_files import LayoutReader, OfficialFiles
+from avion_core.data.source_videos import SourceError, SourceVideo, VideosOfClips
 from avion_core.data.tables import SUFFIX
 from avion_core.files import write_json
 from avion_core.layouts import CLASSES as CLASSES_FILE
-from avion_core.layouts import LAYOUTS
 from avion_core.plain_text import plain
 
 T = TypeVar("T")
 
-SPLITS = {"train": "EPIC_100_train.csv", "validation": "EPIC_100_validation.csv"}
-SENTENCES = {
-    "train": "retrieval_annotations/EPIC_100_retrieval_train_sentence.csv",
-    "test": "retrieval_annotations/EPIC_100_retrieval_test_sentence.csv",
-}
-CLASSES = LAYOUTS["ek100"].class_lists
-ANNOTATIONS = (*SPLITS.values(), *SENTENCES.values(), *CLASSES.values())
-"""Files that the layout needs in addition to the videos."""
 SEGMENT_COLUMNS = (
     "narration_id",
     "video_id",
@@ -96,18 +90,17 @@ class Annotations:
 
 def read_annotations(folder: Path) -> Annotations:
     """Read everything. Raises SourceError naming the file, line and column of an error."""
-    verbs, nouns = (read_class_list(folder / name) for name in CLASSES.values())
+    files = annotation_files(folder)
+    verbs, nouns = (read_class_list(files[name]) for name in CLASSES.values())
     segments = {
-        split: read_segments(folder / name, verbs=len(verbs), nouns=len(nouns))
+        split: read_segments(files[name], verbs=len(verbs), nouns=len(nouns))
         for split, name in SPLITS.items()
     }
     if not segments["train"]:
-        raise SourceError(
-            f"{folder / SPLITS['train']}: it has no rows after the header; fetch the file again"
-        )
+        raise SourceError(f"{files[SPLITS['train']]}: it has no rows after the header; fetch the file again")
     by_id = {row.narration_id: row for rows in segments.values() for row in rows}
     sentences = {
-        split: read_sentences(folder / name, by_id, own_texts=split == "test")
+        split: read_sentences(files[name], by_id, own_texts=split == "test")
         for split, name in SENTENCES.items()
     }
     return Annotations(verbs, nouns, segments, sentences)
@@ -243,23 +236,31 @@ def action_classes(*splits: Sequence[Segment]) -> list[str]:
 
 def check(folder: Path) -> None:
     """Raise SourceError unless `folder` has the layout's annotation files and they can be read."""
-    require_files(folder, ANNOTATIONS, what="the EPIC-KITCHENS-100 annotations and <participant>/videos")
+    require_annotations(folder)
     read_annotations(folder)
 
 
-def find_videos(folder: Path) -> tuple[list[SourceVideo], list[SourceVideo]]:
-    """Annotated videos found in `<participant>/videos`, and expected paths of missing ones."""
-    segments = read_annotations(folder).segments
-    wanted = {segment.video_id for rows in segments.values() for segment in rows}
-    stems = {video_id: f"{video_id.split('_')[0]}/videos/{video_id}" for video_id in sorted(wanted)}
-    return find_listed(folder, {video_id: [f"{stem}.MP4", f"{stem}.mp4"] for video_id, stem in stems.items()})
+def video_ids(folder: Path) -> set[str]:
+    """All annotated videos."""
+    return {segment.video_id for rows in read_annotations(folder).segments.values() for segment in rows}
 
 
-def clips(folder: Path) -> tuple[VideosOfClips, list[str]]:
+def check_videos(folder: Path, videos: Path) -> None:
+    """Raise SourceError unless an annotated video is in the folder `videos`."""
+    require_videos(videos, video_ids(folder))
+
+
+def find_videos(folder: Path, videos: Path) -> tuple[list[SourceVideo], list[SourceVideo]]:
+    """Annotated videos found in the folder `videos`, and expected paths of missing ones."""
+    return find_wanted(videos, video_ids(folder))
+
+
+def clips(folder: Path, videos: Path) -> tuple[VideosOfClips, list[str]]:
     """The video of each clip, by split, and the videos on disk."""
     segments = read_annotations(folder).segments
-    videos = {split: [(row.video_id,) for row in rows] for split, rows in segments.items()}
-    return videos, [video.video_id for video in find_videos(folder)[0]]
+    rows = {split: [(row.video_id,) for row in rows] for split, rows in segments.items()}
+    found, _ = find_wanted(videos, {row.video_id for rows in segments.values() for row in rows})
+    return rows, [video.video_id for video in found]
 
 
 def annotate(annotation: Annotation) -> None:
@@ -298,8 +299,9 @@ READER = LayoutReader(
     annotate=annotate,
     official=OfficialFiles(
         check=lambda folder, _: check(folder),
-        annotation_files=lambda _: ANNOTATIONS,
+        annotation_files=annotation_files,
         find_videos=find_videos,
+        check_videos=check_videos,
         clips=clips,
     ),
 )

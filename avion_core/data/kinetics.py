@@ -13,7 +13,7 @@ from pathlib import Path
 
 from avion_core.data.annotation import Annotation
 from avion_core.data.annotation_files import numbered_lines, read_rows, read_text
-from avion_core.data.layout_files import LayoutReader, OfficialFiles
+from avion_core.data.layout_files import LayoutReader, OfficialFiles, in_folder
 from avion_core.data.source_videos import (
     SourceError,
     SourceVideo,
@@ -172,17 +172,17 @@ def check(folder: Path) -> None:
     refuse_namesakes((entry.video_id, entry.paths[0]) for entry in _read_lists(folder))
 
 
-def find_videos(folder: Path) -> tuple[list[SourceVideo], list[SourceVideo]]:
+def find_videos(folder: Path, videos: Path) -> tuple[list[SourceVideo], list[SourceVideo]]:
     """Listed videos found on disk, and expected paths of missing ones."""
-    return find_listed(folder, {entry.video_id: entry.paths for entry in _read_lists(folder)})
+    return find_listed(videos, {entry.video_id: entry.paths for entry in _read_lists(folder)})
 
 
-def clips(folder: Path) -> tuple[VideosOfClips, list[str]]:
+def clips(folder: Path, videos: Path) -> tuple[VideosOfClips, list[str]]:
     """The video of each clip, by list, and the videos on disk."""
     classes = read_classes(folder)
     lists = {split: read_list(list_path(folder, split), classes=classes) for split in LISTS}
-    videos = {split: [(entry.video_id,) for entry in entries] for split, entries in lists.items()}
-    return videos, [video.video_id for video in find_videos(folder)[0]]
+    rows = {split: [(entry.video_id,) for entry in entries] for split, entries in lists.items()}
+    return rows, [video.video_id for video in find_videos(folder, videos)[0]]
 
 
 def annotate(annotation: Annotation) -> None:
@@ -203,7 +203,7 @@ READER = LayoutReader(
     annotate=annotate,
     official=OfficialFiles(
         check=lambda folder, _: check(folder),
-        annotation_files=annotation_files,
+        annotation_files=lambda folder: in_folder(folder, annotation_files(folder)),
         find_videos=find_videos,
         clips=clips,
     ),

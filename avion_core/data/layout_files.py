@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,18 +14,28 @@ from avion_core.registry import load
 
 @dataclass(frozen=True)
 class OfficialFiles:
-    """Access to a folder of a layout's official files, without reading any video."""
+    """Access to a layout's official files, without reading any video.
+
+    The first folder is that of the annotations, the second that of the videos; they may be the same.
+    """
 
     check: Callable[[Path, bool], None]
     """Raise SourceError unless the annotations can be read. The flag allows missing metadata."""
-    annotation_files: Callable[[Path], Sequence[str]]
-    """Annotation files, by path in the folder."""
-    find_videos: Callable[[Path], tuple[list[SourceVideo], list[SourceVideo]]]
+    annotation_files: Callable[[Path], Mapping[str, Path]]
+    """Annotation files, by path in the raw folder."""
+    find_videos: Callable[[Path, Path], tuple[list[SourceVideo], list[SourceVideo]]]
     """Videos on disk, and expected paths of missing annotated ones."""
-    clips: Callable[[Path], tuple[VideosOfClips, list[str]]]
+    clips: Callable[[Path, Path], tuple[VideosOfClips, list[str]]]
     """Videos of the clips of each table that can be counted quickly, and names of the videos on disk."""
     list_videos: Callable[[Path], list[SourceVideo]] | None = None
     """Quick list of the videos on disk, for layouts whose annotations need not name all."""
+    check_videos: Callable[[Path, Path], None] | None = None
+    """Raise SourceError that says what was looked for, if no annotated video is found."""
+
+
+def in_folder(folder: Path, names: Iterable[str]) -> dict[str, Path]:
+    """Annotation files that have the same path in `folder` and in the raw folder."""
+    return {name: folder / name for name in names}
 
 
 @dataclass(frozen=True)

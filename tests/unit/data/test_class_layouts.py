@@ -57,7 +57,7 @@ def annotated(tmp_path, monkeypatch, layout, lengths):
 
 def test_egtea_clips_are_whole_files_with_classes_in_the_order_of_their_numbers(tmp_path, monkeypatch):
     folder = write(tmp_path / "raw", EGTEA)
-    found, missing = egtea.find_videos(folder)
+    found, missing = egtea.find_videos(folder, folder)
     assert not found and [str(one.path.relative_to(folder)) for one in missing] == [
         "cropped_clips/OP01-R01-Pasta/OP01-R01-Pasta-1-2-F1-F2.mp4",
         "cropped_clips/OP01-R01-Pasta/OP01-R01-Pasta-3-4-F3-F4.mp4",
@@ -75,7 +75,7 @@ def test_charades_ego_has_actions_with_class_names_and_whole_test_videos_with_al
 ):
     folder = write(tmp_path / "raw", CHARADES)
     (folder / "AEGO.mp4").touch()
-    found, missing = charades_ego.find_videos(folder)
+    found, missing = charades_ego.find_videos(folder, folder)
     assert [one.video_id for one in found] == ["AEGO"]
     assert [str(one.path.relative_to(folder)) for one in missing[2:4]] == [
         "CharadesEgo_v1_480/CEGO.mp4",
@@ -94,7 +94,7 @@ def test_charades_ego_has_actions_with_class_names_and_whole_test_videos_with_al
         ("DEGO", 3.5, []),
     ]
     assert test.has("labels") and not test.has("label")
-    counted, there = charades_ego.clips(folder)
+    counted, there = charades_ego.clips(folder, folder)
     assert (counted["train"], counted["test"], there) == (
         [("AEGO",)] * 2,
         [("CEGO",), ("DEGO",)],
@@ -208,9 +208,9 @@ def test_the_toy_kitchens_files_are_read_and_its_videos_found(tmp_path, layout, 
     download(DataSet("it", settings, tmp_path))
     raw = tmp_path / "raw"
     official_files(layout).check(raw, False)
-    found, missing = official_files(layout).find_videos(raw)
+    found, missing = official_files(layout).find_videos(raw, raw)
     assert (len(found), missing) == (videos, [])
-    rows, _ = official_files(layout).clips(raw)
+    rows, _ = official_files(layout).clips(raw, raw)
     assert len({video for (video,) in rows["train"]}) == train
     if layout == "charades_ego":
         lists = charades_ego._read_lists(raw)

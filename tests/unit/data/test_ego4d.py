@@ -124,7 +124,7 @@ def test_files_too_large_for_the_start_are_read_when_the_data_are_fetched(tmp_pa
     monkeypatch.setattr(ego4d, "CHECKED_AT_ONCE_BYTES", 1)
     ego4d.check(tmp_path, allow_missing_metadata=True)
     with pytest.raises(SourceError, match=rf"{wrong}: a list where an object"):
-        ego4d.find_videos(tmp_path)
+        ego4d.find_videos(tmp_path, tmp_path)
 
 
 def question(answer, uids):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from avion_core.data import ek100
+from avion_core.data import ek100, ek100_files
 from avion_core.data.source_videos import SourceError
 
 HEADER = (
@@ -110,7 +110,7 @@ def test_a_test_sentence_is_the_narration_of_its_clip_where_the_file_is_shifted(
 
 def written(folder, **changes):
     """A whole small layout, with other texts for some of its files (by their names without suffix)."""
-    names = {Path(name).stem: folder / name for name in ek100.ANNOTATIONS}
+    names = {Path(name).stem: folder / name for name in ek100_files.ANNOTATIONS}
     texts = {
         "EPIC_100_train": HEADER + ROW,
         "EPIC_100_validation": HEADER + ROW.replace("P01_11_56", "P01_11_57"),

@@ -51,7 +51,9 @@ def test_lists_of_all_forms_name_the_same_clips(tmp_path, text, name):
     for path in CLIPS:
         (tmp_path / path).parent.mkdir(parents=True)
         (tmp_path / path).touch()
-    assert [video.path for video in kinetics.find_videos(tmp_path)[0]] == [tmp_path / path for path in CLIPS]
+    assert [video.path for video in kinetics.find_videos(tmp_path, tmp_path)[0]] == [
+        tmp_path / path for path in CLIPS
+    ]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +104,7 @@ def test_the_owners_clips_are_found_in_other_folders(tmp_path, place):
         (tmp_path / name).write_text(LISTS["owners"])
     (tmp_path / place).mkdir(parents=True)
     (tmp_path / place / "abc_000010_000020.mp4").touch()
-    found, missing = kinetics.find_videos(tmp_path)
+    found, missing = kinetics.find_videos(tmp_path, tmp_path)
     assert {video.video_id for video in found} == {"train__playing violin__abc_000010_000020"}
     assert tmp_path / CLIPS[1] in [video.path for video in missing]
 
@@ -163,6 +165,6 @@ def test_a_wrong_line_is_named(raw, line, message):
 def test_videos_that_are_not_there_are_named(raw):
     (raw / "train").mkdir()
     (raw / "train/a b.mp4").touch()
-    found, missing = kinetics.find_videos(raw)
+    found, missing = kinetics.find_videos(raw, raw)
     assert [video.video_id for video in found] == ["train__a b"]
     assert [video.video_id for video in missing] == ["train__c", "val__c"]
