@@ -53,6 +53,8 @@ class Layout:
     """Further files behind its tables, relative to `avion_core` or absolute, whose changes make them anew."""
     several_labels: bool = False
     """Whether an evaluated clip may have several classes, or none."""
+    clip_files: tuple[str, ...] = ()
+    """Published files with training clips, of which a data set may name one instead (`clips_from`)."""
     may_lack_metadata: bool = False
     """Whether a data set may allow that its list of benchmarks is missing (`allow_missing_ego4d_json`)."""
     why_nothing_to_evaluate: str = "its evaluation table is empty"
@@ -127,7 +129,14 @@ LAYOUTS.register(
         },
         tags=True,
         tag_file="egoclip.csv",
-        code=("data/ego4d.py", "data/egoclip.py"),
+        code=(
+            "data/ego4d.py",
+            "data/ego4d_published.py",
+            "data/egoclip.py",
+            "data/plain_pickle.py",
+            "data/published_text.py",
+        ),
+        clip_files=("ego4d_train.pkl", "egoclip.csv"),
         may_lack_metadata=True,
         why_nothing_to_evaluate=(
             "EgoMCQ's file is missing (`ego4d.egomcq`, or egomcq.json beside ego4d.json), or its videos are"

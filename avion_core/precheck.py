@@ -87,6 +87,24 @@ def check_sources(workflow: Workflow) -> Iterator[str]:
         yield from source_problems(workflow.data_set(dataset), workflow.source_state(dataset))
 
 
+def check_clip_files(workflow: Workflow) -> Iterator[str]:
+    """The published files whose clips are trained on (`clips_from`)."""
+    for name in workflow.used_datasets():
+        data_set = workflow.data_set(name)
+        settings, file = data_set.settings, data_set.settings.clips_from
+        if file is None or not settings.source_settings.official or (data_set.raw_dir / file).is_file():
+            continue
+        try:
+            there = file in data_set.source().annotations()
+        except (OSError, ValueError):
+            continue  # another check's problem
+        if not there:
+            yield (
+                f"data set '{name}': clips_from: {file} is not there; put it beside ego4d.json (source "
+                "local), or name its path in the source's settings"
+            )
+
+
 def check_ffmpeg(workflow: Workflow) -> Iterator[str]:
     """The FFmpeg program, if there are videos left to transcode."""
     data = Path(workflow.settings.data_dir)
@@ -333,6 +351,7 @@ def warnings(workflow: Workflow, *, trains: bool = True) -> list[str]:
 CHECKS: tuple[Callable[[Workflow], Iterator[str]], ...] = (
     check_folders,
     check_sources,
+    check_clip_files,
     check_ffmpeg,
     check_narrations,
     check_local_server,

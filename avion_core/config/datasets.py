@@ -87,6 +87,9 @@ class DatasetSettings(Section):
     allow_missing_ego4d_json: bool = False
     """Layout `ego4d`: continue without `ego4d.json`, which lists the benchmarks' validation and test videos.
     They are then trained on, and zero-shot figures come out too high."""
+    clips_from: str | None = None
+    """Layout `ego4d`: published file whose clips are trained on as they are, LaViLa's `ego4d_train.pkl` or
+    EgoVLP's `egoclip.csv`; null for clips of the narrations by EgoVLP's rule."""
     transcode: TranscodeSettings = TranscodeSettings()
     """Chunk settings; those left out come from the section `transcode`."""
     class_lists: str | None = None
@@ -101,12 +104,13 @@ class DatasetSettings(Section):
 
     def source_json(self) -> str:
         """Settings that affect the raw files, without transcoding and narration, as JSON."""
-        return self.model_dump_json(exclude={"transcode", "class_lists"})
+        return self.model_dump_json(exclude={"transcode", "class_lists", "clips_from"})
 
     def annotation_recipe(self) -> dict[str, Any]:
         """Settings that affect the clip tables, besides the files themselves."""
         layout = {"layout": self.layout, "allow_missing_ego4d_json": self.allow_missing_ego4d_json}
-        return {**layout, **self.source_settings.annotation_recipe()}
+        published = {"clips_from": self.clips_from} if self.clips_from else {}
+        return {**layout, **published, **self.source_settings.annotation_recipe()}
 
     @classmethod
     def types(cls) -> dict[str, Any]:
@@ -153,6 +157,10 @@ class DatasetSettings(Section):
             self._only_with(
                 "allow_missing_ego4d_json", [n for n, o in LAYOUTS.items() if o.may_lack_metadata]
             )
+        if self.clips_from is not None:
+            self._only_with("clips_from", [name for name, own in LAYOUTS.items() if own.clip_files])
+            if self.clips_from not in (files := LAYOUTS[self.layout].clip_files):
+                raise ValueError(f"clips_from must be {' or '.join(files)} (got '{self.clips_from}')")
         if self.class_lists is not None:
             self._only_with("class_lists", [name for name, own in LAYOUTS.items() if own.narrated])
         return self

@@ -81,12 +81,14 @@ class Ego4DSource(SourceSettings):
     """Path of EgoMCQ's `egomcq.json`, which Ego4D does not distribute."""
     egoclip: str | None = None
     """Path of EgoVLP's `egoclip.csv`, for the verb and noun tags of the loss `egonce`."""
+    ego4d_train: str | None = None
+    """Path of LaViLa's `ego4d_train.pkl`, for `clips_from`."""
     benchmarks: tuple[str, ...] = ()
     """Fetch only videos of these benchmarks; empty for all."""
 
     def recipe(self) -> dict[str, Any]:
         """Release, rendition and benchmarks."""
-        return self.model_dump(mode="json", exclude={"aws_profile", "egomcq", "egoclip"})
+        return self.model_dump(mode="json", exclude={"aws_profile", "egomcq", "egoclip", "ego4d_train"})
 
 
 class LocalSource(SourceSettings):

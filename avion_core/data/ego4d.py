@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from avion_core.data.annotation_files import expect_list, expect_object, json_type, read_json
 from avion_core.data.clips import Question
 from avion_core.data.egoclip import EGOCLIP, check_header, read_egoclip
+from avion_core.data.published_text import EGO4D_TRAIN, check_rows
 from avion_core.data.source_videos import SourceError, SourceVideo, VideosOfClips, require_files
 
 METADATA = "ego4d.json"
@@ -269,6 +270,8 @@ def check(folder: Path, *, allow_missing_metadata: bool) -> None:
         check_egomcq(folder / EGOMCQ)
     if (folder / EGOCLIP).is_file():
         check_egoclip(folder / EGOCLIP)
+    if (train := folder / EGO4D_TRAIN).is_file() and train.stat().st_size <= CHECKED_AT_ONCE_BYTES:
+        check_rows(train, "human")
     if all(path.stat().st_size <= CHECKED_AT_ONCE_BYTES for path in metadata_paths(folder)):
         read_metadata(folder, allow_missing=allow_missing_metadata)
 
@@ -293,12 +296,14 @@ def read_all(folder: Path, *, allow_missing_metadata: bool) -> list[NarrationPas
     read_egomcq(folder)
     if (folder / EGOCLIP).is_file():
         read_egoclip(folder / EGOCLIP)
+    if (folder / EGO4D_TRAIN).is_file():
+        check_rows(folder / EGO4D_TRAIN, "human")
     return read_narrations(narration_path(folder))
 
 
 def annotation_files(folder: Path) -> list[str]:
     """Annotation files by their path in `folder`."""
-    others = [folder / name for name in (EGOMCQ, EGOCLIP) if (folder / name).is_file()]
+    others = [folder / name for name in (EGOMCQ, EGOCLIP, EGO4D_TRAIN) if (folder / name).is_file()]
     files = [narration_path(folder), *metadata_paths(folder), *others]
     return [str(file.relative_to(folder)) for file in files]
 

@@ -15,18 +15,32 @@ from avion_core.data.annotation import SHORTEST_S, Annotation, human_clips
 from avion_core.data.chunks import VideoLengths
 from avion_core.data.clips import Question, write_questions
 from avion_core.data.dropped import HELD_OUT, NOT_A_TIME, OUTSIDE, QUESTION, QUESTION_OUTSIDE
+from avion_core.data.ego4d_published import published_clips
 from avion_core.data.egoclip import EGOCLIP, read_egoclip
 from avion_core.data.layout_files import LayoutReader, OfficialFiles, in_folder
 from avion_core.data.tables import SUFFIX
 
 
 def annotate(annotation: Annotation) -> None:
-    """Narrations of both passes by the EgoClip rule, with tags if there is EgoVLP's file; EgoMCQ."""
+    """Narrations of both passes by the EgoClip rule, with tags if there is EgoVLP's file, or the clips of a
+    published file (`clips_from`); EgoMCQ."""
     questions = ego4d.read_egomcq(annotation.raw_dir)
     metadata = ego4d.read_metadata(
         annotation.raw_dir, allow_missing=annotation.recipe["allow_missing_ego4d_json"]
     )
     held_out = metadata.held_out.union(*(question.video_ids for question in questions))
+    published = annotation.recipe.get("clips_from")
+    table = (
+        published_clips(annotation, published, held_out)
+        if published
+        else _narrated_clips(annotation, metadata, held_out)
+    )
+    annotation.write_clips("train", table)
+    _write_questions(annotation, questions)
+
+
+def _narrated_clips(annotation: Annotation, metadata: ego4d.Metadata, held_out: frozenset[str]) -> pa.Table:
+    """Clips of the narrations by the EgoClip rule."""
     narrated = ego4d.read_narrations(ego4d.narration_path(annotation.raw_dir))
     unknown = {entry.video_uid for entry in narrated} - metadata.known
     if unknown:
@@ -59,8 +73,7 @@ def annotate(annotation: Annotation) -> None:
     )
     if (annotation.raw_dir / EGOCLIP).is_file():
         columns |= _tags(annotation.raw_dir / EGOCLIP, passes)
-    annotation.write_clips("train", pa.table(columns))
-    _write_questions(annotation, questions)
+    return pa.table(columns)
 
 
 def _tags(path: Path, passes: Sequence[ego4d.NarrationPass]) -> dict[str, pa.Array]:

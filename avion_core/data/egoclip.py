@@ -1,4 +1,4 @@
-"""EgoVLP's `egoclip.csv`: verb and noun tags of Ego4D's narrations.
+"""EgoVLP's `egoclip.csv`: verb and noun tags of Ego4D's narrations, or its own clips.
 
 The file is tab-separated and has a few malformed lines, which are skipped and counted. Tags are classes of
 Ego4D's narration taxonomy, 118 verbs and 582 nouns, written as lists: `[12, 40]`. A narration finds its tags
@@ -15,17 +15,32 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
 
 from avion_core.data.annotation_files import ascii_number
+from avion_core.data.clips import CLIPS
 from avion_core.data.source_videos import SourceError
+from avion_core.data.tables import BATCH_ROWS
 
 EGOCLIP = "egoclip.csv"
 COLUMNS = ("video_uid", "narration_time", "clip_text", "tag_verb", "tag_noun")
 """Columns that are read."""
+CLIP_COLUMNS = ("video_uid", "clip_start", "clip_end", "clip_text", "tag_verb", "tag_noun")
+"""Columns that are read if the file's own clips are used."""
+EGOCLIP_CLIPS = pa.schema(
+    [
+        CLIPS.field(name)
+        for name in ("video_id", "start_s", "end_s", "texts", "narration_id", "verb_tags", "noun_tags")
+    ]
+)
 CELLS_PER_S = 10
 """Times that differ by a tenth of a second are the same narration, as copies of the file may be rounded."""
 LARGEST_TAG = 9999
 """A line with a larger class number counts as malformed."""
+
+_MALFORMED = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
 
 Tags = tuple[tuple[int, ...], tuple[int, ...]]
 """Verb and noun classes."""
@@ -72,18 +87,58 @@ def read_egoclip(path: Path, *, videos: Collection[str] = ()) -> EgoClip:
             time_s, tags = ascii_number(time), (_classes(verbs), _classes(nouns))
             if not math.isfinite(time_s):
                 raise ValueError(time)
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        except _MALFORMED:
             found.malformed += 1
             continue
         found.rows += 1
         if uid in videos:
             found.add(uid, time_s, text, tags)
-    if found.malformed > found.rows or not found.rows:
-        lines = found.rows + found.malformed
-        raise SourceError(
-            f"{path}: {found.malformed} of its {lines} rows cannot be read; fetch the file again"
-        )
+    _refuse_unless_most(path, found.rows, found.malformed)
     return found
+
+
+def read_egoclip_clips(path: Path) -> tuple[pa.Table, int]:
+    """The file's clips with their texts and tags, in its order, and the number of malformed lines.
+
+    Raises SourceError without the file or a column that is read, and unless most lines can be read.
+    """
+    batches, rows, malformed = [EGOCLIP_CLIPS.empty_table()], [], 0
+    for number, values in enumerate(_lines(path, CLIP_COLUMNS), start=2):
+        try:
+            uid, start, end, text, verbs, nouns = values
+            rows.append(
+                (
+                    uid,
+                    ascii_number(start),
+                    ascii_number(end),
+                    [text],
+                    f"line {number}",
+                    _classes(verbs),
+                    _classes(nouns),
+                )
+            )
+        except _MALFORMED:
+            malformed += 1
+        if len(rows) == BATCH_ROWS:
+            batches.append(_clips(rows))
+            rows = []
+    clips = pa.concat_tables([*batches, _clips(rows)])
+    _refuse_unless_most(path, len(clips), malformed)
+    return clips, malformed
+
+
+def _clips(rows: Sequence[Sequence[Any]]) -> pa.Table:
+    columns = zip(*rows, strict=True) if rows else [[]] * len(EGOCLIP_CLIPS)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, EGOCLIP_CLIPS, strict=True)]
+    return pa.table(arrays, schema=EGOCLIP_CLIPS)
+
+
+def _refuse_unless_most(path: Path, rows: int, malformed: int) -> None:
+    """Raise SourceError unless most lines can be read."""
+    if malformed > rows or not rows:
+        raise SourceError(
+            f"{path}: {malformed} of its {rows + malformed} rows cannot be read; fetch the file again"
+        )
 
 
 def check_header(path: Path) -> None:
@@ -91,21 +146,21 @@ def check_header(path: Path) -> None:
     next(_lines(path), None)
 
 
-def _lines(path: Path) -> Iterator[Sequence[str]]:
-    """Values of COLUMNS in every line; an empty list for a line that has not as many values as the header."""
+def _lines(path: Path, columns: Sequence[str] = COLUMNS) -> Iterator[Sequence[str]]:
+    """Values of these columns in every line; an empty list for a line with fewer or more than the header."""
     try:
         stream = path.open(encoding="utf-8-sig", errors="replace", newline="\n")
     except OSError as error:
         raise SourceError(f"{path}: cannot be read ({error.strerror}); correct the path") from None
     with stream:
         header = _split(stream.readline())
-        missing = [name for name in COLUMNS if name not in header]
+        missing = [name for name in columns if name not in header]
         if missing:
             raise SourceError(
                 f"{path}: column '{missing[0]}' is missing; EgoVLP's file is tab-separated and has "
-                f"{', '.join(COLUMNS)}"
+                f"{', '.join(columns)}"
             )
-        places = [header.index(name) for name in COLUMNS]
+        places = [header.index(name) for name in columns]
         for line in stream:
             values = _split(line)
             yield [values[place] for place in places] if len(values) == len(header) else []

@@ -24,6 +24,7 @@ from avion_core.data.ego4d import (
     read_all,
 )
 from avion_core.data.egoclip import EGOCLIP
+from avion_core.data.published_text import EGO4D_TRAIN, check_rows
 from avion_core.data.source_videos import SourceError, SourceVideo, names_of
 from avion_core.files import write_json
 from avion_core.processes import end_with_parent
@@ -48,6 +49,8 @@ class Ego4DDownload(Source[Ego4DSource]):
             checks.append(lambda: check_questions(self.own))
         if EGOCLIP not in record.annotations:
             checks.append(lambda: check_tags(self.own))
+        if EGO4D_TRAIN not in record.annotations and self.own.ego4d_train is not None:
+            checks.append(lambda: check_rows(Path(self.own.ego4d_train or ""), "human"))
         return checks
 
     def _has_arrived(self, record: SourceRecord) -> bool:
@@ -75,8 +78,8 @@ class Ego4DDownload(Source[Ego4DSource]):
         return RawFolder(self.target.raw_dir).files() | self._own_files()
 
     def _own_files(self) -> dict[str, Path]:
-        """EgoMCQ's and EgoVLP's files that the settings name."""
-        files = {EGOMCQ: self.own.egomcq, EGOCLIP: self.own.egoclip}
+        """EgoMCQ's, EgoVLP's and LaViLa's files that the settings name."""
+        files = {EGOMCQ: self.own.egomcq, EGOCLIP: self.own.egoclip, EGO4D_TRAIN: self.own.ego4d_train}
         return {name: Path(path) for name, path in files.items() if path}
 
     def clips_at_most(self, recorded: Collection[str]) -> dict[str, int]:

@@ -37,6 +37,8 @@ def annotation_record(dataset: DatasetSettings) -> str:
     own = dataset.source_settings.annotation_recipe() or None
     missing = dataset.allow_missing_ego4d_json
     recipe = {"layout": dataset.layout, "folder": own, "allow_missing_ego4d_json": missing}
+    if dataset.clips_from:
+        recipe["clips_from"] = dataset.clips_from
     return json.dumps(recipe, separators=(",", ":"))
 
 

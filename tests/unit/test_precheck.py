@@ -266,6 +266,17 @@ def test_tags_that_a_data_set_cannot_have_are_listed(tmp_path: Path) -> None:
     assert any("the layout folder of the data set 'own' does not have; set tags: none" in x for x in lines)
 
 
+def test_a_missing_file_of_clips_is_listed(tmp_path: Path) -> None:
+    own = {"layout": "ego4d", "source": "ego4d", "clips_from": "ego4d_train.pkl", "ego4d": {}}
+    config = {"datasets": {"ego4d": own}}
+    [told] = [line for line in found(config, "llm") if "clips_from" in line]
+    assert told.startswith("data set 'ego4d': clips_from: ego4d_train.pkl is not there; put it beside")
+    named = {"datasets": {"ego4d": {"ego4d": {"ego4d_train": str(tmp_path / "none.pkl")}}}}
+    lines = found(lay_over(config, named), "llm")
+    assert not any("clips_from" in line for line in lines)
+    assert any("none.pkl: no such file; correct the path" in line for line in lines)
+
+
 def test_a_label_that_a_layout_lacks_is_listed() -> None:
     line = refused(one_run("classification", "ek100", None, "ek100", label="label"))
     assert all(word in line for word in ("runs.r.stages.s", "'label'", "verb, noun, action")), line

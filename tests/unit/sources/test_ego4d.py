@@ -68,7 +68,7 @@ def test_egovlps_file_is_checked_and_copied_beside_the_release(tmp_path):
     file = tmp_path / "mine.csv"
     own = Ego4DSource(egoclip=str(file))
     file.write_text(header + "u1\t1.0\t#C C a\t[1]\n")
-    with pytest.raises(SourceError, match="none of its 1 rows can be read"):
+    with pytest.raises(SourceError, match="1 of its 1 rows cannot be read"):
         ego4d.check_tags(own)
     file.write_text(header + "u1\t1.0\t#C C a\t[1]\t[]\n")
     ego4d.check_tags(own)
