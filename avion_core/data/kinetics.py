@@ -1,25 +1,29 @@
-"""Kinetics: trimmed clips in lists, and the class names.
+"""Kinetics-400, -600 and -700: trimmed clips in lists, and the class names.
 
 Lists have three forms: `path num_frames label` per line, VideoMAE's `path label`, and the owners' and CVDF's
 CSV `label,youtube_id,time_start,time_end,split`, with clips in
-`<split>/<label>/<youtube_id>_<start>_<end>.mp4`.
+`<split>/<label>/<youtube_id>_<start>_<end>.mp4`. Class names may be missing.
 """
 
 from __future__ import annotations
 
+import posixpath
 import re
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from avion_core.data.annotation import Annotation
 from avion_core.data.annotation_files import numbered_lines, read_rows, read_text
-from avion_core.data.layout_files import LayoutReader, OfficialFiles, in_folder
+from avion_core.data.layout_files import LayoutReader, OfficialFiles
 from avion_core.data.source_videos import (
     SourceError,
     SourceVideo,
     VideosOfClips,
     canonical_name,
     find_listed,
+    names_of,
     refuse_namesakes,
     require_files,
     video_id_of,
@@ -28,8 +32,17 @@ from avion_core.files import write_json
 from avion_core.layouts import CLASSES as CLASSES_FILE
 from avion_core.plain_text import plain
 
-LISTS = {"train": ("train.txt", "train.csv"), "val": ("val.txt", "val.csv", "validate.csv")}
+LISTS = {"train": ("train.txt", "train.csv"), "val": ("val.txt", "val.csv", "validate.csv", "validate.txt")}
 """Possible names of a split's list."""
+LONG_NAME = re.compile(
+    r"(?i)(kinetics|k)[-_]?([467]00)?([-_]2020)?[-_](?P<name>(?P<split>train|val)(idate)?)(_list(_videos)?)?"
+    r"(?P<suffix>\.txt|\.csv)"
+)
+"""A list's name with that of the data set, such as `kinetics_700_train.csv`."""
+VALIDATION = {"val": "validate", "validate": "val"}
+"""The two names of the validation split in the owners' lists and folders."""
+MOST_CLASSES = 10_000
+"""A label above it is taken for another number if there are no class names."""
 CLASSES = "classes.txt"
 OWNERS_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 FORMS = {
@@ -61,14 +74,36 @@ class Listed:
 
 
 def list_path(folder: Path, split: str) -> Path:
-    """A split's list, under any of its possible names."""
+    """A split's list, under any of its possible names.
+
+    Raises SourceError if several have the name of a data set.
+    """
     files = [folder / name for name in LISTS[split]]
-    return next((file for file in files if file.is_file()), files[0])
+    short = next((file for file in files if file.is_file()), None)
+    if short is not None or not folder.is_dir():
+        return short or files[0]
+    long = sorted(
+        file
+        for file in folder.iterdir()
+        if (match := LONG_NAME.fullmatch(file.name)) and match["split"].lower() == split
+    )
+    if len(long) > 1:
+        names = ", ".join(file.name for file in long)
+        raise SourceError(f"{folder}: several lists for '{split}': {names}; rename one to {LISTS[split][0]}")
+    return long[0] if long else files[0]
 
 
-def annotation_files(folder: Path) -> list[str]:
-    """Annotation files by their path in `folder`."""
-    return [*(list_path(folder, split).name for split in LISTS), CLASSES]
+def annotation_files(folder: Path) -> dict[str, Path]:
+    """Annotation files by their name in the raw folder."""
+    lists = [list_path(folder, split) for split in LISTS]
+    files = {_short_name(path): path for path in lists}
+    return files | ({CLASSES: folder / CLASSES} if (folder / CLASSES).is_file() else {})
+
+
+def _short_name(path: Path) -> str:
+    """Name of a list without that of the data set."""
+    match = LONG_NAME.fullmatch(path.name)
+    return f"{match['name']}{match['suffix']}".lower() if match else path.name
 
 
 def read_classes(raw_dir: Path) -> list[str]:
@@ -105,22 +140,30 @@ def _without_ids(path: Path, lines: list[str]) -> list[str]:
     return lines
 
 
-def read_list(path: Path, *, classes: list[str]) -> list[Listed]:
-    """Lines of a list. Raises SourceError naming the bad line."""
+def read_list(path: Path, *, classes: list[str] | None) -> list[Listed]:
+    """Lines of a list; without `classes`, a label only has to be a plausible number.
+
+    Raises SourceError naming the bad line.
+    """
     lines = numbered_lines(path)
     first = lines[0][1] if lines else ""
-    if "youtube_id" in first:
-        listed = _read_owners_list(path, classes)
+    if _is_owners(first):
+        listed = _read_owners_list(path, classes or [])
     else:
         form = next((form for form, pattern in FORMS.items() if pattern.fullmatch(first)), None)
         listed = [_plain_line(path, number, line, form) for number, line in lines]
     for entry in listed:
-        if not 0 <= entry.label < len(classes):
+        if not 0 <= entry.label < (MOST_CLASSES if classes is None else len(classes)):
+            names = f"{CLASSES} is missing" if classes is None else f"{CLASSES} has {len(classes)} lines"
             raise SourceError(
-                f"{path}: line {entry.line}: label {entry.label} has no name; "
-                f"{CLASSES} has {len(classes)} lines, for the labels from 0"
+                f"{path}: line {entry.line}: label {entry.label} has no name; {names}, for the labels from 0"
             )
     return listed
+
+
+def _is_owners(first_line: str) -> bool:
+    """Whether a list is the owners' or CVDF's CSV."""
+    return "youtube_id" in first_line
 
 
 def _plain_line(path: Path, number: int, line: str, form: str | None) -> Listed:
@@ -148,48 +191,110 @@ def _read_owners_list(path: Path, classes: list[str]) -> list[Listed]:
         if not row.values["youtube_id"]:
             raise row.error("youtube_id", "it is empty; restore the owner's file")
         file = f"{row.values['youtube_id']}_{start_s:06d}_{end_s:06d}.mp4"
-        split = row.values.get("split") or path.stem
-        folders = (f"{split}/{name}", f"{split}/{name.replace(' ', '_')}", split)
+        split = row.values.get("split") or Path(_short_name(path)).stem
+        folders = [
+            folder
+            for one in dict.fromkeys((split, VALIDATION.get(split, split)))
+            for folder in (f"{one}/{name}", f"{one}/{name.replace(' ', '_')}", one)
+        ]
         paths = tuple(canonical_name(f"{folder}/{file}") for folder in folders)
         listed.append(Listed(paths, label[name], row.line))
     return listed
 
 
-def _read_lists(folder: Path) -> list[Listed]:
-    classes = read_classes(folder)
-    train, val = (read_list(list_path(folder, split), classes=classes) for split in LISTS)
-    if not train:
-        raise SourceError(
-            f"{list_path(folder, 'train')}: it lists nothing; write 'path num_frames label' a line"
-        )
-    return [*train, *val]
+def read_all(folder: Path) -> tuple[list[str], dict[str, list[Listed]]]:
+    """Class names in order of their labels, and the lines of each list.
+
+    Without `classes.txt` the owners' lists have the names, in alphabetical order; in other lists they are the
+    clips' folders if each class has its own, else `class 0`, `class 1` … Raises SourceError.
+    """
+    files = {split: list_path(folder, split) for split in LISTS}
+    has_names = (folder / CLASSES).is_file()
+    classes = read_classes(folder) if has_names else _names_of_owners(files.values())
+    lists = {split: read_list(path, classes=classes) for split, path in files.items()}
+    if not lists["train"]:
+        raise SourceError(f"{files['train']}: it lists nothing; write 'path num_frames label' a line")
+    return classes or _names_of_folders([*lists["train"], *lists["val"]]), lists
+
+
+def _names_of_owners(files: Iterable[Path]) -> list[str] | None:
+    """Names in the owners' lists, in alphabetical order; None if no list is theirs."""
+    owners = [path for path in files if _is_owners(next((line for _, line in numbered_lines(path)), ""))]
+    rows = (row for path in owners for row in read_rows(path, columns=OWNERS_COLUMNS))
+    return sorted({row.values["label"] for row in rows}) if owners else None
+
+
+def _names_of_folders(listed: Iterable[Listed]) -> list[str]:
+    """The folders' names if each class has its own, else numbers."""
+    folders: dict[int, set[str]] = {}
+    for entry in listed:
+        name = posixpath.basename(posixpath.dirname(entry.paths[0])).replace("_", " ")
+        folders.setdefault(entry.label, set()).add(name)
+    numbers = [f"class {label}" for label in range(max(folders) + 1)]
+    names = {label: min(own) for label, own in folders.items() if len(own) == 1}
+    if len(folders) > 1 and len(set(names.values()) - {""}) == len(folders):
+        return [names.get(label, number) for label, number in enumerate(numbers)]
+    return numbers
+
+
+def _places(listed: Sequence[Listed]) -> dict[str, Sequence[str]]:
+    """Possible paths of each clip.
+
+    Absolute paths of another machine are looked for without their first folders, as far as all share them.
+    """
+    absolute = [posixpath.dirname(entry.paths[0]) for entry in listed if entry.paths[0].startswith("/")]
+    shared = [part for part in posixpath.commonpath(absolute).split("/") if part] if absolute else []
+
+    def places(entry: Listed) -> Sequence[str]:
+        if not entry.paths[0].startswith("/"):
+            return entry.paths
+        parts = entry.paths[0].split("/")[1:]
+        return (entry.paths[0], *("/".join(parts[first:]) for first in range(1, len(shared) + 1)))
+
+    return {entry.video_id: places(entry) for entry in listed}
 
 
 def check(folder: Path) -> None:
     """Raise SourceError unless `folder` has the layout's annotation files and they can be read."""
-    names = annotation_files(folder)
-    require_files(folder, names, what="a Kinetics layout (train.txt, val.txt, classes.txt and the clips)")
-    refuse_namesakes((entry.video_id, entry.paths[0]) for entry in _read_lists(folder))
+    what = f"a Kinetics layout (train.txt, val.txt, the clips, and {CLASSES} or not)"
+    require_files(folder, [path.name for path in annotation_files(folder).values()], what=what)
+    _, lists = read_all(folder)
+    refuse_namesakes((one.video_id, one.paths[0]) for entries in lists.values() for one in entries)
+
+
+def check_videos(folder: Path, videos: Path) -> None:
+    """Raise SourceError, naming what was looked for and where, unless a listed clip is found."""
+    found, missing = find_videos(folder, videos)
+    if not found:
+        first = [str(video.path) for video in missing if video.video_id == missing[0].video_id]
+        names = names_of(list(dict.fromkeys(video.video_id for video in missing)))
+        raise SourceError(
+            f"{videos}: none of the listed clips is there; missing: {names}; looked for "
+            f"{', '.join(first)} and the like; set `local.path` to the folder that the lists' paths begin in"
+        )
 
 
 def find_videos(folder: Path, videos: Path) -> tuple[list[SourceVideo], list[SourceVideo]]:
     """Listed videos found on disk, and expected paths of missing ones."""
-    return find_listed(videos, {entry.video_id: entry.paths for entry in _read_lists(folder)})
+    _, lists = read_all(folder)
+    return find_listed(videos, _places([*lists["train"], *lists["val"]]))
 
 
 def clips(folder: Path, videos: Path) -> tuple[VideosOfClips, list[str]]:
     """The video of each clip, by list, and the videos on disk."""
-    classes = read_classes(folder)
-    lists = {split: read_list(list_path(folder, split), classes=classes) for split in LISTS}
+    _, lists = read_all(folder)
+    found, _ = find_listed(videos, _places([*lists["train"], *lists["val"]]))
     rows = {split: [(entry.video_id,) for entry in entries] for split, entries in lists.items()}
-    return rows, [video.video_id for video in find_videos(folder, videos)[0]]
+    return rows, [video.video_id for video in found]
 
 
 def annotate(annotation: Annotation) -> None:
     """Write whole trimmed clips with their class."""
-    classes = read_classes(annotation.raw_dir)
-    for split in LISTS:
-        entries = read_list(list_path(annotation.raw_dir, split), classes=classes)
+    classes, lists = read_all(annotation.raw_dir)
+    if not (annotation.raw_dir / CLASSES).is_file():
+        names = names_of(classes, limit=3)
+        print(f"{CLASSES} is missing; {len(classes)} classes by the lists: {names}", file=sys.stderr)
+    for split, entries in lists.items():
         annotation.write_trimmed_clips(
             split,
             [entry.video_id for entry in entries],
@@ -203,8 +308,9 @@ READER = LayoutReader(
     annotate=annotate,
     official=OfficialFiles(
         check=lambda folder, _: check(folder),
-        annotation_files=lambda folder: in_folder(folder, annotation_files(folder)),
+        annotation_files=annotation_files,
         find_videos=find_videos,
+        check_videos=check_videos,
         clips=clips,
     ),
 )

@@ -41,7 +41,7 @@ def test_lists_of_all_forms_name_the_same_clips(tmp_path, text, name):
     (tmp_path / name).write_text(text)
     (tmp_path / "val.csv").write_text("val/a.mp4 0\n")
     kinetics.check(tmp_path)
-    assert kinetics.annotation_files(tmp_path) == [name, "val.csv", "classes.txt"]
+    assert list(kinetics.annotation_files(tmp_path)) == [name, "val.csv", "classes.txt"]
     classes = kinetics.read_classes(tmp_path)
     entries = kinetics.read_list(kinetics.list_path(tmp_path, "train"), classes=classes)
     assert [(entry.video_id, entry.label) for entry in entries] == [
@@ -168,3 +168,96 @@ def test_videos_that_are_not_there_are_named(raw):
     found, missing = kinetics.find_videos(raw, raw)
     assert [video.video_id for video in found] == ["train__a b"]
     assert [video.video_id for video in missing] == ["train__c", "val__c"]
+
+
+def put(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+@pytest.mark.parametrize(
+    ("form", "size"),
+    [("{path} {label}", 400), ("{path},{label}", 600), ("{path} 300 {label}", 700), ("owners", 400)],
+)
+def test_class_names_are_optional(tmp_path, form, size):
+    names = [f"doing {number:03d}" for number in range(size)]
+    for split in ("train", "val"):
+        lines = [
+            f"{name},id{label},10,20,{split}" if form == "owners" else
+            form.format(path=f"{split}/{name.replace(' ', '_')}/id{label}_000010_000020.mp4", label=label)
+            for label, name in enumerate(names)
+        ]  # fmt: skip
+        head = ["label,youtube_id,time_start,time_end,split"] if form == "owners" else []
+        (tmp_path / f"kinetics_{size}_{split}.csv").write_text("\ufeff" + "\n".join(head + lines[::-1]))
+    kinetics.check(tmp_path)
+    files = kinetics.annotation_files(tmp_path)
+    assert list(files) == ["train.csv", "val.csv"]
+    classes, lists = kinetics.read_all(tmp_path)
+    assert classes == names
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for name, path in files.items():
+        (raw / name).write_bytes(path.read_bytes())
+    assert kinetics.read_all(raw) == (classes, lists)
+    put(tmp_path, "val/doing_003/id3_000010_000020.mp4")
+    [video] = kinetics.find_videos(tmp_path, tmp_path)[0]
+    own = [entry for entry in lists["val"] if entry.video_id == video.video_id]
+    assert [entry.label for entry in own] == [3]
+
+
+@pytest.mark.parametrize(
+    ("train", "names"),
+    [
+        ("a/1.mp4 0\na/2.mp4 1\n", ["class 0", "class 1", "class 2"]),
+        ("a/1.mp4 0\nb_c/2.mp4 2\n", ["a", "class 1", "b c"]),
+        ("a/1.mp4 0\nb/3.mp4 0\nc/2.mp4 2\n", ["class 0", "class 1", "class 2"]),
+        ("1.mp4 0\n2.mp4 2\n", ["class 0", "class 1", "class 2"]),
+    ],
+)
+def test_folders_name_classes_only_where_each_has_its_own(tmp_path, train, names):
+    (tmp_path / "train.csv").write_text(train)
+    (tmp_path / "val.csv").write_text(train.splitlines()[-1][:-1] + "2\n")
+    assert kinetics.read_all(tmp_path)[0] == names
+
+
+def test_an_implausible_label_is_refused_where_names_are_missing(tmp_path):
+    (tmp_path / "train.csv").write_text("a.mp4 0\nb.mp4 123456\n")
+    (tmp_path / "val.csv").write_text("c.mp4 0\n")
+    with pytest.raises(SourceError, match=r"line 2: label 123456 has no name; classes\.txt is missing"):
+        kinetics.check(tmp_path)
+
+
+def test_lists_of_another_machine_find_their_clips(tmp_path):
+    (tmp_path / "train.csv").write_text("/their/disk/k400/train/a.mp4 0\n/their/disk/k400/train/b.mp4 1\n")
+    (tmp_path / "val.csv").write_text("/their/disk/k400/val/a.mp4 0\n")
+    put(tmp_path, "ours/k400/train/a.mp4", "ours/k400/val/a.mp4", "ours/a.mp4")
+    for place in ("ours", "ours/k400"):
+        found, missing = kinetics.find_videos(tmp_path, tmp_path / place)
+        paths = {video.video_id: str(video.path.relative_to(tmp_path)) for video in found}
+        assert paths == {
+            "__their__disk__k400__train__a": "ours/k400/train/a.mp4",
+            "__their__disk__k400__val__a": "ours/k400/val/a.mp4",
+        }
+        assert {video.video_id for video in missing} == {"__their__disk__k400__train__b"}
+    with pytest.raises(
+        SourceError, match=r"none of the listed clips is there; .*looked for /their/disk/k400/tr"
+    ):
+        kinetics.check_videos(tmp_path, tmp_path / "nowhere")
+
+
+def test_the_owners_validation_clips_are_found_under_either_name(tmp_path):
+    (tmp_path / "train.csv").write_text(LISTS["owners"])
+    (tmp_path / "validate.csv").write_text(LISTS["owners"].replace(",train", ",validate"))
+    put(tmp_path, "val/playing violin/abc_000010_000020.mp4")
+    [video] = kinetics.find_videos(tmp_path, tmp_path)[0]
+    assert video.video_id == "validate__playing violin__abc_000010_000020"
+
+
+def test_lists_of_two_releases_in_one_folder_are_refused(tmp_path):
+    for name in ("kinetics-400_train.csv", "kinetics-600_train.csv", "val.csv"):
+        (tmp_path / name).write_text("a.mp4 0\n")
+    with pytest.raises(
+        SourceError, match=r"several lists for 'train': kinetics-400_train\.csv, kinetics-600_"
+    ):
+        kinetics.check(tmp_path)
