@@ -68,7 +68,19 @@ class RephraserSettings(ChatSettings):
         return "openai" if self.client == FIRST_CLIENT else ""
 
 
+class PublishedRephrasings(ProviderSettings):
+    """LaViLa's published rephrasings of Ego4D."""
+
+    work = "avion_core.narrate.published_provider:PublishedRephrasingsProvider"
+    called = "LaViLa's published rephrasings"
+    code = ("narrate/published_provider.py", "data/published_text.py", "data/plain_pickle.py")
+
+    file: str
+    """Path of the rephraser's pickle. A file of another content needs another name to trigger a rerun."""
+
+
 PROVIDERS.register("lexicon", LexiconSettings)
+PROVIDERS.register("published_rephrasings", PublishedRephrasings)
 PROVIDERS.register("language_model", RephraserSettings)
 
 
@@ -79,7 +91,8 @@ class NarrateSettings(ProvidedSection):
 
     provider: Annotated[str, *chosen_provider(looks=False)] = "lexicon"
     """`lexicon`: synonyms from a small curated table and a data set's `class_lists`, without a network.
-    `language_model`: a model on a server. The section of this name holds the provider's own settings."""
+    `language_model`: a model on a server.
+    `published_rephrasings`: LaViLa's file. The section of this name holds the provider's own settings."""
     rephrase: RephraseSettings = RephraseSettings()
     filters: FilterSettings = FilterSettings()
     """Which of the texts are kept. Changing them rephrases nothing again."""

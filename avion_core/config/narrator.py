@@ -101,7 +101,21 @@ class TrainedSettings(ProviderSettings):
         return self.run, self.stage
 
 
+class PublishedNarrations(ProviderSettings):
+    """LaViLa's published narrations of Ego4D; their clips take the place of clips and windows."""
+
+    work = "avion_core.narrate.published_provider:PublishedNarrationsProvider"
+    looks = True
+    brings_clips = True
+    called = "LaViLa's published narrations"
+    code = ("narrate/published_provider.py", "data/published_text.py", "data/plain_pickle.py")
+
+    file: str
+    """Path of the narrator's pickle. A file of another content needs another name to trigger a rerun."""
+
+
 PROVIDERS.register("vision", VisionSettings)
+PROVIDERS.register("published_narrations", PublishedNarrations)
 PROVIDERS.register("trained", TrainedSettings)
 
 
@@ -111,8 +125,9 @@ class NarratorSettings(ProvidedSection):
     looks: ClassVar[bool] = True
 
     provider: Annotated[str, *chosen_provider(looks=True)] | None = None
-    """`vision`: a language model that takes images; `trained`: a narrator that one of the
-    runs trains; null for none. The section of this name holds the provider's own settings."""
+    """`vision`: a language model that takes images; `trained`: a narrator that one of the runs trains;
+    `published_narrations`: LaViLa's file; null for none. The section of this name holds the provider's own
+    settings."""
     texts_per_clip: Annotated[int, Field(ge=1, le=20)] = 10
     """Sentences for each clip."""
     window_seconds: Positive | None = 2.0

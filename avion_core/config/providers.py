@@ -19,6 +19,8 @@ class ProviderSettings(Section):
     `avion_core.narrate.clip_provider.ClipProvider` if it `looks`."""
     looks: ClassVar[bool] = False
     """Whether it narrates clips from frames, as `narrator.provider`, instead of rephrasing narrations."""
+    brings_clips: ClassVar[bool] = False
+    """Whether it says which clips it narrates, instead of those of the clip table and windows."""
     prompted: ClassVar[bool] = False
     """Whether the section's instruction affects its texts."""
     shares_answers: ClassVar[bool] = False

@@ -74,6 +74,10 @@ class ClipProvider:
         """A number for each clip; clips with the same number are narrated once."""
         return np.arange(len(clips), dtype=np.uint64)
 
+    def places(self, chunks: ChunkIndex) -> pa.Table:
+        """The clips that it narrates, `windows.PLACES` by video and time, if it `brings_clips`."""
+        raise NotImplementedError
+
     def narrate(self, work: ClipWork) -> Iterator[ClipTexts]:
         """The narrations of each of the shard's clips, in order."""
         raise NotImplementedError

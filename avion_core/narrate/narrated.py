@@ -141,7 +141,8 @@ def gather_narrated(
     each filter with examples, and the journal's bill. Raises NarrateError if a clip is in no shard, as when
     shards and clips are from different runs.
     """
-    expected = _clips_and_windows(clips, ChunkIndex.load(chunks), settings, held_out)
+    index = ChunkIndex.load(chunks)
+    expected = _places(clips, index, settings, held_out)
     found = written_texts(shards)
     if not found.select(IDENTITY).equals(expected.combine_chunks()):
         raise NarrateError(
@@ -184,9 +185,10 @@ def _kept(filtered: Filtered, batch: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_pylist(rows, schema=schema)
 
 
-def _clips_and_windows(
-    clips: Path, index: ChunkIndex, settings: NarratorSettings, held_out: Sequence[Path]
-) -> pa.Table:
+def _places(clips: Path, index: ChunkIndex, settings: NarratorSettings, held_out: Sequence[Path]) -> pa.Table:
+    """The clips to narrate: the provider's own, or those of the table and windows."""
+    if settings.own.brings_clips:
+        return clip_provider_of(settings).places(index)
     return clips_and_windows(
         clips,
         index,
@@ -203,7 +205,7 @@ def _listed(
     provider: ClipProvider,
     held_out: Sequence[Path],
 ) -> _Listed:
-    every = _clips_and_windows(clips, index, settings, held_out)
+    every = _places(clips, index, settings, held_out)
     keys = provider.keys(every, index)
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     rank = np.argsort(np.argsort(first))
