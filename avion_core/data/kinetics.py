@@ -7,11 +7,13 @@ CSV `label,youtube_id,time_start,time_end,split`, with clips in
 
 from __future__ import annotations
 
+import itertools
 import posixpath
 import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from avion_core.data.annotation import Annotation
@@ -41,6 +43,8 @@ LONG_NAME = re.compile(
 """A list's name with that of the data set, such as `kinetics_700_train.csv`."""
 VALIDATION = {"val": "validate", "validate": "val"}
 """The two names of the validation split in the owners' lists and folders."""
+PROBED = 1000
+"""Clips looked for before all are."""
 MOST_CLASSES = 10_000
 """A label above it is taken for another number if there are no class names."""
 CLASSES = "classes.txt"
@@ -190,16 +194,22 @@ def _read_owners_list(path: Path, classes: list[str]) -> list[Listed]:
             raise row.error("time_start", "it and time_end must be whole seconds; correct the line") from None
         if not row.values["youtube_id"]:
             raise row.error("youtube_id", "it is empty; restore the owner's file")
-        file = f"{row.values['youtube_id']}_{start_s:06d}_{end_s:06d}.mp4"
+        file = canonical_name(f"{row.values['youtube_id']}_{start_s:06d}_{end_s:06d}.mp4")
         split = row.values.get("split") or Path(_short_name(path)).stem
-        folders = [
-            folder
-            for one in dict.fromkeys((split, VALIDATION.get(split, split)))
-            for folder in (f"{one}/{name}", f"{one}/{name.replace(' ', '_')}", one)
-        ]
-        paths = tuple(canonical_name(f"{folder}/{file}") for folder in folders)
+        paths = tuple(f"{folder}/{file}" for folder in _owners_folders(split, name))
         listed.append(Listed(paths, label[name], row.line))
     return listed
+
+
+@cache
+def _owners_folders(split: str, name: str) -> list[str]:
+    """Possible folders of a class's clips."""
+    folders = [
+        folder
+        for one in dict.fromkeys((split, VALIDATION.get(split, split)))
+        for folder in (f"{one}/{name}", f"{one}/{name.replace(' ', '_')}", one)
+    ]
+    return [canonical_name(folder) for folder in folders]
 
 
 def read_all(folder: Path) -> tuple[list[str], dict[str, list[Listed]]]:
@@ -264,14 +274,16 @@ def check(folder: Path) -> None:
 
 def check_videos(folder: Path, videos: Path) -> None:
     """Raise SourceError, naming what was looked for and where, unless a listed clip is found."""
-    found, missing = find_videos(folder, videos)
-    if not found:
-        first = [str(video.path) for video in missing if video.video_id == missing[0].video_id]
-        names = names_of(list(dict.fromkeys(video.video_id for video in missing)))
-        raise SourceError(
-            f"{videos}: none of the listed clips is there; missing: {names}; looked for "
-            f"{', '.join(first)} and the like; set `local.path` to the folder that the lists' paths begin in"
-        )
+    _, lists = read_all(folder)
+    places = _places([*lists["train"], *lists["val"]])
+    for some in (dict(itertools.islice(places.items(), PROBED)), places):
+        if find_listed(videos, some)[0]:
+            return
+    first = ", ".join(str(videos / path) for path in next(iter(places.values())))
+    raise SourceError(
+        f"{videos}: none of the listed clips is there; missing: {names_of(list(places))}; looked for {first} "
+        "and the like; set `local.path` to the folder that the lists' paths begin in"
+    )
 
 
 def find_videos(folder: Path, videos: Path) -> tuple[list[SourceVideo], list[SourceVideo]]:
