@@ -11,9 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from avion_core.data.annotation import Annotation, one_text_each
+from avion_core.data.clips import CLIPS
 from avion_core.data.dropped import NOT_A_TIME
 from avion_core.data.egoclip import EGOCLIP, read_egoclip_clips
 from avion_core.data.published_text import EGO4D_TRAIN, read_rows
+from avion_core.data.source_videos import SourceError
 
 
 def published_clips(annotation: Annotation, name: str, held_out: Collection[str]) -> pa.Table:
@@ -36,14 +38,22 @@ def published_clips(annotation: Annotation, name: str, held_out: Collection[str]
             f"{name}: {theirs} clips are of videos that a benchmark holds out; kept, as published",
             file=sys.stderr,
         )
-    texts = annotation.plain("train", pc.list_flatten(table["texts"]).to_pylist())
-    table = table.set_column(table.column_names.index("texts"), "texts", one_text_each(texts))
+    pieces = pc.list_flatten(table["texts"]).chunks  # one at a time: all as Python's would take a gigabyte
+    texts = [one_text_each(annotation.plain("train", piece.to_pylist())) for piece in pieces]
+    column = pa.chunked_array(texts, CLIPS.field("texts").type)
+    table = table.set_column(table.column_names.index("texts"), "texts", column)
     return table.append_column("source", pa.repeat("human", len(table)))
 
 
 def _of_lavila(path: Path) -> pa.Table:
-    table = pa.Table.from_batches(list(read_rows(path, "human"))).combine_chunks()
-    return table.append_column("narration_id", pa.array([f"row {row}" for row in range(len(table))]))
+    batches, first = [], 0
+    for batch in read_rows(path, "human"):
+        numbers = pa.array([f"row {row}" for row in range(first, first + len(batch))], pa.string())
+        batches.append(batch.append_column("narration_id", numbers))
+        first += len(batch)
+    if not batches:
+        raise SourceError(f"{path}: it has no rows; use the published file")
+    return pa.Table.from_batches(batches)
 
 
 def _of_egovlp(path: Path) -> pa.Table:

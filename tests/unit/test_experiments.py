@@ -274,7 +274,7 @@ RECIPES: dict[tuple[str, str, str], tuple[dict[str, Any], tuple[float, float, fl
 """By experiment, run and stage: settings, and the rates as they are used: peak, start of warm-up, end."""
 
 
-OVER = {"records": ("avion",)}
+OVER = {"records": ("avion",), "avion_published_text": ("avion",)}
 """Experiments that a file of `configs/` is laid over."""
 
 
@@ -347,6 +347,20 @@ def test_every_stage_of_every_run_is_in_the_table(name: str) -> None:
     settings = experiment(name)
     stages = {(name, run, stage) for run in settings.selected_runs for stage in settings.runs[run].stages}
     assert stages == {place for place in RECIPES if place[0] == name}
+
+
+def test_the_published_texts_are_trained_on_with_avions_recipe() -> None:
+    avion, published = experiment("avion"), experiment("avion_published_text")
+    [run] = published.selected_runs
+    stage = published.stage(run, "avion_pretrain").recipe()
+    assert stage.pop("narrations") == ["rephrased", "narrated"]
+    theirs = avion.stage("vit_b_llm", "avion_pretrain").recipe()
+    assert theirs.pop("narrations") == ["rephrased"] and stage == theirs
+    assert published.datasets["ego4d"].clips_from == "ego4d_train.pkl"
+    assert (published.narrate.chosen, published.narrator.chosen) == (
+        "published_rephrasings",
+        "published_narrations",
+    )
 
 
 def test_the_records_are_avions_models_with_four_gpus_and_other_evaluations() -> None:

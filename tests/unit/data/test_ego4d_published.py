@@ -75,7 +75,10 @@ def test_rows_without_video_or_times_are_listed(raw, run):
     assert len(ClipTable.load(out / "train.arrow")) == len(ROWS)
 
 
-def test_a_file_that_cannot_be_read_is_refused_before_any_work(raw):
+def test_a_file_that_cannot_be_read_is_refused_before_any_work(raw, run):
+    (raw / "ego4d_train.pkl").write_bytes(pickle.dumps([]))
+    with pytest.raises(SourceError, match=r"ego4d_train\.pkl: it has no rows"):
+        run("ego4d_train.pkl")
     (raw / "ego4d_train.pkl").write_bytes(pickle.dumps([("a", 1.0, "x")]))
     with pytest.raises(SourceError, match=r"ego4d_train\.pkl: row 0"):
         ego4d.check(raw, allow_missing_metadata=False)
