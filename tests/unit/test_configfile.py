@@ -12,10 +12,9 @@ from snakemake.cli import parse_config
 from avion_core.config import NEW_ENTRY, Settings, SettingsError, load_settings
 from avion_core.configfile import check_command_line, check_value, lay_over, read_config
 from avion_core.workflow import Workflow
+from tests.support.experiments import DEMO, EXPERIMENTS, experiment
 
-ROOT = Path(__file__).parents[2]
-DEMO = read_config(ROOT / "config.yaml")
-EXPERIMENTS = [path for path in sorted((ROOT / "configs").glob("*.yaml")) if "datasets" in read_config(path)]
+ALONE = [name for name in EXPERIMENTS if "datasets" in experiment(name, demo={})]
 """Those with data of their own; the others build on the demo."""
 
 
@@ -86,11 +85,11 @@ def used(settings: Settings) -> dict[str, Any]:
     return {**settings.model_dump(exclude=set(NEW_ENTRY)), **entries}
 
 
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
-def test_an_experiment_takes_nothing_from_the_demo(path: Path) -> None:
+@pytest.mark.parametrize("name", ALONE)
+def test_an_experiment_takes_nothing_from_the_demo(name: str) -> None:
     """It is the same over nothing as over the demo."""
-    alone = read_config(path)
-    assert used(load_settings(lay_over(DEMO, alone))) == used(load_settings(alone))
+    alone = load_settings(experiment(name, demo={}))
+    assert used(load_settings(experiment(name))) == used(alone)
 
 
 def test_outside_its_entries_the_demo_stands_at_the_defaults() -> None:

@@ -1,20 +1,19 @@
 """The experiments of `configs/` against the published recipes, as they really ran."""
 
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from avion_core.config import Settings, SettingsError, StageSettings, load_settings
-from avion_core.configfile import lay_over, read_config
 from avion_core.models.sizes import Size, stage_size
 from avion_core.train.memory import USABLE, step_bytes
 from avion_core.train.parts import schedule_of
 from avion_core.workflow import Workflow
 from avion_core.workflow.inputs import evaluation_files
+from tests.support import experiments
+from tests.support.experiments import ROOT
 
-ROOT = Path(__file__).parents[2]
 GPU_BYTES = 24 * 2**30
 """Of the GPUs that the heads of the experiments name."""
 
@@ -274,17 +273,9 @@ RECIPES: dict[tuple[str, str, str], tuple[dict[str, Any], tuple[float, float, fl
 """By experiment, run and stage: settings, and the rates as they are used: peak, start of warm-up, end."""
 
 
-OVER = {"records": ("avion",), "avion_published_text": ("avion",)}
-"""Experiments that a file of `configs/` is laid over."""
-
-
 @cache
 def experiment(name: str) -> Settings:
-    """`configs/<name>.yaml` over the demo, or over the experiment that its command names before it."""
-    settings = read_config(ROOT / "config.yaml")
-    for file in (*OVER.get(name, ()), name):
-        settings = lay_over(settings, read_config(ROOT / "configs" / f"{file}.yaml"))
-    return load_settings(settings)
+    return load_settings(experiments.experiment(name))
 
 
 @pytest.mark.parametrize("place", RECIPES, ids="-".join)

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +42,7 @@ from avion_core.precheck import (
 )
 from avion_core.sources.state import SourceRecord
 from avion_core.workflow import Workflow, planned_runs, trains
-
-ROOT = Path(__file__).parents[2]
-DEMO = read_config(ROOT / "config.yaml")
+from tests.support.experiments import DEMO, EXPERIMENTS, ROOT, experiment
 
 
 @pytest.fixture(autouse=True)
@@ -63,12 +60,6 @@ def found(overlay: dict[str, Any], *runs: str) -> list[str]:
     return problems(Workflow(settings, runs))
 
 
-def experiment(path: Path) -> dict[str, Any]:
-    """The demo with a file of `configs/`; `records.yaml` is laid over `avion.yaml`."""
-    below = [path.with_name("avion.yaml")] if path.stem == "records" else []
-    return reduce(lay_over, map(read_config, (*below, path)), DEMO)
-
-
 def refused(overlay: dict[str, Any]) -> str:
     """What loading the demo with this overlay says."""
     with pytest.raises(SettingsError) as caught:
@@ -81,13 +72,13 @@ def test_the_demo_has_no_problems() -> None:
     assert found({}) == []
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
-def test_the_settings_of_an_experiment_have_no_problems(path: Path) -> None:
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_settings_of_an_experiment_have_no_problems(name: str) -> None:
     """But for tokenizers that the user brings. LaViLa reads videos of 288 pixels at 336, as published."""
-    workflow = Workflow(load_settings(experiment(path)))
+    workflow = Workflow(load_settings(experiment(name)))
     for check in (check_models, check_starts, check_layouts, check_evaluations):
         assert [line for line in check(workflow) if not re.search("the tokenizer '.+' needs the", line)] == []
-    enlarged = path.stem == "lavila" and "larger than the chunks of 'ego4d', which are enlarged"
+    enlarged = name == "lavila" and "larger than the chunks of 'ego4d', which are enlarged"
     assert [line for line in warnings(workflow) if not (enlarged and enlarged in line)] == []
 
 
@@ -507,7 +498,7 @@ def test_weights_of_another_model_are_listed_before_any_work(
 
 
 def test_what_surely_fits_its_start_does_fit_it() -> None:
-    experiments = [DEMO, *map(experiment, sorted((ROOT / "configs").glob("*.yaml")))]
+    experiments = [DEMO, *map(experiment, EXPERIMENTS)]
     found = set()
     for settings in map(load_settings, experiments):
         for stage in Workflow(settings, tuple(settings.runs)).trained_stages():
