@@ -37,11 +37,10 @@ def unserved(settings: Settings, run: str) -> Iterator[str]:
                 f"{where}: {setting}: the data set '{recipe.dataset}' has no '{unknown[0]}'; "
                 f"the layout {layout} has {', '.join(record.labels)}"
             )
-        if recipe.epochs and set(recipe.loss_entries) & set(TAG_COLUMNS) and not record.tags:
-            yield (
-                f"{where}: the loss '{recipe.loss_name}' needs verb and noun tags, which the layout {layout} "
-                f"of the data set '{recipe.dataset}' does not have; set tags: none"
-            )
+        if recipe.epochs and set(recipe.loss_entries) & set(TAG_COLUMNS):
+            problems = _without_tags(recipe.dataset, settings.datasets[recipe.dataset])
+            needs = f"{where}: the loss '{recipe.loss_name}' needs verb and noun tags, which"
+            yield from (f"{needs} {problem}, or set tags: none" for problem in problems)
         if "narrated" in recipe.clip_tables:
             yield from (f"{where}: {problem}" for problem in _without_narrator(settings))
         for kind in recipe.clip_tables:
@@ -84,6 +83,15 @@ def _unfit_member(settings: Settings, run: str, name: str, member: EnsembleMembe
 def _similarities(entry: EvaluationSettings) -> dict[str, Any]:
     """The settings of a retrieval evaluation that decide its own similarities of clips and sentences."""
     return {name: value for name, value in entry.recipe().items() if name not in ("ensemble", "dual_softmax")}
+
+
+def _without_tags(name: str, dataset: DatasetSettings) -> Iterator[str]:
+    """Why a data set's clips have no tags, and the way out."""
+    record, published = LAYOUTS[dataset.layout], dataset.clips_from
+    if not record.tags:
+        yield f"the layout {dataset.layout} of the data set '{name}' does not have; choose another data set"
+    elif published not in (None, record.tag_file):
+        yield f"clips of {published} do not have; set datasets.{name}.clips_from to {record.tag_file} or null"
 
 
 def _without_narrator(settings: Settings) -> Iterator[str]:

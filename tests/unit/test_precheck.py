@@ -254,7 +254,14 @@ def test_tags_that_a_data_set_cannot_have_are_listed(tmp_path: Path) -> None:
     videos = {"layout": "folder", "source": "folder", "folder": {"videos": "v", "narrations": "n.csv"}}
     folder = {"datasets": {"own": videos}, "stages": {"pretrain": {"dataset": "own", "loss": "egonce"}}}
     lines = found(folder, "llm")
-    assert any("the layout folder of the data set 'own' does not have; set tags: none" in x for x in lines)
+    assert any(
+        "the layout folder of the data set 'own' does not have; choose another data set" in x for x in lines
+    )
+    published = {"datasets": {"ego4d": {"clips_from": "ego4d_train.pkl"}}}
+    assert refused(lay_over(egonce, published)).endswith(
+        "needs verb and noun tags, which clips of ego4d_train.pkl do not have; set datasets.ego4d.clips_from "
+        "to egoclip.csv or null, or set tags: none"
+    )
 
 
 def test_a_missing_file_of_clips_is_listed(tmp_path: Path) -> None:
