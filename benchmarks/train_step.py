@@ -22,7 +22,7 @@ from benchmarks.plain_step import OpenClipVideo, Step, masked, our_model
 VIT, TIMESFORMER = "clip_vit_b_16", "lavila_tsf_b"
 FRAMES, SIDE, CLIPS, ROUNDS = 4, 224, 2, 3
 HAS_BF16 = any(has for name, has in torch.cpu.get_capabilities().items() if name.endswith("bf16"))
-"""Without such instructions a product in bf16 takes four times as long as in fp32 (measured on an AMD EPYC)."""
+"""Without such instructions a product in bf16 takes four times as long as in fp32 (measured on AMD EPYC)."""
 TOLERANCES = {"fp32": 1e-4, **({"bf16": 5e-2} if HAS_BF16 else {})}
 """Largest difference between the embeddings of a pair, by precision."""
 
